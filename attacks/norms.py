@@ -1,0 +1,39 @@
+"""Sizes of a change, per image, and the box that keeps it small."""
+
+from __future__ import annotations
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from attacks.base import Images
+
+
+def l0_elements(delta: Images) -> Int[Tensor, " b"]:
+    """How many values of an image change (at most c·h·w)."""
+    return (delta != 0).flatten(1).sum(1)
+
+
+def l0_pixels(delta: Images) -> Int[Tensor, " b"]:
+    """How many pixels change in at least one channel (at most h·w)."""
+    return (delta != 0).any(1).flatten(1).sum(1)
+
+
+def l2(delta: Images) -> Float[Tensor, " b"]:
+    """Euclidean length of the change."""
+    return delta.flatten(1).square().sum(1).sqrt()
+
+
+def linf(delta: Images) -> Float[Tensor, " b"]:
+    """Largest change of a value."""
+    return delta.flatten(1).abs().amax(1)
+
+
+def box(images: Images, eps: float) -> tuple[Images, Images]:
+    """The lowest and highest change that stays within ``eps`` and keeps the image in [0, 1]."""
+    return (-images).clamp(min=-eps), (1 - images).clamp(max=eps)
+
+
+def largest(scores: Float[Tensor, "b n"], count: Int[Tensor, " b"]) -> Bool[Tensor, "b n"]:
+    """Mark the ``count`` largest scores of each row, exactly that many (ties by index)."""
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    return order.argsort(dim=1) < count[:, None]

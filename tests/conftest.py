@@ -1,0 +1,31 @@
+"""Settings that every test shares."""
+
+import os
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+
+# before anything imports them: no telemetry, no version check, no network
+os.environ.update(
+    MLFLOW_DISABLE_TELEMETRY="true", NO_ALBUMENTATIONS_UPDATE="1", DO_NOT_TRACK="true"
+)
+
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, max_examples=25)
+hypothesis.settings.load_profile("ci")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """The number of threads changes the last bits of sums, so tests fix it."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def bench_data() -> Path:
+    """The folder with pictures and weights that some tests look at; skipped without it."""
+    folder = os.environ.get("BENCH_DATA")
+    if not folder:
+        pytest.skip("BENCH_DATA names no folder with pictures and weights")
+    return Path(folder)
