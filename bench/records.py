@@ -1,0 +1,166 @@
+"""What one job with one seed gave, and the folder that keeps it: the source of truth.
+
+``records.jsonl`` holds one line per record; the curves lie beside it, one file per record, so that
+listing thousands of records stays fast.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock
+
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What one job with one seed gave.
+
+    ``kind`` is ``"run"`` (a training) or ``"attack"``; ``key`` names the job without its seed.
+    ``labels`` are what tables group by (augmentation, model, data, …), ``metrics`` fractions in
+    [0, 1], seconds and counts, never percent. ``curve`` has one entry an epoch. A job that failed
+    (``status``) says why in ``message``.
+    """
+
+    kind: Literal["run", "attack"]
+    key: str
+    seed: int
+    labels: Mapping[str, str]
+    metrics: Mapping[str, float]
+    job: Mapping[str, Any] = field(default_factory=dict)
+    machine: Mapping[str, str] = field(default_factory=dict)
+    status: Literal["finished", "failed"] = "finished"
+    message: str = ""
+    curve: Sequence[Mapping[str, float]] = ()
+
+    @property
+    def name(self) -> str:
+        """The record's own name: the job's key and the seed."""
+        return f"{self.key}-{self.seed}"
+
+    def to_json(self) -> dict[str, Any]:
+        """A flat object: labels are its texts, metrics its numbers; the curve is kept elsewhere."""
+        return {
+            "version": VERSION,
+            "kind": self.kind,
+            "key": self.key,
+            "seed": self.seed,
+            "status": self.status,
+            "message": self.message,
+            **self.labels,
+            **self.metrics,
+            "job": dict(self.job),
+            "machine": dict(self.machine),
+        }
+
+    @classmethod
+    def from_json(cls, line: Mapping[str, Any]) -> Record:
+        """The record that `to_json` wrote; raises ``ValueError`` for anything else."""
+        if not isinstance(line, Mapping) or line.get("version") != VERSION:
+            raise ValueError("not a record of this version")
+        own = {"version", "kind", "key", "seed", "status", "message", "job", "machine"}
+        if missing := own - set(line):
+            raise ValueError(f"a record without {', '.join(sorted(missing))}")
+        rest = {name: value for name, value in line.items() if name not in own}
+        return cls(
+            **{name: line[name] for name in own - {"version"}},
+            labels={name: value for name, value in rest.items() if isinstance(value, str)},
+            metrics={name: value for name, value in rest.items() if isinstance(value, int | float)},
+        )
+
+
+class Store:
+    """The records of one results folder, safe for several processes at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "records.jsonl"
+
+    def add(self, record: Record) -> None:
+        """Write a record: first its curve, then its line, each whole or not at all."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if record.curve:
+            write(self._curve(record), json.dumps(list(record.curve)))
+        line = json.dumps(record.to_json(), allow_nan=True) + "\n"
+        with FileLock(self.folder / "records.lock"), self.path.open("ab") as file:
+            if file.tell() and not self._ends_a_line():
+                line = "\n" + line  # what a crash left half-written stays on a line of its own
+            size = file.tell()
+            try:
+                file.write(line.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(size)
+                raise
+
+    def all(self) -> list[Record]:
+        """Every readable record, the newest of each job and seed, in the order of first writing.
+
+        Lines that are damaged or of another version are skipped with one warning that counts them.
+        """
+        if not self.path.exists():
+            return []
+        found: dict[str, Record] = {}
+        skipped = 0
+        for line in self.path.read_bytes().splitlines():
+            if not line.strip():
+                continue
+            try:
+                record = Record.from_json(json.loads(line))
+            except (ValueError, TypeError):
+                skipped += 1
+                continue
+            found[record.name] = record
+        if skipped:
+            warnings.warn(
+                f"{self.path}: skipped {skipped} line(s) that are damaged or of another version",
+                stacklevel=2,
+            )
+        return list(found.values())
+
+    def find(self, jobs: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Record]:
+        """The finished records among the given (key, seed) pairs."""
+        wanted = set(jobs)
+        return {
+            (record.key, record.seed): record
+            for record in self.all()
+            if record.status == "finished" and (record.key, record.seed) in wanted
+        }
+
+    def curve(self, record: Record) -> list[dict[str, float]]:
+        """The curve of a record, one entry an epoch; empty where none was kept."""
+        try:
+            curve: list[dict[str, float]] = json.loads(self._curve(record).read_text())
+        except (OSError, ValueError):
+            return list(map(dict, record.curve))
+        return curve
+
+    def _curve(self, record: Record) -> Path:
+        return self.folder / "curves" / f"{record.name}.json"
+
+    def _ends_a_line(self) -> bool:
+        with self.path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) == b"\n"
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all: into a neighbour first, then moved into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    neighbour = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with neighbour.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        neighbour.replace(path)
+    finally:
+        neighbour.unlink(missing_ok=True)

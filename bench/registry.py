@@ -1,0 +1,179 @@
+"""Names typed on the command line → methods: ``"gridmask(ratio=0.5)"`` → ``GridMask(ratio=0.5)``.
+
+One syntax everywhere, ``name(option=value, …)``: it is what a user types, what records hold and
+what the tracker shows. Values are Python literals, fractions such as ``8/255``, and ``Ramp(low, high)``.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping
+from importlib.metadata import entry_points
+from typing import Any, Literal, get_type_hints
+
+Kind = Literal["augmentations", "attacks"]
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """The end of an error message: the nearest known words, or all of them.
+
+    >>> suggest("cutuot", ["cutout", "has"])
+    "did you mean 'cutout'?"
+    """
+    known = list(known)
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
+
+
+def classes(kind: Kind) -> Mapping[str, type[Any]]:
+    """All methods by name: the built-in ones, then those of installed packages.
+
+    Other packages add theirs through the entry point groups ``bench.augmentations`` and
+    ``bench.attacks``. Raises ``ValueError`` when two of them use one name.
+    """
+    import importlib
+
+    found: dict[str, type[Any]] = dict(importlib.import_module(kind).BUILTIN)
+    for entry in entry_points(group=f"bench.{kind}"):
+        if entry.name in found:
+            other = found[entry.name]
+            raise ValueError(
+                f"two {kind} are named {entry.name!r}: {entry.value} and "
+                f"{other.__module__}:{other.__qualname__}; rename or uninstall one"
+            )
+        found[entry.name] = entry.load()
+    return found
+
+
+def build(kind: Kind, text: str, *, data: str = "", side: int = 32, **given: Any) -> Any:
+    """The method that ``text`` describes.
+
+    An augmentation starts from the hyperparameters published for ``data`` (image side in pixels);
+    what stands in the text replaces them. ``given`` are options that the caller sets where the
+    class has them and the text does not, such as an attack's ``eps``. Raises ``ValueError`` with
+    one line for an unknown name or option and for a value of the wrong type or range.
+    """
+    name, options = parse(text)
+    known = classes(kind)
+    if name not in known:
+        raise ValueError(f"{name!r} is not among the {kind}: {suggest(name, known)}")
+    cls = known[name]
+    fields = {field.name for field in dataclasses.fields(cls) if field.init}
+    for option in options:
+        if option not in fields:
+            raise ValueError(
+                f"{name} has no option {option!r}; it has: {', '.join(sorted(fields))}"
+            )
+    typed = {option: _typed(cls, name, option, value) for option, value in options.items()}
+    typed = {key: value for key, value in given.items() if key in fields} | typed
+    try:
+        if data and hasattr(cls, "preset"):
+            return dataclasses.replace(cls.preset(data, side), **typed)
+        return cls(**typed)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def parse(text: str) -> tuple[str, dict[str, Any]]:
+    """Split ``name(option=value, …)`` into the name and its options.
+
+    >>> parse("advmask(length=(2, 15), share=Ramp(0, 0.8))")
+    ('advmask', {'length': (2, 15), 'share': Ramp(low=0, high=0.8, until=1.0)})
+    >>> parse("random-erasing")
+    ('random-erasing', {})
+    """
+    name, bracket, rest = text.strip().partition("(")
+    if not bracket:
+        return name, {}
+    usage = f"cannot read {text!r}: write it as name(option=value, …)"
+    try:
+        call = ast.parse(f"f({rest}", mode="eval").body
+    except SyntaxError:
+        raise ValueError(usage) from None
+    if not isinstance(call, ast.Call) or call.args or None in {k.arg for k in call.keywords}:
+        raise ValueError(usage)
+    try:
+        return name, {str(keyword.arg): _value(keyword.value) for keyword in call.keywords}
+    except ValueError as error:
+        raise ValueError(f"cannot read {text!r}: {error}") from None
+
+
+def express(method: Any, base: Any = None) -> str:
+    """The text that rebuilds a method; options equal to those of ``base`` are left out.
+
+    ``base`` is the class's own defaults unless given; with the preset of a data set as ``base`` the
+    text is what a user of that data set would type.
+    """
+    kind: Kind
+    for kind in ("augmentations", "attacks"):
+        for name, cls in classes(kind).items():
+            if type(method) is cls:
+                base = cls() if base is None else base
+                options = [
+                    f"{field.name}={_text(getattr(method, field.name))}"
+                    for field in dataclasses.fields(cls)
+                    if field.init and getattr(method, field.name) != getattr(base, field.name)
+                ]
+                return f"{name}({', '.join(options)})" if options else name
+    raise ValueError(f"{type(method).__name__} is not registered: add it to BUILTIN")
+
+
+def label(augmentation: Any, data: str, side: int) -> str:
+    """How a user of a data set calls an augmentation: its name and what differs from the preset."""
+    preset = type(augmentation).preset(data, side) if hasattr(augmentation, "preset") else None
+    return express(augmentation, preset)
+
+
+def _value(node: ast.expr) -> Any:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Ramp":
+        from augmentations.base import Ramp
+
+        keywords = {str(keyword.arg): _value(keyword.value) for keyword in node.keywords}
+        try:
+            return Ramp(*map(_value, node.args), **keywords)
+        except TypeError:
+            raise ValueError("a ramp is Ramp(low, high, until=…)") from None
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+        top, bottom = _value(node.left), _value(node.right)
+        if not (isinstance(top, int | float) and isinstance(bottom, int | float) and bottom):
+            raise ValueError("a fraction has two numbers and no zero below")
+        return top / bottom
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError):
+        raise ValueError(
+            f"{ast.unparse(node)!r} is not a value; text needs quotes, as in option='logits'"
+        ) from None
+
+
+def _typed(cls: type[Any], name: str, option: str, value: Any) -> Any:
+    """The value as the option's type, strictly: an int may become a float, nothing else changes."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from augmentations.base import Ramp
+
+    hint = get_type_hints(cls)[option]
+    if hint is Ramp and isinstance(value, int | float) and not isinstance(value, bool):
+        value = Ramp(value)
+    try:
+        return TypeAdapter(hint).validate_python(value, strict=True)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise ValueError(f"{name}: option {option} is {_text(value)}: {reason}") from None
+
+
+def _text(value: Any) -> str:
+    """A value as a user would type it.
+
+    >>> from augmentations.base import Ramp
+    >>> _text(Ramp(0.0, 0.8)), _text(Ramp(0.5)), _text((2, 15))
+    ('Ramp(0.0, 0.8)', '0.5', '(2, 15)')
+    """
+    if type(value).__name__ == "Ramp":
+        if value.high is None:
+            return repr(value.low)
+        until = "" if value.until == 1 else f", until={value.until!r}"
+        return f"Ramp({value.low!r}, {value.high!r}{until})"
+    return repr(value)
