@@ -1,0 +1,271 @@
+"""What a handful of seeds can show: intervals, paired comparisons, and what they cannot show.
+
+The unit of replication is the seed. Values are fractions, as records hold them; only `verdict`
+speaks of points. Where a number does not exist (one seed, no spread) it is None, never nan.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Num
+from numpy import ndarray
+
+LEVEL = 0.95
+POWER = 0.8
+
+Values = Sequence[float] | Num[ndarray, " n"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over n values, their sample standard deviation, and the half-width of its interval.
+
+    ``std`` and ``half`` are None for a single value, which says nothing about the spread.
+    """
+
+    mean: float
+    std: float | None
+    half: float | None
+    n: int
+
+    @property
+    def low(self) -> float | None:
+        """The lower end of the interval."""
+        return None if self.half is None else self.mean - self.half
+
+    @property
+    def high(self) -> float | None:
+        """The upper end of the interval."""
+        return None if self.half is None else self.mean + self.half
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A method minus the baseline, over the seeds that both have.
+
+    ``difference`` is the mean of the paired differences and ``low``…``high`` its t-interval; ``p``
+    comes from the paired t-test and ``p_holm`` is corrected over the methods compared with the same
+    baseline. ``improvement`` is the probability that a seed of the method beats one of the
+    baseline, ties counting half (Mann-Whitney). ``detectable`` is the smallest true difference that
+    n seeds of this spread show with 80 % power at the strictest level of Holm's procedure.
+    ``correlation`` (Pearson, of the paired values) tells whether pairing by seed gained anything.
+    """
+
+    difference: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    p_holm: float | None
+    improvement: float | None
+    detectable: float | None
+    n: int
+    correlation: float | None
+
+
+def mean_interval(values: Values, level: float = LEVEL) -> Interval:
+    """Student's t-interval of a mean; values that are all equal have half-width 0.
+
+    Raises ``ValueError`` without values and for values that are not finite.
+
+    >>> mean_interval([0.95, 0.96, 0.97]).half
+    0.02484...
+    >>> mean_interval([0.95])
+    Interval(mean=0.95, std=None, half=None, n=1)
+    """
+    array = np.asarray(values, dtype=float)
+    if not array.size:
+        raise ValueError("an interval needs at least one value")
+    if not np.isfinite(array).all():
+        raise ValueError(f"an interval needs finite values, not {array[~np.isfinite(array)][0]}")
+    n = array.size
+    if array.min() == array.max():  # rounding must not make a spread of nothing
+        spread = 0.0 if n > 1 else None
+        return Interval(float(array[0]), spread, spread, n)
+    from scipy.stats import t
+
+    std = float(array.std(ddof=1))
+    half = float(t.ppf((1 + level) / 2, n - 1)) * std / math.sqrt(n)
+    return Interval(float(array.mean()), std, half, n)
+
+
+def compare(values: Mapping[str, Mapping[int, float]], baseline: str) -> dict[str, Comparison]:
+    """Each method of a column against its baseline, paired over the seeds that both have.
+
+    Paired t-tests; Holm's correction over all tests of the column (statsmodels). Without two common
+    seeds, or with differences that are all equal, there is no test and ``p`` is None. Raises
+    ``ValueError`` when the baseline is not among the methods.
+    """
+    if baseline not in values:
+        raise ValueError(f"the baseline {baseline!r} is not among: {', '.join(values)}")
+    found = {
+        method: _paired(seeds, values[baseline], len(values) - 1)
+        for method, seeds in values.items()
+        if method != baseline
+    }
+    tested = {method: each.p for method, each in found.items() if each.p is not None}
+    if tested:
+        from statsmodels.stats.multitest import multipletests
+
+        corrected = multipletests(list(tested.values()), method="holm")[1]
+        for method, p in zip(tested, corrected, strict=True):
+            found[method] = replace(found[method], p_holm=float(p))
+    return found
+
+
+def _paired(ours: Mapping[int, float], base: Mapping[int, float], tests: int) -> Comparison:
+    seeds = [seed for seed in ours if seed in base]
+    a = np.array([ours[seed] for seed in seeds], dtype=float)
+    b = np.array([base[seed] for seed in seeds], dtype=float)
+    if not seeds:
+        return Comparison(None, None, None, None, None, None, None, 0, None)
+    greater = np.sign(np.subtract.outer(a, b))
+    improvement = float((greater.mean() + 1) / 2)
+    differences = a - b
+    if np.ptp(differences) <= 1e-12 * max(np.abs(a).max(), np.abs(b).max()):
+        differences[:] = differences[0]  # rounding must not make a spread of nothing
+    interval = mean_interval(differences)
+    p = detectable = None
+    if interval.std:
+        from scipy.stats import ttest_rel
+
+        p = float(ttest_rel(a, b).pvalue)
+        detectable = effect(len(seeds), 0.05 / tests) * interval.std
+    return Comparison(
+        interval.mean, interval.low, interval.high, p, None, improvement, detectable,
+        len(seeds), _correlation(a, b),
+    )  # fmt: skip
+
+
+def _correlation(a: Num[ndarray, " n"], b: Num[ndarray, " n"]) -> float | None:
+    """Pearson's, or None below three pairs (two always agree perfectly) and without spread."""
+    if a.size < 3 or a.min() == a.max() or b.min() == b.max():
+        return None
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def effect(n: int, alpha: float, power: float = POWER) -> float:
+    """The smallest effect, in standard deviations, that a two-sided t-test of n pairs detects.
+
+    Own quadrature over the chi distribution of the sample deviation: at the small n and strict
+    levels used here, the solver of statsmodels 0.15 and the tail of scipy's non-central t fail.
+
+    >>> round(effect(5, 0.05), 2), round(effect(5, 0.05 / 6), 2)
+    (1.68, 2.76)
+    """
+    from scipy.optimize import brentq
+    from scipy.stats import chi2, norm, t
+
+    degrees = n - 1
+    critical = t.ppf(1 - alpha / 2, degrees)
+    shares = (np.arange(4000) + 0.5) / 4000
+    limits = critical * np.sqrt(chi2.ppf(shares, degrees) / degrees)
+    shift = brentq(lambda mean: norm.cdf(mean - limits).mean() - power, 0, limits[-1] + 10)
+    return float(shift / math.sqrt(n))
+
+
+def wilson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
+    """Wilson's interval of a success rate, (low, high).
+
+    Raises ``ValueError`` unless 0 <= successes <= n and n is at least 1.
+    """
+    if not 0 <= successes <= n or n < 1:
+        raise ValueError(f"{successes} successes among {n}: there is no rate")
+    from scipy.stats import binomtest
+
+    interval = binomtest(successes, n).proportion_ci(level, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Two attacks on the same pictures: where a needed less than b, more, the same; and the test.
+
+    ``difference`` is the median of a minus b over the pictures that both broke, None without any.
+    """
+
+    less: int
+    more: int
+    same: int
+    difference: float | None
+    p: float | None
+
+
+def paired_pictures(a: Values, b: Values) -> Pictures:
+    """Wilcoxon's signed-rank test of two attacks' distances on the same pictures.
+
+    A picture that withstood has the distance infinity: broken by one attack only, it counts as the
+    largest difference there is; broken by neither, as none. Zeros are ranked as Pratt (1959) does.
+    ``p`` is None when no picture differs. Raises ``ValueError`` for lists of different lengths.
+    """
+    ours, theirs = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if ours.shape != theirs.shape or np.isnan(ours).any() or np.isnan(theirs).any():
+        raise ValueError(
+            f"{ours.size} and {theirs.size} distances: give one number for each picture and attack"
+        )
+    both = np.isfinite(ours) & np.isfinite(theirs)
+    differences = np.zeros(ours.shape)
+    differences[both] = ours[both] - theirs[both]
+    largest = 2 * np.abs(differences).max(initial=0) + 1
+    differences[np.isinf(ours) & ~np.isinf(theirs)] = largest
+    differences[~np.isinf(ours) & np.isinf(theirs)] = -largest
+    p = None
+    if differences.any():
+        from scipy.stats import wilcoxon
+
+        p = float(wilcoxon(differences, zero_method="pratt").pvalue)
+    less, more = int((differences < 0).sum()), int((differences > 0).sum())
+    median = float(np.median(differences[both])) if both.any() else None
+    return Pictures(less, more, ours.size - less - more, median, p)
+
+
+def optimality(distances: Mapping[str, Num[ndarray, " n"]]) -> dict[str, float | None]:
+    """How close each attack comes to the best of all attacks on each picture, from 0 to 1.
+
+    The local optimality of AttackBench (Cinà et al., AAAI 2025): with A the area under the robust
+    accuracy as a function of the budget, up to the largest of the best distances d0, it is
+    ``1 - (A - A*) / (clean * d0 - A*)``. ``distances`` hold one number for each picture, infinity
+    where the attack failed and 0 where the model was wrong already. None when every picture has the
+    same best distance or none was broken. Deviation: the areas are exact (the mean of min(distance,
+    d0) is the area under a step function), where AttackBench samples them with trapezoids.
+    """
+    if not distances:
+        return {}
+    stacked = np.stack([np.asarray(each, dtype=float) for each in distances.values()])
+    best = stacked.min(axis=0)
+    broken = best[np.isfinite(best)]
+    limit = float(broken.max()) if broken.size else 0.0
+    envelope = float(np.minimum(best, limit).mean())
+    room = float((best > 0).mean()) * limit - envelope
+    if room <= 1e-12 * limit:
+        return dict.fromkeys(distances)
+    areas = np.minimum(stacked, limit).mean(axis=1)
+    return {
+        name: float(1 - (area - envelope) / room)
+        for name, area in zip(distances, areas, strict=True)
+    }
+
+
+def verdict(comparison: Comparison) -> str:
+    """What a comparison of two accuracies shows, in plain words.
+
+    >>> verdict(Comparison(0.0042, 0.002, 0.0064, 0.004, 0.013, 1.0, 0.002, 5, None))
+    '+0.42 points, significant (Holm p = 0.013)'
+    """
+    if comparison.difference is None:
+        return "no seed in common with the baseline"
+    points = f"{100 * comparison.difference:+.2f} points"
+    if comparison.n == 1:
+        return f"{points} with a single seed, which cannot be tested"
+    if comparison.p_holm is None or comparison.detectable is None:
+        return f"{points} in each of {comparison.n} seeds, without a spread to test against"
+    holm = "< 0.001" if comparison.p_holm < 0.001 else f"= {comparison.p_holm:.2g}"
+    if comparison.p_holm < 1 - LEVEL:
+        return f"{points}, significant (Holm p {holm})"
+    return (
+        f"{points}, not resolvable with {comparison.n} seeds (Holm p {holm}): an effect below "
+        f"{100 * comparison.detectable:.2g} points could not have been shown"
+    )

@@ -1,0 +1,244 @@
+"""Intervals and comparisons agree with independent libraries and closed forms."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import astuple
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.statistics import (
+    Comparison,
+    compare,
+    effect,
+    mean_interval,
+    optimality,
+    paired_pictures,
+    verdict,
+    wilson,
+)
+
+SHARES = st.lists(st.floats(0, 1), min_size=1, max_size=8)
+
+
+def seeds(*values: float) -> dict[int, float]:
+    return dict(enumerate(values))
+
+
+@given(SHARES)
+def test_an_interval_is_never_nan_and_holds_its_mean(values: list[float]) -> None:
+    interval = mean_interval(values)
+    assert interval.n == len(values)
+    if interval.n == 1:
+        assert interval.std is interval.half is interval.low is interval.high is None
+    else:
+        assert interval.low is not None
+        assert interval.high is not None
+        assert interval.low <= interval.mean <= interval.high
+
+
+def test_an_interval_is_the_one_of_scipy() -> None:
+    values = np.random.default_rng(0).normal(0.9, 0.01, 5)
+    interval = mean_interval(values)
+    expected = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
+    assert interval.std == pytest.approx(values.std(ddof=1))
+
+
+def test_equal_values_have_no_width_although_their_sum_is_rounded() -> None:
+    assert mean_interval([0.1] * 3).half == 0
+    assert mean_interval([0.1] * 3).std == 0
+
+
+def test_five_seeds_cover_the_mean_as_often_as_promised() -> None:
+    draws = np.random.default_rng(0).normal(size=(2000, 5))
+    covered = [abs(mean_interval(draw).mean) <= (mean_interval(draw).half or 0) for draw in draws]
+    assert 0.935 < np.mean(covered) < 0.965
+
+
+@pytest.mark.parametrize(
+    ("values", "message"), [([], "at least one value"), ([0.5, math.nan], "finite values, not nan")]
+)
+def test_an_interval_of_nothing_says_so(values: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        mean_interval(values)
+
+
+def test_a_comparison_is_the_paired_test_of_scipy() -> None:
+    generator = np.random.default_rng(1)
+    base, ours = generator.normal(0.9, 0.01, 5), generator.normal(0.91, 0.01, 5)
+    found = compare({"none": seeds(*base), "cutout": seeds(*ours)}, "none")["cutout"]
+    expected = scipy.stats.ttest_rel(ours, base)
+    low, high = expected.confidence_interval(0.95)
+    assert found.p == found.p_holm == pytest.approx(expected.pvalue)
+    assert (found.low, found.high) == pytest.approx((low, high))
+    statistic = scipy.stats.mannwhitneyu(ours, base).statistic
+    assert found.improvement == pytest.approx(statistic / 25)
+    assert found.correlation == pytest.approx(scipy.stats.pearsonr(ours, base).statistic)
+
+
+def test_holm_multiplies_the_smallest_p_by_the_number_of_methods() -> None:
+    generator = np.random.default_rng(2)
+    values = {name: seeds(*generator.normal(0.9, 0.01, 5)) for name in "abcd"}
+    found = compare(values, "a")
+    in_order = sorted(found.values(), key=lambda each: each.p or 0)
+    running = 0.0
+    for place, each in enumerate(in_order):
+        assert each.p is not None
+        running = max(running, min(1, (len(in_order) - place) * each.p))
+        assert each.p_holm == pytest.approx(running)
+
+
+def test_only_common_seeds_are_compared() -> None:
+    ours, base = {0: 0.9, 1: 0.8, 7: 0.1}, {1: 0.7, 0: 0.6, 9: 0.99}
+    found = compare({"none": base, "has": ours}, "none")["has"]
+    assert found.n == 2
+    assert found.difference == pytest.approx((0.3 + 0.1) / 2)
+
+
+@pytest.mark.parametrize(
+    ("ours", "difference", "low", "n"),
+    [
+        ({}, None, None, 0),
+        ({5: 0.9}, None, None, 0),
+        ({0: 0.9}, 0.2, None, 1),
+        (seeds(0.9, 0.8, 0.7), 0.2, 0.2, 3),  # all differences equal, but for rounding
+        (seeds(0.7, 0.6, 0.5), 0, 0, 3),
+    ],
+)
+def test_where_there_is_no_test_there_is_no_number(
+    ours: dict[int, float], difference: float | None, low: float | None, n: int
+) -> None:
+    found = compare({"none": seeds(0.7, 0.6, 0.5), "has": ours}, "none")["has"]
+    assert found.p is found.p_holm is found.detectable is None
+    assert found.n == n
+    assert (found.difference, found.low) == (
+        pytest.approx(difference) if difference is not None else None,
+        pytest.approx(low) if low is not None else None,
+    )
+    assert verdict(found)
+
+
+@given(st.dictionaries(st.sampled_from("abc"), SHARES.map(lambda v: seeds(*v))), SHARES)
+def test_a_comparison_is_never_nan(methods: dict[str, dict[int, float]], base: list[float]) -> None:
+    for found in compare({"none": seeds(*base)} | methods, "none").values():
+        assert all(value is None or math.isfinite(value) for value in astuple(found))
+
+
+def test_an_unknown_baseline_is_named() -> None:
+    with pytest.raises(ValueError, match="baseline 'nine' is not among: none"):
+        compare({"none": {0: 0.5}}, "nine")
+
+
+@pytest.mark.parametrize(("n", "level"), [(5, 0.05), (5, 0.05 / 6), (8, 0.05 / 6), (20, 0.05)])
+def test_the_detectable_effect_is_the_one_of_statsmodels_where_it_converges(
+    n: int, level: float
+) -> None:
+    from statsmodels.stats.power import TTestPower
+
+    expected = TTestPower().solve_power(nobs=n, alpha=level, power=0.8)
+    assert effect(n, level) == pytest.approx(expected, rel=2e-3)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_the_detectable_effect_is_detected_four_times_in_five(n: int) -> None:
+    """Where the solver of statsmodels does not converge, a simulation judges."""
+    level = 0.05 / 12
+    draws = np.random.default_rng(n).normal(effect(n, level), 1, (20_000, n))
+    p = scipy.stats.ttest_1samp(draws, 0, axis=1).pvalue
+    assert np.mean(p < level) == pytest.approx(0.8, abs=0.012)
+
+
+def test_wilson_is_the_closed_form() -> None:
+    z, k, n = scipy.stats.norm.ppf(0.975), 17, 20
+    middle = (k + z * z / 2) / (n + z * z)
+    half = z / (n + z * z) * math.sqrt(k * (n - k) / n + z * z / 4)
+    assert wilson(k, n) == pytest.approx((middle - half, middle + half))
+    assert wilson(20, 20)[1] == 1
+    assert wilson(0, 20)[0] == 0
+
+
+@pytest.mark.parametrize(("k", "n"), [(1, 0), (3, 2), (-1, 2), (0, 0)])
+def test_wilson_refuses_a_rate_that_does_not_exist(k: int, n: int) -> None:
+    with pytest.raises(ValueError, match=f"{k} successes among {n}"):
+        wilson(k, n)
+
+
+def test_pictures_are_compared_by_their_ranks() -> None:
+    generator = np.random.default_rng(3)
+    a, b = generator.normal(10, 3, 60), generator.normal(12, 3, 60)
+    found = paired_pictures(a, b)
+    assert found.p == pytest.approx(scipy.stats.wilcoxon(a, b).pvalue)
+    assert found.difference == pytest.approx(np.median(a - b))
+    assert (found.less, found.more, found.same) == ((a < b).sum(), (a > b).sum(), 0)
+
+
+def test_a_picture_that_only_one_attack_broke_is_the_largest_difference() -> None:
+    found = paired_pictures([1.0, 2.0, math.inf, math.inf], [3.0, math.inf, math.inf, 4.0])
+    assert (found.less, found.more, found.same, found.difference) == (2, 1, 1, -2)
+    far = paired_pictures([1.0, 2.0, 1e6, 5.0], [3.0, 1e9, 1e6, 4.0])
+    near = paired_pictures([1.0, 2.0, math.inf, 5.0], [3.0, math.inf, math.inf, 4.0])
+    assert far.p == near.p
+
+
+def test_equal_pictures_have_no_test() -> None:
+    assert paired_pictures([1.0, math.inf], [1.0, math.inf]).p is None
+    assert paired_pictures([], []).p is None
+    assert paired_pictures([math.inf], [math.inf]).difference is None
+    with pytest.raises(ValueError, match="1 and 2 distances"):
+        paired_pictures([1.0], [1.0, 2.0])
+
+
+def test_the_best_attack_is_optimal_and_a_useless_one_is_not() -> None:
+    best = np.array([1.0, 2, 3, 4, 0])
+    useless = np.array([math.inf] * 4 + [0])
+    found = optimality({"best": best, "useless": useless, "half": np.minimum(2 * best, 4)})
+    assert found["best"] == 1
+    assert found["useless"] == pytest.approx(0)
+    # areas by hand: best 10, half 2 + 4 + 4 + 4 = 14, room 4 · 4 - 10 = 6
+    assert found["half"] == pytest.approx(1 - 4 / 6)
+
+
+def test_optimality_is_the_area_under_the_robust_accuracy() -> None:
+    generator = np.random.default_rng(4)
+    distances = {name: generator.integers(0, 30, 200).astype(float) for name in "ab"}
+    for each in distances.values():
+        each[generator.random(200) < 0.1] = math.inf
+    correct = np.minimum(*distances.values()) > 0
+    distances = {name: np.where(correct, each, 0) for name, each in distances.items()}
+    best = np.minimum(*distances.values())
+    limit = best[np.isfinite(best)].max()
+    budgets = np.linspace(0, limit, 40_001)
+
+    def area(values: np.ndarray) -> float:
+        return float(np.trapezoid((values > budgets[:, None]).mean(axis=1), budgets))
+
+    for name, found in optimality(distances).items():
+        room = correct.mean() * limit - area(best)
+        assert found == pytest.approx(1 - (area(distances[name]) - area(best)) / room, abs=1e-3)
+
+
+def test_optimality_without_room_is_unknown() -> None:
+    assert optimality({"a": np.array([math.inf, math.inf])}) == {"a": None}
+    assert optimality({"a": np.array([2.0, 2]), "b": np.array([3.0, 2])}) == {"a": None, "b": None}
+    assert optimality({}) == {}
+
+
+def test_verdicts_are_plain_words() -> None:
+    weak = Comparison(0.0042, -0.005, 0.01, 0.3, 0.61, 0.7, 0.009, 5, None)
+    assert verdict(weak) == (
+        "+0.42 points, not resolvable with 5 seeds (Holm p = 0.61): "
+        "an effect below 0.9 points could not have been shown"
+    )
+    strong = Comparison(-0.02, -0.03, -0.01, 1e-7, 4e-7, 0.0, 0.01, 5, None)
+    assert verdict(strong) == "-2.00 points, significant (Holm p < 0.001)"
+    one = Comparison(0.01, None, None, None, None, 1.0, None, 1, None)
+    assert verdict(one) == "+1.00 points with a single seed, which cannot be tested"
+    nothing = Comparison(None, None, None, None, None, None, None, 0, None)
+    assert verdict(nothing) == "no seed in common with the baseline"
+    flat = Comparison(0.0, 0.0, 0.0, None, None, 0.5, None, 3, None)
+    assert verdict(flat) == "+0.00 points in each of 3 seeds, without a spread to test against"
