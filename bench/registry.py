@@ -1,7 +1,8 @@
 """Names typed on the command line → methods: ``"gridmask(ratio=0.5)"`` → ``GridMask(ratio=0.5)``.
 
 One syntax everywhere, ``name(option=value, …)``: it is what a user types, what records hold and
-what the tracker shows. Values are Python literals, fractions such as ``8/255``, and ``Ramp(low, high)``.
+what the tracker shows. Values are Python literals, fractions such as ``8/255``, and
+``Ramp(low, high)``.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ def express(method: Any, base: Any = None) -> str:
             if type(method) is cls:
                 base = cls() if base is None else base
                 options = [
-                    f"{field.name}={_text(getattr(method, field.name))}"
+                    f"{field.name}={show(getattr(method, field.name))}"
                     for field in dataclasses.fields(cls)
                     if field.init and getattr(method, field.name) != getattr(base, field.name)
                 ]
@@ -161,14 +162,14 @@ def _typed(cls: type[Any], name: str, option: str, value: Any) -> Any:
         return TypeAdapter(hint).validate_python(value, strict=True)
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
-        raise ValueError(f"{name}: option {option} is {_text(value)}: {reason}") from None
+        raise ValueError(f"{name}: option {option} is {show(value)}: {reason}") from None
 
 
-def _text(value: Any) -> str:
+def show(value: Any) -> str:
     """A value as a user would type it.
 
     >>> from augmentations.base import Ramp
-    >>> _text(Ramp(0.0, 0.8)), _text(Ramp(0.5)), _text((2, 15))
+    >>> show(Ramp(0.0, 0.8)), show(Ramp(0.5)), show((2, 15))
     ('Ramp(0.0, 0.8)', '0.5', '(2, 15)')
     """
     if type(value).__name__ == "Ramp":

@@ -1,0 +1,74 @@
+"""The command line: parse and hand over. Each command lies in a module of its own name."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from bench import __version__
+
+COMMANDS = {
+    "run": "run:run",
+    "tables": "tables:tables",
+    "list": "listing:listing",
+}
+"""Commands in workflow order → where they are defined."""
+
+FAILED, USAGE, SOME_FAILED, DATA_MISSING, INTERRUPTED = 1, 2, 3, 4, 130
+
+
+class Commands(click.Group):
+    """The commands, imported when they are asked for; one line and an exit code for each error."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All commands in workflow order."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(f"bench.cli.{module}"), attribute)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; what the user can mend becomes one line, without a traceback."""
+        try:
+            return super().invoke(ctx)
+        except click.exceptions.Exit:
+            raise
+        except (KeyboardInterrupt, click.Abort):
+            click.echo(
+                "interrupted; what is finished is kept, the same command continues", err=True
+            )
+            ctx.exit(INTERRUPTED)
+        except (ValueError, OSError, LookupError) as error:
+            if os.environ.get("BENCH_TRACEBACK"):
+                raise
+            from bench.errors import exit_code, one_line
+
+            click.echo(f"Error: {one_line(error)}", err=True)
+            ctx.exit(exit_code(error))
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="bench")
+def main() -> None:
+    """Compare deletion-based image augmentations fairly, and the sparse attacks behind them.
+
+    \b
+    Example: bench run --aug none --aug cutout --model resnet8 --seeds 3
+    Exit codes: 0 done, 2 bad usage, 3 some seeds failed, 4 data missing, 130 interrupted.
+    Completion: eval "$(_BENCH_COMPLETE=bash_source bench)"
+    """
+    # our dependencies phone home unless told not to
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]

@@ -1,0 +1,92 @@
+"""``bench list``: what there is."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from bench.cli import options
+
+
+@click.command("list")
+@click.argument(
+    "what",
+    type=click.Choice(["augmentations", "attacks", "models", "data", "guides", "runs"]),
+)
+@options.results
+@options.as_json
+def listing(what: str, results: str | None, as_json: bool) -> None:
+    """Show the augmentations, attacks, models, data sets, guides or finished runs.
+
+    \b
+    Example: bench list augmentations
+    """
+    rows = {
+        "augmentations": lambda: methods("augmentations"),
+        "attacks": lambda: methods("attacks"),
+        "models": models,
+        "data": data,
+        "guides": guides,
+        "runs": lambda: runs(results),
+    }[what]()
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    if not rows:
+        click.echo(f"no {what} yet")
+    width = max((len(row["name"]) for row in rows), default=0)
+    for row in rows:
+        click.echo(f"{row['name']:{width}}  {row['about']}")
+
+
+def methods(kind: Any) -> list[dict[str, str]]:
+    """Every method with its options and the first line of its description."""
+    import dataclasses
+    import inspect
+
+    from bench import registry
+
+    rows = []
+    for name, cls in registry.classes(kind).items():
+        fields = {field.name: getattr(cls(), field.name) for field in dataclasses.fields(cls)}
+        arguments = ", ".join(f"{key}={registry.show(value)}" for key, value in fields.items())
+        about = (inspect.getdoc(cls) or "").partition("\n")[0]
+        rows.append({"name": name, "about": f"{about}  [{arguments}]"})
+    return rows
+
+
+def models() -> list[dict[str, str]]:
+    """Every network by name."""
+    from bench import models
+
+    return [{"name": name, "about": about} for name, about in models.names().items()]
+
+
+def data() -> list[dict[str, str]]:
+    """Every data set that has a name."""
+    from bench import datasets
+
+    return [{"name": name, "about": about} for name, about in datasets.names().items()]
+
+
+def guides() -> list[dict[str, str]]:
+    """What can take the place of the adversarial points."""
+    from bench.guides import FIXED
+
+    return [{"name": name, "about": about} for name, about in FIXED.items()]
+
+
+def runs(results: str | None) -> list[dict[str, str]]:
+    """The records of the results folder."""
+    from bench.records import Store
+    from bench.workspace import results_folder
+
+    rows = []
+    for record in Store(results_folder(results)).all():
+        about = ", ".join(record.labels[name] for name in sorted(record.labels))
+        metric = record.metrics.get("accuracy", record.metrics.get("success"))
+        value = record.message if metric is None else f"{metric:.2%}"
+        rows.append({"name": record.name, "about": f"{about}: {record.status} {value}"})
+    return rows

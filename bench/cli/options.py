@@ -1,0 +1,155 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+Command = Callable[..., Any]
+
+
+class Name(click.ParamType[str, str]):
+    """A name from a registry, optionally with options in brackets; completed by the shell."""
+
+    name = "name"
+
+    def __init__(self, names: Callable[[], list[str]]) -> None:
+        self.names = names
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """The names that begin as typed."""
+        return [CompletionItem(name) for name in self.names() if name.startswith(incomplete)]
+
+
+def augmentation_names() -> list[str]:
+    """Every augmentation there is."""
+    from bench import registry
+
+    return list(registry.classes("augmentations"))
+
+
+def attack_names() -> list[str]:
+    """Every attack there is."""
+    from bench import registry
+
+    return list(registry.classes("attacks"))
+
+
+def data_names() -> list[str]:
+    """Every data set that has a name."""
+    from bench import datasets
+
+    return list(datasets.names())
+
+
+def model_names() -> list[str]:
+    """Every network that has a name."""
+    from bench import models
+
+    return list(models.names())
+
+
+class Eps(click.ParamType[Fraction, str]):
+    """A largest change of a value, as a fraction or decimal above 0 and at most 1.
+
+    >>> Eps().convert("8/255", None, None)
+    Fraction(8, 255)
+    """
+
+    name = "eps"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Fraction:
+        """Read the fraction; a number above 1 was probably meant in 255ths."""
+        try:
+            eps = Fraction(str(value).replace(" ", ""))
+        except (ValueError, ZeroDivisionError):
+            self.fail(f"{value!r} is not a number; write it as 8/255 or 0.03", param, ctx)
+        if eps > 1:
+            self.fail(f"{value} is above 1; did you mean {value}/255?", param, ctx)
+        if eps <= 0:
+            self.fail(f"{value} is not above 0", param, ctx)
+        return eps
+
+
+def together(*options: Command) -> Callable[[Command], Command]:
+    """Several options as one decorator."""
+
+    def decorate(command: Command) -> Command:
+        return functools.reduce(lambda inner, option: option(inner), reversed(options), command)
+
+    return decorate
+
+
+results = click.option(
+    "--results",
+    metavar="DIR",
+    help="Results folder.  [default: $BENCH_RESULTS, else ./results]",
+)
+quiet = click.option("--quiet", is_flag=True, help="No progress.")
+as_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+dry_run = click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
+data = together(
+    click.option(
+        "--data",
+        type=Name(data_names),
+        default="digits",
+        show_default=True,
+        help="A data set by name, or an image folder or zip: train/CLASS/*, test/CLASS/*.",
+    ),
+    click.option(
+        "--data-root",
+        type=click.Path(path_type=Path, exists=True, file_okay=False),
+        help="Where data sets are looked for first.  [then: $BENCH_DATA, the cache, the system]",
+    ),
+    click.option("--download", is_flag=True, help="Fetch a data set that is not there."),
+)
+compute = together(
+    click.option(
+        "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps."
+    ),
+    click.option("--threads", type=click.IntRange(min=1), help="Threads of the processor to use."),
+)
+tracking = together(
+    click.option(
+        "--tracking-uri",
+        metavar="URI",
+        envvar="MLFLOW_TRACKING_URI",
+        help="MLflow server.  [default: sqlite in the results folder]",
+    ),
+    click.option("--no-tracking", is_flag=True, help="Write records only, no MLflow."),
+)
+
+
+def workspace(
+    results: str | None,
+    data: str,
+    data_root: Path | None = None,
+    download: bool = False,
+    device: str = "auto",
+    threads: int | None = None,
+    **_: Any,
+) -> Any:
+    """The workspace that the shared options describe."""
+    from bench.workspace import Workspace, pick_device, results_folder
+
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    return Workspace(
+        results=results_folder(results),
+        data=data,
+        data_root=data_root,
+        download=download,
+        device=pick_device(device),
+    )

@@ -1,0 +1,273 @@
+"""``bench run``: train networks with different augmentations and compare them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bench.cli import SOME_FAILED, options
+
+if TYPE_CHECKING:
+    from bench.records import Record, Store
+    from bench.runs import Job
+
+
+def seed_list(text: str) -> list[int]:
+    """Seeds as typed: ``0,3,7``; raises ``BadParameter`` for anything else."""
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no list of seeds; write it as 0,3,7") from None
+    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise click.BadParameter(f"{text!r}: seeds are from 0 up, each once")
+    return seeds
+
+
+@click.command()
+@click.option(
+    "--aug",
+    "augmentations",
+    type=options.Name(options.augmentation_names),
+    multiple=True,
+    default=["advmask"],
+    show_default=True,
+    help='An augmentation, with options as in "gridmask(ratio=0.5)"; repeat to compare.',
+)
+@click.option(
+    "--model",
+    "models",
+    type=options.Name(options.model_names),
+    multiple=True,
+    default=["resnet18"],
+    show_default=True,
+    help="A network; repeat for several.",
+)
+@options.data
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="How many seeds: 0, 1, …",
+)
+@click.option("--seed-list", metavar="0,3,7", help="These seeds instead.")
+@click.option("--guide", help="Guide of advmask: see bench list guides.  [default: attack]")
+@click.option("--epochs", type=int, help="Passes over the training pictures.")
+@click.option("--batch-size", type=int, help="Pictures per step.")
+@click.option("--learning-rate", type=float, help="At the start.")
+@click.option("--weight-decay", type=float, help="Of all weights.")
+@click.option("--schedule", type=click.Choice(["cosine", "steps"]), help="Of the learning rate.")
+@click.option("--validation", type=float, help="Share of the training part set aside by the seed.")
+@click.option(
+    "--train-images", type=click.IntRange(min=1), help="Use a part of this many pictures."
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    show_default=True,
+    help="auto: mixed precision on a CUDA device that gains by it.",
+)
+@click.option("--fresh", is_flag=True, help="Run again what is done.")
+@options.results
+@options.tracking
+@options.compute
+@options.dry_run
+@options.as_json
+@options.quiet
+def run(augmentations: tuple[str, ...], models: tuple[str, ...], **given: Any) -> None:
+    """Train networks with different augmentations, several seeds each, and compare them.
+
+    \b
+    Example: bench run --aug advmask --model resnet18 --seeds 5
+    Example: bench run --aug none --aug "cutout(length=3)" --model resnet8 --seeds 3
+    """
+    # rejected before anything slow is imported
+    seeds = seed_list(given["seed_list"]) if given["seed_list"] else list(range(given["seeds"]))
+
+    from bench import registry
+    from bench.records import Store
+    from bench.runs import Job
+
+    for text in augmentations:
+        registry.build("augmentations", text)
+    workspace = options.workspace(**given)
+    jobs = [
+        Job(recipe, seed)
+        for recipe in recipes(workspace, augmentations, models, given)
+        for seed in seeds
+    ]
+    store = Store(workspace.results)
+    if given["dry_run"]:
+        plan(jobs, store, as_json=given["as_json"])
+        return
+    finished = train(jobs, workspace, store, given)
+    report(jobs, finished, workspace, given)
+
+
+def recipes(
+    workspace: Any, augmentations: tuple[str, ...], models: tuple[str, ...], given: dict[str, Any]
+) -> list[Any]:
+    """One recipe per network and augmentation: the usual settings, or what was asked for."""
+    import bench.models
+    from bench import guides, registry
+    from bench.recipes import Recipe, usual
+
+    data = workspace.dataset()
+    side = data.train.images.shape[-1]
+    asked = {
+        name: given[name]
+        for name in (
+            "epochs",
+            "batch_size",
+            "learning_rate",
+            "weight_decay",
+            "schedule",
+            "validation",
+            "train_images",
+        )
+        if given[name] is not None
+    }
+    found = []
+    for model in models:
+        bench.models.check(model)
+        for text in augmentations:
+            augmentation = registry.build("augmentations", text, data=data.name, side=side)
+            recipe = Recipe(
+                data=data.name,
+                digest="" if data.name in options.data_names() else data.digest,
+                model=model,
+                augmentation=augmentation,
+                guide=given["guide"] if augmentation.wants else None,
+                precision=precision(given["precision"], workspace.device),
+                **(usual(data.name, model, side) | asked),
+            )
+            guides.check(recipe, workspace)
+            if recipe not in found:
+                found.append(recipe)
+    return found
+
+
+def precision(wanted: str, device: str) -> Any:
+    """``auto`` is bfloat16 where the device computes it natively, float32 elsewhere."""
+    if wanted != "auto":
+        return wanted
+    if not device.startswith("cuda"):
+        return "float32"
+    import torch
+
+    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+
+
+def plan(jobs: list[Job], store: Store, *, as_json: bool) -> None:
+    """Show what would be run and what is done."""
+    from bench import registry
+
+    done = store.find(job.name for job in jobs)
+    lines = [
+        {
+            "augmentation": registry.express(job.recipe.augmentation),
+            "model": job.recipe.model,
+            "data": job.recipe.data,
+            "seed": job.seed,
+            "epochs": job.recipe.epochs,
+            "done": job.name in done,
+        }
+        for job in jobs
+    ]
+    if as_json:
+        click.echo(json.dumps({"jobs": lines}))
+        return
+    for line in lines:
+        state = "done" if line["done"] else "to run"
+        click.echo(
+            f"{state:7} {line['augmentation']}  {line['model']}  {line['data']}  "
+            f"seed {line['seed']}, {line['epochs']} epochs"
+        )
+    click.echo(f"{len(done)} of {len(jobs)} runs are done")
+
+
+def train(jobs: list[Job], workspace: Any, store: Store, given: dict[str, Any]) -> list[Record]:
+    """Run what is missing, with progress, a tracker that may fail, and a way to stop."""
+    from bench import interrupts, runs
+    from bench.progress import open_progress
+    from bench.tracking import Tracker
+
+    progress = open_progress(given["quiet"])
+    settings(jobs, workspace, progress)
+    tracker = None
+    if not given["no_tracking"]:
+        tracker = Tracker(given["tracking_uri"], workspace.results, warn=progress.say)
+    finished, reused = [], 0
+    with interrupts.listen(progress.say) as stop:
+        for record, before in runs.run(
+            jobs, workspace, store, progress, fresh=given["fresh"], stop=stop
+        ):
+            finished.append(record)
+            reused += before
+            if tracker:
+                tracker.log(record, store.curve(record))
+            if not before:
+                progress.say(outcome(record))
+    if tracker:
+        tracker.summarise(finished)
+    if reused:
+        progress.say(
+            f"{reused} of {len(jobs)} runs were done before and are reused (--fresh: anew)"
+        )
+    return finished
+
+
+def settings(jobs: list[Job], workspace: Any, progress: Any) -> None:
+    """Say what is compared and how, so that no default is hidden."""
+    from bench import registry
+
+    data = workspace.dataset()
+    recipe = jobs[0].recipe
+    progress.say(
+        f"{data.name}: {len(data.train.labels)} training and {len(data.test.labels)} test "
+        f"pictures, {len(data.classes)} classes ({data.source})"
+    )
+    progress.say(
+        f"{recipe.epochs} epochs, batch {recipe.batch_size}, learning rate "
+        f"{recipe.learning_rate:g} ({recipe.schedule}), weight decay {recipe.weight_decay:g}, "
+        f"crop padding {recipe.padding}, flip {'yes' if data.flip else 'no'}, "
+        f"validation {recipe.validation:.0%}, {recipe.precision} on {workspace.device}"
+    )
+    for text in dict.fromkeys(registry.express(job.recipe.augmentation) for job in jobs):
+        progress.say(f"  {text}")
+
+
+def outcome(record: Record) -> str:
+    """One line for a record that has just come in."""
+    about = f"{record.labels['augmentation']}, {record.labels['model']}, seed {record.seed}"
+    if record.status == "failed":
+        return f"{about}: failed, {record.message}"
+    return (
+        f"{about}: {record.metrics['accuracy']:.2%} after {record.metrics['epochs']:.0f} epochs "
+        f"of {record.metrics['seconds_per_epoch']:.2f} s"
+    )
+
+
+def report(jobs: list[Job], finished: list[Record], workspace: Any, given: dict[str, Any]) -> None:
+    """The result table, or everything as JSON; exits with 3 when seeds have failed."""
+    from bench import tables
+
+    failed = [record for record in finished if record.status == "failed"]
+    if given["as_json"]:
+        click.echo(
+            json.dumps(
+                {
+                    "records": [record.to_json() for record in finished],
+                    "intervals": tables.intervals(finished),
+                }
+            )
+        )
+    else:
+        click.echo(tables.text(tables.grid(finished)))
+        click.echo(f"next: bench tables --results {workspace.results}", err=True)
+    if failed:
+        click.echo(f"{len(failed)} of {len(jobs)} runs failed: {failed[0].message}", err=True)
+        raise SystemExit(SOME_FAILED)

@@ -1,0 +1,128 @@
+"""Progress on stderr: nested bars with the time left on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
+
+Advance = Callable[..., None]
+"""``advance(count=1, note="")``: so many steps are done; ``note`` is shown beside them."""
+
+
+class Progress(Protocol):
+    """Shows how far a piece of work has come; pieces may nest."""
+
+    def task(self, label: str, total: int) -> AbstractContextManager[Advance]:
+        """Announce ``total`` steps of work; the context gives the function that counts them."""
+        ...
+
+    def say(self, line: str) -> None:
+        """Print a line of its own."""
+        ...
+
+
+class Silent:
+    """Shows nothing."""
+
+    @contextmanager
+    def task(self, label: str, total: int) -> Iterator[Advance]:
+        """Count nothing."""
+        yield lambda count=1, note="": None
+
+    def say(self, line: str) -> None:
+        """Say nothing."""
+
+
+class Lines:
+    """For logs: a plain line when a task ends, and at most one every ``every`` seconds before."""
+
+    def __init__(self, every: float = 15.0) -> None:
+        self.every = every
+        self.last = time.monotonic()
+
+    @contextmanager
+    def task(self, label: str, total: int) -> Iterator[Advance]:
+        """Count steps and print lines now and then."""
+        start, done = time.monotonic(), 0
+
+        def advance(count: int = 1, note: str = "") -> None:
+            nonlocal done
+            done += count
+            now = time.monotonic()
+            if now - self.last >= self.every or (done >= total and now - start >= self.every):
+                self.last = now
+                left = (now - start) / max(done, 1) * (total - done)
+                self.say(f"{label}: {done}/{total}, {clock(left)} left{note and ', ' + note}")
+
+        yield advance
+
+    def say(self, line: str) -> None:
+        """Print a line to stderr."""
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+
+class Bars:
+    """For terminals: one bar per nested task, redrawn in place."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        self.bars: Any = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self.depth = 0
+
+    @contextmanager
+    def task(self, label: str, total: int) -> Iterator[Advance]:
+        """Draw a bar below those of the enclosing tasks."""
+        if self.depth == 0:
+            self.bars.start()
+        self.depth += 1
+        bar = self.bars.add_task(label, total=total, note="")
+        try:
+            yield lambda count=1, note="": self.bars.update(bar, advance=count, note=note)
+        finally:
+            self.bars.remove_task(bar)
+            self.depth -= 1
+            if self.depth == 0:
+                self.bars.stop()
+
+    def say(self, line: str) -> None:
+        """Print a line above the bars."""
+        self.bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def open_progress(quiet: bool = False) -> Progress:
+    """Bars on a terminal, lines elsewhere, nothing when ``quiet``."""
+    import os
+
+    if quiet:
+        return Silent()
+    plain = not sys.stderr.isatty() or os.environ.get("TERM") == "dumb"
+    return Lines() if plain else Bars()
+
+
+def clock(seconds: float) -> str:
+    """A duration for people.
+
+    >>> clock(5), clock(75), clock(7300)
+    ('5 s', '1 min 15 s', '2 h 2 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

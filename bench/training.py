@@ -1,0 +1,212 @@
+"""Train one network by a recipe and a seed."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from augmentations import delete, draw
+from bench import checkpoints, guides, models, seeds
+from bench.datasets import Dataset, Split, cut, part
+from bench.loader import Loader, batches
+from bench.progress import Progress, Silent
+from bench.recipes import Recipe
+
+STEPS = (0.2, 0.4, 160 / 300, 220 / 300, 280 / 300)  # of the epochs, Figure 7 of the paper
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer a number."""
+
+
+class Stopped(Exception):
+    """Training was asked to stop; what was done is in the checkpoint."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network and how it came about; one curve entry an epoch."""
+
+    network: nn.Module
+    curve: list[dict[str, float]]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What a record holds of a training; accuracies are fractions of the test pictures.
+
+        ``accuracy`` is that of the last epoch, the one that tables use; ``accuracy_median10`` the
+        median of the last ten epochs, ``accuracy_best_validation`` the test accuracy at the epoch
+        with the best validation accuracy (the last one where nothing was set aside), and
+        ``accuracy_best`` the best over epochs on the test pictures, which no table uses.
+        """
+        test = [entry["test_accuracy"] for entry in self.curve]
+        chosen = max(self.curve, key=lambda entry: entry.get("validation_accuracy", entry["epoch"]))
+        return {
+            "accuracy": test[-1],
+            "accuracy_median10": statistics.median(test[-10:]),
+            "accuracy_best_validation": chosen["test_accuracy"],
+            "accuracy_best": max(test),
+            "epochs": len(test),
+            "seconds_per_epoch": statistics.fmean(entry["seconds"] for entry in self.curve),
+            "seconds": sum(entry["seconds"] + entry["test_seconds"] for entry in self.curve),
+        }
+
+
+def rate(recipe: Recipe, epoch: int) -> float:
+    """The learning rate of an epoch (from 0): a cosine to zero, or times 0.2 at each of `STEPS`.
+
+    >>> rate(Recipe(epochs=300, learning_rate=0.1), 150)
+    0.05
+    """
+    done = epoch / recipe.epochs
+    if recipe.schedule == "cosine":
+        return recipe.learning_rate * (1 + math.cos(math.pi * done)) / 2
+    return recipe.learning_rate * 0.2 ** sum(done >= step for step in STEPS)
+
+
+def split(recipe: Recipe, seed: int, data: Dataset) -> tuple[Split, Split]:
+    """The training and validation part of one seed; disjoint, and neither holds a test picture."""
+    pool = part(data.train, recipe.train_images) if recipe.train_images else data.train
+    return cut(pool, recipe.validation, seeds.generator(seed, "validation"))
+
+
+def train(
+    recipe: Recipe,
+    seed: int,
+    data: Dataset,
+    *,
+    guide: Tensor | None = None,
+    device: str | torch.device = "cpu",
+    progress: Progress | None = None,
+    checkpoint: Path | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Trained:
+    """Train a network; everything random comes from ``seed`` through separate named streams.
+
+    ``guide`` holds one map per training picture of the data set (before the validation cut), shape
+    (n, 1, h, w). With a ``checkpoint`` folder the run is saved after every epoch and continues
+    from there, bit for bit. Raises `Diverged` when the loss is not finite and `Stopped` when
+    ``stop()`` turns true, after the state was saved.
+    """
+    progress = progress or Silent()
+    training, validation = split(recipe, seed, data)
+    network = models.build(
+        recipe.model,
+        classes=len(data.classes),
+        channels=data.train.images.shape[1],
+        side=data.train.images.shape[-1],
+        mean=data.mean,
+        std=data.std,
+        seed=seeds.derive(seed, "weights"),
+    ).to(device, memory_format=torch.channels_last)
+    optimiser = torch.optim.SGD(
+        network.parameters(),
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.momentum > 0,
+    )
+    loader = Loader(
+        training,
+        batch_size=recipe.batch_size,
+        seed=seed,
+        padding=recipe.padding,
+        flip=data.flip,
+        device=device,
+        augmentation=recipe.augmentation,
+        guide=guide,
+    )
+    curve = checkpoints.resume(checkpoint, network, optimiser) if checkpoint else []
+    label = f"{recipe.model}, seed {seed}"
+    with progress.task(label, recipe.epochs) as advance:
+        if curve:
+            advance(len(curve))
+        for epoch in range(len(curve), recipe.epochs):
+            for group in optimiser.param_groups:
+                group["lr"] = rate(recipe, epoch)
+            start = time.perf_counter()
+            loss = train_epoch(recipe, seed, data, network, optimiser, loader, epoch, stop)
+            trained = time.perf_counter()
+            entry = {"epoch": epoch + 1, "loss": loss, "learning_rate": rate(recipe, epoch)}
+            if len(validation.labels):
+                entry["validation_accuracy"] = accuracy(network, validation, device=device)
+            entry["test_accuracy"] = accuracy(network, data.test, device=device)
+            entry["seconds"] = trained - start
+            entry["test_seconds"] = time.perf_counter() - trained
+            curve.append(entry)
+            if checkpoint:
+                checkpoints.save(checkpoint, network, optimiser, curve)
+            advance(note=f"test {entry['test_accuracy']:.1%}")
+            if stop():
+                raise Stopped(f"stopped after epoch {epoch + 1} of {recipe.epochs}")
+    return Trained(network, curve)
+
+
+def train_epoch(
+    recipe: Recipe,
+    seed: int,
+    data: Dataset,
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    loader: Loader,
+    epoch: int,
+    stop: Callable[[], bool] = lambda: False,
+) -> float:
+    """One pass over the training pictures; returns the mean loss."""
+    device = next(network.parameters()).device
+    mean, std = data.mean.to(device), data.std.to(device)
+    done = (epoch + 1) / recipe.epochs
+    fill = recipe.augmentation.fill
+    total, count = torch.zeros((), device=device), 0
+    network.train()
+    for step, batch in enumerate(loader.epoch(epoch, done)):
+        mask = batch.mask
+        if mask is None:
+            guide = guides.saliency(network, batch.images, batch.labels)
+            stream = seeds.generator(seed, "masks", epoch, step)
+            mask = draw(recipe.augmentation, batch.images, stream, guide=guide, progress=done)
+        noise = seeds.generator(seed, "noise", epoch, step) if fill == "noise" else None
+        images = delete(batch.images, mask, mean=mean, std=std, fill=fill, generator=noise)
+        models.reseed(network, seeds.derive(seed, "network", epoch, step))
+        with autocast(recipe, device):
+            logits = network(images.contiguous(memory_format=torch.channels_last))
+            loss = functional.cross_entropy(logits, batch.labels)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        total += loss.detach() * len(batch.labels)
+        count += len(batch.labels)
+        if stop():
+            raise Stopped(f"stopped in epoch {epoch + 1} of {recipe.epochs}")
+    mean_loss = float(total) / max(count, 1)
+    if not math.isfinite(mean_loss):
+        raise Diverged(
+            f"the loss is {mean_loss} in epoch {epoch + 1}: try a smaller --learning-rate"
+        )
+    return mean_loss
+
+
+def accuracy(
+    network: nn.Module, split: Split, *, device: str | torch.device = "cpu", batch_size: int = 500
+) -> float:
+    """The fraction of pictures that the network classifies correctly, in eval mode."""
+    correct = 0
+    network.eval()
+    with torch.inference_mode():
+        for images, labels in batches(split, batch_size, device):
+            logits = network(images.contiguous(memory_format=torch.channels_last))
+            correct += int((logits.argmax(1) == labels).sum())
+    return correct / len(split.labels)
+
+
+def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
+    """Mixed precision where the recipe asks for it."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16")

@@ -1,0 +1,55 @@
+"""What is checked, by one command: ``nox``; a single session by ``nox -s tests``.
+
+The sessions use the environment that nox itself lies in, for torch is gigabytes and nobody wants a
+copy per session; `smoke` installs into one of its own because that is what it is about.
+"""
+
+import sys
+from pathlib import Path
+
+import nox
+
+nox.options.default_venv_backend = "none"
+nox.options.sessions = ["lint", "types", "tests"]
+PACKAGES = ["bench", "augmentations", "attacks"]
+
+
+def python(session: nox.Session, *arguments: str) -> None:
+    """Run a module of the environment that nox lies in."""
+    session.run(sys.executable, "-m", *arguments, external=True)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and layout."""
+    python(session, "ruff", "check")
+    python(session, "ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Type hints, strictly."""
+    python(session, "mypy")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Everything that is promised, shapes included; the doctests too."""
+    python(session, "pytest", *session.posargs)
+
+
+@nox.session(venv_backend="venv")
+def smoke(session: nox.Session) -> None:
+    """The built wheel, outside the checkout: the two main commands at their smallest."""
+    wheels = Path(session.create_tmp()).resolve() / "wheels"
+    session.run(sys.executable, "-m", "build", "--wheel", "--outdir", str(wheels), external=True)
+    session.install(*map(str, wheels.glob("*.whl")))
+    session.chdir(wheels)
+    session.run("bench", "run", "--aug", "cutout", "--model", "resnet8", "--seeds", "2")
+    session.run("bench", "tables", "--format", "markdown")
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Known weaknesses of what we depend on; asks the package registry."""
+    session.run("pip-audit", "--skip-editable", external=True)
