@@ -7,12 +7,15 @@ taken from the network in training, at each step.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from filelock import FileLock
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from attacks.base import frozen
+from attacks.norms import largest
 from augmentations.base import Guide, Images
 from bench import points, registry, seeds, victims
 from bench.datasets import Dataset
@@ -81,7 +84,7 @@ def adversarial(
     *,
     victim: Recipe | None = None,
     attack: str = POINTS_ATTACK,
-    stop: object = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Points:
     """The adversarial points of the workspace's data set: loaded, or built and kept."""
     data = workspace.dataset()
@@ -105,7 +108,7 @@ def adversarial(
                 folder,
                 device=workspace.device,
                 progress=progress,
-                **({"stop": stop} if callable(stop) else {}),
+                stop=stop,
             )
             found.save(path)
             for block in folder.glob("block-*.safetensors"):
@@ -179,5 +182,11 @@ def strongest(
     scores: Float[Tensor, "n 1 h w"], counts: Int[Tensor, " n"]
 ) -> Bool[Tensor, "n 1 h w"]:
     """The highest scores of each map, as many as ``counts`` says."""
-    rank = scores.flatten(1).argsort(1, descending=True, stable=True).argsort(1)
-    return (rank < counts[:, None]).reshape(scores.shape)
+    return largest(scores.flatten(1), counts).reshape(scores.shape)
+
+
+def check(recipe: Recipe, workspace: Workspace) -> None:
+    """Refuse a guide that does not exist, before anything is run."""
+    name = needed(recipe)
+    if name is not None and name not in FIXED:
+        imported(name, workspace)

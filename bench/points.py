@@ -239,3 +239,71 @@ def _checksum(tensors: dict[str, Tensor]) -> str:
     for name in sorted(tensors):
         digest.update(name.encode() + tensors[name].contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def to_numpy(points: Points) -> bytes:
+    """The points as an ``.npz`` file that needs nothing of this project.
+
+    ``places`` (int16, rows and columns of all pictures), ``offsets`` (int64; picture ``i`` owns
+    ``places[offsets[i]:offsets[i + 1]]``), ``reached`` (bool) and ``about`` (JSON text).
+    """
+    import io
+
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        places=points.places.numpy(),
+        offsets=points.offsets.numpy(),
+        reached=points.reached.numpy(),
+        about=np.array(json.dumps(points.about)),
+    )
+    return buffer.getvalue()
+
+
+def from_numpy(path: Path, data: Dataset) -> Points:
+    """Points of a data set from an ``.npz`` file: what `to_numpy` wrote, or one array ``masks``.
+
+    ``masks`` has shape (n, h, w) and is not zero at the points of each training picture. Nothing in
+    the file is executed, and what it unpacks to is bounded by what the data set can need. Raises
+    ``ValueError`` for anything that does not fit the data set.
+    """
+    import zipfile
+
+    import numpy as np
+
+    n, _, h, w = data.train.images.shape
+    limit = 8 * n * h * w + 2**20
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > limit:
+                raise ValueError(f"it unpacks to more than the {limit} bytes that could be points")
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        about = json.loads(str(arrays["about"])) if "about" in arrays else {}
+        about = {"data": data.name, "digest": data.digest, "imported": path.name} | about
+        if "masks" in arrays:
+            masks = torch.from_numpy(arrays["masks"] != 0)
+            if masks.shape != (n, h, w):
+                raise ValueError(f"masks have shape {tuple(masks.shape)}, not {(n, h, w)}")
+            return Points.of(masks, masks.flatten(1).any(1), about)
+        offsets = torch.from_numpy(arrays["offsets"].astype("int64"))
+        places = arrays["places"]
+        if places.ndim != 2 or places.shape[1] != 2 or not np.issubdtype(places.dtype, np.integer):
+            raise ValueError("places must be whole numbers of shape (points, 2): rows and columns")
+        wide = torch.from_numpy(places.astype("int64"))
+        if bool(((wide < 0) | (wide >= torch.tensor([h, w]))).any()):
+            raise ValueError(f"some points lie outside the picture of {h}x{w} pixels")
+        given = arrays.get("reached")
+        reached = offsets.diff() > 0 if given is None else torch.from_numpy(given.astype(bool))
+        found = Points(wide.to(torch.int16), offsets, reached, about | {"size": [h, w]})
+        found.check()
+    except (zipfile.BadZipFile, KeyError, OSError, TypeError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(
+            f"{path} holds no points: an .npz file with places and offsets, or masks ({error})"
+        ) from None
+    found.fits(data)
+    return found

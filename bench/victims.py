@@ -5,7 +5,7 @@ from __future__ import annotations
 from filelock import FileLock
 from torch import nn
 
-from bench import models, training
+from bench import checkpoints, models, training
 from bench.progress import Progress
 from bench.recipes import Recipe, usual
 from bench.workspace import Workspace
@@ -25,7 +25,7 @@ def usual_victim(data: str, digest: str, side: int, **changes: object) -> Recipe
     """
     model = str(changes.pop("model", "resnet8" if data == "digits" else "resnet20"))
     settings = usual(data, model, side) | {"epochs": EPOCHS.get(data, 30), "validation": 0.0}
-    return Recipe(data=data, digest=digest, model=model, **(settings | changes))  # type: ignore[arg-type]
+    return Recipe(data=data, digest=digest, model=model, **(settings | changes))
 
 
 def obtain(recipe: Recipe, workspace: Workspace, progress: Progress) -> nn.Module:
@@ -58,5 +58,5 @@ def obtain(recipe: Recipe, workspace: Workspace, progress: Progress) -> nn.Modul
             )
             network = trained.network
             models.save_weights(network, path, {"recipe": recipe.key, "data": data.digest})
-            training.checkpoints.discard(path.with_suffix(""))
+            checkpoints.discard(path.with_suffix(""))
     return network.eval()

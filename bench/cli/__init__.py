@@ -13,6 +13,7 @@ from bench import __version__
 
 COMMANDS = {
     "run": "run:run",
+    "points": "points:points",
     "tables": "tables:tables",
     "list": "listing:listing",
 }

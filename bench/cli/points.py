@@ -1,0 +1,164 @@
+"""``bench points``: the adversarial points of a training set, found once and kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench.cli import options
+
+
+@click.group()
+def points() -> None:
+    """Find, look at and exchange the adversarial points of a training set."""
+
+
+making = options.together(
+    click.option("--victim", type=options.Name(options.model_names), help="The network to attack."),
+    click.option(
+        "--attack", type=options.Name(options.attack_names), help="What finds the points."
+    ),
+)
+
+
+def found(given: dict[str, Any]) -> Any:
+    """The workspace and the points that the options describe, built where they are missing."""
+    from bench import guides, interrupts, victims
+    from bench.progress import open_progress
+
+    workspace = options.workspace(**given)
+    progress = open_progress(given.get("quiet", False))
+    data = workspace.dataset()
+    side = data.train.images.shape[-1]
+    changes = {"model": given["victim"]} if given["victim"] else {}
+    with interrupts.listen(progress.say) as stop:
+        return workspace, guides.adversarial(
+            workspace,
+            progress,
+            victim=victims.usual_victim(data.name, data.digest, side, **changes),
+            attack=given["attack"] or guides.POINTS_ATTACK,
+            stop=stop,
+        )
+
+
+@points.command()
+@options.data
+@making
+@options.results
+@options.compute
+@options.as_json
+@options.quiet
+def build(as_json: bool, **given: Any) -> None:
+    """Attack a whole training set once; what is finished is kept, whatever happens.
+
+    \b
+    Example: bench points build --data photos
+    """
+    _, built = found(given)
+    tell(built, as_json)
+
+
+@points.command()
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="The PNG to write.")
+@click.option("--count", type=click.IntRange(1, 64), default=8, show_default=True)
+@options.data
+@making
+@options.results
+@options.compute
+@options.as_json
+@options.quiet
+def show(output: Path | None, count: int, as_json: bool, **given: Any) -> None:
+    """Write a picture of images, points, masks and masked images, and print statistics.
+
+    \b
+    Example: bench points show --data photos --output points.png
+    """
+    import torch
+
+    from augmentations import delete
+    from bench import gallery, records, registry, seeds
+
+    workspace, built = found(given)
+    data = workspace.dataset()
+    ids = torch.linspace(0, len(data.train.labels) - 1, count).long()
+    images = data.train.images[ids].float() / 255
+    guide = built.guide()[ids]
+    side = images.shape[-1]
+    augmentation = registry.build("augmentations", "advmask", data=data.name, side=side)
+    mask = augmentation.mask(images, seeds.generator(0, "gallery"), guide.float())
+    columns = {
+        "image": images,
+        "points": torch.where(guide, torch.tensor([1.0, 0.1, 0.1])[:, None, None], images * 0.5),
+        "mask": mask.float(),
+        "masked": delete(images, mask, mean=data.mean),
+    }
+    path = output or workspace.results / "figures" / f"points-{data.name}.png"
+    records.write(path, gallery.png(gallery.grid(columns)))
+    tell(built, as_json)
+    click.echo(f"wrote {path}", err=True)
+
+
+@points.command()
+@click.argument("path", type=click.Path(path_type=Path, dir_okay=False))
+@options.data
+@making
+@options.results
+@options.compute
+@options.quiet
+def export(path: Path, **given: Any) -> None:
+    """Write the points as a NumPy .npz file.
+
+    \b
+    Example: bench points export points.npz --data photos
+    """
+    from bench import records
+    from bench.points import to_numpy
+
+    _, built = found(given)
+    records.write(path, to_numpy(built))
+    click.echo(f"wrote {len(built.places)} points of {len(built.reached)} pictures to {path}")
+
+
+@points.command("import")
+@click.argument("path", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option("--name", required=True, help="What --guide of bench run will call them.")
+@options.data
+@options.results
+def import_(path: Path, name: str, **given: Any) -> None:
+    """Take over points from a NumPy .npz file, for `bench run --aug advmask --guide NAME`.
+
+    \b
+    Example: bench points import points.npz --name mine --data photos
+    """
+    import re
+
+    from bench.guides import FIXED
+    from bench.points import from_numpy
+
+    if name in FIXED or not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,63}", name):
+        raise ValueError(f"--name {name!r} is taken or not a plain name: letters, digits, - _ .")
+    workspace = options.workspace(**given)
+    taken = from_numpy(path, workspace.dataset())
+    taken.save(workspace.results / "points" / f"{name}.safetensors")
+    tell(taken, as_json=False)
+    click.echo(f"use them with: bench run --aug advmask --guide {name} --data {given['data']}")
+
+
+def tell(built: Any, as_json: bool) -> None:
+    """Print what a set of points is like."""
+    summary = built.summary()
+    if as_json:
+        click.echo(json.dumps({"about": built.about, "summary": summary}))
+        return
+    click.echo(
+        f"{summary['pictures']:.0f} pictures, {summary['points_mean']:.1f} points each "
+        f"(median {summary['points_median']:.0f}), attack success {summary['success']:.1%}, "
+        f"{summary['without_points']:.1%} without points"
+    )
+    click.echo(
+        f"{summary['inside']:.0%} of the points lie in the central half of the area; "
+        f"spread {summary['spread']:.2f} of that of points placed everywhere"
+    )
