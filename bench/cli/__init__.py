@@ -15,6 +15,7 @@ COMMANDS = {
     "run": "run:run",
     "points": "points:points",
     "tables": "tables:tables",
+    "speed": "speed:speed",
     "list": "listing:listing",
 }
 """Commands in workflow order → where they are defined."""

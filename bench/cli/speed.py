@@ -1,0 +1,120 @@
+"""``bench speed``: how fast it is, beside something else timed in the same run."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from bench.cli import options
+
+
+@click.command()
+@click.argument(
+    "what", type=click.Choice(["masks", "input", "epochs", "start", "all"]), default="masks"
+)
+@click.option("--batch-size", type=click.IntRange(min=1), multiple=True, default=[128, 512])
+@click.option("--side", type=click.IntRange(min=4), multiple=True, default=[32, 64])
+@click.option("--model", type=options.Name(options.model_names), default="resnet8")
+@click.option("--train-images", type=click.IntRange(min=64), help="Pictures of an epoch.")
+@options.data
+@options.results
+@options.compute
+@options.as_json
+@options.quiet
+def speed(what: str, as_json: bool, **given: Any) -> None:
+    """Time masks, the input side, training epochs or the start of the command line.
+
+    masks: pictures per second of every augmentation, as a share of `images * mask`. input: batches
+    per second against torchvision over PIL with two workers. epochs: seconds of a training epoch
+    against a bare loop over ready batches. start: bench --help against an empty Python.
+
+    \b
+    Example: bench speed masks
+    Example: bench speed epochs --data photos --model resnet8
+    """
+    from bench.progress import open_progress
+
+    workspace = options.workspace(**given)
+    progress = open_progress(given["quiet"])
+    parts = {"start": start, "masks": masks, "input": inputs, "epochs": epochs}
+    chosen = parts if what == "all" else {what: parts[what]}
+    tables: dict[str, list[Any]] = {}
+    for measure in chosen.values():
+        tables |= measure(workspace, given, progress)
+    if as_json:
+        click.echo(json.dumps({title: [vars(r) for r in rows] for title, rows in tables.items()}))
+        return
+    for title, rows in tables.items():
+        unit = "seconds" if title.startswith(("epochs", "start")) else "per second"
+        click.echo(f"{title} ({unit}; ratio to the first line)")
+        for row in rows:
+            value = 1 / row.per_second if unit == "seconds" else row.per_second
+            shown = f"{value:12.3f}" if unit == "seconds" else f"{value:12,.0f}"
+            click.echo(f"  {row.name:44} {shown}  {row.ratio:6.3f}")
+
+
+def start(workspace: Any, given: dict[str, Any], progress: Any) -> dict[str, list[Any]]:
+    """``bench --help`` beside a Python that does nothing."""
+    import subprocess
+    import sys
+
+    from bench.speed import compare
+
+    def run(*arguments: str) -> Any:
+        return lambda: subprocess.run(
+            [sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL
+        )
+
+    works = {"python -c pass": run("-c", "pass"), "bench --help": run("-m", "bench", "--help")}
+    rates = compare(works, 1, progress, "start")
+    return {"start": [type(rate)(rate.name, rate.per_second, 1 / rate.ratio) for rate in rates]}
+
+
+def masks(workspace: Any, given: dict[str, Any], progress: Any) -> dict[str, list[Any]]:
+    """Every augmentation and the erasers of other libraries, for each size and device."""
+    from bench import speed as timing
+
+    return {
+        f"masks: batch {batch}, {side}x{side} pixels, {device}": timing.masks(
+            batch, side, device, progress
+        )
+        for device in dict.fromkeys(["cpu", workspace.device])
+        for side in given["side"]
+        for batch in given["batch_size"]
+    }
+
+
+def inputs(workspace: Any, given: dict[str, Any], progress: Any) -> dict[str, list[Any]]:
+    """The loader over at least 20,000 pictures, so that starting workers does not count."""
+    from bench import speed as timing
+    from bench.datasets import Split
+
+    data = workspace.dataset()
+    times = -(-20_000 // len(data.train.labels))
+    split = Split(data.train.images.repeat(times, 1, 1, 1), data.train.labels.repeat(times))
+    return {f"input: {data.name}": timing.inputs(split, data, workspace.device, progress)}
+
+
+def epochs(workspace: Any, given: dict[str, Any], progress: Any) -> dict[str, list[Any]]:
+    """One recipe per augmentation at the usual settings."""
+    from bench import registry
+    from bench import speed as timing
+    from bench.recipes import Recipe, usual
+
+    data = workspace.dataset()
+    side = data.train.images.shape[-1]
+    recipes = [
+        Recipe(
+            data=data.name,
+            model=given["model"],
+            augmentation=registry.build("augmentations", name, data=data.name, side=side),
+            train_images=given["train_images"],
+            **(usual(data.name, given["model"], side) | {"validation": 0.0}),
+        )
+        for name in registry.classes("augmentations")
+    ]
+    guide = timing.points(len(data.train.labels), side) > 0
+    title = f"epochs: {given['model']} on {data.name}"
+    return {title: timing.epochs(recipes, data, guide, workspace.device, progress)}

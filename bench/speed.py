@@ -1,0 +1,269 @@
+"""How fast things are, always beside something else timed in the same run.
+
+A single rate says little about code, for machines differ; each table here carries the yardstick its
+ratios refer to.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from augmentations import Augmentation, delete
+from bench import registry, seeds, training
+from bench.datasets import Dataset, Split
+from bench.loader import Loader
+from bench.progress import Progress
+from bench.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Rate:
+    """So many per second, and the ratio to the yardstick of its table (1 for the yardstick)."""
+
+    name: str
+    per_second: float
+    ratio: float
+
+
+def fastest(work: Callable[[], object], count: int, seconds: float = 0.5) -> float:
+    """How many per second ``work`` gets done, if each call does ``count``: the median of rounds.
+
+    The first call is left out, because it pays for what is made once.
+    """
+    work()
+    synchronise()
+    rounds, start = [], time.perf_counter()
+    while len(rounds) < 5 or time.perf_counter() - start < seconds:
+        before = time.perf_counter()
+        work()
+        synchronise()
+        rounds.append(time.perf_counter() - before)
+    return count / statistics.median(rounds)
+
+
+def synchronise() -> None:
+    """Wait for an accelerator, whose calls return before they are done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def points(count: int, side: int, per_image: int = 137) -> Tensor:
+    """Guides with as many random points as the published CIFAR-10 lists have on average."""
+    scores = torch.rand(count, side * side, generator=seeds.generator(0, "speed"))
+    scaled = per_image * side**2 // 32**2
+    threshold = scores.kthvalue(side * side - scaled, dim=1, keepdim=True).values
+    return (scores > threshold).float().reshape(count, 1, side, side)
+
+
+def masks(batch: int, side: int, device: str, progress: Progress) -> list[Rate]:
+    """Pictures per second of every augmentation, mask and fill, beside ``images * mask``.
+
+    AdvMask is timed twice: the masks alone, and like the others with the deletion.
+    """
+    images = torch.rand(batch, 3, side, side, generator=seeds.generator(0, "speed")).to(device)
+    guide = points(batch, side).to(device)
+    keep = (torch.rand(batch, 1, side, side, device=device) > 0.2).float()
+    mean = torch.full((3,), 0.5, device=device)
+    std = torch.full((3,), 0.25, device=device)
+    stream = seeds.generator(0, "speed", "draws")
+    works: dict[str, Callable[[], object]] = {"images * mask": lambda: images * keep}
+
+    def ours(augmentation: Augmentation) -> Callable[[], object]:
+        noise = stream if augmentation.fill == "noise" else None
+        return lambda: delete(
+            images,
+            augmentation.mask(images, stream, guide),
+            mean=mean,
+            std=std,
+            fill=augmentation.fill,
+            generator=noise,
+        )
+
+    for name in registry.classes("augmentations"):
+        method = registry.build("augmentations", name, data="cifar10", side=side)
+        works[name] = ours(method)
+        if name == "advmask":
+            works["advmask, masks alone"] = lambda m=method: m.mask(images, stream, guide)  # type: ignore[misc]
+    works |= dict(others(images.cpu()))
+    return compare(works, batch, progress, f"batch {batch}, {side} pixels, {device}")
+
+
+def compare(
+    works: dict[str, Callable[[], object]], count: int, progress: Progress, label: str
+) -> list[Rate]:
+    """Time each piece of work; the first is the yardstick."""
+    rates = {}
+    with progress.task(label, len(works)) as advance:
+        for name, work in works.items():
+            rates[name] = fastest(work, count)
+            advance(note=name)
+    first = next(iter(rates.values()))
+    return [Rate(name, rate, rate / first) for name, rate in rates.items()]
+
+
+def others(images: Tensor) -> Iterator[tuple[str, Callable[[], object]]]:
+    """The erasers of torchvision, timm and albumentations on the same pictures."""
+    import albumentations
+    from timm.data.random_erasing import RandomErasing as TimmErasing
+    from torchvision.transforms import v2
+
+    torchvision_erasing = v2.RandomErasing(p=1.0, value=0)
+    yield (
+        "torchvision RandomErasing, image by image",
+        lambda: [torchvision_erasing(i) for i in images],
+    )
+    timm_erasing = TimmErasing(probability=1.0, mode="const", device="cpu")
+    yield "timm RandomErasing, batch", lambda: timm_erasing(images.clone())
+    arrays = [image.permute(1, 2, 0).contiguous().numpy() for image in images]
+    hole = (0.5, 0.5)
+    for title, eraser in {
+        "Erasing": albumentations.Erasing(p=1.0),
+        "CoarseDropout": albumentations.CoarseDropout(
+            num_holes_range=(1, 1), hole_height_range=hole, hole_width_range=hole, p=1.0
+        ),
+        "GridDropout": albumentations.GridDropout(p=1.0),
+    }.items():
+        yield (
+            f"albumentations {title}, image by image",
+            lambda eraser=eraser: [eraser(image=array) for array in arrays],
+        )
+
+
+def inputs(split: Split, data: Dataset, device: str, progress: Progress) -> list[Rate]:
+    """From stored pictures to cropped, flipped and erased float batches, per second.
+
+    The yardstick is torchvision's usual pipeline over PIL pictures (crop, flip, tensor, normalise,
+    erase) in a data loader with two workers; ours crops, flips, draws a Cutout mask and deletes.
+    """
+    from torch.utils.data import DataLoader
+    from torchvision import transforms
+
+    side = split.images.shape[-1]
+    padding = side // 8
+    pipeline = transforms.Compose(
+        [
+            transforms.ToPILImage(),
+            transforms.RandomCrop(side, padding=padding),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(data.mean.tolist(), data.std.tolist()),
+            transforms.RandomErasing(p=1.0),
+        ]
+    )
+    theirs = DataLoader(
+        [(pipeline, image) for image in split.images],
+        batch_size=128,
+        num_workers=2,
+        collate_fn=_transform,
+        persistent_workers=True,
+    )
+    augmentation = registry.build("augmentations", "cutout", data=data.name, side=side)
+    loader = Loader(
+        split,
+        batch_size=128,
+        seed=0,
+        padding=padding,
+        flip=True,
+        device=device,
+        augmentation=augmentation,
+    )
+    mean = data.mean.to(device)
+
+    def ours() -> None:
+        for batch in loader.epoch(0, 1.0):
+            if batch.mask is not None:
+                delete(batch.images, batch.mask, mean=mean)
+
+    def usual() -> None:
+        for _ in theirs:
+            pass
+
+    works = {"torchvision over PIL, 2 workers": usual, "bench": ours}
+    return compare(works, len(split.labels), progress, "input side")
+
+
+def _transform(items: list[tuple[Callable[[Tensor], Tensor], Tensor]]) -> Tensor:
+    return torch.stack([pipeline(image) for pipeline, image in items])
+
+
+def epochs(
+    recipes: list[Recipe],
+    data: Dataset,
+    guide: Tensor | None,
+    device: str,
+    progress: Progress,
+    rounds: int = 3,
+) -> list[Rate]:
+    """Training epochs per second of each recipe, beside a bare loop over the same network.
+
+    The bare loop takes batches that lie ready in memory, already augmented: forward, backward and
+    step, nothing else. Rounds alternate between the loops, so that a machine that slows down slows
+    all of them; the median round counts.
+    """
+    from bench import models
+
+    loops: dict[str, Callable[[int], object]] = {}
+    for recipe in recipes:
+        network = models.build(
+            recipe.model,
+            classes=len(data.classes),
+            channels=data.train.images.shape[1],
+            side=data.train.images.shape[-1],
+            mean=data.mean,
+            std=data.std,
+            seed=0,
+        ).to(device, memory_format=torch.channels_last)
+        optimiser = torch.optim.SGD(
+            network.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4
+        )
+        split = training.split(recipe, 0, data)[0]
+        loader = Loader(
+            split,
+            batch_size=recipe.batch_size,
+            seed=0,
+            padding=recipe.padding,
+            flip=data.flip,
+            device=device,
+            augmentation=recipe.augmentation,
+            guide=guide if recipe.augmentation.wants == "attack" else None,
+        )
+        if not loops:
+            ready = [
+                (b.images.contiguous(memory_format=torch.channels_last), b.labels)
+                for b in loader.epoch(0, 1.0)
+            ]
+
+            def bare(epoch: int, network=network, optimiser=optimiser, ready=ready) -> None:  # type: ignore[no-untyped-def]
+                network.train()
+                for images, labels in ready:
+                    loss = functional.cross_entropy(network(images), labels)
+                    optimiser.zero_grad(set_to_none=True)
+                    loss.backward()
+                    optimiser.step()
+
+            loops["bare loop over ready batches"] = bare
+        loops[registry.label(recipe.augmentation, data.name, data.train.images.shape[-1])] = (
+            lambda epoch, r=recipe, n=network, o=optimiser, load=loader: training.train_epoch(
+                r, 0, data, n, o, load, r.epochs - 1 - epoch % 2
+            )
+        )
+    seconds: dict[str, list[float]] = {name: [] for name in loops}
+    with progress.task("epochs", (rounds + 1) * len(loops)) as advance:
+        for turn in range(rounds + 1):
+            for name, loop in loops.items():
+                start = time.perf_counter()
+                loop(turn)
+                synchronise()
+                if turn:  # the first round pays for what is made once
+                    seconds[name].append(time.perf_counter() - start)
+                advance(note=name)
+    rates = {name: 1 / statistics.median(values) for name, values in seconds.items()}
+    first = next(iter(rates.values()))
+    return [Rate(name, rate, first / rate) for name, rate in rates.items()]
