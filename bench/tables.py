@@ -1,7 +1,7 @@
-"""Records → tables, for a paper, a terminal and a program.
+"""Tables for a paper, a terminal and a program, all from the same `Table`.
 
-A `Table` holds numbers, and each of `latex`, `markdown`, `text`, `csv` and `json` writes the same
-ones: the first three for readers, in percent and rounded, the last two as fractions in full.
+`latex`, `markdown` and `text` are for readers, in percent and rounded; `csv` and `json` hold
+fractions in full.
 """
 
 from __future__ import annotations
@@ -9,244 +9,35 @@ from __future__ import annotations
 import io
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from bench.records import Record
-from bench.statistics import Comparison, Interval, compare, mean_interval, verdict
+from bench.grids import (
+    Key,
+    Table,
+    attack_grid,
+    difference_entry,
+    grid,
+    interval_entry,
+    intervals,
+    missing,
+)
+from bench.statistics import Comparison, Interval
 
-Key = tuple[str, str]
-METHOD = ("augmentation", "guide", "policy", "mix")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """What one table shows; ``cells`` are keyed by (row, column).
-
-    A cell is an interval, a text, or None where it is missing. A column's name may have two parts,
-    ``"cifar10 / resnet18"``: equal first parts are set under one heading. ``percent`` are the
-    columns whose fractions are shown in percent, ``best`` says of a column whether its highest or
-    lowest mean is set in bold. ``published`` are numbers of others, in the unit of the column: they
-    get columns of their own and are never bold and never tested. ``measure`` says in the caption
-    what the numbers are, ``origin`` with what they were made.
-    """
-
-    title: str
-    rows: Sequence[str]
-    columns: Sequence[str]
-    cells: Mapping[Key, Interval | str | None]
-    corner: str = "method"
-    percent: Collection[str] = ()
-    best: Mapping[str, Literal["high", "low"]] = field(default_factory=dict)
-    baseline: str | None = None
-    comparisons: Mapping[Key, Comparison] = field(default_factory=dict)
-    failed: Mapping[Key, int] = field(default_factory=dict)
-    published: Mapping[Key, float] = field(default_factory=dict)
-    measure: str = ""
-    origin: str = ""
-
-
-def grid(
-    records: Iterable[Record],
-    metric: str = "accuracy",
-    baseline: str | None = "none",
-    published: Mapping[Key, float] | None = None,
-) -> Table:
-    """Methods against data sets and models: the mean over seeds of one metric of trainings.
-
-    Where the recipes of a column differ in a setting, the row's label names it, and only rows with
-    the same settings are compared.
-    """
-    groups = _groups([record for record in records if record.kind == "run"])
-    published = published or {}
-    keys = dict.fromkeys([*groups, *published])
-    rows = sorted(dict.fromkeys(row for row, _ in keys), key=lambda row: row != baseline)
-    columns = list(dict.fromkeys(column for _, column in keys))
-    cells: dict[Key, Interval | str | None] = dict.fromkeys(
-        (row, column) for row in rows for column in columns
-    )
-    failed: dict[Key, int] = {}
-    for key, group in groups.items():
-        values = _values(group, metric)
-        cells[key] = mean_interval(list(values.values())) if values else None
-        if len(values) < len(group):
-            failed[key] = len(group) - len(values)
-    title = metric.replace("_", " ").capitalize()
-    return Table(
-        title=title,
-        rows=rows,
-        columns=columns,
-        cells=cells,
-        percent=columns,
-        best=dict.fromkeys(columns, "high"),
-        baseline=baseline,
-        comparisons=_comparisons(groups, metric, baseline),
-        failed=failed,
-        published=published,
-        measure=f"{title} in percent" + (" after the last epoch" * (metric == "accuracy")),
-        origin=_origin(groups.values()),
-    )
-
-
-def attack_grid(
-    records: Iterable[Record], metrics: Mapping[str, Literal["high", "low"] | None]
-) -> Table:
-    """Attacks against metrics such as success and l0, with the direction in which each is better.
-
-    Metrics whose name begins with ``success``, ``accuracy`` or ``share`` are fractions.
-    """
-    records = [record for record in records if record.kind == "attack"]
-    groups = _groups(records, ("attack",))
-    several = len({column for _, column in groups}) > 1
-    cells: dict[Key, Interval | str | None] = {}
-    failed: dict[Key, int] = {}
-    for (attack, victim), group in groups.items():
-        row = f"{attack}, {victim}" if several else attack
-        for metric in metrics:
-            values = list(_values(group, metric).values())
-            cells[row, metric] = mean_interval(values) if values else None
-            if lost := sum(record.status == "failed" for record in group):
-                failed[row, metric] = lost
-    return Table(
-        title="Attacks",
-        rows=list(dict.fromkeys(row for row, _ in cells)),
-        columns=list(metrics),
-        cells=cells,
-        corner="attack",
-        percent=[name for name in metrics if name.startswith(("success", "accuracy", "share"))],
-        best={name: best for name, best in metrics.items() if best},
-        failed=failed,
-        measure="Rates in percent",
-        origin=_origin(groups.values()),
-    )
-
-
-def intervals(
-    records: Iterable[Record], baseline: str | None = "none", metric: str = "accuracy"
-) -> list[dict[str, Any]]:
-    """One object for each method, data set and model, in fractions; what cannot be known is None.
-
-    Against a baseline that is among the methods it holds the paired difference as well.
-    """
-    groups = _groups([record for record in records if record.kind == "run"])
-    comparisons = _comparisons(groups, metric, baseline)
-    found = []
-    for (row, column), group in groups.items():
-        values = list(_values(group, metric).values())
-        entry: dict[str, Any] = {
-            "augmentation": row,
-            "model": group[0].labels.get("model", ""),
-            "data": group[0].labels.get("data", ""),
-            "key": group[0].key,
-            "metric": metric,
-            "failed": len(group) - len(values),
-        }
-        entry |= _interval(mean_interval(values) if values else None)
-        if (row, column) in comparisons:
-            entry |= _difference(comparisons[row, column])
-        found.append(entry)
-    return found
-
-
-def missing(table: Table) -> list[Key]:
-    """The (row, column) of each cell without a number of ours."""
-    return [
-        (row, column)
-        for row in table.rows
-        for column in table.columns
-        if table.cells.get((row, column)) is None
-    ]
-
-
-def _groups(records: Sequence[Record], method: Sequence[str] = METHOD) -> dict[Key, list[Record]]:
-    """The records of each (row, column); settings that vary in a column extend the row's label."""
-    columns: dict[str, list[Record]] = {}
-    for record in records:
-        names = [record.labels[name] for name in ("data", "model") if name in record.labels]
-        columns.setdefault(" / ".join(names), []).append(record)
-    groups: dict[Key, list[Record]] = {}
-    for column, members in columns.items():
-        settings = {
-            name
-            for record in members
-            for name, value in record.job.items()
-            if name not in method and any(other.job.get(name) != value for other in members)
-        }
-        keys: dict[str, str] = {}
-        for record in members:
-            row = _label(record, method, settings)
-            if keys.setdefault(row, record.key) != record.key:
-                row += f" #{record.key[:6]}"  # two jobs that their labels do not tell apart
-            groups.setdefault((row, column), []).append(record)
-    return groups
-
-
-def _label(record: Record, method: Sequence[str], settings: Collection[str]) -> str:
-    parts = [record.labels[name] for name in method if name in record.labels]
-    if len(parts) > 1 and parts[0] == "none":
-        del parts[0]
-    given = [f"{name}={record.job[name]}" for name in sorted(settings) if name in record.job]
-    return " + ".join(parts) + (f" [{', '.join(given)}]" if given else "")
-
-
-def _values(group: Iterable[Record], metric: str) -> dict[int, float]:
-    """The metric of each seed that finished with a finite one."""
-    return {
-        record.seed: float(record.metrics[metric])
-        for record in group
-        if record.status == "finished" and math.isfinite(record.metrics.get(metric, math.nan))
-    }
-
-
-def _comparisons(
-    groups: Mapping[Key, list[Record]], metric: str, baseline: str | None
-) -> dict[Key, Comparison]:
-    """Each row against the baseline of the same column and settings; one Holm family each."""
-    families: dict[Key, dict[str, dict[int, float]]] = {}
-    for (row, column), group in groups.items():
-        settings = row[row.index(" [") :] if " [" in row else ""
-        families.setdefault((settings, column), {})[row] = _values(group, metric)
-    return {
-        (row, column): comparison
-        for (settings, column), family in families.items()
-        if f"{baseline}{settings}" in family
-        for row, comparison in compare(family, f"{baseline}{settings}").items()
-    }
-
-
-def _origin(groups: Iterable[Iterable[Record]]) -> str:
-    """The versions and commits that the records were made with."""
-    machines = [record.machine for group in groups for record in group]
-    made = {
-        name: sorted({machine[name] for machine in machines if machine.get(name)})
-        for name in ("bench", "commit")
-    }
-    parts = [f"{name} {', '.join(values)}" for name, values in made.items() if values]
-    return "; ".join([*parts, f"{len(machines)} records"])
-
-
-def _interval(interval: Interval | None) -> dict[str, Any]:
-    if interval is None:
-        return {"n": 0, "mean": None, "std": None, "low": None, "high": None}
-    return {
-        "n": interval.n,
-        "mean": interval.mean,
-        "std": interval.std,
-        "low": interval.low,
-        "high": interval.high,
-    }
-
-
-def _difference(comparison: Comparison) -> dict[str, Any]:
-    values = asdict(comparison)
-    return {
-        "difference": comparison.difference,
-        "difference_low": comparison.low,
-        "difference_high": comparison.high,
-        **{name: values[name] for name in ("p", "p_holm", "improvement", "detectable")},
-        "verdict": verdict(comparison),
-    }
+__all__ = [
+    "Table",
+    "attack_grid",
+    "caption",
+    "csv",
+    "grid",
+    "intervals",
+    "json",
+    "latex",
+    "markdown",
+    "missing",
+    "text",
+]
 
 
 @dataclass(frozen=True)
@@ -265,7 +56,7 @@ def _flat(text: str) -> str:
 
 _SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _SPECIAL |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$"}
-_SPECIAL |= {"†": r"$\dagger$", "−": "$-$"} | {each: f"\\{each}" for each in "{}$&#_%"}
+_SPECIAL |= {"†": r"$\dagger$", "\u2212": "$-$"} | {each: f"\\{each}" for each in "{}$&#_%"}
 _TEXT = _Style(_flat, "{}", "{} ± {}", ("*", "†"))
 _MARKDOWN = _Style(
     lambda text: "".join("\\" * (each in "\\|*_`<") + each for each in _flat(text)),
@@ -371,8 +162,18 @@ def caption(table: Table, bold: bool = True) -> str:
             f"* and †: differs from {table.baseline}, p < 0.05 and p < 0.01 "
             "(paired t-test over seeds, Holm's correction over the methods of a column)."
         )
-    elif table.comparisons:
+    elif any(each.p_holm is not None for each in table.comparisons.values()):
         parts.append(f"No method differs from {table.baseline} significantly.")
+    if limits := [
+        100 * each.detectable
+        for (_, column), each in table.comparisons.items()
+        if each.detectable and column in table.percent
+    ]:
+        low, high = f"{min(limits):.2g}", f"{max(limits):.2g}"
+        parts.append(
+            f"Differences below {low if low == high else f'{low} to {high}'} points "
+            "could not have been shown with 80 % power."
+        )
     if table.failed:
         parts.append("Failed: seeds whose training or attack broke down, not in the mean.")
     if table.published:
@@ -442,17 +243,20 @@ def _spans(groups: Sequence[str]) -> str:
 
 def _cell(table: Table, row: str, column: str, style: _Style, best: Collection[Key]) -> str:
     cell, failed = table.cells.get((row, column)), table.failed.get((row, column), 0)
+    notes = []
     if isinstance(cell, Interval):
+        if cell.n != _usual(table):
+            notes.append(f"n={cell.n}")
         mean, half = _round(cell, column in table.percent)
         shown = style.bold.format(mean) if (row, column) in best else mean
         shown = style.interval.format(shown, half) if half else shown
         if (row, column) in table.comparisons:
             shown += _mark(table.comparisons[row, column], style.marks)
-        if cell.n != _usual(table):
-            shown += f" (n={cell.n})"
     else:
         shown = "--" if cell is None else style.escape(cell)
-    return f"{shown} ({failed} failed)" if failed else shown
+    if failed:
+        notes.append(f"{failed} failed")
+    return f"{shown} ({', '.join(notes)})" if notes else shown
 
 
 def _round(interval: Interval, percent: bool) -> tuple[str, str]:
@@ -509,12 +313,12 @@ def _entries(table: Table) -> list[dict[str, Any]]:
             key = row, column
             cell = table.cells.get(key)
             entry: dict[str, Any] = {"row": row, "column": column}
-            entry |= {"text": cell} if isinstance(cell, str) else _interval(cell)
+            entry |= {"text": cell} if isinstance(cell, str) else interval_entry(cell)
             entry["failed"] = table.failed.get(key, 0)
             if key in table.published:
                 scale = 100 if column in table.percent else 1
                 entry["published"] = round(table.published[key] / scale, 12)
             if key in table.comparisons:
-                entry |= _difference(table.comparisons[key])
+                entry |= difference_entry(table.comparisons[key])
             found.append(entry)
     return found

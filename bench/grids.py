@@ -1,0 +1,258 @@
+"""Records → what a table shows: methods or attacks as rows, an interval in each cell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from bench.records import Record
+from bench.statistics import Comparison, Interval, compare, mean_interval, verdict
+
+Key = tuple[str, str]
+METHOD = ("augmentation", "guide", "policy", "mix")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """What one table shows; ``cells`` are keyed by (row, column).
+
+    A cell is an interval, a text, or None where it is missing. A column's name may have two parts,
+    ``"cifar10 / resnet18"``: equal first parts are set under one heading. ``percent`` are the
+    columns whose fractions are shown in percent, ``best`` says of a column whether its highest or
+    lowest mean is set in bold. ``published`` are numbers of others, in the unit of the column: they
+    get columns of their own and are never bold and never tested. ``measure`` says in the caption
+    what the numbers are, ``origin`` with what they were made.
+    """
+
+    title: str
+    rows: Sequence[str]
+    columns: Sequence[str]
+    cells: Mapping[Key, Interval | str | None]
+    corner: str = "method"
+    percent: Collection[str] = ()
+    best: Mapping[str, Literal["high", "low"]] = field(default_factory=dict)
+    baseline: str | None = None
+    comparisons: Mapping[Key, Comparison] = field(default_factory=dict)
+    failed: Mapping[Key, int] = field(default_factory=dict)
+    published: Mapping[Key, float] = field(default_factory=dict)
+    measure: str = ""
+    origin: str = ""
+
+
+def grid(
+    records: Iterable[Record],
+    metric: str = "accuracy",
+    baseline: str | None = "none",
+    published: Mapping[Key, float] | None = None,
+) -> Table:
+    """Methods against data sets and models: the mean over seeds of one metric of trainings.
+
+    Where the recipes of a column differ in a setting, the row's label names it, and only rows with
+    the same settings are compared.
+    """
+    groups = _groups([record for record in records if record.kind == "run"])
+    published = published or {}
+    keys = dict.fromkeys([*groups, *published])
+    rows = sorted(dict.fromkeys(row for row, _ in keys), key=lambda row: row != baseline)
+    columns = list(dict.fromkeys(column for _, column in keys))
+    cells: dict[Key, Interval | str | None] = dict.fromkeys(
+        (row, column) for row in rows for column in columns
+    )
+    failed: dict[Key, int] = {}
+    for key, group in groups.items():
+        values = _values(group, metric)
+        cells[key] = mean_interval(list(values.values())) if values else None
+        if lost := len(group.records) - len(values):
+            failed[key] = lost
+    title = metric.replace("_", " ").capitalize()
+    fraction = _fraction(metric)
+    return Table(
+        title=title,
+        rows=rows,
+        columns=columns,
+        cells=cells,
+        percent=columns if fraction else (),
+        best=dict.fromkeys(columns, "high" if fraction else "low"),
+        baseline=baseline,
+        comparisons=_comparisons(groups, metric, baseline),
+        failed=failed,
+        published=published,
+        measure=title + " in percent" * fraction + " after the last epoch" * (metric == "accuracy"),
+        origin=_origin(groups.values()),
+    )
+
+
+def attack_grid(
+    records: Iterable[Record], metrics: Mapping[str, Literal["high", "low"] | None]
+) -> Table:
+    """Attacks against metrics such as success and l0, with the direction in which each is better.
+
+    Metrics whose name begins with ``success``, ``accuracy`` or ``share`` are fractions.
+    """
+    records = [record for record in records if record.kind == "attack"]
+    groups = _groups(records, ("attack",))
+    several = len({column for _, column in groups}) > 1
+    cells: dict[Key, Interval | str | None] = {}
+    failed: dict[Key, int] = {}
+    for (attack, victim), group in groups.items():
+        row = f"{attack}, {victim}" if several else attack
+        for metric in metrics:
+            values = list(_values(group, metric).values())
+            cells[row, metric] = mean_interval(values) if values else None
+            if lost := sum(record.status == "failed" for record in group.records):
+                failed[row, metric] = lost
+    return Table(
+        title="Attacks",
+        rows=list(dict.fromkeys(row for row, _ in cells)),
+        columns=list(metrics),
+        cells=cells,
+        corner="attack",
+        percent=[name for name in metrics if _fraction(name)],
+        best={name: best for name, best in metrics.items() if best},
+        failed=failed,
+        measure="Rates in percent",
+        origin=_origin(groups.values()),
+    )
+
+
+def intervals(
+    records: Iterable[Record], baseline: str | None = "none", metric: str = "accuracy"
+) -> list[dict[str, Any]]:
+    """One object for each method, data set and model, in fractions; what cannot be known is None.
+
+    Against a baseline that is among the methods it holds the paired difference as well.
+    """
+    groups = _groups([record for record in records if record.kind == "run"])
+    comparisons = _comparisons(groups, metric, baseline)
+    found = []
+    for (row, column), group in groups.items():
+        values = list(_values(group, metric).values())
+        entry: dict[str, Any] = {
+            "augmentation": row,
+            "model": group.records[0].labels.get("model", ""),
+            "data": group.records[0].labels.get("data", ""),
+            "key": group.records[0].key,
+            "metric": metric,
+            "failed": len(group.records) - len(values),
+        }
+        entry |= interval_entry(mean_interval(values) if values else None)
+        if (row, column) in comparisons:
+            entry |= difference_entry(comparisons[row, column])
+        found.append(entry)
+    return found
+
+
+def missing(table: Table) -> list[Key]:
+    """The (row, column) of each cell without a number of ours."""
+    return [
+        (row, column)
+        for row in table.rows
+        for column in table.columns
+        if table.cells.get((row, column)) is None
+    ]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The records of one cell, and the settings in which its column's recipes differ."""
+
+    settings: str
+    records: list[Record]
+
+
+def _groups(records: Sequence[Record], method: Sequence[str] = METHOD) -> dict[Key, _Group]:
+    """The records of each (row, column); settings that vary in a column extend the row's label."""
+    columns: dict[str, list[Record]] = {}
+    for record in records:
+        names = [record.labels[name] for name in ("data", "model") if name in record.labels]
+        columns.setdefault(" / ".join(names), []).append(record)
+    groups: dict[Key, _Group] = {}
+    for column, members in columns.items():
+        varying = sorted(
+            {
+                name
+                for record in members
+                for name, value in record.job.items()
+                if name not in method and any(other.job.get(name) != value for other in members)
+            }
+        )
+        keys: dict[str, str] = {}
+        for record in members:
+            given = [f"{name}={record.job[name]}" for name in varying if name in record.job]
+            settings = f" [{', '.join(given)}]" if given else ""
+            row = _method(record, method) + settings
+            if keys.setdefault(row, record.key) != record.key:
+                row += f" #{record.key[:6]}"  # two jobs that their labels do not tell apart
+            groups.setdefault((row, column), _Group(settings, [])).records.append(record)
+    return groups
+
+
+def _method(record: Record, method: Sequence[str]) -> str:
+    parts = [record.labels[name] for name in method if name in record.labels]
+    return " + ".join(parts[1:] if len(parts) > 1 and parts[0] == "none" else parts)
+
+
+def _fraction(metric: str) -> bool:
+    return metric.startswith(("success", "accuracy", "share"))
+
+
+def _values(group: _Group, metric: str) -> dict[int, float]:
+    """The metric of each seed that finished with a finite one."""
+    return {
+        record.seed: float(record.metrics[metric])
+        for record in group.records
+        if record.status == "finished" and math.isfinite(record.metrics.get(metric, math.nan))
+    }
+
+
+def _comparisons(
+    groups: Mapping[Key, _Group], metric: str, baseline: str | None
+) -> dict[Key, Comparison]:
+    """Each row against the baseline of the same column and settings; one Holm family each."""
+    families: dict[Key, dict[str, dict[int, float]]] = {}
+    for (row, column), group in groups.items():
+        families.setdefault((group.settings, column), {})[row] = _values(group, metric)
+    return {
+        (row, column): comparison
+        for (settings, column), family in families.items()
+        if f"{baseline}{settings}" in family
+        for row, comparison in compare(family, f"{baseline}{settings}").items()
+    }
+
+
+def _origin(groups: Iterable[_Group]) -> str:
+    """The versions and commits that the records were made with."""
+    machines = [record.machine for group in groups for record in group.records]
+    made = {
+        name: sorted({machine[name] for machine in machines if machine.get(name)})
+        for name in ("bench", "commit")
+    }
+    parts = [f"{name} {', '.join(values)}" for name, values in made.items() if values]
+    return "; ".join([*parts, f"{len(machines)} records"])
+
+
+def interval_entry(interval: Interval | None) -> dict[str, Any]:
+    """An interval as JSON."""
+    if interval is None:
+        return {"n": 0, "mean": None, "std": None, "low": None, "high": None}
+    return {
+        "n": interval.n,
+        "mean": interval.mean,
+        "std": interval.std,
+        "low": interval.low,
+        "high": interval.high,
+    }
+
+
+def difference_entry(comparison: Comparison) -> dict[str, Any]:
+    """A comparison as JSON."""
+    values = asdict(comparison)
+    return {
+        "difference": comparison.difference,
+        "difference_low": comparison.low,
+        "difference_high": comparison.high,
+        **{name: values[name] for name in ("p", "p_holm", "improvement", "detectable")},
+        "verdict": verdict(comparison),
+    }

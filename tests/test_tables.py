@@ -1,0 +1,330 @@
+"""Tables show each number once, rounded honestly, in five outputs that agree."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import tables
+from bench.grids import Table
+from bench.records import Record
+from bench.statistics import Interval, compare, mean_interval
+
+# of five seeds; the differences from the first are (1, 2, 3, 2, 2) points
+NONE = [0.90, 0.91, 0.92, 0.93, 0.94]
+BETTER = [0.91, 0.93, 0.95, 0.95, 0.96]
+SAME = [0.91, 0.90, 0.93, 0.92, 0.94]
+
+
+def records(
+    method: str, values: list[float | None], column: str = "cifar10 / resnet18", **job: Any
+) -> list[Record]:
+    """One record a seed; None is a seed that failed."""
+    data, model = column.split(" / ")
+    return [
+        Record(
+            kind="run",
+            key=f"{method}{column}{job}",
+            seed=seed,
+            labels={"augmentation": method, "data": data, "model": model},
+            metrics={} if value is None else {"accuracy": value},
+            job={"augmentation": method, **job},
+            machine={"bench": "0.1.0", "commit": "abc_1"},
+            status="failed" if value is None else "finished",
+        )
+        for seed, value in enumerate(values)
+    ]
+
+
+def usual() -> Table:
+    """Two columns, three methods; one cell is missing, one has a failed seed."""
+    return tables.grid(
+        [
+            *records("cutout(length=8)", BETTER),
+            *records("none", NONE),
+            *records("has", SAME),
+            *records("none", [*NONE[:4], None], "cifar100 / resnet_18"),
+            *records("has", [0.5, 0.6], "cifar100 / resnet_18"),
+        ],
+        published={("none", "cifar10 / resnet18"): 95.1},
+    )
+
+
+def cells_of(line: str, bar: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().strip("|").removesuffix(r"\\").split(bar)]
+
+
+def test_a_cell_is_the_interval_of_its_seeds_and_the_baseline_comes_first() -> None:
+    table = usual()
+    assert table.rows == ["none", "cutout(length=8)", "has"]
+    assert table.columns == ["cifar10 / resnet18", "cifar100 / resnet_18"]
+    assert table.cells["has", "cifar10 / resnet18"] == mean_interval(SAME)
+
+
+def test_each_column_is_a_family_of_its_own() -> None:
+    table = usual()
+    seeds = {
+        name: dict(enumerate(values))
+        for name, values in {"none": NONE, "cutout(length=8)": BETTER, "has": SAME}.items()
+    }
+    expected = compare(seeds, "none")
+    for method, comparison in expected.items():
+        assert table.comparisons[method, "cifar10 / resnet18"] == comparison
+    assert table.comparisons["has", "cifar100 / resnet_18"].n == 2
+
+
+def test_markdown_is_this() -> None:
+    lines = tables.markdown(usual()).splitlines()
+    assert cells_of(lines[0], "|") == [
+        "method",
+        "cifar10 / resnet18",
+        "cifar10 / resnet18 (published)",
+        r"cifar100 / resnet\_18",
+    ]
+    none, cutout, has = (cells_of(line, "|") for line in lines[2:5])
+    assert none == ["none", "92.0 ± 2.0", "95.10", "**91.5** ± 2.1 (n=4, 1 failed)"]
+    assert cutout == ["cutout(length=8)", "**94.0** ± 2.5†", "", "--"]
+    assert has == ["has", "92.0 ± 2.0", "", "55 ± 64 (n=2)"]
+
+
+def test_the_caption_says_what_the_numbers_mean() -> None:
+    caption = tables.caption(usual())
+    for part in (
+        "Accuracy in percent after the last epoch: mean ± half-width of the 95 % t-interval over "
+        "n = 5 seeds unless stated.",
+        "Bold: best mean of a column.",
+        "* and †: differs from none, p < 0.05 and p < 0.01 (paired t-test over seeds, Holm's "
+        "correction over the methods of a column).",
+        "points could not have been shown with 80 % power.",
+        "Failed: seeds whose training or attack broke down, not in the mean.",
+        "Published: printed by others, neither bold nor tested.",
+        "--: not run.",
+    ):
+        assert part in caption
+    plain = tables.caption(tables.grid(records("none", [0.5, 0.6])))
+    assert plain.endswith("over n = 2 seeds. Bold: best mean of a column.")
+
+
+def test_a_single_seed_has_no_interval() -> None:
+    table = tables.grid([*records("none", [0.961]), *records("has", [0.9644])])
+    assert "±" not in tables.text(table)
+    assert "96.10" in tables.text(table)
+    assert "a single seed, so there is no interval" in tables.text(table)
+    assert "No method" not in tables.text(table)
+
+
+def test_what_does_not_differ_is_said_not_to() -> None:
+    table = tables.grid([*records("none", NONE), *records("has", SAME)])
+    assert "No method differs from none significantly." in tables.caption(table)
+    assert "*" not in tables.text(table)
+
+
+@pytest.mark.parametrize(
+    ("mean", "half", "percent", "expected"),
+    [
+        (0.961, 0.0011, True, ("96.10", "0.11")),
+        (0.961, 0.00001, True, ("96.10", "0.00")),
+        (0.961, 0.0114, True, ("96.1", "1.1")),
+        (0.961, 0.12, True, ("96", "12")),
+        (0.961, 0.0, True, ("96.10", "0.00")),
+        (0.961, None, True, ("96.10", "")),
+        (1199.74, 23.4, False, ("1200", "23")),
+        (0.012345, 0.00067, False, ("0.01235", "0.00067")),
+        (1199.74, None, False, ("1200", "")),
+        (0.012345, None, False, ("0.0123", "")),
+        (0.0, 0.0, False, ("0.00", "0.00")),
+    ],
+)
+def test_digits_are_those_that_the_interval_supports(
+    mean: float, half: float | None, percent: bool, expected: tuple[str, str]
+) -> None:
+    assert tables._round(Interval(mean, half, half, 5), percent) == expected
+
+
+def test_settings_that_differ_in_a_column_are_named_and_not_compared() -> None:
+    table = tables.grid(
+        [
+            *records("none", NONE, epochs=300),
+            *records("none", SAME),
+            *records("has", BETTER),
+            *records("none", NONE, "digits / resnet18", epochs=12),
+            *records("has", BETTER, "digits / resnet18", epochs=12),
+        ]
+    )
+    assert set(table.rows) == {"none [epochs=300]", "none", "has"}
+    assert set(table.comparisons) == {
+        ("has", "cifar10 / resnet18"),
+        ("has", "digits / resnet18"),
+    }
+    expected = compare({"none": dict(enumerate(SAME)), "has": dict(enumerate(BETTER))}, "none")
+    assert table.comparisons["has", "cifar10 / resnet18"] == expected["has"]
+
+
+def test_jobs_that_labels_do_not_tell_apart_keep_rows_of_their_own() -> None:
+    first, second = records("none", NONE), records("none", SAME)
+    second = [Record(**{**vars(record), "key": "0123456789ab"}) for record in second]
+    assert tables.grid(first + second).rows == ["none", "none #012345"]
+
+
+def test_policies_and_mixing_belong_to_the_method() -> None:
+    mixed = [
+        Record(**{**vars(record), "labels": {**record.labels, "mix": "cutmix"}, "job": {"mix": 1}})
+        for record in records("none", BETTER)
+    ]
+    table = tables.grid([*records("none", NONE), *mixed])
+    assert table.rows == ["none", "cutmix"]
+    assert ("cutmix", "cifar10 / resnet18") in table.comparisons
+
+
+def test_missing_cells_are_listed() -> None:
+    assert tables.missing(usual()) == [("cutout(length=8)", "cifar100 / resnet_18")]
+
+
+def test_published_numbers_are_never_bold_and_never_tested() -> None:
+    table = tables.grid(
+        [*records("none", NONE), *records("has", SAME)],
+        published={("has", "cifar10 / resnet18"): 99.9, ("advmask", "cifar10 / resnet18"): 99.95},
+    )
+    assert not any("99.9" in cell and "*" in cell for cell in tables.markdown(table).split("|"))
+    assert ("advmask", "cifar10 / resnet18") in tables.missing(table)
+    assert ("advmask", "cifar10 / resnet18") not in table.comparisons
+
+
+def test_every_cell_of_tabulate_stays_as_it_was_formatted() -> None:
+    table = Table(
+        title="t",
+        rows=["1e5", "007"],
+        columns=["c"],
+        cells={("1e5", "c"): "96.10", ("007", "c"): "1e3"},
+    )
+    for output in (tables.text, tables.markdown, tables.latex):
+        for word in ("1e5", "007", "96.10", "1e3"):
+            assert word in output(table)
+
+
+def test_an_empty_table_can_be_written() -> None:
+    table = tables.grid([])
+    for output in (tables.text, tables.markdown, tables.latex, tables.csv, tables.json):
+        assert isinstance(output(table), str)
+
+
+def test_csv_and_json_hold_the_same_fractions() -> None:
+    table = usual()
+    lines = list(csv.DictReader(io.StringIO(tables.csv(table))))
+    cells = json.loads(tables.json(table))["cells"]
+    assert len(lines) == len(cells) == 6
+    for line, cell in zip(lines, cells, strict=True):
+        assert (line["row"], line["column"]) == (cell["row"], cell["column"])
+        assert line["mean"] == ("" if cell["mean"] is None else repr(cell["mean"]))
+    assert cells[0]["published"] == 0.951
+    assert cells[0]["mean"] == pytest.approx(0.92)
+    assert cells[2]["p_holm"] == table.comparisons["cutout(length=8)", table.columns[0]].p_holm
+
+
+def test_intervals_are_objects_for_programs() -> None:
+    mixed = [*records("none", NONE), *records("has", BETTER)]
+    none, has = tables.intervals(mixed)
+    assert list(none) == [
+        "augmentation", "model", "data", "key", "metric", "failed",
+        "n", "mean", "std", "low", "high",
+    ]  # fmt: skip
+    assert set(has) - set(none) == {
+        "difference", "difference_low", "difference_high", "p", "p_holm", "improvement",
+        "detectable", "verdict",
+    }  # fmt: skip
+    assert has["difference"] == pytest.approx(0.02)
+    assert has["augmentation"] == "has"
+    json.dumps([none, has], allow_nan=False)
+    assert "difference" not in tables.intervals(mixed, baseline="nobody")[1]
+    assert tables.intervals(records("none", [None]))[0]["mean"] is None
+
+
+def test_a_seed_whose_accuracy_is_not_a_number_has_failed() -> None:
+    table = tables.grid(records("none", [0.9, 0.92, float("nan")]))
+    assert table.failed == {("none", "cifar10 / resnet18"): 1}
+    assert "(1 failed)" in tables.text(table)
+
+
+def test_attacks_are_rows_and_their_metrics_columns() -> None:
+    found = [
+        Record(
+            kind="attack",
+            key=attack,
+            seed=seed,
+            labels={"attack": attack, "data": "digits", "model": "resnet18"},
+            metrics={"success": success, "l0": l0},
+        )
+        for attack, success, l0 in [("jsma", 1.0, 40.0), ("sapf", 0.9, 30.0)]
+        for seed in range(3)
+    ]
+    table = tables.attack_grid(found, {"success": "high", "l0": "low", "seconds": None})
+    lines = tables.markdown(table).splitlines()
+    assert cells_of(lines[2], "|") == ["jsma", "**100.00** ± 0.00", "40.0 ± 0.0", "--"]
+    assert cells_of(lines[3], "|") == ["sapf", "90.00 ± 0.00", "**30.0** ± 0.0", "--"]
+
+
+HOSTILE = r"a_b & 50% {x} ~^ $#\ <|> ± †"
+
+
+def hostile() -> Table:
+    return tables.grid(
+        [
+            *records(HOSTILE, BETTER, f"data {HOSTILE} / model {HOSTILE}"),
+            *records("none", [*NONE[:4], None], f"data {HOSTILE} / other"),
+            *records("none", NONE, f"data {HOSTILE} / model {HOSTILE}"),
+        ],
+        published={("none", f"data {HOSTILE} / other"): 1.0},
+    )
+
+
+@pytest.mark.parametrize("make", [usual, hostile])
+def test_latex_braces_balance_and_every_line_has_all_columns(make: Any) -> None:
+    source = tables.latex(make())
+    bare = re.sub(r"\\[{}&%$#_\\]", lambda m: "\\\\" if m[0] == r"\\" else "", source)
+    assert bare.count("{") == bare.count("}")
+    body = bare.split(r"\toprule")[1].split(r"\bottomrule")[0]
+    columns = re.search(r"\\begin\{tabular\}\{(\w+)\}", source)
+    assert columns
+    lines = [line for line in body.splitlines() if line.endswith("\\\\")]
+    assert len(lines) == 2 + len(make().rows)
+    for line in lines:
+        spanned = sum(int(number) - 1 for number in re.findall(r"multicolumn\{(\d+)\}", line))
+        assert line.count("&") + 1 + spanned == len(columns[1])
+
+
+@pytest.mark.parametrize("make", [usual, hostile])
+def test_latex_compiles(make: Any, tmp_path: Path) -> None:
+    if shutil.which("pdflatex") is None:
+        pytest.skip("pdflatex is not installed")
+    source = tmp_path / "table.tex"
+    source.write_text(
+        "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n"
+        f"{tables.latex(make())}\\end{{document}}\n"
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", source.name]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_latex_has_the_rules_of_booktabs_bold_and_marks() -> None:
+    source = tables.latex(usual())
+    expected: Mapping[str, int] = {
+        r"\toprule": 1,
+        r"\midrule": 1,
+        r"\bottomrule": 1,
+        r"\hline": 0,
+        r"\textbf{94.0} $\pm$ 2.5$^{\dagger}$": 1,
+        r"\multicolumn{2}{c}{cifar10}": 1,
+        r"\cmidrule(lr){2-3} \cmidrule(lr){4-4}": 1,
+        "% bench 0.1.0; commit abc_1; 22 records": 1,
+    }
+    assert {part: source.count(part) for part in expected} == expected
