@@ -1,8 +1,13 @@
 """Sparse adversarial attacks: each turns images into images that reach a goal with few changes."""
 
+from attacks.advmask import AdvMask
 from attacks.base import Attack, Goal
+from attacks.sigma_zero import SigmaZero
 
-BUILTIN: dict[str, type[Attack]] = {}
+BUILTIN: dict[str, type[Attack]] = {
+    "advmask": AdvMask,
+    "sigma-zero": SigmaZero,
+}
 """Command-line name → class; every class has defaults that make a usable object."""
 
 __all__ = ["BUILTIN", "Attack", "Goal"]
