@@ -6,6 +6,7 @@ listing thousands of records stays fast.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import warnings
@@ -17,6 +18,12 @@ from typing import Any, Literal
 from filelock import FileLock
 
 VERSION = 1
+TYPES: dict[str, type] = {
+    "kind": str, "key": str, "seed": int, "status": str, "message": str, "job": dict,
+    "machine": dict,
+}  # fmt: skip
+OWN = {"version", *TYPES}
+Number = int | float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +40,19 @@ class Record:
     key: str
     seed: int
     labels: Mapping[str, str]
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, Number]
     job: Mapping[str, Any] = field(default_factory=dict)
     machine: Mapping[str, str] = field(default_factory=dict)
     status: Literal["finished", "failed"] = "finished"
     message: str = ""
-    curve: Sequence[Mapping[str, float]] = ()
+    curve: Sequence[Mapping[str, Number]] = ()
+
+    def __post_init__(self) -> None:
+        names = [*self.labels, *self.metrics]
+        if twice := {name for name in names if name in OWN or names.count(name) > 1}:
+            raise ValueError(
+                f"the label or metric {min(twice)!r} is taken in a record: give it another name"
+            )
 
     @property
     def name(self) -> str:
@@ -65,12 +79,13 @@ class Record:
         """The record that `to_json` wrote; raises ``ValueError`` for anything else."""
         if not isinstance(line, Mapping) or line.get("version") != VERSION:
             raise ValueError("not a record of this version")
-        own = {"version", "kind", "key", "seed", "status", "message", "job", "machine"}
-        if missing := own - set(line):
+        if missing := OWN - set(line):
             raise ValueError(f"a record without {', '.join(sorted(missing))}")
-        rest = {name: value for name, value in line.items() if name not in own}
+        if wrong := [name for name, kind in TYPES.items() if not isinstance(line[name], kind)]:
+            raise ValueError(f"a record whose {', '.join(wrong)} cannot be: {line[wrong[0]]!r}")
+        rest = {name: value for name, value in line.items() if name not in OWN}
         return cls(
-            **{name: line[name] for name in own - {"version"}},
+            **{name: line[name] for name in TYPES},
             labels={name: value for name, value in rest.items() if isinstance(value, str)},
             metrics={name: value for name, value in rest.items() if isinstance(value, int | float)},
         )
@@ -89,13 +104,14 @@ class Store:
         if record.curve:
             write(self._curve(record), json.dumps(list(record.curve)))
         line = json.dumps(record.to_json(), allow_nan=True) + "\n"
-        with FileLock(self.folder / "records.lock"), self.path.open("ab") as file:
-            if file.tell() and not self._ends_a_line():
+        with FileLock(self.folder / "records.lock"), self.path.open("ab", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            if size and not self._ends_a_line():
                 line = "\n" + line  # what a crash left half-written stays on a line of its own
-            size = file.tell()
+            content = line.encode()
             try:
-                file.write(line.encode())
-                file.flush()
+                if file.write(content) != len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
                 os.fsync(file.fileno())
             except OSError:
                 file.truncate(size)
@@ -135,10 +151,10 @@ class Store:
             if record.status == "finished" and (record.key, record.seed) in wanted
         }
 
-    def curve(self, record: Record) -> list[dict[str, float]]:
+    def curve(self, record: Record) -> list[dict[str, Number]]:
         """The curve of a record, one entry an epoch; empty where none was kept."""
         try:
-            curve: list[dict[str, float]] = json.loads(self._curve(record).read_text())
+            curve: list[dict[str, Number]] = json.loads(self._curve(record).read_text())
         except (OSError, ValueError):
             return list(map(dict, record.curve))
         return curve
