@@ -2,9 +2,16 @@
 
 from attacks.advmask import AdvMask
 from attacks.base import Attack, Goal
+from attacks.dense import MIFGSM, PGD
+from attacks.jsma import JSMA
+from attacks.noise import RandomSigns
 from attacks.sigma_zero import SigmaZero
 
 BUILTIN: dict[str, type[Attack]] = {
+    "mi-fgsm": MIFGSM,
+    "pgd": PGD,
+    "noise": RandomSigns,
+    "jsma": JSMA,
     "advmask": AdvMask,
     "sigma-zero": SigmaZero,
 }

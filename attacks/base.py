@@ -37,6 +37,16 @@ class Goal:
         others = logits.scatter(1, self.labels[:, None], -torch.inf).amax(1)
         return others - own if self.targeted else own - others
 
+    def soft_margin(self, logits: Logits) -> Float[Tensor, " b"]:
+        """The margin with the largest other logit made smooth by log-sum-exp: the log-odds.
+
+        Its gradient has the direction of the cross-entropy's, but doesn't vanish on images of which
+        the model is certain.
+        """
+        own = logits.gather(1, self.labels[:, None])[:, 0]
+        others = logits.scatter(1, self.labels[:, None], -torch.inf).logsumexp(1)
+        return others - own if self.targeted else own - others
+
     def reached(self, logits: Logits) -> Bool[Tensor, " b"]:
         """Whether the goal is reached; never for logits that are not numbers."""
         return self.margin(logits) < 0

@@ -1,0 +1,132 @@
+"""Dense attacks within eps, the ceiling of a table of sparse ones: PGD and MI-FGSM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from attacks.base import Goal, Images, Streams, check, frozen, streams
+from attacks.norms import box
+
+
+@dataclass(frozen=True)
+class PGD:
+    """Follow the sign of the gradient, keep to the box (Madry et al. 2018, section 2.1).
+
+    The start is uniform in the box, or the image itself without ``random_start``. ``step`` is the
+    change per iteration; None means 2.5 · eps / ``steps`` (appendix of the paper). ``eps`` None
+    leaves only [0, 1]. With ``early_stop`` an image is done at its first success, else it takes all
+    steps and the last success is returned. Every iterate is judged, the last one too.
+
+    The paper's cross-entropy enters as ``Goal.soft_margin``: the same direction, without its
+    underflow on images of which the model is certain.
+    """
+
+    eps: float | None = 8 / 255
+    steps: int = 40
+    step: float | None = None
+    random_start: bool = True
+    early_stop: bool = True
+
+    def __post_init__(self) -> None:
+        _check_steps(self.steps, self.step)
+
+    def __call__(self, model: nn.Module, images: Images, goal: Goal, generator: Streams) -> Images:
+        """Attack ``images``; see ``attacks.base.Attack``."""
+        check(images, self.eps)
+        eps = 1.0 if self.eps is None else self.eps
+        start = images.detach().clone()
+        if self.random_start and len(images):
+            lower, upper = box(start, eps)
+            place = torch.stack(
+                [
+                    torch.rand(images.shape[1:], generator=g, device=g.device, dtype=images.dtype)
+                    for g in streams(generator, len(images))
+                ]
+            )
+            start += lower + place.to(images.device) * (upper - lower)
+        step = 2.5 * eps / self.steps if self.step is None else self.step
+        return _follow_signs(
+            model, images.detach(), goal, start, eps, self.steps, step, 0.0, self.early_stop
+        )
+
+
+@dataclass(frozen=True)
+class MIFGSM:
+    """Follow the sign of an accumulated gradient from the image (Dong et al. 2018, algorithm 1).
+
+    Per image, momentum ← ``decay`` · momentum + gradient / its mean absolute value. ``step`` None
+    means eps / ``steps``, the paper's. For ``eps``, ``early_stop`` and the loss see ``PGD``.
+    """
+
+    eps: float | None = 8 / 255
+    steps: int = 10
+    step: float | None = None
+    decay: float = 1.0
+    early_stop: bool = True
+
+    def __post_init__(self) -> None:
+        _check_steps(self.steps, self.step)
+        if self.decay < 0:
+            raise ValueError(f"decay is {self.decay}: it must be 0 or larger")
+
+    def __call__(self, model: nn.Module, images: Images, goal: Goal, generator: Streams) -> Images:
+        """Attack ``images``; see ``attacks.base.Attack``."""
+        check(images, self.eps)
+        eps = 1.0 if self.eps is None else self.eps
+        images = images.detach()
+        step = eps / self.steps if self.step is None else self.step
+        return _follow_signs(
+            model, images, goal, images, eps, self.steps, step, self.decay, self.early_stop
+        )
+
+
+def _check_steps(steps: int, step: float | None) -> None:
+    if steps < 1:
+        raise ValueError(f"steps is {steps}: give at least 1")
+    if step is not None and not step > 0:
+        raise ValueError(f"step is {step}: it must be positive, or None for the paper's")
+
+
+def _follow_signs(
+    model: nn.Module,
+    images: Images,
+    goal: Goal,
+    start: Images,
+    eps: float,
+    steps: int,
+    step: float,
+    decay: float,
+    early_stop: bool,
+) -> Images:
+    result = images.clone()
+    if not len(images):
+        return result
+    lower, upper = box(images, eps)
+    low, high = images + lower, images + upper
+    with frozen(model):
+        with torch.no_grad():
+            rows = (~goal.reached(model(images))).nonzero()[:, 0]
+        current, momentum = start[rows], torch.zeros_like(images[rows])
+        for index in range(steps + 1):
+            if not len(rows):
+                break
+            with torch.set_grad_enabled(index < steps):
+                inputs = current.requires_grad_(index < steps)
+                logits = model(inputs)
+            reached = goal[rows].reached(logits.detach())
+            result[rows[reached]] = inputs.detach()[reached]
+            if index == steps or (early_stop and reached.all()):
+                break
+            (gradient,) = torch.autograd.grad(goal[rows].soft_margin(logits).sum(), inputs)
+            keep = gradient.flatten(1).isfinite().all(1)
+            if early_stop:
+                keep &= ~reached
+            rows, current, gradient = rows[keep], inputs.detach()[keep], gradient[keep]
+            mean = gradient.abs().mean((1, 2, 3), keepdim=True)
+            tiny = torch.finfo(mean.dtype).tiny
+            momentum = decay * momentum[keep] + gradient / mean.clamp(min=tiny)
+            current = torch.clamp(current - step * momentum.sign(), low[rows], high[rows])
+    return result
