@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
-import torch
 from filelock import FileLock
 
 from bench import checkpoints, guides, models, registry, training
+from bench.executors import Executor, Local, Lost
 from bench.progress import Progress
 from bench.recipes import Recipe
 from bench.records import Record, Store
@@ -17,10 +17,11 @@ from bench.workspace import Workspace, machine
 
 @dataclass(frozen=True)
 class Job:
-    """One training: a recipe, a seed, and the data set as it was typed."""
+    """One training: a recipe and a seed. ``fresh`` runs it even if its record is there."""
 
     recipe: Recipe
     seed: int
+    fresh: bool = False
 
     @property
     def name(self) -> tuple[str, int]:
@@ -49,6 +50,20 @@ def prepare(jobs: Iterable[Job], workspace: Workspace, progress: Progress) -> No
             guides.fixed(name, workspace, progress)
 
 
+def describe(job: Job, workspace: Workspace) -> Record:
+    """The record of a job before anything is known of its outcome."""
+    side = workspace.dataset().train.images.shape[-1]
+    return Record(
+        kind="run",
+        key=job.recipe.key,
+        seed=job.seed,
+        labels=labels(job.recipe, side),
+        metrics={},
+        job=job.recipe.to_json(),
+        machine=machine(workspace.device),
+    )
+
+
 def execute(
     job: Job,
     workspace: Workspace,
@@ -68,15 +83,7 @@ def execute(
     checkpoint = workspace.cache / "checkpoints" / name
     wanted = guides.needed(recipe)
     guide = None if wanted is None else guides.fixed(wanted, workspace, progress)
-    record = Record(
-        kind="run",
-        key=recipe.key,
-        seed=job.seed,
-        labels=labels(recipe, data.train.images.shape[-1]),
-        metrics={},
-        job=recipe.to_json(),
-        machine=machine(workspace.device),
-    )
+    record = describe(job, workspace)
     try:
         trained = training.train(
             recipe,
@@ -97,20 +104,39 @@ def execute(
     return replace(record, metrics=trained.metrics, curve=trained.curve)
 
 
+def work(
+    job: Job, workspace: Workspace, progress: Progress, stop: Callable[[], bool]
+) -> tuple[Record, bool]:
+    """Run a job unless its record is there; returns the record and whether it was there before.
+
+    While another process runs the same job, this one waits and then takes that record.
+    """
+    lock = workspace.cache / "locks" / f"{job.recipe.key}-{job.seed}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    store = Store(workspace.results)
+    with FileLock(lock):
+        done = {} if job.fresh else store.find([job.name])
+        if job.name in done:
+            return done[job.name], True
+        record = execute(job, workspace, progress, stop)
+        store.add(record)
+        return record, False
+
+
 def run(
     jobs: list[Job],
     workspace: Workspace,
-    store: Store,
     progress: Progress,
     *,
-    fresh: bool = False,
+    executor: Executor | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[Record, bool]]:
     """Run the jobs that have no record yet; yields every record and whether it was there before.
 
-    A job that another process is running is waited for. ``fresh`` runs all of them anew.
+    A job whose worker died again and again gives a record with the status ``"failed"``.
     """
-    done = {} if fresh else store.find(job.name for job in jobs)
+    store = Store(workspace.results)
+    done = store.find(job.name for job in jobs if not job.fresh)
     for job in jobs:
         if job.name in done:
             yield done[job.name], True
@@ -119,21 +145,14 @@ def run(
         return
     prepare(rest, workspace, progress)
     with progress.task("runs", len(rest)) as advance:
-        for job in rest:
-            lock = workspace.cache / "locks" / f"{job.recipe.key}-{job.seed}.lock"
-            lock.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(lock):
-                meanwhile = {} if fresh else store.find([job.name])
-                if job.name in meanwhile:
-                    yield meanwhile[job.name], True
-                else:
-                    record = execute(job, workspace, progress, stop)
-                    store.add(record)
-                    yield record, False
+        executor = executor or Local()
+        for index, outcome in executor.map(work, rest, workspace, progress, stop):
+            if isinstance(outcome, Lost):
+                record = describe(rest[index], workspace)
+                record = replace(record, status="failed", message=outcome.message)
+                store.add(record)
+                outcome = record, False
+            yield outcome
             advance()
-
-
-def threads(count: int | None) -> None:
-    """Fix the number of threads, which changes the last bits of sums."""
-    if count is not None:
-        torch.set_num_threads(count)
+    if stop():
+        raise training.Stopped("stopped before the last run")

@@ -36,14 +36,21 @@ class Workspace:
 
     def dataset(self) -> Dataset:
         """The data set, loaded once per process."""
-        return _load(self.data, self.data_root, self.download)
+        from bench import datasets
+
+        if (self.data, self.data_root) not in _LOADED:
+            found = datasets.load(self.data, root=self.data_root, download=self.download)
+            adopt(self, found)
+        return _LOADED[self.data, self.data_root]
 
 
-@functools.lru_cache(maxsize=2)
-def _load(name: str, root: Path | None, download: bool) -> Dataset:
-    from bench import datasets
+_LOADED: dict[tuple[str, Path | None], Dataset] = {}
 
-    return datasets.load(name, root=root, download=download)
+
+def adopt(workspace: Workspace, data: Dataset) -> None:
+    """Take a data set that was loaded elsewhere, so that this process need not read it."""
+    _LOADED.clear()
+    _LOADED[workspace.data, workspace.data_root] = data
 
 
 def results_folder(given: str | None) -> Path:

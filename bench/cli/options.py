@@ -119,6 +119,18 @@ compute = together(
     ),
     click.option("--threads", type=click.IntRange(min=1), help="Threads of the processor to use."),
 )
+spread = together(
+    click.option(
+        "--executor",
+        type=click.Choice(["local", "processes", "ray"]),
+        default="local",
+        show_default=True,
+        help="Where jobs run: here, in processes, or on a Ray cluster.",
+    ),
+    click.option("--jobs", type=click.IntRange(min=1), help="How many at a time."),
+    click.option("--address", help="Of an existing Ray cluster.  [default: a local one]"),
+    click.option("--gpus", type=click.FloatRange(min=0), help="GPUs a job takes on Ray, as 0.5."),
+)
 tracking = together(
     click.option(
         "--tracking-uri",

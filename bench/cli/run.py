@@ -74,6 +74,7 @@ def seed_list(text: str) -> list[int]:
 @options.results
 @options.tracking
 @options.compute
+@options.spread
 @options.dry_run
 @options.as_json
 @options.quiet
@@ -95,7 +96,7 @@ def run(augmentations: tuple[str, ...], models: tuple[str, ...], **given: Any) -
         registry.build("augmentations", text)
     workspace = options.workspace(**given)
     jobs = [
-        Job(recipe, seed)
+        Job(recipe, seed, fresh=given["fresh"])
         for recipe in recipes(workspace, augmentations, models, given)
         for seed in seeds
     ]
@@ -191,20 +192,25 @@ def plan(jobs: list[Job], store: Store, *, as_json: bool) -> None:
 
 def train(jobs: list[Job], workspace: Any, store: Store, given: dict[str, Any]) -> list[Record]:
     """Run what is missing, with progress, a tracker that may fail, and a way to stop."""
-    from bench import interrupts, runs
+    from bench import executors, interrupts, runs
     from bench.progress import open_progress
     from bench.tracking import Tracker
 
     progress = open_progress(given["quiet"])
+    executor = executors.build(
+        given["executor"],
+        given["jobs"],
+        device=workspace.device,
+        address=given["address"],
+        gpus=given["gpus"],
+    )
     settings(jobs, workspace, progress)
     tracker = None
     if not given["no_tracking"]:
         tracker = Tracker(given["tracking_uri"], workspace.results, warn=progress.say)
     finished, reused = [], 0
     with interrupts.listen(progress.say) as stop:
-        for record, before in runs.run(
-            jobs, workspace, store, progress, fresh=given["fresh"], stop=stop
-        ):
+        for record, before in runs.run(jobs, workspace, progress, executor=executor, stop=stop):
             finished.append(record)
             reused += before
             if tracker:
@@ -253,7 +259,7 @@ def outcome(record: Record) -> str:
 
 def report(jobs: list[Job], finished: list[Record], workspace: Any, given: dict[str, Any]) -> None:
     """The result table, or everything as JSON; exits with 3 when seeds have failed."""
-    from bench import tables
+    from bench import grids, tables
 
     failed = [record for record in finished if record.status == "failed"]
     if given["as_json"]:
@@ -261,12 +267,12 @@ def report(jobs: list[Job], finished: list[Record], workspace: Any, given: dict[
             json.dumps(
                 {
                     "records": [record.to_json() for record in finished],
-                    "intervals": tables.intervals(finished),
+                    "intervals": grids.intervals(finished),
                 }
             )
         )
     else:
-        click.echo(tables.text(tables.grid(finished)))
+        click.echo(tables.text(grids.grid(finished)))
         click.echo(f"next: bench tables --results {workspace.results}", err=True)
     if failed:
         click.echo(f"{len(failed)} of {len(jobs)} runs failed: {failed[0].message}", err=True)

@@ -35,6 +35,7 @@ def tables(style: str, metric: str, baseline: str, results: str | None, **only: 
     \b
     Example: bench tables --format markdown
     """
+    from bench import grids
     from bench import tables as printer
     from bench.records import Store
     from bench.workspace import results_folder
@@ -47,12 +48,12 @@ def tables(style: str, metric: str, baseline: str, results: str | None, **only: 
     ]
     if not records:
         raise ValueError("there are no runs for such a table yet: bench run makes them")
-    table = printer.grid(records, metric=metric, baseline=baseline)
+    table = grids.grid(records, metric=metric, baseline=baseline)
     if style == "json":
-        click.echo(json.dumps(printer.intervals(records, baseline), indent=1))
+        click.echo(json.dumps(grids.intervals(records, baseline), indent=1))
     else:
         click.echo(getattr(printer, style)(table))
-    for row, column in printer.missing(table):
+    for row, column in grids.missing(table):
         model, _, data = column.partition(" / ")
         click.echo(
             f"missing: {row} on {column}: bench run --aug {row!r} --model {model} --data {data}",
