@@ -1,0 +1,152 @@
+"""The published binary files: Fashion-MNIST's idx, CIFAR's python and binary batches."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import pickle
+import struct
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.errors import Missing
+from bench.splits import Split
+
+Parts = tuple[tuple[str, ...], Split, Split]  # classes, training part, test part
+
+FASHION = (
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+)
+LARGEST = 1 << 29  # bytes of one file; the largest published one has 154 million
+
+
+def fashion_mnist(path: Path) -> Parts:
+    """Read the four idx files of Fashion-MNIST in a folder, packed (``.gz``) or not."""
+
+    def read(stem: str, axes: int) -> torch.Tensor:
+        plain, packed = path / stem, path / f"{stem}.gz"
+        if plain.is_file():
+            data = plain.read_bytes()
+        elif packed.is_file():
+            with gzip.open(packed) as file:
+                data = file.read(LARGEST)
+        else:
+            raise Missing(f"{path} lacks {stem}.gz: place all four files of Fashion-MNIST there")
+        # two zero bytes, the type (8: bytes), the number of axes, their lengths, then the values
+        if data[:4] != bytes([0, 0, 8, axes]):
+            raise ValueError(f"{path / stem} is no idx file of bytes with {axes} axes")
+        shape = struct.unpack(f">{axes}I", data[4 : 4 + 4 * axes])
+        values = np.frombuffer(data, np.uint8, offset=4 + 4 * axes)
+        if values.size != np.prod(shape):
+            raise ValueError(f"{path / stem} has {values.size} values, its header says {shape}")
+        return torch.from_numpy(values.reshape(shape).copy())
+
+    train, test = (
+        Split(
+            read(f"{part}-images-idx3-ubyte", 3)[:, None],
+            read(f"{part}-labels-idx1-ubyte", 1).long(),
+        )
+        for part in ("train", "t10k")
+    )
+    return FASHION, train, test
+
+
+def cifar10(path: Path) -> Parts:
+    """Read CIFAR-10 from its folder or archive, python or binary version."""
+    train = [f"data_batch_{number}" for number in range(1, 6)]
+    return _cifar(path, train, ["test_batch"], "batches.meta", ("label_names", "labels"))
+
+
+def cifar100(path: Path) -> Parts:
+    """Read CIFAR-100 with its fine labels from its folder or archive, python or binary version."""
+    if (path / "train.bin").exists() or "binary" in path.name:
+        return _cifar(path, ["train"], ["test"], "fine_label_names", ("", ""))
+    return _cifar(path, ["train"], ["test"], "meta", ("fine_label_names", "fine_labels"))
+
+
+def _cifar(
+    path: Path, train: list[str], test: list[str], meta: str, keys: tuple[str, str]
+) -> Parts:
+    binary = path.name.endswith(("-bin", "-binary", "-binary.tar.gz")) or any(
+        path.glob(f"{test[0]}.bin")
+    )
+    suffix, text = (".bin", ".txt") if binary else ("", "")
+    files = _members(path, [f"{name}{suffix}" for name in train + test] + [meta + text])
+    if binary:
+        classes = tuple(files[meta + text].decode().split())
+        # CIFAR-100 puts the coarse label ahead of the fine one
+        lead = 2 if len(classes) == 100 else 1
+
+        def read(name: str) -> tuple[np.ndarray, np.ndarray]:
+            rows = np.frombuffer(files[f"{name}.bin"], np.uint8)
+            if rows.size % (lead + 3072):
+                raise ValueError(f"{name}.bin in {path} is cut off: {rows.size} bytes")
+            rows = rows.reshape(-1, lead + 3072)
+            return rows[:, lead:], rows[:, lead - 1]
+
+    else:
+        classes = tuple(_unpickle(files[meta], meta)[keys[0]])
+
+        def read(name: str) -> tuple[np.ndarray, np.ndarray]:
+            batch = _unpickle(files[name], name)
+            return np.asarray(batch["data"], np.uint8), np.asarray(batch[keys[1]], np.int64)
+
+    def split(names: Sequence[str]) -> Split:
+        images, labels = zip(*map(read, names), strict=True)
+        pixels = torch.from_numpy(np.concatenate(images)).reshape(-1, 3, 32, 32)
+        return Split(pixels, torch.from_numpy(np.concatenate(labels).astype(np.int64)))
+
+    return classes, split(train), split(test)
+
+
+def _members(path: Path, names: list[str]) -> dict[str, bytes]:
+    """The contents of these files of a folder, or of a packed tar archive, which is not unpacked.
+
+    Raises Missing for a file that is not there.
+    """
+    found = {}
+    if path.is_dir():
+        found = {name: (path / name).read_bytes() for name in names if (path / name).is_file()}
+    else:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                name = member.name.rpartition("/")[2]
+                if name in names and member.isfile():
+                    if member.size > LARGEST:
+                        raise ValueError(f"{name} in {path} has {member.size} bytes: too large")
+                    file = archive.extractfile(member)
+                    found[name] = file.read() if file else b""
+    lacking = [name for name in names if name not in found]
+    if lacking:
+        raise Missing(f"{path} is incomplete: it lacks {', '.join(lacking)}")
+    return found
+
+
+class _Unpickler(pickle.Unpickler):
+    """Builds arrays of numbers, lists, dictionaries and strings; refuses everything else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        # what arrays are made of, under numpy's old and new module names
+        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
+            return np.empty(0).__reduce__()[0]
+        if module == "numpy" and name in ("ndarray", "dtype"):
+            return getattr(np, name)
+        if (module, name) == ("_codecs", "encode"):
+            return lambda text, _: text.encode("latin1")
+        raise ValueError(f"it asks for {module}.{name}, which no CIFAR batch needs")
+
+
+def _unpickle(data: bytes, name: str) -> dict[str, Any]:
+    try:
+        found = _Unpickler(io.BytesIO(data), encoding="latin1").load()
+    except Exception as error:
+        raise ValueError(f"{name} is no CIFAR batch: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{name} is no CIFAR batch: it holds no dictionary")
+    return {key if isinstance(key, str) else key.decode(): value for key, value in found.items()}

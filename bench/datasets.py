@@ -1,0 +1,283 @@
+"""Data sets by name or by path, as bytes in memory, with where they were found."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bench import binaries, embedded, images
+from bench.errors import Missing
+from bench.splits import Split, cut, part
+
+__all__ = ["Dataset", "Missing", "Split", "cut", "load", "locate", "names", "part"]
+
+Parts = tuple[tuple[str, ...], Split, Split]  # classes, training part, test part
+
+SYSTEM = Path("/usr/share/datasets")  # Debian's place
+FORMAT = 1  # of the decoded copies; another number makes them anew
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Pictures to train with and to test with.
+
+    ``mean`` and ``std`` are over all pixels of the training part, per channel, in [0, 1]. ``flip``
+    tells whether a mirrored picture keeps its class, ``digest`` names the pixels and labels, and
+    ``source`` says where they were found.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    test: Split
+    mean: Float[Tensor, " c"]
+    std: Float[Tensor, " c"]
+    flip: bool
+    digest: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Published:
+    """A data set that lies in files: what it is, under which names, and who reads them."""
+
+    about: str
+    places: tuple[str, ...]
+    read: Callable[[Path, int | None], Parts]
+
+
+EMBEDDED: dict[str, tuple[str, Callable[[], Parts]]] = {
+    "digits": ("1,797 scans of digits, 8x8, grey; inside scikit-learn", embedded.digits),
+    "photos": ("patches of ten photographs, 32x32, colour; no download", embedded.photos),
+}
+PUBLISHED = {
+    "fashion-mnist": Published(
+        "70,000 pictures of clothes, 28x28, grey",
+        ("fashion-mnist", "FashionMNIST/raw"),
+        lambda path, _: binaries.fashion_mnist(path),
+    ),
+    "cifar10": Published(
+        "60,000 pictures of ten classes, 32x32, colour",
+        (
+            *("cifar-10-batches-py", "cifar-10-batches-bin"),
+            *("cifar-10-python.tar.gz", "cifar-10-binary.tar.gz"),
+        ),
+        lambda path, _: binaries.cifar10(path),
+    ),
+    "cifar100": Published(
+        "60,000 pictures of a hundred classes, 32x32, colour",
+        (
+            *("cifar-100-python", "cifar-100-binary"),
+            *("cifar-100-python.tar.gz", "cifar-100-binary.tar.gz"),
+        ),
+        lambda path, _: binaries.cifar100(path),
+    ),
+    "tiny-imagenet": Published(
+        "110,000 pictures of two hundred classes, 64x64, colour",
+        ("tiny-imagenet-200", "tiny-imagenet-200.zip"),
+        images.read,
+    ),
+    "flowers102": Published(
+        "7,169 flowers of 102 classes, official training and test part, scaled to 64x64",
+        ("flowers-102",),
+        images.flowers102,
+    ),
+    "cifar10-jpeg": Published(
+        "CIFAR-10 re-encoded as JPEG: not the official pixels",
+        ("cifar10-jpeg", "cifar10-jpeg.zip"),
+        images.read,
+    ),
+}
+UNFLIPPED = ("digits",)
+
+
+def names() -> dict[str, str]:
+    """Every data set that has a name, and what it is; a path to pictures works as well."""
+    return {name: about for name, (about, _) in EMBEDDED.items()} | {
+        name: published.about for name, published in PUBLISHED.items()
+    }
+
+
+def load(
+    name: str, *, root: Path | None = None, download: bool = False, side: int | None = None
+) -> Dataset:
+    """Load a data set by its name, or from a folder or zip of pictures.
+
+    Named ones are looked for in ``root``, ``$BENCH_DATA``, the cache folder of the user and
+    /usr/share/datasets; digits and photos need no files. ``side`` scales pictures that come as
+    files; without it they keep their size where all are equal squares, and become 64x64 otherwise.
+    ``download`` fetches what is missing from its publisher, checked by md5; nothing else ever uses
+    the network. What was read is kept, decoded, in the cache folder for the next time.
+
+    Raises `Missing` when files are not there, ValueError when they cannot be read or the name is
+    not known.
+    """
+    if name in EMBEDDED:
+        parts = EMBEDDED[name][1]()
+        return _dataset(name, parts, _statistics(parts), "embedded")
+    path = locate(name, root=root, download=download)
+    copy = _copy(name, path, side)
+    if copy is not None and copy.is_file():
+        # a copy that cannot be read is made anew
+        with suppress(Exception):
+            return _kept(name, copy, str(path))
+    reader = PUBLISHED[name].read if name in PUBLISHED else images.read
+    parts = reader(path, side)
+    statistics = _statistics(parts)
+    if copy is not None:
+        # the copy only saves time: without room or permission for it, work goes on
+        with suppress(OSError):
+            _keep(copy, parts, statistics)
+    return _dataset(name, parts, statistics, str(path))
+
+
+def locate(name: str, *, root: Path | None = None, download: bool = False) -> Path:
+    """Find the folder or archive of a data set that lies in files; errors as in `load`."""
+    if name not in PUBLISHED:
+        path = Path(name).expanduser()
+        if path.is_dir() or path.is_file():
+            return path.resolve()
+        if "/" in name or path.suffix:
+            raise Missing(f"{name} is not there: give a folder or zip with a folder per class")
+        near = difflib.get_close_matches(name, names(), 1)
+        raise ValueError(
+            f"no data set is called {name!r}: "
+            + (f"did you mean {near[0]}?" if near else f"there are {', '.join(names())} and paths")
+        )
+    folders = list(_folders(root))
+    for folder in folders:
+        for place in PUBLISHED[name].places:
+            if (folder / place).exists():
+                return folder / place
+    if download:
+        _download(name, folders[0])
+        return locate(name, root=folders[0])
+    wanted = " or ".join(PUBLISHED[name].places)
+    raise Missing(f"{name} is not there: place {wanted} in {folders[0]}, or ask for a download")
+
+
+def _folders(root: Path | None) -> Iterator[Path]:
+    """Where named data sets are looked for, first things first."""
+    if root is not None:
+        yield root
+    if given := os.environ.get("BENCH_DATA"):
+        yield Path(given)
+    yield _cache() / "data"
+    yield SYSTEM
+
+
+def _cache() -> Path:
+    import platformdirs
+
+    return platformdirs.user_cache_path("bench")
+
+
+def _download(name: str, folder: Path) -> None:
+    """Fetch a data set with torchvision, which compares the md5 before it unpacks."""
+    from torchvision import datasets
+    from torchvision.datasets.utils import download_url
+
+    fetch: dict[str, Callable[[], object]] = {
+        "fashion-mnist": lambda: datasets.FashionMNIST(str(folder), download=True),
+        "cifar10": lambda: datasets.CIFAR10(str(folder), download=True),
+        "cifar100": lambda: datasets.CIFAR100(str(folder), download=True),
+        "flowers102": lambda: datasets.Flowers102(str(folder), download=True),
+        "tiny-imagenet": lambda: download_url(
+            "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+            str(folder),
+            md5="90528d7ca1a48142e341f4ef8d21d0de",
+        ),
+    }
+    if name not in fetch:
+        raise Missing(f"{name} has no publisher to download from: place it in {folder}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        fetch[name]()
+    except (RuntimeError, OSError) as error:
+        raise Missing(f"could not download {name} to {folder}: {error}") from error
+
+
+def _statistics(parts: Parts) -> dict[str, Tensor | str]:
+    """Mean and deviation of the training part, exactly, and the digest of everything."""
+    _, train, test = parts
+    values = torch.arange(256, dtype=torch.float64) / 255
+    counts = torch.stack([c.flatten().bincount(minlength=256) for c in train.images.unbind(1)])
+    weights = counts / counts.sum(1, keepdim=True)
+    mean = weights @ values
+    std = (weights * (values - mean[:, None]) ** 2).sum(1).sqrt()
+    digest = hashlib.sha256()
+    for tensor in (train.images, train.labels.long(), test.images, test.labels.long()):
+        digest.update(json.dumps(list(tensor.shape)).encode())
+        digest.update(tensor.contiguous().numpy().data)
+    return {"mean": mean.float(), "std": std.float(), "digest": digest.hexdigest()[:16]}
+
+
+def _dataset(name: str, parts: Parts, statistics: dict[str, Tensor | str], source: str) -> Dataset:
+    classes, train, test = parts
+    flip = name not in UNFLIPPED
+    return Dataset(name, classes, train, test, flip=flip, source=source, **statistics)  # type: ignore[arg-type]
+
+
+def _copy(name: str, path: Path, side: int | None) -> Path | None:
+    """Where the decoded copy of these very files lies: named after path, size and time."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    try:
+        state = [(str(file.relative_to(path)), file.stat()) for file in files]
+    except OSError:
+        return None
+    listed = [[file, found.st_size, found.st_mtime_ns] for file, found in state]
+    key = [
+        hashlib.sha256(json.dumps(part).encode()).hexdigest()[:12]
+        for part in ([FORMAT, str(path), side], listed)
+    ]
+    return _cache() / "decoded" / f"{Path(name).stem}-{'-'.join(key)}.safetensors"
+
+
+def _keep(copy: Path, parts: Parts, statistics: dict[str, Tensor | str]) -> None:
+    from safetensors.torch import save
+
+    classes, train, test = parts
+    tensors = {
+        "train.images": train.images,
+        "train.labels": train.labels,
+        "test.images": test.images,
+        "test.labels": test.labels,
+        "mean": statistics["mean"],
+        "std": statistics["std"],
+    }
+    header = {"classes": json.dumps(classes), "digest": str(statistics["digest"])}
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=copy.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(save({k: v.contiguous() for k, v in tensors.items()}, metadata=header))
+        # copies of an earlier state of the same files are of no use any more
+        for old in copy.parent.glob(f"{copy.stem.rpartition('-')[0]}-*.safetensors"):
+            old.unlink()
+        os.replace(name, copy)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _kept(name: str, copy: Path, source: str) -> Dataset:
+    from safetensors import safe_open
+
+    with safe_open(copy, "pt") as file:
+        header = file.metadata()
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+    train = Split(tensors["train.images"], tensors["train.labels"])
+    test = Split(tensors["test.images"], tensors["test.labels"])
+    statistics = {"mean": tensors["mean"], "std": tensors["std"], "digest": header["digest"]}
+    return _dataset(name, (tuple(json.loads(header["classes"])), train, test), statistics, source)
