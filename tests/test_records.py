@@ -162,9 +162,9 @@ from bench.records import Record, Store
 
 for seed in range(25):
     worker = int(sys.argv[2])
-    Store(Path(sys.argv[1])).add(
-        Record(kind="run", key="a", seed=100 * worker + seed, labels={"long": "x" * 5000}, metrics={})
-    )
+    labels = {"long": "x" * 5000}
+    record = Record(kind="run", key="a", seed=100 * worker + seed, labels=labels, metrics={})
+    Store(Path(sys.argv[1])).add(record)
 """
 
 

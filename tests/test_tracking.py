@@ -1,0 +1,322 @@
+"""The tracker shows what the records hold, and never costs a result."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import tables
+from bench.records import Record
+from bench.tracking import Tracker, mask
+
+CURVE = [{"epoch": epoch + 1, "loss": 1 / (epoch + 1), "test_accuracy": 0.5} for epoch in range(9)]
+
+
+def record(seed: int = 0, method: str = "cutout", **changes: Any) -> Record:
+    fields: dict[str, Any] = {
+        "kind": "run",
+        "key": f"key-of-{method}",
+        "seed": seed,
+        "labels": {"augmentation": method, "data": "digits", "model": "resnet18"},
+        "metrics": {"accuracy": 0.75 + seed / 100, "l0": math.inf, "loss": math.nan},
+        "job": {"epochs": 9, "victim": {"data": "digits"}},
+        "machine": {"device": "cpu"},
+    }
+    return Record(**fields | changes)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with its tables made, which takes seconds; tests copy it."""
+    folder = tmp_path_factory.mktemp("store")
+    assert Tracker(None, folder, warn=pytest.fail).on
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def warned() -> list[str]:
+    """The warnings that a tracker gave."""
+    return []
+
+
+@pytest.fixture
+def tracker(empty_store: Path, tmp_path: Path, warned: list[str]) -> Iterator[Tracker]:
+    """A tracker that must not warn."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    yield Tracker(None, tmp_path, warn=warned.append)
+    assert warned == []
+
+
+def runs(tracker: Tracker, kind: str) -> list[Any]:
+    """The seeds or the cells, oldest first."""
+    experiments = [each.experiment_id for each in tracker.client.search_experiments()]
+    return list(
+        tracker.client.search_runs(
+            experiments, f"tags.`bench.kind` = '{kind}'", order_by=["attributes.start_time ASC"]
+        )
+    )
+
+
+def test_a_seed_holds_what_its_record_holds(tracker: Tracker) -> None:
+    tracker.log(record(3), CURVE, Path("weights.safetensors"))
+    (seed,), (cell,) = runs(tracker, "seed"), runs(tracker, "cell")
+    assert seed.info.status == "FINISHED"
+    assert seed.data.params == {
+        "epochs": "9", "victim.data": "digits",
+        "augmentation": "cutout", "data": "digits", "model": "resnet18",
+    }  # fmt: skip
+    assert seed.data.metrics["accuracy"] == 0.78
+    assert seed.data.tags["bench.weights"] == "weights.safetensors"
+    assert seed.data.tags["mlflow.parentRunId"] == cell.info.run_id
+    history = tracker.client.get_metric_history(seed.info.run_id, "epoch/loss")
+    assert [(each.step, each.value) for each in history] == [
+        (entry["epoch"], entry["loss"]) for entry in CURVE
+    ]
+    files = {each.path for each in tracker.client.list_artifacts(seed.info.run_id)}
+    assert files == {"record.json", "environment.json"}
+    artifacts = tracker.folder / "artifacts" / seed.info.run_id / "artifacts"
+    assert (artifacts / "record.json").is_file()
+    assert tracker.client.get_experiment(seed.info.experiment_id).name == "bench/digits"
+
+
+def test_what_is_not_finite_is_never_logged(tracker: Tracker) -> None:
+    tracker.log(record(), [{"epoch": 1, "loss": math.nan}, {"epoch": 2, "loss": math.inf}])
+    (seed,) = runs(tracker, "seed")
+    assert set(seed.data.metrics) == {"accuracy"}
+
+
+def test_logging_twice_changes_nothing(tracker: Tracker) -> None:
+    for _ in range(2):
+        tracker.log(record(), CURVE)
+    again = Tracker(tracker.uri, tracker.folder, warn=pytest.fail)
+    again.log(record(), CURVE)
+    (seed,), (cell,) = runs(tracker, "seed"), runs(tracker, "cell")
+    assert len(tracker.client.get_metric_history(seed.info.run_id, "epoch/loss")) == len(CURVE)
+    assert cell.data.tags["bench.n"] == "1"
+
+
+def test_a_record_that_replaces_another_replaces_its_run(tracker: Tracker) -> None:
+    tracker.log(record(status="failed", metrics={}, message="loss is nan"), CURVE[:2])
+    (seed,), (cell,) = runs(tracker, "seed"), runs(tracker, "cell")
+    assert seed.info.status == "FAILED"
+    assert seed.data.tags["bench.message"] == "loss is nan"
+    assert cell.info.status == "FAILED"
+    tracker.log(record(), CURVE)
+    (seed,), (cell,) = runs(tracker, "seed"), runs(tracker, "cell")
+    assert seed.info.status == cell.info.status == "FINISHED"
+    assert len(tracker.client.get_metric_history(seed.info.run_id, "epoch/loss")) == len(CURVE)
+
+
+def test_a_seed_runs_until_its_record_is_there(tracker: Tracker) -> None:
+    tracker.start_seed(record())
+    tracker.beat(record())
+    (started,) = runs(tracker, "seed")
+    assert started.info.status == "RUNNING"
+    assert started.data.tags["bench.pid"] == str(os.getpid())
+    assert started.data.tags["bench.host"] == socket.gethostname()
+    assert runs(tracker, "cell")[0].info.status == "RUNNING"
+    tracker.log(record(), CURVE)
+    (seed,) = runs(tracker, "seed")
+    assert seed.info.run_id == started.info.run_id
+    assert seed.info.status == runs(tracker, "cell")[0].info.status == "FINISHED"
+
+
+def test_a_seed_that_was_stopped_is_killed_and_may_start_again(tracker: Tracker) -> None:
+    tracker.start_seed(record())
+    tracker.end_seed(record(), "KILLED")
+    assert runs(tracker, "seed")[0].info.status == "KILLED"
+    tracker.start_seed(record())
+    tracker.log(record())
+    assert [each.info.status for each in runs(tracker, "seed")] == ["FINISHED"]
+
+
+def test_seeds_whose_process_died_are_reaped_and_no_others(tracker: Tracker) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    for seed, tag in enumerate([{}, {"bench.pid": str(dead.pid)}, {"bench.host": "elsewhere"}]):
+        tracker.start_seed(record(seed))
+        for name, value in tag.items():
+            tracker.client.set_tag(runs(tracker, "seed")[-1].info.run_id, name, value)
+    tracker.reap()
+    states = {each.data.tags["bench.seed"]: each.info.status for each in runs(tracker, "seed")}
+    assert states == {"0": "RUNNING", "1": "KILLED", "2": "RUNNING"}
+
+
+def both() -> list[Record]:
+    better = [record(seed, metrics={"accuracy": 0.9 + seed**2 / 1000}) for seed in range(3)]
+    return [*(record(seed, "none") for seed in range(3)), *better]
+
+
+def test_a_parent_holds_the_intervals_over_its_seeds(tracker: Tracker) -> None:
+    for one in both():
+        tracker.log(one)
+    intervals = tables.intervals(both())
+    for _ in range(2):
+        tracker.summarise(intervals, {"table.md": "| a |"})
+    none, cutout = runs(tracker, "cell")
+    assert none.data.tags["bench.n"] == "3"
+    assert none.data.metrics["accuracy_mean"] == pytest.approx(0.76)
+    assert {"accuracy_std", "accuracy_low", "accuracy_high", "accuracy_n"} <= set(none.data.metrics)
+    assert "difference" not in none.data.metrics
+    assert cutout.data.metrics["difference"] == pytest.approx(intervals[1]["difference"])
+    assert cutout.data.metrics["p_holm"] == pytest.approx(intervals[1]["p_holm"])
+    assert cutout.data.tags["bench.verdict"] == intervals[1]["verdict"]
+    files = {each.path for each in tracker.client.list_artifacts(cutout.info.run_id)}
+    assert files == {"stats.json", "table.md"}
+    history = tracker.client.get_metric_history(none.info.run_id, "accuracy_mean")
+    assert len(history) == 1
+
+
+def test_a_tracker_is_made_anew_from_the_records(tracker: Tracker) -> None:
+    tracker.log(record(7))
+    other = Tracker(tracker.uri, tracker.folder, study="other", warn=pytest.fail)
+    other.log(record(8))
+    curves = {one.name: CURVE for one in both()}
+    tracker.rebuild(both(), lambda one: curves[one.name], tables.intervals(both()))
+    names = {each.data.tags["bench.name"] for each in runs(tracker, "seed")}
+    assert names == {one.name for one in both()} | {record(8).name}
+    assert "accuracy_mean" in runs(tracker, "cell")[-1].data.metrics
+    tracker.rebuild(both())
+    assert len(runs(tracker, "seed")) == 7
+
+
+def test_a_long_curve_is_logged_whole(tracker: Tracker) -> None:
+    curve = [{"epoch": epoch, **{f"m{k}": 0.5 for k in range(6)}} for epoch in range(300)]
+    tracker.log(record(), curve)
+    (seed,) = runs(tracker, "seed")
+    assert len(tracker.client.get_metric_history(seed.info.run_id, "epoch/m5")) == 300
+
+
+def test_odd_names_and_long_values_are_taken(tracker: Tracker) -> None:
+    odd = record(metrics={"l0 ≤ 8/255 (pixels)": 1.0}, job={"epochs": "x" * 10_000, "a(b)": [1, 2]})
+    tracker.log(odd)
+    (seed,) = runs(tracker, "seed")
+    assert seed.info.status == "FINISHED"
+    assert seed.data.params["a_b_"] == "[1, 2]"
+
+
+SILENT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from bench.records import Record
+from bench.tracking import Tracker
+
+tracker = Tracker(None, Path(sys.argv[2]))
+seed = int(sys.argv[3])
+labels = {"augmentation": "none", "data": "digits", "model": "m"}
+tracker.log(Record(kind="run", key="k", seed=seed, labels=labels, metrics={"accuracy": 0.5}))
+"""
+
+
+def test_four_processes_start_on_an_empty_folder_in_silence(tmp_path: Path) -> None:
+    root = Path(__file__).parents[1]
+    folder = tmp_path / "new results"
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", SILENT, str(root), str(folder), str(seed)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for seed in range(4)
+    ]
+    assert [worker.communicate()[0] for worker in workers] == [""] * 4
+    tracker = Tracker(None, folder, warn=pytest.fail)
+    assert len(runs(tracker, "seed")) == 4
+    assert [cell.data.tags["bench.n"] for cell in runs(tracker, "cell")] == ["4"]
+
+
+@pytest.fixture
+def mute() -> Iterator[str]:
+    """The address of a server that accepts and never answers."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        yield f"http://me:geheim@127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_a_server_that_does_not_answer_costs_one_warning(
+    mute: str, tmp_path: Path, warned: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    for address in (mute, "http://127.0.0.1:9"):
+        start = time.monotonic()
+        tracker = Tracker(address, tmp_path, warn=warned.append)
+        tracker.log(record())
+        tracker.summarise(tables.intervals([record()]))
+        assert not tracker.on
+        assert time.monotonic() - start < 10
+    assert len(warned) == 2
+    assert all("the server does not answer" in text for text in warned)
+    assert all("results are kept all the same" in text for text in warned)
+    assert "geheim" not in "".join(warned)
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("file:///somewhere", "MLflow keeps no folders any more: use sqlite"),
+        ("nonsense://host?token=geheim", "token=\\*\\*\\*"),
+    ],
+)
+def test_an_address_that_cannot_be_costs_one_warning(
+    uri: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.warns(UserWarning, match=message) as caught:
+        Tracker(uri, tmp_path).log(record())
+    assert len(caught) == 1
+    assert "geheim" not in str(caught[0].message)
+
+
+def test_a_database_of_another_version_says_how_to_upgrade(
+    empty_store: Path, tmp_path: Path, warned: list[str]
+) -> None:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    database.close()
+    assert not Tracker(None, tmp_path, warn=warned.append).on
+    assert f"mlflow db upgrade sqlite:///{tmp_path}/mlflow.db" in warned[0]
+
+
+def test_a_store_that_breaks_in_the_middle_costs_one_warning(
+    empty_store: Path, tmp_path: Path, warned: list[str]
+) -> None:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    tracker = Tracker(None, tmp_path, warn=warned.append)
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        database.execute("DROP TABLE metrics")
+    database.close()
+    for seed in range(3):
+        tracker.log(record(seed), CURVE)
+    assert len(warned) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("https://me:secret@host/a", "https://***@host/a"),
+        ("https://secret@host", "https://***@host"),
+        ("http://host/?token=secret&a=1", "http://host/?token=***&a=1"),
+        ("http://host/?a=1&api_key=secret", "http://host/?a=1&api_key=***"),
+        ("sqlite:////home/me/mlflow.db", "sqlite:////home/me/mlflow.db"),
+        ("401 for hunter2", "401 for ***"),
+    ],
+)
+def test_what_gives_access_is_never_shown(
+    text: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hunter2")
+    assert mask(text) == expected
