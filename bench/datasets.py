@@ -124,8 +124,7 @@ def load(
     not known.
     """
     if name in EMBEDDED:
-        parts = EMBEDDED[name][1]()
-        return _dataset(name, parts, _statistics(parts), "embedded")
+        return _dataset(name, EMBEDDED[name][1](), "embedded")
     path = locate(name, root=root, download=download)
     copy = _copy(name, path, side)
     if copy is not None and copy.is_file():
@@ -133,13 +132,12 @@ def load(
         with suppress(Exception):
             return _kept(name, copy, str(path))
     reader = PUBLISHED[name].read if name in PUBLISHED else images.read
-    parts = reader(path, side)
-    statistics = _statistics(parts)
+    data = _dataset(name, reader(path, side), str(path))
     if copy is not None:
         # the copy only saves time: without room or permission for it, work goes on
         with suppress(OSError):
-            _keep(copy, parts, statistics)
-    return _dataset(name, parts, statistics, str(path))
+            _keep(copy, data)
+    return data
 
 
 def locate(name: str, *, root: Path | None = None, download: bool = False) -> Path:
@@ -208,25 +206,29 @@ def _download(name: str, folder: Path) -> None:
         raise Missing(f"could not download {name} to {folder}: {error}") from error
 
 
-def _statistics(parts: Parts) -> dict[str, Tensor | str]:
-    """Mean and deviation of the training part, exactly, and the digest of everything."""
-    _, train, test = parts
+def _dataset(name: str, parts: Parts, source: str) -> Dataset:
+    """Add the exact statistics of the training part and the digest of everything."""
+    classes, train, test = parts
     values = torch.arange(256, dtype=torch.float64) / 255
     counts = torch.stack([c.flatten().bincount(minlength=256) for c in train.images.unbind(1)])
-    weights = counts / counts.sum(1, keepdim=True)
+    weights = counts.double() / counts.sum(1, keepdim=True)
     mean = weights @ values
     std = (weights * (values - mean[:, None]) ** 2).sum(1).sqrt()
     digest = hashlib.sha256()
-    for tensor in (train.images, train.labels.long(), test.images, test.labels.long()):
+    for tensor in (train.images, train.labels, test.images, test.labels):
         digest.update(json.dumps(list(tensor.shape)).encode())
-        digest.update(tensor.contiguous().numpy().data)
-    return {"mean": mean.float(), "std": std.float(), "digest": digest.hexdigest()[:16]}
-
-
-def _dataset(name: str, parts: Parts, statistics: dict[str, Tensor | str], source: str) -> Dataset:
-    classes, train, test = parts
-    flip = name not in UNFLIPPED
-    return Dataset(name, classes, train, test, flip=flip, source=source, **statistics)  # type: ignore[arg-type]
+        digest.update(tensor.numpy().data)
+    return Dataset(
+        name=name,
+        classes=classes,
+        train=train,
+        test=test,
+        mean=mean.float(),
+        std=std.float(),
+        flip=name not in UNFLIPPED,
+        digest=digest.hexdigest()[:16],
+        source=source,
+    )
 
 
 def _copy(name: str, path: Path, side: int | None) -> Path | None:
@@ -244,24 +246,23 @@ def _copy(name: str, path: Path, side: int | None) -> Path | None:
     return _cache() / "decoded" / f"{Path(name).stem}-{'-'.join(key)}.safetensors"
 
 
-def _keep(copy: Path, parts: Parts, statistics: dict[str, Tensor | str]) -> None:
+def _keep(copy: Path, data: Dataset) -> None:
     from safetensors.torch import save
 
-    classes, train, test = parts
     tensors = {
-        "train.images": train.images,
-        "train.labels": train.labels,
-        "test.images": test.images,
-        "test.labels": test.labels,
-        "mean": statistics["mean"],
-        "std": statistics["std"],
+        "train.images": data.train.images,
+        "train.labels": data.train.labels,
+        "test.images": data.test.images,
+        "test.labels": data.test.labels,
+        "mean": data.mean,
+        "std": data.std,
     }
-    header = {"classes": json.dumps(classes), "digest": str(statistics["digest"])}
+    header = {"classes": json.dumps(data.classes), "digest": data.digest}
     copy.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=copy.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(save({k: v.contiguous() for k, v in tensors.items()}, metadata=header))
+            file.write(save(tensors, metadata=header))
         # copies of an earlier state of the same files are of no use any more
         for old in copy.parent.glob(f"{copy.stem.rpartition('-')[0]}-*.safetensors"):
             old.unlink()
@@ -277,7 +278,14 @@ def _kept(name: str, copy: Path, source: str) -> Dataset:
     with safe_open(copy, "pt") as file:
         header = file.metadata()
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-    train = Split(tensors["train.images"], tensors["train.labels"])
-    test = Split(tensors["test.images"], tensors["test.labels"])
-    statistics = {"mean": tensors["mean"], "std": tensors["std"], "digest": header["digest"]}
-    return _dataset(name, (tuple(json.loads(header["classes"])), train, test), statistics, source)
+    return Dataset(
+        name=name,
+        classes=tuple(json.loads(header["classes"])),
+        train=Split(tensors["train.images"], tensors["train.labels"]),
+        test=Split(tensors["test.images"], tensors["test.labels"]),
+        mean=tensors["mean"],
+        std=tensors["std"],
+        flip=name not in UNFLIPPED,
+        digest=header["digest"],
+        source=source,
+    )

@@ -56,8 +56,8 @@ class Files:
             raise ValueError(f"{path} is no zip archive: {error}") from error
         entries = self.archive.infolist()
         for entry in entries:
-            name = PurePosixPath(entry.filename)
-            if name.is_absolute() or ".." in name.parts or "\\" in entry.filename:
+            inside = PurePosixPath(entry.filename)
+            if inside.is_absolute() or ".." in inside.parts or "\\" in entry.filename:
                 raise ValueError(f"{path} is refused: {entry.filename} leads out of the archive")
             if stat.S_ISLNK(entry.external_attr >> 16):
                 raise ValueError(f"{path} is refused: {entry.filename} is a link")
@@ -253,8 +253,8 @@ def _tiny_imagenet(files: Files, side: int | None) -> Parts:
 def flowers102(path: Path, side: int | None) -> Parts:
     """Read Oxford's 102 flowers with the official split: 1,020 to train, 6,149 to test.
 
-    Needs ``jpg/``, ``imagelabels.mat`` and ``setid.mat``; the official validation part is left out.
-    The published labels carry no names, so the classes are numbers.
+    Needs a folder with ``jpg/``, ``imagelabels.mat`` and ``setid.mat``. The official validation
+    part is left out. The published labels carry no names, so the classes are numbers.
     """
     from scipy.io import loadmat
 
@@ -262,8 +262,8 @@ def flowers102(path: Path, side: int | None) -> Parts:
     for name in ("imagelabels.mat", "setid.mat"):
         if name not in files.names:
             raise Missing(f"{path} is incomplete: it lacks {name}")
-    labels = loadmat(io.BytesIO(files.read("imagelabels.mat")))["labels"][0].astype(np.int64) - 1
-    cuts = loadmat(io.BytesIO(files.read("setid.mat")))
+    labels = loadmat(str(path / "imagelabels.mat"))["labels"][0].astype(np.int64) - 1
+    cuts = loadmat(str(path / "setid.mat"))
 
     def split(part: str) -> Split:
         numbers = cuts[part][0].astype(np.int64)

@@ -21,10 +21,10 @@ class Split:
 
     images: UInt8[Tensor, "n c h w"]
     labels: Int[Tensor, " n"]
-    ids: Int[Tensor, " n"] = None  # type: ignore[assignment]  # filled in below
+    ids: Int[Tensor, " n"] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        if self.ids is None:
+        if getattr(self, "ids", None) is None:
             object.__setattr__(self, "ids", torch.arange(len(self.labels)))
 
     def __len__(self) -> int:
