@@ -6,21 +6,26 @@ ratios refer to.
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from augmentations import Augmentation, delete
 from bench import registry, seeds, training
-from bench.datasets import Dataset, Split
+from bench.datasets import Dataset
 from bench.loader import Loader
 from bench.progress import Progress
 from bench.recipes import Recipe
+from bench.splits import Split
+
+Works = dict[str, Callable[[], object]]
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,8 @@ def fastest(work: Callable[[], object], count: int, seconds: float = 0.5) -> flo
     """
     work()
     synchronise()
-    rounds, start = [], time.perf_counter()
+    rounds: list[float] = []
+    start = time.perf_counter()
     while len(rounds) < 5 or time.perf_counter() - start < seconds:
         before = time.perf_counter()
         work()
@@ -73,7 +79,7 @@ def masks(batch: int, side: int, device: str, progress: Progress) -> list[Rate]:
     mean = torch.full((3,), 0.5, device=device)
     std = torch.full((3,), 0.25, device=device)
     stream = seeds.generator(0, "speed", "draws")
-    works: dict[str, Callable[[], object]] = {"images * mask": lambda: images * keep}
+    works: Works = {"images * mask": lambda: images * keep}
 
     def ours(augmentation: Augmentation) -> Callable[[], object]:
         noise = stream if augmentation.fill == "noise" else None
@@ -95,9 +101,7 @@ def masks(batch: int, side: int, device: str, progress: Progress) -> list[Rate]:
     return compare(works, batch, progress, f"batch {batch}, {side} pixels, {device}")
 
 
-def compare(
-    works: dict[str, Callable[[], object]], count: int, progress: Progress, label: str
-) -> list[Rate]:
+def compare(works: Works, count: int, progress: Progress, label: str) -> list[Rate]:
     """Time each piece of work; the first is the yardstick."""
     rates = {}
     with progress.task(label, len(works)) as advance:
@@ -123,17 +127,20 @@ def others(images: Tensor) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "timm RandomErasing, batch", lambda: timm_erasing(images.clone())
     arrays = [image.permute(1, 2, 0).contiguous().numpy() for image in images]
     hole = (0.5, 0.5)
-    for title, eraser in {
+    erasers = {
         "Erasing": albumentations.Erasing(p=1.0),
         "CoarseDropout": albumentations.CoarseDropout(
             num_holes_range=(1, 1), hole_height_range=hole, hole_width_range=hole, p=1.0
         ),
         "GridDropout": albumentations.GridDropout(p=1.0),
-    }.items():
-        yield (
-            f"albumentations {title}, image by image",
-            lambda eraser=eraser: [eraser(image=array) for array in arrays],
-        )
+    }
+    for title, eraser in erasers.items():
+        yield f"albumentations {title}, image by image", functools.partial(_each, eraser, arrays)
+
+
+def _each(eraser: Callable[..., object], arrays: list[Any]) -> None:
+    for array in arrays:
+        eraser(image=array)
 
 
 def inputs(split: Split, data: Dataset, device: str, progress: Progress) -> list[Rate]:
@@ -157,8 +164,8 @@ def inputs(split: Split, data: Dataset, device: str, progress: Progress) -> list
             transforms.RandomErasing(p=1.0),
         ]
     )
-    theirs = DataLoader(
-        [(pipeline, image) for image in split.images],
+    theirs: DataLoader[Tensor] = DataLoader(
+        [(pipeline, image) for image in split.images],  # type: ignore[arg-type]
         batch_size=128,
         num_workers=2,
         collate_fn=_transform,
@@ -185,12 +192,39 @@ def inputs(split: Split, data: Dataset, device: str, progress: Progress) -> list
         for _ in theirs:
             pass
 
-    works = {"torchvision over PIL, 2 workers": usual, "bench": ours}
+    works: Works = {"torchvision over PIL, 2 workers": usual, "bench": ours}
     return compare(works, len(split.labels), progress, "input side")
 
 
 def _transform(items: list[tuple[Callable[[Tensor], Tensor], Tensor]]) -> Tensor:
     return torch.stack([pipeline(image) for pipeline, image in items])
+
+
+def bare(
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    ready: list[tuple[Tensor, Tensor]],
+    turn: int,
+) -> None:
+    """An epoch with nothing but forward, backward and step over batches that lie ready."""
+    network.train()
+    for images, labels in ready:
+        loss = functional.cross_entropy(network(images), labels)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+
+
+def ours(
+    recipe: Recipe,
+    data: Dataset,
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    loader: Loader,
+    turn: int,
+) -> None:
+    """An epoch as `bench run` trains it, late in the schedule, when most pictures are masked."""
+    training.train_epoch(recipe, 0, data, network, optimiser, loader, recipe.epochs - 1 - turn % 2)
 
 
 def epochs(
@@ -211,15 +245,19 @@ def epochs(
 
     loops: dict[str, Callable[[int], object]] = {}
     for recipe in recipes:
-        network = models.build(
-            recipe.model,
-            classes=len(data.classes),
-            channels=data.train.images.shape[1],
-            side=data.train.images.shape[-1],
-            mean=data.mean,
-            std=data.std,
-            seed=0,
-        ).to(device, memory_format=torch.channels_last)
+        network = (
+            models.build(
+                recipe.model,
+                classes=len(data.classes),
+                channels=data.train.images.shape[1],
+                side=data.train.images.shape[-1],
+                mean=data.mean,
+                std=data.std,
+                seed=0,
+            )
+            .to(device)
+            .to(memory_format=torch.channels_last)
+        )
         optimiser = torch.optim.SGD(
             network.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4
         )
@@ -240,20 +278,11 @@ def epochs(
                 for b in loader.epoch(0, 1.0)
             ]
 
-            def bare(epoch: int, network=network, optimiser=optimiser, ready=ready) -> None:  # type: ignore[no-untyped-def]
-                network.train()
-                for images, labels in ready:
-                    loss = functional.cross_entropy(network(images), labels)
-                    optimiser.zero_grad(set_to_none=True)
-                    loss.backward()
-                    optimiser.step()
-
-            loops["bare loop over ready batches"] = bare
-        loops[registry.label(recipe.augmentation, data.name, data.train.images.shape[-1])] = (
-            lambda epoch, r=recipe, n=network, o=optimiser, load=loader: training.train_epoch(
-                r, 0, data, n, o, load, r.epochs - 1 - epoch % 2
+            loops["bare loop over ready batches"] = functools.partial(
+                bare, network, optimiser, ready
             )
-        )
+        name = registry.label(recipe.augmentation, data.name, data.train.images.shape[-1])
+        loops[name] = functools.partial(ours, recipe, data, network, optimiser, loader)
     seconds: dict[str, list[float]] = {name: [] for name in loops}
     with progress.task("epochs", (rounds + 1) * len(loops)) as advance:
         for turn in range(rounds + 1):

@@ -15,10 +15,12 @@ from torch.nn import functional
 
 from augmentations import delete, draw
 from bench import checkpoints, guides, models, seeds
-from bench.datasets import Dataset, Split, cut, part
+from bench.datasets import Dataset
 from bench.loader import Loader, batches
+from bench.models import Normalised
 from bench.progress import Progress, Silent
 from bench.recipes import Recipe
+from bench.splits import Split, cut, part
 
 STEPS = (0.2, 0.4, 160 / 300, 220 / 300, 280 / 300)  # of the epochs, Figure 7 of the paper
 
@@ -35,7 +37,7 @@ class Stopped(Exception):
 class Trained:
     """A trained network and how it came about; one curve entry an epoch."""
 
-    network: nn.Module
+    network: Normalised
     curve: list[dict[str, float]]
 
     @property
@@ -98,15 +100,19 @@ def train(
     """
     progress = progress or Silent()
     training, validation = split(recipe, seed, data)
-    network = models.build(
-        recipe.model,
-        classes=len(data.classes),
-        channels=data.train.images.shape[1],
-        side=data.train.images.shape[-1],
-        mean=data.mean,
-        std=data.std,
-        seed=seeds.derive(seed, "weights"),
-    ).to(device, memory_format=torch.channels_last)
+    network = (
+        models.build(
+            recipe.model,
+            classes=len(data.classes),
+            channels=data.train.images.shape[1],
+            side=data.train.images.shape[-1],
+            mean=data.mean,
+            std=data.std,
+            seed=seeds.derive(seed, "weights"),
+        )
+        .to(device)
+        .to(memory_format=torch.channels_last)
+    )
     optimiser = torch.optim.SGD(
         network.parameters(),
         lr=recipe.learning_rate,
@@ -180,7 +186,7 @@ def train_epoch(
             logits = network(images.contiguous(memory_format=torch.channels_last))
             loss = functional.cross_entropy(logits, batch.labels)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
         total += loss.detach() * len(batch.labels)
         count += len(batch.labels)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from filelock import FileLock
-from torch import nn
 
 from bench import checkpoints, models, training
+from bench.models import Normalised
 from bench.progress import Progress
 from bench.recipes import Recipe, usual
 from bench.workspace import Workspace
@@ -28,7 +28,7 @@ def usual_victim(data: str, digest: str, side: int, **changes: object) -> Recipe
     return Recipe(data=data, digest=digest, model=model, **(settings | changes))
 
 
-def obtain(recipe: Recipe, workspace: Workspace, progress: Progress) -> nn.Module:
+def obtain(recipe: Recipe, workspace: Workspace, progress: Progress) -> Normalised:
     """The victim of a recipe, in eval mode on the workspace's device: loaded, or trained once."""
     data = workspace.dataset()
     path = workspace.cache / "victims" / f"{recipe.model}-{recipe.key}.safetensors"
@@ -59,4 +59,5 @@ def obtain(recipe: Recipe, workspace: Workspace, progress: Progress) -> nn.Modul
             network = trained.network
             models.save_weights(network, path, {"recipe": recipe.key, "data": data.digest})
             checkpoints.discard(path.with_suffix(""))
-    return network.eval()
+    network.eval()
+    return network

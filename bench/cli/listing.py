@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -23,14 +24,15 @@ def listing(what: str, results: str | None, as_json: bool) -> None:
     \b
     Example: bench list augmentations
     """
-    rows = {
+    kinds: dict[str, Callable[[], list[dict[str, str]]]] = {
         "augmentations": lambda: methods("augmentations"),
         "attacks": lambda: methods("attacks"),
         "models": models,
         "data": data,
         "guides": guides,
         "runs": lambda: runs(results),
-    }[what]()
+    }
+    rows = kinds[what]()
     if as_json:
         click.echo(json.dumps(rows))
         return

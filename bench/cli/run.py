@@ -192,7 +192,7 @@ def plan(jobs: list[Job], store: Store, *, as_json: bool) -> None:
 
 def train(jobs: list[Job], workspace: Any, store: Store, given: dict[str, Any]) -> list[Record]:
     """Run what is missing, with progress, a tracker that may fail, and a way to stop."""
-    from bench import executors, interrupts, runs
+    from bench import executors, grids, interrupts, runs
     from bench.progress import open_progress
     from bench.tracking import Tracker
 
@@ -218,7 +218,7 @@ def train(jobs: list[Job], workspace: Any, store: Store, given: dict[str, Any]) 
             if not before:
                 progress.say(outcome(record))
     if tracker:
-        tracker.summarise(finished)
+        tracker.summarise(grids.intervals(finished))
     if reused:
         progress.say(
             f"{reused} of {len(jobs)} runs were done before and are reused (--fresh: anew)"

@@ -89,7 +89,7 @@ def masks(workspace: Any, given: dict[str, Any], progress: Any) -> dict[str, lis
 def inputs(workspace: Any, given: dict[str, Any], progress: Any) -> dict[str, list[Any]]:
     """The loader over at least 20,000 pictures, so that starting workers does not count."""
     from bench import speed as timing
-    from bench.datasets import Split
+    from bench.splits import Split
 
     data = workspace.dataset()
     times = -(-20_000 // len(data.train.labels))
