@@ -95,24 +95,66 @@ def scaled(length: int, side: int, reference: int = 32) -> int:
     return max(1, round(length * side / reference))
 
 
+def within(name: str, low: float, high: float, least: float, most: float) -> None:
+    """Refuse a range of hyperparameters that is not ordered or leaves [least, most]."""
+    if not least <= low <= high <= most:
+        raise ValueError(
+            f"{name} is {(low, high)}: it must be (low, high) with {least} <= low <= high <= {most}"
+        )
+
+
 def on_device_of(generator: Generator, images: Images) -> Callable[[Tensor], Tensor]:
     """Draws happen on the generator's device; the returned function moves them to the images'."""
-    return lambda draws: draws.to(images.device, non_blocking=generator.device == images.device)
+    return lambda draws: draws.to(images.device)
 
 
-def squares(
-    top: Int[Tensor, "b s"], left: Int[Tensor, "b s"], length: Int[Tensor, " b"], h: int, w: int
-) -> Mask:
-    """The union of ``s`` axis-parallel squares per image, clipped at the border.
+def required(guide: Guide | None, images: Images, who: str, what: str) -> Guide:
+    """The guide, once it is there, of the images' size and nowhere negative or undefined."""
+    b, _, h, w = images.shape
+    if guide is None:
+        raise ValueError(f"{who} needs a guide: {what}, of shape {(b, 1, h, w)}")
+    if guide.shape != (b, 1, h, w):
+        raise ValueError(
+            f"{who} needs a guide of shape {(b, 1, h, w)}, one value per pixel: "
+            f"this one has shape {tuple(guide.shape)}"
+        )
+    if guide.numel() and not 0 <= guide.amin() <= guide.amax() < torch.inf:
+        raise ValueError(
+            f"{who} needs a guide of finite values, at least 0: "
+            f"this one spans {guide.amin():.3g} to {guide.amax():.3g}"
+        )
+    return guide
 
-    ``top`` and ``left`` are corners in pixels and may lie outside; ``length`` is the side.
+
+def cross(rows: Bool[Tensor, "b h"], columns: Bool[Tensor, "b w"]) -> Mask:
+    """The pixels whose row and column are both chosen.
+
+    Bytes are three times as fast as truth values here, which torch does not vectorise.
     """
-    rows = torch.arange(h, device=top.device)
-    columns = torch.arange(w, device=top.device)
-    side = length[:, None, None]
-    in_rows = (rows >= top[..., None]) & (rows < top[..., None] + side)
-    in_columns = (columns >= left[..., None]) & (columns < left[..., None] + side)
-    return (in_rows[..., :, None] & in_columns[..., None, :]).any(1, keepdim=True)
+    bytes_of = (rows[:, None, :, None].view(torch.uint8), columns[:, None, None].view(torch.uint8))
+    return torch.bitwise_and(*bytes_of).view(torch.bool)
+
+
+def rectangles(
+    top: Int[Tensor, " b"],
+    left: Int[Tensor, " b"],
+    height: Int[Tensor, " b"],
+    width: Int[Tensor, " b"],
+    images: Images,
+) -> Mask:
+    """One axis-parallel rectangle per image, clipped at the border; corners may lie outside.
+
+    >>> one, two = torch.tensor([1]), torch.tensor([2])
+    >>> rectangles(-one, one, two, two, torch.zeros(1, 3, 2, 4)).int().tolist()
+    [[[[0, 1, 1, 0], [0, 0, 0, 0]]]]
+    """
+
+    def band(start: Tensor, length: Tensor, size: int) -> Tensor:
+        place = torch.arange(size, device=start.device) - start[:, None]
+        return (place >= 0) & (place < length[:, None])
+
+    h, w = images.shape[-2:]
+    return cross(band(top, height, h), band(left, width, w))
 
 
 def draw(
@@ -143,12 +185,19 @@ def delete(
     ``mean`` and ``std`` are the data set's, per channel, in [0, 1]. Fill ``"mean"`` puts the mean
     colour, which is 0 after normalisation; ``"noise"`` draws per pixel and channel from the normal
     law that is standard after normalisation (it needs ``std`` and ``generator``; values may leave
-    [0, 1], as in the published recipes).
+    [0, 1], as in the published recipes). Only what is deleted is drawn: channel by channel, in each
+    the deleted pixels of the batch in reading order.
     """
     colour = mean.to(images)[None, :, None, None]
     if fill == "mean":
-        return torch.where(mask, colour, images)
+        # exact at weights 0 and 1, and ten times as fast as torch.where on the CPU
+        return torch.lerp(images, colour, mask.view(torch.uint8).to(images.dtype))
     if std is None or generator is None:
         raise ValueError("fill='noise' needs the data set's std and a generator")
-    noise = torch.randn(images.shape, generator=generator, device=generator.device).to(images)
-    return torch.where(mask, colour + noise * std.to(images)[None, :, None, None], images)
+    _, c, h, w = images.shape
+    deleted = torch.nonzero(mask.flatten())[:, 0]
+    noise = torch.randn(c, len(deleted), generator=generator, device=generator.device).to(images)
+    noise = noise * std.to(images)[:, None] + mean.to(images)[:, None]
+    first = deleted + torch.div(deleted, h * w, rounding_mode="floor") * ((c - 1) * h * w)
+    places = first + torch.arange(c, device=images.device)[:, None] * (h * w)
+    return images.flatten().scatter(0, places.flatten(), noise.flatten()).view_as(images)

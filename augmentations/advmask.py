@@ -1,0 +1,97 @@
+"""AdvMask: squares on the points that an attack found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Generator, Tensor
+
+from augmentations.base import Fill, Guide, Images, Mask, Ramp, required, scaled, within
+
+
+@dataclass(frozen=True)
+class AdvMask:
+    """Delete squares centred on adversarial points (Yang et al. 2023, section 3.2).
+
+    Per image a side l is drawn from ``length``, a target from ``ratio`` and an overlap o from
+    [0, ``overlap``]. The points, where the guide is positive, are visited in random order. The
+    square of a point is taken unless it shares more than ``floor(l**2 o)`` pixels with a single
+    square taken before, or would push the deleted fraction above the end of ``ratio``; the image is
+    done once the deleted fraction reaches its target. Images without points keep all their pixels,
+    and those whose points are too few may end below the start of ``ratio``.
+
+    Where the paper is silent: the target is uniform in ``ratio``; the fraction counts deleted
+    pixels of the image, not ``|S| l**2``; squares of even side reach one pixel further to the lower
+    right. The released code differs from the paper (its ranges and the side of the squares, random
+    shifts, visits in raster order, the union of squares in place of pairs, GridMask where fewer
+    than 100 pixels would go); none of that is followed. The share grows to 0.8 over the whole
+    training, as in the released code; the paper says only that it grows.
+
+    ``AdvMask(length=(1, 1), ratio=(1.0, 1.0))`` deletes exactly the points (the paper's table 8),
+    and a guide that is positive everywhere gives squares at random places.
+    """
+
+    length: tuple[int, int] = (2, 15)  # l_min, l_max in pixels, both included
+    ratio: tuple[float, float] = (0.2, 0.4)  # p_min, p_max: fractions of the image's pixels
+    overlap: float = 0.1  # o_max: fraction of a square that two may share
+    fixed_overlap: bool = False  # o is always o_max
+    share: Ramp = Ramp(0.0, 0.8)
+    fill: Fill = "mean"
+    wants: ClassVar[str | None] = "attack"
+
+    def __post_init__(self) -> None:
+        within("length", *self.length, 1, 10**6)
+        within("ratio", *self.ratio, 0, 1)
+        if not 0 <= self.overlap <= 1:
+            raise ValueError(f"overlap is {self.overlap}: it must be a fraction from 0 to 1")
+
+    @classmethod
+    def preset(cls, data: str, side: int) -> AdvMask:
+        """The paper's values for CIFAR-100 and CIFAR-10, lengths in proportion to the side.
+
+        Other data sets get CIFAR-10's: the paper gives none for them.
+        """
+        if data == "cifar100":
+            return cls(length=(scaled(5, side), scaled(20, side)), ratio=(0.06, 0.5), overlap=0.2)
+        return cls(length=(scaled(2, side), scaled(15, side)))
+
+    def mask(self, images: Images, generator: Generator, guide: Guide | None = None) -> Mask:
+        """Draw the sides, the overlaps, the targets, and one number per point for the order.
+
+        The squares are placed on the CPU, image after image. Raises ``ValueError`` without a guide
+        and for one of another size or with negative or undefined values.
+        """
+        from augmentations.placement import place  # numba takes a second to import
+
+        guide = required(guide, images, "AdvMask", "positive where a point is").cpu()
+        b, _, h, w = guide.shape
+
+        def uniform(count: int) -> Tensor:
+            return torch.rand(
+                count, generator=generator, device=generator.device, dtype=torch.float64
+            ).cpu()
+
+        shortest, longest = self.length
+        low, high = self.ratio
+        length = (shortest + uniform(b) * (longest - shortest + 1)).long()
+        overlap = uniform(b) * self.overlap
+        if self.fixed_overlap:
+            overlap.fill_(self.overlap)
+        target = low + uniform(b) * (high - low)
+        draws = uniform(int((guide > 0).sum()))
+        # products of fractions may end a hair beside the whole number they mean
+        common = (length**2 * overlap + 1e-9).floor().long()
+        wanted = (target * (h * w) - 1e-9).ceil().long()
+        mask = torch.zeros(b, h, w, dtype=torch.bool)
+        place(
+            guide[:, 0].float().contiguous().numpy(),
+            mask.numpy(),
+            length.numpy(),
+            common.numpy(),
+            wanted.numpy(),
+            int(high * h * w + 1e-9),
+            draws.numpy(),
+        )
+        return mask[:, None].to(images.device)

@@ -1,0 +1,96 @@
+"""GridMask: a lattice of squares."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Generator
+
+from augmentations.base import (
+    Fill,
+    Guide,
+    Images,
+    Mask,
+    Ramp,
+    cross,
+    on_device_of,
+    scaled,
+    within,
+)
+
+
+@dataclass(frozen=True)
+class GridMask:
+    """Delete a lattice of squares with a random period and phase (Chen et al. 2020, section 3).
+
+    Per image: the period d is drawn from ``period`` (both ends included), the two phases from
+    0..d-1, and the pixels that lie in the last ``d - ceil(ratio d)`` (at least one) rows *and*
+    columns of a period are deleted; ``mode="lines"`` deletes the others instead. With ``rotation``
+    the lattice is turned about the image's centre by whole degrees below it, nearest pixel: the
+    centres of the pixels are turned back and looked up in the lattice. The released code turns a
+    picture instead, which differs in about one pixel in 7,000 (ties in rounding).
+
+    The share grows to 0.8 at epoch 280 of 300, the author's reading for CIFAR. The released code's
+    ``ratio`` is the kept part of a side; the paper's keep ratio of the area is
+    ``1 - (1 - ratio)**2``.
+    """
+
+    period: tuple[int, int] = (24, 32)  # d, in pixels
+    ratio: float = 0.4  # r, the kept part of a period
+    rotation: int = 1  # degrees below which the angle is drawn; 1 does not rotate
+    mode: Literal["squares", "lines"] = "squares"  # what is deleted
+    share: Ramp = Ramp(0.0, 0.8, until=280 / 300)
+    fill: Fill = "mean"
+    wants: ClassVar[str | None] = None
+
+    def __post_init__(self) -> None:
+        within("period", *self.period, 2, 10**6)
+        if not 0 < self.ratio < 1:
+            raise ValueError(f"ratio is {self.ratio}: it must lie between 0 and 1")
+        if not 1 <= self.rotation <= 360:
+            raise ValueError(f"rotation is {self.rotation}: it must lie in 1..360 degrees")
+
+    @classmethod
+    def preset(cls, data: str, side: int) -> GridMask:
+        """The published values for ImageNet; the author's for CIFAR in proportion otherwise."""
+        if data == "imagenet":
+            low, high = (max(2, scaled(period, side, 224)) for period in (96, 223))
+            share = Ramp(0.0, 0.8, until=240 / 300)
+            return cls(period=(low, high), ratio=0.6, rotation=360, share=share)
+        low, high = (max(2, scaled(period, side)) for period in cls.period)
+        return cls(period=(low, high))
+
+    def mask(self, images: Images, generator: Generator, guide: Guide | None = None) -> Mask:
+        """Draw the period, the phases of rows and columns, and the angle of every image."""
+        b, _, h, w = images.shape
+        device = generator.device
+        here = on_device_of(generator, images)
+        low, high = self.period
+        period = torch.randint(low, high + 1, (b, 1), generator=generator, device=device)
+        phases = torch.rand(2, b, 1, generator=generator, device=device, dtype=torch.float64)
+        row_phase, column_phase = here((phases * period).long())
+        angle = here(torch.randint(self.rotation, (b, 1, 1), generator=generator, device=device))
+        period = here(period)
+        # the published lattice starts at the corner of a square that holds the turned image
+        canvas = math.ceil(math.hypot(h, w))
+        top, left = (canvas - h) // 2, (canvas - w) // 2
+        rows = torch.arange(top, top + h, device=images.device)
+        columns = torch.arange(left, left + w, device=images.device)
+        kept = torch.ceil(period * self.ratio - 1e-9).long().minimum(period - 1)
+        if self.rotation == 1:
+            squares = cross(
+                (rows - row_phase) % period >= kept, (columns - column_phase) % period >= kept
+            )
+        else:
+            turn = torch.deg2rad(angle.double())
+            y, x = rows[:, None] + 0.5 - canvas / 2, columns + 0.5 - canvas / 2
+            across = torch.floor(turn.cos() * x - turn.sin() * y + canvas / 2).long()
+            down = torch.floor(turn.sin() * x + turn.cos() * y + canvas / 2).long()
+            period, kept = period[..., None], kept[..., None]
+            squares = (down - row_phase[..., None]) % period >= kept
+            squares &= (across - column_phase[..., None]) % period >= kept
+            squares = squares[:, None]
+        return squares if self.mode == "squares" else ~squares

@@ -1,0 +1,30 @@
+"""Nothing is deleted: the baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Generator
+
+from augmentations.base import Fill, Guide, Images, Mask, Ramp
+
+
+@dataclass(frozen=True)
+class NoDeletion:
+    """Delete nothing: what every other augmentation is compared with."""
+
+    share: Ramp = Ramp(0.0)
+    fill: Fill = "mean"
+    wants: ClassVar[str | None] = None
+
+    @classmethod
+    def preset(cls, data: str, side: int) -> NoDeletion:
+        """The same for every data set."""
+        return cls()
+
+    def mask(self, images: Images, generator: Generator, guide: Guide | None = None) -> Mask:
+        """Return empty masks; nothing is drawn."""
+        b, _, h, w = images.shape
+        return torch.zeros(b, 1, h, w, dtype=torch.bool, device=images.device)
