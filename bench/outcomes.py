@@ -99,7 +99,7 @@ def summarise(outcomes: Sequence[Outcome]) -> dict[str, float]:
 def _norms(verdict: Verdict) -> dict[str, float]:
     """Mean norms over the successes, and over what is left of them after rounding."""
     won, kept = verdict.success, verdict.success_8bit
-    found = {}
+    found: dict[str, float] = {}
     if won.any():
         found |= {
             "l0_pixels_mean": _mean(verdict.l0_pixels[won]),

@@ -14,7 +14,9 @@ from bench import __version__
 COMMANDS = {
     "run": "run:run",
     "points": "points:points",
+    "attack-eval": "attack_eval:attack_eval",
     "tables": "tables:tables",
+    "figures": "figures:figures",
     "speed": "speed:speed",
     "list": "listing:listing",
 }

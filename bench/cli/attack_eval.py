@@ -1,0 +1,415 @@
+"""``bench attack-eval``: sparse attacks on one victim under one judge."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bench.cli import options
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from bench.outcomes import Outcome
+    from bench.records import Record
+    from bench.robustness import Pictures
+    from bench.trials import Trial
+
+IMAGES = 32
+"""So few by default that all attacks, with the victim's training, take minutes on two cores."""
+
+FAST: dict[str, str] = {}
+"""What stands for an attack whose published settings are too slow for a first look."""
+
+
+def numbers(text: str | None) -> list[float] | None:
+    """Numbers as typed: ``0.485,0.456,0.406``; raises ``BadParameter`` for anything else."""
+    try:
+        return None if text is None else [float(part) for part in text.split(",")]
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is no list of numbers; write it as 0.485,0.456,0.406"
+        ) from None
+
+
+@click.command("attack-eval", context_settings={"default_map": {"data": "photos"}})
+@click.option(
+    "--eps",
+    type=options.Eps(),
+    multiple=True,
+    default=["8/255"],
+    show_default=True,
+    help="Largest change of a value; repeat for several.",
+)
+@click.option(
+    "--attack",
+    "attacks",
+    type=options.Name(options.attack_names),
+    multiple=True,
+    help="An attack, with options as in \"jsma(direction='both')\"; repeat.  [default: all]",
+)
+@click.option(
+    "--victim",
+    metavar="FILE|timm:NAME",
+    help="Weights as safetensors, or a network of timm.  [default: trained once on the data set]",
+)
+@click.option(
+    "--model",
+    type=options.Name(options.model_names),
+    help="The victim's architecture.  [default: resnet20; resnet8 for digits]",
+)
+@click.option("--mean", metavar="0.485,…", help="What the victim subtracts.  [default: the data's]")
+@click.option("--std", metavar="0.229,…", help="What the victim divides by.  [default: the data's]")
+@options.data
+@click.option(
+    "--images",
+    type=click.IntRange(min=1),
+    default=IMAGES,
+    show_default=True,
+    help="How many correctly classified test pictures.",
+)
+@click.option(
+    "--targeted/--untargeted", default=True, show_default=True, help="Reach a class, or leave one."
+)
+@click.option(
+    "--target",
+    type=click.Choice(["random", "least-likely", "next", "all"]),
+    default="random",
+    show_default=True,
+    help="Which class to reach; all: every other one in turn.",
+)
+@click.option(
+    "--query-cap", type=click.IntRange(min=1), help="Most forwards and backwards of a picture."
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    help="Pictures at once, if memory is short.  [default: 64]",
+)
+@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), help="This seed instead.")
+@click.option("--fresh", is_flag=True, help="Attack again what is done.")
+@options.results
+@options.tracking
+@options.compute
+@options.dry_run
+@options.as_json
+@options.quiet
+def attack_eval(eps: tuple[Fraction, ...], attacks: tuple[str, ...], **given: Any) -> None:
+    """Attack a network with sparse attacks and judge what they return.
+
+    Success, the pixels and elements that changed, norms, forwards and backwards; dense PGD is the
+    ceiling that eps allows, random signs at as many pixels as AdvMask's are the floor.
+
+    \b
+    Example: bench attack-eval --eps 8/255
+    Example: bench attack-eval --eps 8/255 --eps 16/255 --untargeted --images 100
+        --victim resnet20.safetensors --model resnet20 --data cifar10
+    """
+    given["mean"], given["std"] = numbers(given["mean"]), numbers(given["std"])
+    check(given)
+    workspace = options.workspace(**given)
+    victim, model, load = opponent(workspace, given)
+    studies = {each: trials(each, attacks, victim, workspace, given) for each in eps}
+    seeds = list(range(given["seeds"])) if given["seed"] is None else [given["seed"]]
+    if given["dry_run"]:
+        plan(studies, seeds, workspace, as_json=given["as_json"])
+        return
+
+    from bench import interrupts
+    from bench.progress import open_progress
+
+    progress = open_progress(given["quiet"])
+    with interrupts.listen(progress.say) as stop:
+        try:
+            network = load(progress)
+            found, pairs = evaluate(
+                studies, seeds, model, network, workspace, progress, stop, bool(attacks), given
+            )
+        except InterruptedError:
+            raise KeyboardInterrupt from None
+    report(found, pairs, workspace, given)
+
+
+def check(given: dict[str, Any]) -> None:
+    """Refuse combinations that make no sense, before anything slow is imported."""
+    victim = given["victim"]
+    if victim and not victim.startswith("timm:") and not given["model"]:
+        raise click.UsageError(f"--victim {victim} needs --model: weights do not name theirs")
+    if victim and victim.startswith("timm:") and given["model"]:
+        raise click.UsageError(f"--victim {victim} names its network: leave --model out")
+    if not victim and (given["mean"] or given["std"]):
+        raise click.UsageError("--mean and --std belong to a --victim that was trained elsewhere")
+    source = click.get_current_context().get_parameter_source("target")
+    if not given["targeted"] and source == click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError(f"--target {given['target']} contradicts --untargeted")
+
+
+def opponent(workspace: Any, given: dict[str, Any]) -> tuple[str, str, Any]:
+    """What pins the victim, its architecture, and what loads it, given a progress."""
+    from bench import foreign, victims
+
+    data, name = workspace.dataset(), given["victim"]
+    statistics = {each: given[each] for each in ("mean", "std") if given[each] is not None}
+    if name is None:
+        changes = {"model": given["model"]} if given["model"] else {}
+        digest = "" if data.name in options.data_names() else data.digest
+        side = data.train.images.shape[-1]
+        recipe = victims.usual_victim(data.name, digest, side, **changes)
+
+        def train(progress: Any) -> nn.Module:
+            return victims.obtain(recipe, workspace, progress)
+
+        return f"{recipe.model} {recipe.key}", recipe.model, train
+    pinned = "".join(f" {each}={','.join(map(str, values))}" for each, values in statistics.items())
+    if name.startswith("timm:"):
+
+        def fetch(progress: Any) -> nn.Module:
+            return foreign.from_timm(name, data, **statistics).to(workspace.device)
+
+        return name + pinned, name, fetch
+    path, model = Path(name), given["model"]
+
+    def read(progress: Any) -> nn.Module:
+        return foreign.from_file(path, model, data, **statistics).to(workspace.device)
+
+    return f"{model} {path.name} {foreign.check(path)}{pinned}", model, read
+
+
+def trials(
+    eps: Fraction, attacks: tuple[str, ...], victim: str, workspace: Any, given: dict[str, Any]
+) -> list[Trial]:
+    """One trial per attack: those asked for, or all, with the floor matched to AdvMask."""
+    from bench import registry
+    from bench.trials import Trial
+
+    data = workspace.dataset()
+    texts = attacks or tuple(FAST.get(each, each) for each in options.attack_names())
+    built = {text: registry.build("attacks", text, eps=float(eps)) for text in texts}
+    for text, attack in built.items():
+        own = getattr(attack, "eps", None)
+        if own is not None and own != float(eps):
+            raise ValueError(f"{text} and --eps {eps} differ: give the eps with --eps alone")
+    common: dict[str, Any] = {
+        "victim": victim,
+        "data": f"{data.name} {data.digest}",
+        "eps": str(eps),
+        "aim": given["target"] if given["targeted"] else "untargeted",
+        "images": given["images"],
+        "query_cap": given["query_cap"],
+    }
+    found = {text: Trial(attack=attack, **common) for text, attack in built.items()}
+    if not attacks and {"advmask", "noise"} <= set(found):
+        noise = found.pop("noise")  # comes last, when AdvMask's counts are known
+        matched = found["advmask"].key
+        found["noise"] = Trial(attack=noise.attack, **common, matched=matched)
+    return list(dict.fromkeys(found.values()))
+
+
+def plan(
+    studies: dict[Fraction, list[Trial]], seeds: list[int], workspace: Any, *, as_json: bool
+) -> None:
+    """Show what would be attacked and what is done."""
+    from bench.attack_tables import name
+    from bench.records import Store
+
+    jobs = [(trial, seed) for trials in studies.values() for trial in trials for seed in seeds]
+    done = Store(workspace.results).find((trial.key, seed) for trial, seed in jobs)
+    lines = [
+        {
+            "attack": name(trial),
+            "eps": trial.eps,
+            "goal": trial.aim,
+            "victim": trial.victim,
+            "data": trial.data,
+            "images": trial.images,
+            "seed": seed,
+            "done": (trial.key, seed) in done,
+        }
+        for trial, seed in jobs
+    ]
+    if as_json:
+        click.echo(json.dumps({"jobs": lines}))
+        return
+    for line in lines:
+        state = "done" if line["done"] else "to run"
+        click.echo(
+            f"{state:7} {line['attack']}  eps {line['eps']}, {line['goal']}, "
+            f"{line['images']} pictures of {line['data']}, {line['victim']}, seed {line['seed']}"
+        )
+    click.echo(f"{len(done)} of {len(jobs)} trials are done")
+
+
+def evaluate(
+    studies: dict[Fraction, list[Trial]],
+    seeds: list[int],
+    model: str,
+    network: nn.Module,
+    workspace: Any,
+    progress: Any,
+    stop: Any,
+    asked: bool,
+    given: dict[str, Any],
+) -> tuple[list[Record], list[dict[str, Any]]]:
+    """Attack, judge, write the records and log them; also the paired tests of every table."""
+    from bench import attack_tables, robustness
+    from bench.records import Store
+    from bench.tracking import Tracker
+    from bench.workspace import machine
+
+    data, store = workspace.dataset(), Store(workspace.results)
+    chosen = robustness.pictures(network, data.test, given["images"], workspace.device)
+    progress.say(
+        f"{given['images']} test pictures of {data.name} ({data.source}) that the victim "
+        f"classifies correctly, as it does {chosen.correct:.1%}"
+    )
+    tracker = None
+    if not given["no_tracking"]:
+        tracker = Tracker(given["tracking_uri"], workspace.results, warn=progress.say)
+    found: list[Record] = []
+    tests: list[dict[str, Any]] = []
+    for trials in studies.values():
+        able = able_ones(trials, network, chosen, progress, asked)
+        for seed in seeds:
+            outcomes = attack_all(able, seed, network, chosen, workspace, progress, stop, given)
+            made = attack_tables.records(
+                outcomes,
+                seed,
+                {"victim": able[0].victim, "model": model, "data": data.name},
+                machine(workspace.device),
+                {"correct": chosen.correct},
+            )
+            known = store.find((record.key, seed) for record in made)
+            for record in made:
+                before = known.get((record.key, seed))
+                if before is None or before.metrics != record.metrics:
+                    store.add(record)
+                if tracker:
+                    tracker.log(record, record.curve)
+            found += made
+            tests += [
+                {"eps": able[0].eps, "seed": seed, **pair} for pair in attack_tables.pairs(outcomes)
+            ]
+    if tracker:
+        tracker.summarise(attack_tables.intervals(found))
+    return found, tests
+
+
+def able_ones(
+    trials: list[Trial], network: nn.Module, chosen: Pictures, progress: Any, asked: bool
+) -> list[Trial]:
+    """The trials whose attack can do what is asked; an attack that was asked for must."""
+    from bench.attack_tables import name
+    from bench.trials import applies
+
+    able = []
+    for trial in trials:
+        reason = applies(trial.attack, network, chosen, trial.aim)
+        if reason and asked:
+            raise ValueError(f"{name(trial)}: {reason}")
+        if reason:
+            progress.say(f"not applicable: {name(trial)}: {reason}")
+        else:
+            able.append(trial)
+    return able
+
+
+def attack_all(
+    trials: list[Trial],
+    seed: int,
+    network: nn.Module,
+    chosen: Pictures,
+    workspace: Any,
+    progress: Any,
+    stop: Any,
+    given: dict[str, Any],
+) -> dict[Trial, list[Outcome]]:
+    """Run the trials of one table with one seed; a line for each that is done."""
+    from bench.attack_tables import complaint, name
+    from bench.outcomes import join, summarise
+    from bench.trials import BLOCK, run
+
+    outcomes: dict[Trial, list[Outcome]] = {}
+    keys: dict[str, Trial] = {}
+    for trial in trials:
+        matched = outcomes[keys[trial.matched]] if trial.matched else None
+        outcomes[trial], reused = run(
+            trial,
+            seed,
+            network,
+            chosen,
+            workspace,
+            progress,
+            batch_size=given["batch_size"] or BLOCK,
+            matched=matched,
+            fresh=given["fresh"],
+            stop=stop,
+        )
+        keys[trial.key] = trial
+        metrics = summarise(outcomes[trial])
+        pixels = metrics.get("l0_pixels_mean")
+        size = "" if pixels is None else f", {pixels:.1f} pixels"
+        progress.say(
+            f"{name(trial)}, eps {trial.eps}, seed {seed}: {metrics['success']:.1%}{size}, "
+            f"{metrics['seconds_per_image']:.2f} s a picture{' (done before)' if reused else ''}"
+        )
+        if trouble := complaint(join(outcomes[trial])):
+            progress.say(f"  {name(trial)}: {trouble}")
+        if not reused:
+            picture(trial, seed, chosen, workspace)
+    return outcomes
+
+
+def picture(trial: Trial, seed: int, chosen: Pictures, workspace: Any) -> None:
+    """Write a grid of the first pictures beside the blocks: clean, change, mask, adversarial."""
+    from bench import gallery, records
+    from bench.trials import folder, peek
+
+    place = folder(trial, seed, workspace)
+    clean = chosen.images[:8].cpu()
+    adversarial = peek(place)[:8].nan_to_num(0).clamp(0, 1)
+    delta = adversarial - clean
+    scale = 2 * delta.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
+    columns = {
+        "clean": clean,
+        "change": 0.5 + delta / scale,
+        "mask": (delta != 0).any(1, keepdim=True).float(),
+        "adversarial": adversarial,
+    }
+    records.write(place / "pictures.png", gallery.png(gallery.grid(columns)))
+
+
+def report(
+    found: list[Record], tests: list[dict[str, Any]], workspace: Any, given: dict[str, Any]
+) -> None:
+    """The tables, or everything as JSON."""
+    from bench import attack_tables, tables
+
+    if given["as_json"]:
+        click.echo(
+            json.dumps(
+                {
+                    "records": [record.to_json() for record in found],
+                    "table": attack_tables.summary(found),
+                    "pairs": tests,
+                }
+            )
+        )
+        return
+    for eps in dict.fromkeys(record.labels["eps"] for record in found):
+        members = [record for record in found if record.labels["eps"] == eps]
+        labels = members[0].labels
+        click.echo(
+            f"\n{labels['model']}, {labels['data']}, eps {eps}, {labels['goal']}, "
+            f"{given['images']} pictures\n"
+        )
+        click.echo(tables.text(attack_tables.overview(members)))
+        seed = members[0].seed
+        same = [test for test in tests if test["eps"] == eps and test["seed"] == seed]
+        for line in attack_tables.compared(same, "advmask"):
+            click.echo(line)
+    click.echo(f"next: bench tables attacks --results {workspace.results}", err=True)
