@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import no_type_check
+
 import numba
 import numpy as np
 import torch
@@ -54,6 +56,7 @@ def _gather(
 
 
 @compiled
+@no_type_check  # the compiler checks, and sees through no checking wrapper
 def _copy(
     stored: NDArray[np.uint8],
     places: NDArray[np.int64],

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-Images = Float[Tensor, "b c h w"]
+Features = Float[Tensor, "b _ _ _"]
 
 
 class Basic(nn.Module):
@@ -23,7 +23,7 @@ class Basic(nn.Module):
         self.stride = stride
         self.padding = width - before
 
-    def forward(self, features: Images) -> Images:
+    def forward(self, features: Features) -> Features:
         """Add what the block learnt to every second pixel of what came in."""
         learnt = F.relu(self.bn1(self.conv1(features)))
         learnt = self.bn2(self.conv2(learnt))
@@ -57,7 +57,7 @@ class Bottleneck(nn.Module):
             )
         )
 
-    def forward(self, features: Images) -> Images:
+    def forward(self, features: Features) -> Features:
         """Add what the block learnt to the (projected) features."""
         learnt = F.relu(self.bn1(self.conv1(features)))
         learnt = F.relu(self.bn2(self.conv2(learnt)))
@@ -97,7 +97,7 @@ class ResNet(nn.Module):
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight)
 
-    def forward(self, images: Images) -> Float[Tensor, "b k"]:
+    def forward(self, images: Features) -> Float[Tensor, "b k"]:
         """Return the logits."""
         features = F.relu(self.bn1(self.conv1(images)))
         features = self.layer3(self.layer2(self.layer1(features)))

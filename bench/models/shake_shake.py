@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-Images = Float[Tensor, "b c h w"]
+Features = Float[Tensor, "b _ _ _"]
 Weights = Float[Tensor, "b 1 1 1"]
 
 
@@ -33,7 +33,7 @@ class Shortcut(nn.Module):
         self.shifted = nn.Conv2d(before, after // 2, 1, bias=False)
         self.bn = nn.BatchNorm2d(after)
 
-    def forward(self, features: Images) -> Images:
+    def forward(self, features: Features) -> Features:
         """Return features of the new width and size."""
         active = F.relu(features)
         moved = F.pad(active[:, :, 1:, 1:], (0, 1, 0, 1))
@@ -54,7 +54,7 @@ class Block(nn.Module):
         self.second = branch(before, after, stride)
         self.shortcut = nn.Identity() if before == after else Shortcut(before, after, stride)
 
-    def forward(self, features: Images, forward: Weights, backward: Weights) -> Images:
+    def forward(self, features: Features, forward: Weights, backward: Weights) -> Features:
         """Mix the branches: the value follows ``forward``, the gradient ``backward``."""
         first, second = self.first(features), self.second(features)
         mixed = torch.lerp(second, first, backward)
@@ -91,7 +91,7 @@ class ShakeShake(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, images: Images) -> Float[Tensor, "b k"]:
+    def forward(self, images: Features) -> Float[Tensor, "b k"]:
         """Return the logits."""
         shape = (2, len(self.blocks), len(images), 1, 1, 1)
         if self.training:

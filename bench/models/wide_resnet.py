@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-Images = Float[Tensor, "b c h w"]
+Features = Float[Tensor, "b _ _ _"]
 
 
 class Block(nn.Module):
@@ -20,7 +20,7 @@ class Block(nn.Module):
         self.conv2 = nn.Conv2d(after, after, 3, 1, 1, bias=False)
         self.shortcut = None if before == after else nn.Conv2d(before, after, 1, stride, bias=False)
 
-    def forward(self, features: Images) -> Images:
+    def forward(self, features: Features) -> Features:
         """Add what the block learnt; a projection sees the rectified features, an identity not."""
         active = F.relu(self.bn1(features))
         learnt: Tensor = self.conv2(F.relu(self.bn2(self.conv1(active))))
@@ -53,7 +53,7 @@ class WideResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, images: Images) -> Float[Tensor, "b k"]:
+    def forward(self, images: Features) -> Float[Tensor, "b k"]:
         """Return the logits."""
         features = F.relu(self.bn(self.stages(self.conv1(images))))
         logits: Tensor = self.linear(features.mean((2, 3)))
