@@ -54,7 +54,7 @@ class KeepAugment:
         guide = required(guide, images, "KeepAugment", "the saliency of each pixel")
         b, _, h, w = images.shape
         half = self.length // 2
-        importance = self._importance(guide)
+        importance = self.importance(guide)
         rank = 1 + math.floor(self.quantile * (h * w - 1))
         threshold = importance.kthvalue(rank, dim=1, keepdim=True).values
         # sums of equal values differ in their last bits
@@ -69,7 +69,7 @@ class KeepAugment:
         side = torch.full_like(row, 2 * half)
         return rectangles(row - half, column - half, side, side, images)
 
-    def _importance(self, guide: Guide) -> Float[Tensor, "b centres"]:
+    def importance(self, guide: Guide) -> Float[Tensor, "b centres"]:
         """The guide's sum over the square around each pixel, by a summed-area table."""
         h, w = guide.shape[-2:]
         half = self.length // 2

@@ -6,12 +6,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 Advance = Callable[..., None]
 """``advance(count=1, note="")``: so many steps are done; ``note`` is shown beside them."""
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Shows how far a piece of work has come; pieces may nest."""
 

@@ -1,0 +1,105 @@
+"""Mixup and CutMix against the laws of their papers."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench import mixing, seeds
+
+CLASSES = 16
+
+
+def batch(n: int = 16, side: int = 12) -> tuple[Tensor, Tensor]:
+    """Picture i is constant i + 1 and has the label i."""
+    values = torch.arange(1.0, n + 1)
+    return values[:, None, None, None].expand(n, 1, side, side).contiguous(), torch.arange(n)
+
+
+@pytest.mark.parametrize("name", mixing.NAMES)
+def test_label_weights_sum_to_one_and_follow_the_pixels(name: str) -> None:
+    images, labels = batch()
+    mix = mixing.Mix(mixing.build(name).kind)
+    for seed in range(20):
+        mixed, weights = mix.apply(images, labels, CLASSES, seeds.generator(seed, "mix"))
+        torch.testing.assert_close(weights.sum(1), torch.ones(16))
+        wanted = weights @ torch.arange(1.0, 17)
+        torch.testing.assert_close(mixed.mean((1, 2, 3)), wanted)
+        assert ((weights > 0).sum(1) <= 2).all()
+
+
+def test_mixup_has_one_uniform_lambda_a_batch_and_partners_of_any_place() -> None:
+    images, labels = batch()
+    lambdas, partners = [], []
+    for seed in range(300):
+        _, weights = mixing.build("mixup").apply(images, labels, 16, seeds.generator(seed, "mix"))
+        own = weights.diagonal()
+        torch.testing.assert_close(own, own[:1].expand(16))
+        lambdas.append(float(own[0]))
+        partners.append(int((weights[0] - torch.eye(16)[0] * own[0]).argmax()))
+    quartiles = torch.tensor(lambdas).quantile(torch.tensor([0.25, 0.5, 0.75]))
+    torch.testing.assert_close(quartiles, torch.tensor([0.25, 0.5, 0.75]), atol=0.09, rtol=0)
+    assert set(partners) == set(range(1, 16))
+
+
+def test_cutmix_pastes_one_box_whose_clipped_area_is_the_labels() -> None:
+    images, labels = batch(side=32)
+    sizes = []
+    for seed in range(300):
+        mixed, weights = mixing.Mix("cutmix").apply(
+            images, labels, 16, seeds.generator(seed, "mix")
+        )
+        foreign = mixed != images
+        assert torch.equal(foreign, foreign[:1].expand_as(foreign))
+        box = foreign[0, 0]
+        rows, columns = box.any(1), box.any(0)
+        assert torch.equal(box, rows[:, None] & columns)
+        torch.testing.assert_close(weights.diagonal(), (1 - box.float().mean()).expand(16))
+        inside = not (rows[0] or rows[-1] or columns[0] or columns[-1])
+        if inside and box.any():
+            assert int(rows.sum()) % 2 == 0
+            assert rows.sum() == columns.sum()
+        sizes.append(float(box.float().mean()))
+    # side 32 sqrt(1 - lambda), lambda uniform, centre uniform, clipped: by quadrature
+    assert abs(sum(sizes) / 300 - expected_box(32)) < 0.05
+
+
+def expected_box(side: int) -> float:
+    total, grid = 0.0, 200
+    for step in range(grid):
+        half = int(0.5 * ((step + 0.5) / grid) ** 0.5 * side)
+        edges = [min(side, c + half) - max(0, c - half) for c in range(side)]
+        total += (sum(edges) / side**2) ** 2
+    return total / grid
+
+
+def test_cutmix_leaves_half_of_the_batches_alone() -> None:
+    images, labels = batch()
+    mix = mixing.build("cutmix")
+    untouched = 0
+    for seed in range(400):
+        mixed, weights = mix.apply(images, labels, CLASSES, seeds.generator(seed, "mix"))
+        if torch.equal(mixed, images):
+            untouched += 1
+            assert (weights.diagonal() == 1).all()
+    # boxes narrower than two pixels are empty: lambda above 1 - (2 / 12)^2
+    assert abs(untouched / 400 - (0.5 + 0.5 / 36)) < 0.08
+
+
+@pytest.mark.parametrize("name", mixing.NAMES)
+def test_a_mix_repeats_with_its_generator_and_leaves_everything_else_alone(name: str) -> None:
+    images, labels = batch()
+    before, state = images.clone(), torch.get_rng_state()
+    first = mixing.build(name).apply(images, labels, CLASSES, seeds.generator(3, "mix"))
+    again = mixing.build(name).apply(images, labels, CLASSES, seeds.generator(3, "mix"))
+    assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
+    assert torch.equal(images, before)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_wrong_mixes_are_refused() -> None:
+    with pytest.raises(ValueError, match="there is no mix 'mixpu': did you mean 'mixup'"):
+        mixing.build("mixpu")
+    with pytest.raises(ValueError, match="alpha is 0.0: it must be above 0"):
+        mixing.Mix("mixup", alpha=0.0)
+    with pytest.raises(ValueError, match="probability is 2.0: it must lie in"):
+        mixing.Mix("cutmix", probability=2.0)
