@@ -27,6 +27,7 @@ class Scale:
 
     ``data`` and ``models`` name what stands in for the paper's data sets and networks, ``columns``
     how many of a table's columns are kept (None: all), ``settings`` replace those of the recipes.
+    ``side`` and ``digest`` belong to a data set that has no name of its own.
     """
 
     name: str
@@ -36,6 +37,8 @@ class Scale:
     models: Mapping[str, str] = field(default_factory=dict)
     columns: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    side: int | None = None
+    digest: str = ""
 
     @property
     def faithful(self) -> bool:
@@ -46,9 +49,10 @@ class Scale:
         """The recipe of one cell: the paper's, or what stands in for it at this scale."""
         data = self.data.get(data, self.data.get("*", data))
         model = self.models.get(model, self.models.get("*", model))
-        side = SIDES[data]
+        side = self.side or SIDES[data]
         return Recipe(
             data=data,
+            digest=self.digest,
             model=model,
             augmentation=registry.build("augmentations", augmentation, data=data, side=side),
             **(usual(data, model, side) | fields | dict(self.settings)),

@@ -7,6 +7,7 @@ one. What the paper leaves open, and what we chose, stands in each experiment.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from bench.experiments import Experiment, Scale, cut
@@ -457,18 +458,11 @@ def figure8(scale: Scale) -> Experiment:
     return figure(
         "figure8",
         "The parameters of AdvMask",
-        scale_all(scale),
+        replace(scale, columns=None),
         cells,
         chosen="The paper says eight disjoint intervals of l without giving them: ours are 1-4, "
         "5-8, … 29-32 pixels of 32; the other two parameters keep the data set's values.",
     )
-
-
-def scale_all(scale: Scale) -> Scale:
-    """The scale with every column: those of Figure 8 are the three parameters."""
-    import dataclasses
-
-    return dataclasses.replace(scale, columns=None)
 
 
 EXPERIMENTS: dict[str, Callable[[Scale], Experiment]] = {
@@ -478,6 +472,12 @@ EXPERIMENTS: dict[str, Callable[[Scale], Experiment]] = {
         *(figure2, figure3, figure4, figure5, figure6, figure7, figure8),
     )
 }
+
+
+def moved(experiment: Experiment, data: str, side: int, digest: str = "") -> Experiment:
+    """The same experiment on another data set, whose pictures have this side in pixels."""
+    scale = replace(experiment.scale, data={"*": data}, side=side, digest=digest)
+    return EXPERIMENTS[experiment.name](scale)
 
 
 def experiment(name: str, scale: str) -> Experiment:

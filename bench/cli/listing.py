@@ -14,7 +14,9 @@ from bench.cli import options
 @click.command("list")
 @click.argument(
     "what",
-    type=click.Choice(["augmentations", "attacks", "models", "data", "guides", "runs"]),
+    type=click.Choice(
+        ["augmentations", "attacks", "models", "data", "guides", "experiments", "runs"]
+    ),
 )
 @options.results
 @options.as_json
@@ -30,6 +32,7 @@ def listing(what: str, results: str | None, as_json: bool) -> None:
         "models": models,
         "data": data,
         "guides": guides,
+        "experiments": experiments,
         "runs": lambda: runs(results),
     }
     rows = kinds[what]()
@@ -78,6 +81,16 @@ def guides() -> list[dict[str, str]]:
     from bench.guides import FIXED
 
     return [{"name": name, "about": about} for name, about in FIXED.items()]
+
+
+def experiments() -> list[dict[str, str]]:
+    """Every table and figure of the paper."""
+    from bench.paper import EXPERIMENTS
+
+    return [
+        {"name": name, "about": (function.__doc__ or "").strip()}
+        for name, function in EXPERIMENTS.items()
+    ]
 
 
 def runs(results: str | None) -> list[dict[str, str]]:

@@ -102,9 +102,8 @@ data = together(
     click.option(
         "--data",
         type=Name(data_names),
-        default="digits",
-        show_default=True,
-        help="A data set by name, or an image folder or zip: train/CLASS/*, test/CLASS/*.",
+        help="A data set by name, or an image folder or zip: train/CLASS/*, test/CLASS/*.  "
+        "[default: digits]",
     ),
     click.option(
         "--data-root",
@@ -144,7 +143,7 @@ tracking = together(
 
 def workspace(
     results: str | None,
-    data: str,
+    data: str | None = None,
     data_root: Path | None = None,
     download: bool = False,
     device: str = "auto",
@@ -160,7 +159,7 @@ def workspace(
         torch.set_num_threads(threads)
     return Workspace(
         results=results_folder(results),
-        data=data,
+        data=data or "digits",
         data_root=data_root,
         download=download,
         device=pick_device(device),

@@ -26,6 +26,14 @@ def seed_list(text: str) -> list[int]:
 
 
 @click.command()
+@click.argument("experiment", required=False)
+@click.option(
+    "--scale",
+    type=click.Choice(["smoke", "reduced", "paper"]),
+    default="smoke",
+    show_default=True,
+    help="Of an experiment.",
+)
 @click.option(
     "--aug",
     "augmentations",
@@ -78,13 +86,28 @@ def seed_list(text: str) -> list[int]:
 @options.dry_run
 @options.as_json
 @options.quiet
-def run(augmentations: tuple[str, ...], models: tuple[str, ...], **given: Any) -> None:
+def run(
+    experiment: str | None,
+    scale: str,
+    augmentations: tuple[str, ...],
+    models: tuple[str, ...],
+    **given: Any,
+) -> None:
     """Train networks with different augmentations, several seeds each, and compare them.
+
+    EXPERIMENT is a table or figure of the paper instead (see bench list experiments), or all.
 
     \b
     Example: bench run --aug advmask --model resnet18 --seeds 5
     Example: bench run --aug none --aug "cutout(length=3)" --model resnet8 --seeds 3
+    Example: bench run table1 --scale smoke
     """
+    if experiment is not None:
+        from bench.cli.experiment import run_experiments
+
+        run_experiments(experiment, scale, given)
+        return
+    given["data"] = given["data"] or "digits"
     # rejected before anything slow is imported
     seeds = seed_list(given["seed_list"]) if given["seed_list"] else list(range(given["seeds"]))
 

@@ -1,0 +1,109 @@
+"""``bench run table1``: a whole table or figure of the paper, at a scale."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from bench.cli import SOME_FAILED, options
+
+
+def run_experiments(name: str, scale: str, given: dict[str, Any]) -> None:
+    """Run one experiment, or ``all``: state the cost, run what is missing, print what there is."""
+    from bench import paper
+
+    chosen = list(paper.EXPERIMENTS) if name == "all" else [name]
+    experiments = [paper.experiment(each, scale) for each in chosen]
+    workspace = options.workspace(**given)
+    if given["data"] is not None:
+        data = workspace.dataset()
+        digest = "" if data.name in options.data_names() else data.digest
+        side = data.train.images.shape[-1]
+        experiments = [paper.moved(each, data.name, side, digest) for each in experiments]
+    jobs = list({job.name: job for each in experiments for job in each.jobs()}.values())
+    cost(experiments, jobs, workspace)
+    if given["dry_run"]:
+        return
+    finished = train(jobs, workspace, given)
+    for each in experiments:
+        if each.attacks:
+            attack(list(each.attacks), given)
+    output(experiments, finished, workspace, given)
+    failed = [record for record in finished if record.status == "failed"]
+    if failed:
+        click.echo(f"{len(failed)} of {len(jobs)} runs failed: {failed[0].message}", err=True)
+        raise SystemExit(SOME_FAILED)
+
+
+def cost(experiments: list[Any], jobs: list[Any], workspace: Any) -> None:
+    """Say what will be run, what is done, and how long it will take."""
+    from bench import plans
+    from bench.experiments import SIDES
+    from bench.progress import clock
+    from bench.records import Store
+
+    store = Store(workspace.results)
+    records = store.all()
+    done = store.find(job.name for job in jobs)
+    rest = [job for job in jobs if job.name not in done]
+    scale = experiments[0].scale
+    click.echo(f"scale {scale.name}: {scale.about}", err=True)
+    for each in experiments:
+        click.echo(f"{each.name}: {each.title} ({len(each.jobs())} runs)", err=True)
+        if each.chosen:
+            click.echo(f"  {each.chosen}", err=True)
+    time = plans.seconds(rest, records, workspace.device, SIDES) if rest else 0.0
+    click.echo(
+        f"{len(jobs)} runs, {len(done)} done, {len(rest)} to run: about {clock(time)} on "
+        f"{workspace.device}, the search for adversarial points not counted",
+        err=True,
+    )
+
+
+def train(jobs: list[Any], workspace: Any, given: dict[str, Any]) -> list[Any]:
+    """Run the jobs, one data set after the other."""
+    from bench.cli import run
+    from bench.records import Store
+
+    finished = []
+    for data in dict.fromkeys(job.recipe.data for job in jobs):
+        place = workspace if given["data"] else replace(workspace, data=data)
+        part = [job for job in jobs if job.recipe.data == data]
+        finished += run.train(part, place, Store(place.results), given)
+    return finished
+
+
+def attack(arguments: list[str], given: dict[str, Any]) -> None:
+    """Evaluate attacks as ``bench attack-eval`` does."""
+    from bench.cli.attack_eval import attack_eval
+
+    shared = ["--results", given["results"]] if given["results"] else []
+    shared += ["--quiet"] if given["quiet"] else []
+    shared += ["--no-tracking"] if given["no_tracking"] else []
+    attack_eval.main([*arguments, *shared], standalone_mode=False)
+
+
+def output(
+    experiments: list[Any], finished: list[Any], workspace: Any, given: dict[str, Any]
+) -> None:
+    """Print the tables, or everything as JSON; draw the figures."""
+    from bench import experiments as shapes
+    from bench import tables
+    from bench.records import Store
+
+    records = Store(workspace.results).all()
+    drawn: dict[str, Any] = {}
+    for each in experiments:
+        if not each.cells:
+            continue
+        table = shapes.table(each, records)
+        drawn[each.name] = json.loads(tables.json(table))
+        if not given["as_json"]:
+            click.echo(f"\n{each.name}: {each.title}")
+            click.echo(tables.text(table))
+    if given["as_json"]:
+        found = [record.to_json() for record in finished]
+        click.echo(json.dumps({"records": found, "experiments": drawn}))

@@ -1,0 +1,84 @@
+"""What a list of jobs will cost, before any of them is run."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from bench import models
+from bench.records import Record
+from bench.runs import Job
+
+PICTURES = {"digits": 1438, "photos": 2000, "cifar10": 50_000, "cifar100": 50_000}
+PICTURES |= {"fashion-mnist": 60_000, "tiny-imagenet": 100_000, "flowers102": 1020}
+CLASSES = {"cifar100": 100, "tiny-imagenet": 200, "flowers102": 102}
+GREY = {"digits", "fashion-mnist"}
+
+
+@functools.cache
+def work(model: str, data: str, side: int) -> float:
+    """Floating point operations of a forward and backward pass of one picture."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    channels = 1 if data in GREY else 3
+    with torch.device("meta"):
+        network = models.build(
+            model,
+            classes=CLASSES.get(data, 10),
+            channels=channels,
+            side=side,
+            mean=[0.5] * channels,
+            std=[0.5] * channels,
+            seed=0,
+        ).to("meta")
+        counter = FlopCounterMode(display=False)
+        with counter:
+            network.eval()(torch.empty(1, channels, side, side, device="meta"))
+    return 3.0 * counter.get_total_flops()
+
+
+@functools.cache
+def speed(device: str) -> float:
+    """Floating point operations per second that this device reaches in training, by a short try."""
+    network = models.build("resnet20", classes=10, mean=[0.5] * 3, std=[0.5] * 3, seed=0)
+    network = network.to(device).to(memory_format=torch.channels_last)
+    images = torch.zeros(64, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
+    network(images).sum().backward()
+    taken = []
+    for _ in range(3):
+        start = time.perf_counter()
+        network(images).sum().backward()
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        taken.append(time.perf_counter() - start)
+    return work("resnet20", "cifar10", 32) * len(images) / min(taken)
+
+
+def seconds(
+    jobs: Iterable[Job], records: Sequence[Record], device: str, sides: dict[str, int]
+) -> float:
+    """How long the jobs will take, one after the other.
+
+    From finished runs of the same network on the same data on this device where there are any,
+    else from the number of operations and a short try. Testing after each epoch is included, the
+    attack that finds adversarial points is not.
+    """
+    known = {
+        (record.labels.get("model"), record.labels.get("data")): record.metrics["seconds"]
+        / record.metrics["epochs"]
+        for record in records
+        if record.kind == "run" and record.status == "finished" and record.metrics.get("epochs")
+    }
+    total = 0.0
+    for job in jobs:
+        recipe = job.recipe
+        per_epoch = known.get((recipe.model, recipe.data))
+        if per_epoch is None:
+            pictures = recipe.train_images or PICTURES.get(recipe.data, 50_000)
+            operations = work(recipe.model, recipe.data, sides.get(recipe.data, 32))
+            per_epoch = 1.15 * pictures * operations / speed(device)
+        total += per_epoch * recipe.epochs
+    return total
