@@ -2,6 +2,7 @@
 
 from attacks.advmask import AdvMask
 from attacks.base import Attack, Goal
+from attacks.cw_l0 import CWL0
 from attacks.dense import MIFGSM, PGD
 from attacks.jsma import JSMA
 from attacks.noise import RandomSigns
@@ -13,6 +14,7 @@ BUILTIN: dict[str, type[Attack]] = {
     "noise": RandomSigns,
     "jsma": JSMA,
     "advmask": AdvMask,
+    "cw-l0": CWL0,
     "sigma-zero": SigmaZero,
 }
 """Command-line name → class; every class has defaults that make a usable object."""

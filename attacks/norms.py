@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -31,6 +32,19 @@ def linf(delta: Images) -> Float[Tensor, " b"]:
 def box(images: Images, eps: float) -> tuple[Images, Images]:
     """The lowest and highest change that stays within ``eps`` and keeps the image in [0, 1]."""
     return (-images).clamp(min=-eps), (1 - images).clamp(max=eps)
+
+
+def interval(images: Images, eps: float | None) -> tuple[Images, Images]:
+    """The lowest and highest image within ``eps`` (None: no bound) and [0, 1].
+
+    Their distance from ``images`` stays at most ``eps`` when it is computed again from the rounded
+    values, which ``images`` plus ``box`` may exceed by a rounding error.
+    """
+    eps = 1.0 if eps is None else eps
+    lower, upper = box(images, eps)
+    low, high = images + lower, images + upper
+    low = torch.where(images - low > eps, low.nextafter(images), low)
+    return low, torch.where(high - images > eps, high.nextafter(images), high)
 
 
 def largest(scores: Float[Tensor, "b n"], count: Int[Tensor, " b"]) -> Bool[Tensor, "b n"]:
