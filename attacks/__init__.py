@@ -4,11 +4,15 @@ from attacks.advmask import AdvMask
 from attacks.base import Attack, Goal
 from attacks.cw_l0 import CWL0
 from attacks.dense import MIFGSM, PGD
+from attacks.greedyfool import GreedyFool
 from attacks.jsma import JSMA
 from attacks.noise import RandomSigns
+from attacks.pgd_l0 import PGDL0
 from attacks.sigma_zero import SigmaZero
 
 BUILTIN: dict[str, type[Attack]] = {
+    "greedyfool": GreedyFool,
+    "pgd-l0": PGDL0,
     "mi-fgsm": MIFGSM,
     "pgd": PGD,
     "noise": RandomSigns,
