@@ -9,6 +9,7 @@ from attacks.jsma import JSMA
 from attacks.noise import RandomSigns
 from attacks.pgd_l0 import PGDL0
 from attacks.sigma_zero import SigmaZero
+from attacks.sparsefool import SparseFool
 
 BUILTIN: dict[str, type[Attack]] = {
     "greedyfool": GreedyFool,
@@ -20,6 +21,7 @@ BUILTIN: dict[str, type[Attack]] = {
     "advmask": AdvMask,
     "cw-l0": CWL0,
     "sigma-zero": SigmaZero,
+    "sparsefool": SparseFool,
 }
 """Command-line name → class; every class has defaults that make a usable object."""
 
