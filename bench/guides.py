@@ -7,21 +7,18 @@ taken from the network in training, at each step.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from filelock import FileLock
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from attacks.base import frozen
 from attacks.norms import largest
-from augmentations.base import Guide, Images
-from bench import points, registry, seeds, victims
+from bench import registry, search, seeds, victims
 from bench.datasets import Dataset
+from bench.executors import Executor
 from bench.points import Points
 from bench.progress import Progress
-from bench.recipes import Recipe, key
+from bench.recipes import Recipe
+from bench.saliency import saliency
 from bench.workspace import Workspace
 
 FIXED = {
@@ -33,9 +30,6 @@ FIXED = {
     "everywhere": "every pixel: squares at random places",
 }
 """Guides by name; any other name is a set of points imported under that name."""
-
-POINTS_ATTACK = "advmask(steps=100)"
-"""What finds the points; half of the attack's usual steps, for every picture is attacked."""
 
 
 def live(recipe: Recipe) -> bool:
@@ -50,7 +44,9 @@ def needed(recipe: Recipe) -> str | None:
     return recipe.guide or recipe.augmentation.wants
 
 
-def fixed(name: str, workspace: Workspace, progress: Progress) -> Bool[Tensor, "n 1 h w"]:
+def fixed(
+    name: str, workspace: Workspace, progress: Progress, executor: Executor | None = None
+) -> Bool[Tensor, "n 1 h w"]:
     """The guide of that name for the training part of the workspace's data set.
 
     Shape (n, 1, h, w). Adversarial points are built if they are not there yet. Raises
@@ -64,7 +60,7 @@ def fixed(name: str, workspace: Workspace, progress: Progress) -> Bool[Tensor, "
         return corners(data, progress)
     if name not in FIXED:
         return imported(name, workspace)
-    found = adversarial(workspace, progress)
+    found = search.adversarial(workspace, progress, executor=executor)
     if name == "attack":
         return found.guide()
     scores: Tensor
@@ -78,45 +74,6 @@ def fixed(name: str, workspace: Workspace, progress: Progress) -> Bool[Tensor, "
     return strongest(scores, found.counts)
 
 
-def adversarial(
-    workspace: Workspace,
-    progress: Progress,
-    *,
-    victim: Recipe | None = None,
-    attack: str = POINTS_ATTACK,
-    stop: Callable[[], bool] = lambda: False,
-) -> Points:
-    """The adversarial points of the workspace's data set: loaded, or built and kept."""
-    data = workspace.dataset()
-    victim = victim or victims.usual_victim(data.name, data.digest, data.train.images.shape[-1])
-    method = registry.build("attacks", attack, eps=8 / 255)
-    about = {"victim": victim.to_json(), "attack": registry.express(method)}
-    name = f"{data.name}-{key(about | {'digest': data.digest})}"
-    path = workspace.results / "points" / f"{name}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
-        if path.exists():
-            found = Points.load(path)
-        else:
-            network = victims.obtain(victim, workspace, progress)
-            folder = workspace.cache / "points" / name
-            found = points.build(
-                data,
-                network,
-                method,
-                about,
-                folder,
-                device=workspace.device,
-                progress=progress,
-                stop=stop,
-            )
-            found.save(path)
-            for block in folder.glob("block-*.safetensors"):
-                block.unlink()
-    found.fits(data)
-    return found
-
-
 def imported(name: str, workspace: Workspace) -> Bool[Tensor, "n 1 h w"]:
     """The guide of a set of points that was imported under a name."""
     path = workspace.results / "points" / f"{name}.safetensors"
@@ -126,20 +83,6 @@ def imported(name: str, workspace: Workspace) -> Bool[Tensor, "n 1 h w"]:
     found = Points.load(path)
     found.fits(workspace.dataset())
     return found.guide()
-
-
-def saliency(network: nn.Module, images: Images, labels: Int[Tensor, " b"]) -> Guide:
-    """How strongly each pixel moves the label's logit: the largest absolute gradient over channels.
-
-    Taken in eval mode, so that the running statistics stay those of the training (KeepAugment,
-    section 3; Simonyan et al. 2014). The network's mode is restored.
-    """
-    with frozen(network), torch.enable_grad():
-        inputs = images.detach().clone().requires_grad_()
-        logits = network(inputs)
-        own = logits.gather(1, labels[:, None]).sum()
-        (gradient,) = torch.autograd.grad(own, inputs)
-    return gradient.float().abs().amax(1, keepdim=True)
 
 
 def gradients(

@@ -1,31 +1,19 @@
-"""Adversarial points of a training set: where a sparse attack changes each picture.
-
-Found once per data set, kept as safetensors, used by every training as a guide.
-"""
+"""Adversarial points of a training set, and the files that keep them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from attacks import Attack, Goal
-from attacks.base import frozen
-from bench import records, seeds
+from bench import records
 from bench.datasets import Dataset
-from bench.progress import Progress
-
-BLOCK = 128
-"""Pictures attacked together and written together. Fixed, because the number of pictures in a batch
-changes the last bits of a convolution, and with them points: whatever the order or the number of
-shards, a picture is always attacked among the same neighbours."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +52,7 @@ class Points:
         offsets = torch.zeros(len(changed) + 1, dtype=torch.int64)
         offsets[1:] = changed.flatten(1).sum(1).cumsum(0)
         about = about | {"size": list(changed.shape[1:])}
-        return cls(where[:, 1:].to(torch.int16), offsets, reached, about)
+        return cls(where[:, 1:].to(torch.int16).contiguous(), offsets, reached, about)
 
     def fits(self, data: Dataset) -> None:
         """Refuse a data set that these points were not made for, and a set without any point."""
@@ -151,80 +139,8 @@ class Points:
         }
 
 
-def attack(
-    data: Dataset, network: nn.Module, method: Attack, seed: int, ids: Tensor, device: str
-) -> tuple[Bool[Tensor, "b h w"], Bool[Tensor, " b"]]:
-    """Attack some training pictures; where each was changed, and whether the goal was reached.
-
-    The class to leave is the one that the network predicts, so that a picture it gets wrong has
-    points too.
-    """
-    images = data.train.images[ids].to(device).float() / 255
-    with frozen(network), torch.no_grad():
-        goal = Goal(network(images).argmax(1))
-    generators = [seeds.generator(seed, "points", int(i)) for i in ids]
-    adversarial = method(network, images, goal, generators)
-    with frozen(network), torch.no_grad():
-        reached = goal.reached(network(adversarial))
-    changed = (adversarial != images).any(1) & reached[:, None, None]
-    return changed.cpu(), reached.cpu()
-
-
-def build(
-    data: Dataset,
-    network: nn.Module,
-    method: Attack,
-    about: dict[str, Any],
-    folder: Path,
-    *,
-    seed: int = 0,
-    device: str = "cpu",
-    progress: Progress,
-    stop: Callable[[], bool] = lambda: False,
-) -> Points:
-    """Attack the whole training part once, block by block.
-
-    Finished blocks lie in ``folder`` and are not attacked again; a damaged one is. Raises
-    ``InterruptedError`` when ``stop()`` turns true.
-    """
-    blocks = torch.arange(len(data.train.labels)).split(BLOCK)
-    about = about | {"data": data.name, "digest": data.digest, "seed": seed}
-    with progress.task("attacking the training pictures", len(data.train.labels)) as advance:
-        parts = []
-        for number, ids in enumerate(blocks):
-            part = finished(folder, number, about, len(ids))
-            if part is None:
-                if stop():
-                    raise InterruptedError(
-                        f"stopped after {number} of {len(blocks)} blocks; they are kept"
-                    )
-                changed, reached = attack(data, network, method, seed, ids, device)
-                part = Points.of(changed, reached, about)
-                part.save(block_path(folder, number))
-            parts.append(part)
-            advance(
-                len(ids), note=f"{torch.cat([p.counts for p in parts]).float().mean():.0f} points"
-            )
-    return join(parts)
-
-
-def block_path(folder: Path, number: int) -> Path:
-    """Where a block of points lies."""
-    return folder / f"block-{number:05d}.safetensors"
-
-
-def finished(folder: Path, number: int, about: dict[str, Any], count: int) -> Points | None:
-    """A block that was attacked before, if it is whole and of the same job."""
-    try:
-        part = Points.load(block_path(folder, number))
-    except (FileNotFoundError, ValueError):
-        return None
-    same = {name: part.about.get(name) for name in about} == about
-    return part if same and len(part.reached) == count else None
-
-
 def join(parts: list[Points]) -> Points:
-    """Blocks of one job as one set."""
+    """Consecutive parts of one job as one set."""
     starts = torch.cat([torch.tensor([0]), torch.cat([part.counts for part in parts]).cumsum(0)])
     return Points(
         torch.cat([part.places for part in parts]),
@@ -232,13 +148,6 @@ def join(parts: list[Points]) -> Points:
         torch.cat([part.reached for part in parts]),
         parts[0].about,
     )
-
-
-def _checksum(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode() + tensors[name].contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def to_numpy(points: Points) -> bytes:
@@ -307,3 +216,10 @@ def from_numpy(path: Path, data: Dataset) -> Points:
         ) from None
     found.fits(data)
     return found
+
+
+def _checksum(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()

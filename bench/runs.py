@@ -43,11 +43,13 @@ def labels(recipe: Recipe, side: int) -> dict[str, str]:
     return found
 
 
-def prepare(jobs: Iterable[Job], workspace: Workspace, progress: Progress) -> None:
+def prepare(
+    jobs: Iterable[Job], workspace: Workspace, progress: Progress, executor: Executor
+) -> None:
     """Make what several jobs share, such as adversarial points, before any of them starts."""
     for name in dict.fromkeys(guides.needed(job.recipe) for job in jobs):
         if name is not None:
-            guides.fixed(name, workspace, progress)
+            guides.fixed(name, workspace, progress, executor)
 
 
 def describe(job: Job, workspace: Workspace) -> Record:
@@ -143,9 +145,9 @@ def run(
     rest = [job for job in jobs if job.name not in done]
     if not rest:
         return
-    prepare(rest, workspace, progress)
+    executor = executor or Local()
+    prepare(rest, workspace, progress, executor)
     with progress.task("runs", len(rest)) as advance:
-        executor = executor or Local()
         for index, outcome in executor.map(work, rest, workspace, progress, stop):
             if isinstance(outcome, Lost):
                 record = describe(rest[index], workspace)

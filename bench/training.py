@@ -13,13 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from augmentations import delete, draw
-from bench import checkpoints, guides, models, seeds
+from augmentations import Images, delete, draw
+from augmentations.cutout import Cutout
+from bench import checkpoints, keep, mixing, models, policies, seeds
 from bench.datasets import Dataset
-from bench.loader import Loader, batches
+from bench.loader import Batch, Loader, batches
 from bench.models import Normalised
 from bench.progress import Progress, Silent
 from bench.recipes import Recipe
+from bench.saliency import saliency
 from bench.splits import Split, cut, part
 
 STEPS = (0.2, 0.4, 160 / 300, 220 / 300, 280 / 300)  # of the epochs, Figure 7 of the paper
@@ -100,19 +102,20 @@ def train(
     """
     progress = progress or Silent()
     training, validation = split(recipe, seed, data)
-    network = (
-        models.build(
-            recipe.model,
-            classes=len(data.classes),
-            channels=data.train.images.shape[1],
-            side=data.train.images.shape[-1],
-            mean=data.mean,
-            std=data.std,
-            seed=seeds.derive(seed, "weights"),
-        )
-        .to(device)
-        .to(memory_format=torch.channels_last)
+    _, channels, side, _ = data.train.images.shape
+    network = models.build(
+        recipe.model,
+        classes=len(data.classes),
+        channels=channels,
+        side=side,
+        mean=data.mean,
+        std=data.std,
+        seed=seeds.derive(seed, "weights"),
     )
+    policy = None if recipe.policy is None else policies.build(recipe.policy, side=side)
+    if policy is not None and policy.early:
+        keep.EarlyHead(network, len(data.classes), data.train.images[:1].float() / 255, seed)
+    network = network.to(device).to(memory_format=torch.channels_last)
     optimiser = torch.optim.SGD(
         network.parameters(),
         lr=recipe.learning_rate,
@@ -129,6 +132,7 @@ def train(
         device=device,
         augmentation=recipe.augmentation,
         guide=guide,
+        policy=policy,
     )
     curve = checkpoints.resume(checkpoint, network, optimiser) if checkpoint else []
     label = f"{recipe.model}, seed {seed}"
@@ -171,20 +175,29 @@ def train_epoch(
     mean, std = data.mean.to(device), data.std.to(device)
     done = (epoch + 1) / recipe.epochs
     fill = recipe.augmentation.fill
+    mix = None if recipe.mix is None else mixing.build(recipe.mix)
+    head = getattr(network, "early_head", None)
     total, count = torch.zeros((), device=device), 0
     network.train()
     for step, batch in enumerate(loader.epoch(epoch, done)):
-        mask = batch.mask
+        images, targets, mask = batch.images, batch.labels, batch.mask
+        if loader.policy is not None:
+            images = finish(loader.policy, network, batch, mean, (seed, epoch, step))
         if mask is None:
-            guide = guides.saliency(network, batch.images, batch.labels)
+            guide = saliency(network, images, batch.labels)
             stream = seeds.generator(seed, "masks", epoch, step)
-            mask = draw(recipe.augmentation, batch.images, stream, guide=guide, progress=done)
+            mask = draw(recipe.augmentation, images, stream, guide=guide, progress=done)
+        if mix is not None:
+            stream = seeds.generator(seed, "mix", epoch, step)
+            images, targets = mix.apply(images, batch.labels, len(data.classes), stream)
         noise = seeds.generator(seed, "noise", epoch, step) if fill == "noise" else None
-        images = delete(batch.images, mask, mean=mean, std=std, fill=fill, generator=noise)
+        images = delete(images, mask, mean=mean, std=std, fill=fill, generator=noise)
         models.reseed(network, seeds.derive(seed, "network", epoch, step))
         with autocast(recipe, device):
             logits = network(images.contiguous(memory_format=torch.channels_last))
-            loss = functional.cross_entropy(logits, batch.labels)
+            loss = functional.cross_entropy(logits, targets)
+            if head is not None:
+                loss = loss + head.loss(targets)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -198,6 +211,30 @@ def train_epoch(
             f"the loss is {mean_loss} in epoch {epoch + 1}: try a smaller --learning-rate"
         )
     return mean_loss
+
+
+def finish(
+    policy: policies.Policy,
+    network: nn.Module,
+    batch: Batch,
+    mean: Tensor,
+    step: tuple[int, int, int],
+) -> Images:
+    """What a policy does to pictures that are cropped and mirrored: paste a square back, Cutout.
+
+    ``step`` are seed, epoch and number of the step.
+    """
+    images = batch.images
+    seed, epoch, number = step
+    if policy.keep is not None and batch.originals is not None:
+        guide = keep.saliency(policy.keep, network, batch.originals, batch.labels)
+        stream = seeds.generator(seed, "keep", epoch, number)
+        length = Cutout.preset("cifar10", images.shape[-1]).length
+        images = keep.selective_paste(batch.originals, images, guide, stream, length)
+    if policy.cutout is not None:
+        stream = seeds.generator(seed, "cutout", epoch, number)
+        images = delete(images, Cutout(policy.cutout).mask(images, stream), mean=mean)
+    return images
 
 
 def accuracy(

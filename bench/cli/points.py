@@ -26,7 +26,7 @@ making = options.together(
 
 def found(given: dict[str, Any]) -> Any:
     """The workspace and the points that the options describe, built where they are missing."""
-    from bench import guides, interrupts, victims
+    from bench import executors, interrupts, search, victims
     from bench.progress import open_progress
 
     workspace = options.workspace(**given)
@@ -35,11 +35,18 @@ def found(given: dict[str, Any]) -> Any:
     side = data.train.images.shape[-1]
     changes = {"model": given["victim"]} if given["victim"] else {}
     with interrupts.listen(progress.say) as stop:
-        return workspace, guides.adversarial(
+        return workspace, search.adversarial(
             workspace,
             progress,
             victim=victims.usual_victim(data.name, data.digest, side, **changes),
-            attack=given["attack"] or guides.POINTS_ATTACK,
+            attack_text=given["attack"] or search.ATTACK,
+            executor=executors.build(
+                given.get("executor", "local"),
+                given.get("jobs"),
+                device=workspace.device,
+                address=given.get("address"),
+                gpus=given.get("gpus"),
+            ),
             stop=stop,
         )
 
@@ -49,6 +56,7 @@ def found(given: dict[str, Any]) -> Any:
 @making
 @options.results
 @options.compute
+@options.spread
 @options.as_json
 @options.quiet
 def build(as_json: bool, **given: Any) -> None:
