@@ -30,6 +30,9 @@ SIDE = 32
 LARGEST = 64  # pixels of a photograph that may become one patch side of 32
 LEFT = 0.7  # of a photograph belongs to the training part, the rest to the test part
 TRAIN, TEST = 200, 50  # patches per class
+PLAIN = (
+    32  # of 256 levels; patches whose channels all vary by less tell nothing of their photograph
+)
 
 Parts = tuple[tuple[str, ...], Split, Split]  # classes, training part, test part
 
@@ -56,7 +59,8 @@ def photos() -> Parts:
     """Colour patches of ten photographs, 32x32 pixels; the class is the photograph.
 
     Squares of 32 to 64 pixels at fixed random places, scaled down; those of the training part come
-    from the left 70 % of each photograph, those of the test part from the right 30 %.
+    from the left 70 % of each photograph, those of the test part from the right 30 %. Patches of
+    hardly more than one colour (a black rim, a clear sky) are passed over.
     """
     parts: list[list[np.ndarray]] = [[], []]
     for name, (package, *path) in PHOTOS.items():
@@ -67,13 +71,18 @@ def photos() -> Parts:
             (parts[0], TRAIN, 0, edge),
             (parts[1], TEST, edge, picture.width),
         ):
-            draws = torch.rand(count, 3, generator=generator(0, "photos", name, left)).tolist()
-            for size, across, down in draws:
+            stream = generator(0, "photos", name, left)
+            found = 0
+            while found < count:
+                size, across, down = torch.rand(3, generator=stream).tolist()
                 length = SIDE + int(size * (LARGEST - SIDE + 1))
                 x = left + int(across * (right - left - length + 1))
                 y = int(down * (picture.height - length + 1))
                 patch = picture.crop((x, y, x + length, y + length))
-                patches.append(np.asarray(patch.resize((SIDE, SIDE), Image.Resampling.BOX)))
+                pixels = np.asarray(patch.resize((SIDE, SIDE), Image.Resampling.BOX))
+                if np.ptp(pixels, axis=(0, 1)).max() >= PLAIN:
+                    patches.append(pixels)
+                    found += 1
     train, test = (
         Split(
             torch.from_numpy(np.stack(patches)).permute(0, 3, 1, 2).contiguous(),

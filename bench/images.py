@@ -81,14 +81,15 @@ class Files:
         """Leave hidden files out, and step into a single folder that holds everything."""
         self.names = sorted(name for name in self.names if not _hidden(name))
         self.folders = {name for name in self.folders if not _hidden(name)}
-        tops = {name.partition("/")[0] for name in (*self.names, *self.folders)}
-        below = f"{next(iter(tops))}/" if len(tops) == 1 else ""
-        if below and all(name.startswith(below) for name in self.names):
-            inner = {name.removeprefix(below) for name in self.folders if name != below[:-1]}
-            if inner:
-                self.prefix += below
-                self.names = [name.removeprefix(below) for name in self.names]
-                self.folders = inner
+        while True:
+            tops = {name.partition("/")[0] for name in (*self.names, *self.folders)}
+            below = f"{next(iter(tops))}/" if len(tops) == 1 else ""
+            inner = {name.removeprefix(below) for name in self.folders if name + "/" != below}
+            if not below or not inner or below in ("train/", "test/", "val/"):
+                return
+            self.prefix += below
+            self.names = [name.removeprefix(below) for name in self.names]
+            self.folders = inner
 
     def read(self, name: str) -> bytes:
         """The contents of one file; safe to call from several threads."""

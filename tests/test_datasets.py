@@ -1,0 +1,572 @@
+"""Data sets: what is read, what is refused, and how they are cut."""
+
+import gzip
+import io
+import os
+import pickle
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.io import savemat
+
+from bench import datasets, embedded, images, splits
+from bench.datasets import Missing, Split, cut, load, part
+from bench.seeds import generator
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the cache of the user, nor finds data that lies about."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.delenv("BENCH_DATA", raising=False)
+    monkeypatch.setattr(datasets, "SYSTEM", Path("/nowhere"))
+
+
+def picture(value: int, size: tuple[int, int] = (6, 6), kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    pixels = np.full((size[1], size[0], 3), value, np.uint8)
+    Image.fromarray(pixels).save(file, kind)
+    return file.getvalue()
+
+
+def tree(train: int = 3, test: int = 2) -> dict[str, bytes]:
+    """Two classes; the value of a pixel names the picture."""
+    found = {}
+    for index, name in enumerate(("ant", "bee")):
+        for kind, count in (("train", train), ("test", test)):
+            for number in range(count):
+                value = 100 * index + 10 * (kind == "test") + number
+                found[f"{kind}/{name}/{number}.png"] = picture(value)
+    return found
+
+
+def folder(path: Path, files: dict[str, bytes]) -> Path:
+    for name, data in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(data)
+    return path
+
+
+def archive(path: Path, files: dict[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, data in files.items():
+            file.writestr(name, data)
+    return path
+
+
+def values(split: Split) -> list[int]:
+    return split.images[:, 0, 0, 0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "digest", "shape", "counts"),
+    [
+        ("digits", "e36f3dccc38b6fc7", (1, 8, 8), (1438, 359)),
+        ("photos", "b62b40564447ef23", (3, 32, 32), (2000, 500)),
+    ],
+)
+def test_embedded_pictures_are_always_the_same(
+    name: str, digest: str, shape: tuple[int, ...], counts: tuple[int, int]
+) -> None:
+    data = load(name)
+    assert (data.digest, data.source) == (digest, "embedded")
+    assert data.train.images.shape == (counts[0], *shape)
+    assert data.test.images.shape == (counts[1], *shape)
+    assert len(data.classes) == 10
+    assert data.flip == (name == "photos")
+    scaled = data.train.images.double() / 255
+    assert torch.allclose(data.mean.double(), scaled.mean((0, 2, 3)))
+    assert torch.allclose(data.std.double(), scaled.std((0, 2, 3), unbiased=False))
+
+
+def test_no_test_picture_is_a_training_picture() -> None:
+    for name in ("digits", "photos"):
+        data = load(name)
+        train = {bytes(image.numpy()) for image in data.train.images}
+        assert not any(bytes(image.numpy()) in train for image in data.test.images)
+
+
+def test_photo_patches_keep_to_their_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    boxes: dict[bytes, tuple[int, int, int, int, int]] = {}
+
+    def crop(self: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+        patch = original(self, box)
+        small = np.asarray(patch.resize((32, 32), Image.Resampling.BOX))
+        boxes[small.transpose(2, 0, 1).tobytes()] = (*box, self.width)
+        return patch
+
+    original = Image.Image.crop
+    monkeypatch.setattr(Image.Image, "crop", crop)
+    _, train, test = embedded.photos()
+    for split in (train, test):
+        for image in split.images:
+            left, top, right, bottom, width = boxes[image.numpy().tobytes()]
+            assert 32 <= right - left == bottom - top <= 64
+            assert top >= 0
+            edge = round(0.7 * width)
+            low, high = (0, edge) if split is train else (edge, width)
+            assert low <= left < right <= high
+
+
+def test_cuts_are_disjoint_stratified_and_determined_by_the_seed() -> None:
+    labels = torch.arange(5).repeat_interleave(torch.tensor([10, 20, 30, 40, 50]))
+    whole = Split(torch.arange(150, dtype=torch.uint8).reshape(150, 1, 1, 1), labels)
+    first, second = (cut(whole, 0.1, generator(seed, "validation")) for seed in (0, 1))
+    for rest, aside in (first, second):
+        assert sorted(rest.ids.tolist() + aside.ids.tolist()) == list(range(150))
+        assert aside.labels.bincount().tolist() == [1, 2, 3, 4, 5]
+        assert values(aside) == aside.ids.tolist()
+        assert aside.ids.tolist() == sorted(aside.ids.tolist())
+    assert first[1].ids.tolist() != second[1].ids.tolist()
+    again = cut(whole, 0.1, generator(0, "validation"))
+    assert again[1].ids.tolist() == first[1].ids.tolist()
+    # a cut of a cut still knows the places in the whole
+    inner = cut(first[0], 0.5, generator(0, "again"))[1]
+    assert values(inner) == inner.ids.tolist()
+    assert [len(some) for some in cut(whole, 0.0, generator(0, "none"))] == [150, 0]
+    with pytest.raises(ValueError, match=r"fraction is 1\.0"):
+        cut(whole, 1.0, generator(0, "all"))
+
+
+def test_every_picture_of_a_class_is_as_likely_set_aside() -> None:
+    labels = torch.tensor([0, 1, 0, 1, 1, 0, 1, 0])
+    whole = Split(torch.zeros(8, 1, 1, 1, dtype=torch.uint8), labels)
+    counts = torch.zeros(8)
+    for seed in range(400):
+        counts[cut(whole, 0.25, generator(seed, "fair"))[1].ids] += 1
+    # 400 draws of 1 in 4, five standard deviations
+    assert (counts - 100).abs().max() < 5 * (400 * 0.25 * 0.75) ** 0.5
+
+
+def test_parts_are_balanced_fixed_and_nested() -> None:
+    labels = torch.arange(5).repeat_interleave(torch.tensor([2, 20, 30, 40, 50]))
+    whole = Split(torch.arange(142, dtype=torch.uint8).reshape(142, 1, 1, 1), labels)
+    ten, fifty = part(whole, 10), part(whole, 50)
+    assert ten.labels.bincount().tolist() == [2] * 5
+    assert fifty.labels.bincount().tolist() == [2, 12, 12, 12, 12]
+    assert {*ten.ids.tolist()} < {*fifty.ids.tolist()}
+    assert values(ten) == ten.ids.tolist() == part(whole, 10).ids.tolist()
+    with pytest.raises(ValueError, match="cannot take 143 of 142"):
+        part(whole, 143)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("top", ["", "some/where/"])
+def test_pictures_are_read_from_folder_and_zip(tmp_path: Path, packed: bool, top: str) -> None:
+    files = {top + name: data for name, data in tree().items()}
+    files |= {f"{top}.hidden/x.png": b"", f"{top}__MACOSX/._x.png": b"", f"{top}README.txt": b"hi"}
+    path = archive(tmp_path / "a.zip", files) if packed else folder(tmp_path / "a", files)
+    data = load(str(path))
+    assert data.classes == ("ant", "bee")
+    assert values(data.train) == [0, 1, 2, 100, 101, 102]
+    assert values(data.test) == [10, 11, 110, 111]
+    assert data.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert data.train.images.shape == (6, 3, 6, 6)
+    assert data.source == str(path)
+    assert data.train.ids.tolist() == list(range(6))
+
+
+def test_class_folders_alone_get_a_fixed_fifth_to_test_with(tmp_path: Path) -> None:
+    files = {f"{name}/{k}.png": picture(k) for name in ("ant", "bee") for k in range(10)}
+    data = load(str(folder(tmp_path / "a", files)))
+    assert (len(data.train), len(data.test)) == (16, 4)
+    assert data.test.labels.tolist() == [0, 0, 1, 1]
+    assert data.digest == load(str(archive(tmp_path / "b.zip", files))).digest
+
+
+def test_pictures_of_many_sizes_become_squares(tmp_path: Path) -> None:
+    files = tree() | {"train/ant/0.png": picture(0, (9, 5)), "test/bee/1.png": picture(111, (5, 9))}
+    path = folder(tmp_path / "a", files)
+    assert load(str(path)).train.images.shape == (6, 3, 64, 64)
+    assert load(str(path), side=4).test.images.shape == (4, 3, 4, 4)
+    wide = Image.fromarray(np.repeat(np.arange(12, dtype=np.uint8)[None], 4, 0))
+    # the middle four of twelve columns
+    assert np.asarray(images.square(wide, 4))[0].tolist() == [4, 5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train/ant/0.png": b"no picture"}, r"train/ant/0\.png in .* cannot be read"),
+        ({"train/ant/0.png": picture(0)[:45]}, r"train/ant/0\.png in .* cannot be read"),
+        ({"train/cat/x.txt": b""}, "class folder train/cat has no pictures"),
+        ({"train/cat/x.png": picture(0)}, r"class cat is in one of train/ and test/ only"),
+    ],
+)
+def test_what_is_wrong_with_a_folder_is_said(
+    tmp_path: Path, change: dict[str, bytes], message: str
+) -> None:
+    for path in (
+        folder(tmp_path / "a", tree() | change),
+        archive(tmp_path / "a.zip", tree() | change),
+    ):
+        with pytest.raises(ValueError, match=message) as caught:
+            load(str(path))
+        assert "\n" not in str(caught.value)
+
+
+def test_half_a_folder_is_refused(tmp_path: Path) -> None:
+    def some(kind: str) -> Path:
+        files = {name: data for name, data in tree().items() if name.startswith(kind)}
+        return folder(tmp_path / kind, files)
+
+    for kind, message in (
+        ("train", r"neither test/ nor val/ beside it"),
+        ("test", "no train/ with a folder per class"),
+        ("train/ant", "neither test/ nor val/|holds 1 class folders"),
+        ("nothing", "holds 0 class folders, at least 2"),
+    ):
+        path = some(kind)
+        path.mkdir(exist_ok=True)
+        with pytest.raises(ValueError, match=message):
+            load(str(path))
+    (tmp_path / "empty").mkdir()
+    files = folder(tmp_path / "empty", tree())
+    (files / "train" / "cat").mkdir()
+    with pytest.raises(ValueError, match="class folder train/cat has no pictures"):
+        load(str(files))
+
+
+def link() -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo("train/ant/link.png")
+    entry.external_attr = 0o120777 << 16
+    return entry
+
+
+@pytest.mark.parametrize(
+    ("entry", "data", "message"),
+    [
+        ("../outside.png", b"", "leads out of the archive"),
+        ("/etc/outside.png", b"", "leads out of the archive"),
+        ("train\\..\\outside.png", b"", "leads out of the archive"),
+        (link(), b"/etc/passwd", "is a link"),
+        ("train/ant/bomb.png", bytes((1 << 26) + 1), "unpacks to 67108865 bytes"),
+    ],
+)
+def test_hostile_archives_are_refused(
+    tmp_path: Path, entry: str | zipfile.ZipInfo, data: bytes, message: str
+) -> None:
+    path = archive(tmp_path / "a.zip", tree())
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as file:
+        file.writestr(entry, data)
+    with pytest.raises(ValueError, match=message):
+        load(str(path))
+
+
+def test_archives_larger_than_memory_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = archive(tmp_path / "a.zip", tree())
+    monkeypatch.setattr(images, "LARGEST_WHOLE", 500)
+    with pytest.raises(ValueError, match="refused: it unpacks to"):
+        load(str(path))
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(ValueError, match="is no zip archive"):
+        load(str(path))
+
+
+def test_pictures_with_too_many_pixels_are_refused(tmp_path: Path) -> None:
+    # the header of a small file claims 20,000 x 20,000 pixels
+    data = bytearray(picture(0))
+    header = data[12:16] + struct.pack(">II", 20_000, 20_000) + data[24:29]
+    data[12:33] = header + struct.pack(">I", zlib.crc32(header))
+    path = folder(tmp_path / "a", tree() | {"train/ant/0.png": bytes(data)})
+    with pytest.raises(ValueError, match=r"0\.png in .* cannot be read: .*pixels"):
+        load(str(path))
+
+
+def test_pictures_with_more_than_8_bits_are_refused(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.full((6, 6), 60_000, np.uint16)).save(file, "PNG")
+    path = folder(tmp_path / "a", tree() | {"train/ant/0.png": file.getvalue()})
+    with pytest.raises(ValueError, match="more than 8 bits per channel"):
+        load(str(path))
+
+
+def test_the_second_load_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = archive(tmp_path / "a.zip", tree())
+    first = load(str(path))
+
+    def fail(*_: object) -> None:
+        raise AssertionError("decoded again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "read", fail)
+        second = load(str(path))
+    assert torch.equal(first.train.images, second.train.images)
+    assert torch.equal(first.test.labels, second.test.labels)
+    assert torch.equal(first.mean, second.mean)
+    assert (first.digest, first.classes) == (second.digest, second.classes)
+    # another file under the same name is read anew, and so is a damaged copy
+    archive(path, tree(train=4))
+    assert len(load(str(path)).train) == 8
+    kept = list((Path(os.environ["XDG_CACHE_HOME"]) / "bench" / "decoded").iterdir())
+    assert len(kept) == 1
+    kept[0].write_bytes(b"damaged")
+    assert len(load(str(path)).train) == 8
+
+
+def test_a_cache_that_cannot_be_written_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert len(load(str(folder(tmp_path / "a", tree()))).train) == 6
+
+
+def idx(path: Path, stem: str, array: np.ndarray, packed: bool) -> None:
+    data = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    data += array.astype(np.uint8).tobytes()
+    if packed:
+        (path / f"{stem}.gz").write_bytes(gzip.compress(data))
+    else:
+        (path / stem).write_bytes(data)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_fashion_mnist_is_read_packed_or_not(tmp_path: Path, packed: bool) -> None:
+    place = tmp_path / "fashion-mnist"
+    place.mkdir()
+    pixels = np.arange(3 * 28 * 28).reshape(3, 28, 28) % 251
+    for kind, count in (("train", 3), ("t10k", 2)):
+        idx(place, f"{kind}-images-idx3-ubyte", pixels[:count], packed)
+        idx(place, f"{kind}-labels-idx1-ubyte", np.arange(count) + 4, packed)
+    data = load("fashion-mnist", root=tmp_path)
+    assert np.array_equal(data.train.images.numpy()[:, 0], pixels)
+    assert data.test.labels.tolist() == [4, 5]
+    assert data.source == str(place)
+    for file in place.glob("t10k-labels*"):
+        file.unlink()
+    with pytest.raises(Missing, match="lacks t10k-labels-idx1-ubyte"):
+        load("fashion-mnist", root=tmp_path)
+
+
+def test_debians_fashion_mnist_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not Path("/usr/share/datasets/fashion-mnist").is_dir():
+        pytest.skip("the package dataset-fashion-mnist is not installed")
+    monkeypatch.setattr(datasets, "SYSTEM", Path("/usr/share/datasets"))
+    data = load("fashion-mnist")
+    assert (len(data.train), len(data.test)) == (60_000, 10_000)
+    assert float(data.mean) == pytest.approx(0.2860, abs=5e-5)
+    assert float(data.std) == pytest.approx(0.3530, abs=5e-5)
+
+
+PIXELS = np.random.default_rng(0).integers(256, size=(6, 3072), dtype=np.uint8)
+
+
+def cifar10_python() -> dict[str, bytes]:
+    names = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
+    files = {
+        name: pickle.dumps({"data": PIXELS[k : k + 1], "labels": [k % 2]}, protocol=2)
+        for k, name in enumerate(names)
+    }
+    return files | {"batches.meta": pickle.dumps({"label_names": ["ant", "bee"]}, protocol=2)}
+
+
+def cifar10_binary() -> dict[str, bytes]:
+    names = [*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"]
+    files = {name: bytes([k % 2]) + PIXELS[k].tobytes() for k, name in enumerate(names)}
+    return files | {"batches.meta.txt": b"ant\nbee\n\n"}
+
+
+def cifar100_python() -> dict[str, bytes]:
+    def batch(rows: slice) -> bytes:
+        count = len(PIXELS[rows])
+        found = {"data": PIXELS[rows], "fine_labels": [7] * count, "coarse_labels": [1] * count}
+        return pickle.dumps(found, protocol=2)
+
+    meta = pickle.dumps({"fine_label_names": [f"c{k}" for k in range(100)]}, protocol=2)
+    return {"train": batch(slice(5)), "test": batch(slice(5, 6)), "meta": meta}
+
+
+def cifar100_binary() -> dict[str, bytes]:
+    rows = [bytes([1, 7]) + row.tobytes() for row in PIXELS]
+    names = "\n".join(f"c{k}" for k in range(100)).encode()
+    return {
+        "train.bin": b"".join(rows[:5]),
+        "test.bin": rows[5],
+        "fine_label_names.txt": names,
+    }
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize(
+    ("name", "place", "make", "labels"),
+    [
+        ("cifar10", "cifar-10-batches-py", cifar10_python, [0, 1, 0, 1, 0]),
+        ("cifar10", "cifar-10-batches-bin", cifar10_binary, [0, 1, 0, 1, 0]),
+        ("cifar100", "cifar-100-python", cifar100_python, [7] * 5),
+        ("cifar100", "cifar-100-binary", cifar100_binary, [7] * 5),
+    ],
+)
+def test_cifar_is_read_in_every_published_form(
+    tmp_path: Path,
+    name: str,
+    place: str,
+    make: Callable[[], dict[str, bytes]],
+    labels: list[int],
+    packed: bool,
+) -> None:
+    folder(tmp_path / place, make())
+    if packed:
+        stem = place.replace("batches-py", "python").replace("batches-bin", "binary")
+        with tarfile.open(tmp_path / f"{stem}.tar.gz", "w:gz") as file:
+            file.add(tmp_path / place, place)
+        (tmp_path / place).rename(tmp_path / "gone")
+    data = load(name, root=tmp_path)
+    assert np.array_equal(data.train.images.flatten(1).numpy(), PIXELS[:5])
+    assert np.array_equal(data.test.images.flatten(1).numpy(), PIXELS[5:])
+    assert data.train.images.shape == (5, 3, 32, 32)
+    assert data.train.labels.tolist() == labels
+    assert data.classes[1] in ("bee", "c1")
+
+
+class Hostile:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_batch_with_code_in_it_runs_nothing(tmp_path: Path) -> None:
+    files = cifar10_python() | {"test_batch": pickle.dumps({"data": Hostile(tmp_path / "owned")})}
+    folder(tmp_path / "cifar-10-batches-py", files)
+    with pytest.raises(ValueError, match=r"test_batch is no CIFAR batch: it asks for .*\.mkdir"):
+        load("cifar10", root=tmp_path)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_incomplete_files_are_named(tmp_path: Path) -> None:
+    files = cifar10_python()
+    del files["data_batch_3"]
+    folder(tmp_path / "cifar-10-batches-py", files)
+    with pytest.raises(Missing, match="incomplete: it lacks data_batch_3"):
+        load("cifar10", root=tmp_path)
+    cut_off = cifar10_binary() | {"data_batch_2.bin": b"123"}
+    folder(tmp_path / "other" / "cifar-10-batches-bin", cut_off)
+    with pytest.raises(ValueError, match=r"data_batch_2\.bin in .* is cut off: 3 bytes"):
+        load("cifar10", root=tmp_path / "other")
+
+
+def tiny() -> dict[str, bytes]:
+    files = {"wnids.txt": b"n2\nn1\n", "words.txt": b"n1\tant\nn2\tbee\n"}
+    for index, label in enumerate(("n1", "n2")):
+        for k in range(2):
+            name = f"train/{label}/images/{label}_{k}.JPEG"
+            files[name] = picture(100 * index + 40 * k, (64, 64), "JPEG")
+        files[f"train/{label}/{label}_boxes.txt"] = b""
+    files["val/images/val_0.JPEG"] = picture(200, (64, 64), "JPEG")
+    files["val/images/val_1.JPEG"] = picture(220, (64, 64), "JPEG")
+    files["val/val_annotations.txt"] = b"val_0.JPEG\tn2\t0\t0\t9\t9\nval_1.JPEG\tn1\t0\t0\t9\t9\n"
+    return {f"tiny-imagenet-200/{name}": data for name, data in files.items()}
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_tiny_imagenet_takes_its_test_labels_from_the_annotations(
+    tmp_path: Path, packed: bool
+) -> None:
+    if packed:
+        archive(tmp_path / "tiny-imagenet-200.zip", tiny())
+    else:
+        folder(tmp_path, tiny())
+    data = load("tiny-imagenet", root=tmp_path)
+    assert data.classes == ("n1", "n2")
+    assert values(data.train) == [0, 40, 100, 140]
+    assert values(data.test) == [220, 200]
+    assert data.train.images.shape == (4, 3, 64, 64)
+
+
+def test_tiny_imagenet_that_is_half_there_says_so(tmp_path: Path) -> None:
+    for number, lacking in enumerate(("val/val_annotations.txt", "val/images/val_1.JPEG")):
+        files = tiny()
+        del files[f"tiny-imagenet-200/{lacking}"]
+        folder(tmp_path / str(number), files)
+        with pytest.raises(Missing, match=f"incomplete: it lacks {lacking}"):
+            load("tiny-imagenet", root=tmp_path / str(number))
+
+
+def test_flowers_keep_their_official_split(tmp_path: Path) -> None:
+    place = tmp_path / "flowers-102"
+    files = {f"jpg/image_{k:05d}.jpg": picture(20 * k, (8 + k, 9), "JPEG") for k in range(1, 7)}
+    folder(place, files)
+    savemat(place / "imagelabels.mat", {"labels": [[1, 2, 2, 1, 1, 2]]})
+    savemat(place / "setid.mat", {"trnid": [[3, 1]], "valid": [[2]], "tstid": [[4, 5, 6]]})
+    data = load("flowers102", root=tmp_path)
+    assert values(data.train) == [60, 20]
+    assert data.train.labels.tolist() == [1, 0]
+    assert data.test.labels.tolist() == [0, 0, 1]
+    assert data.test.images.shape == (3, 3, 64, 64)
+    assert load("flowers102", root=tmp_path, side=10).test.images.shape == (3, 3, 10, 10)
+
+
+def test_the_first_place_wins_and_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, name in enumerate(("root", "variable", "system")):
+        archive(tmp_path / name / "cifar10-jpeg.zip", tree(train=number + 1))
+    monkeypatch.setattr(datasets, "SYSTEM", tmp_path / "system")
+    assert load("cifar10-jpeg").source == str(tmp_path / "system" / "cifar10-jpeg.zip")
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "variable"))
+    assert len(load("cifar10-jpeg").train) == 4
+    assert len(load("cifar10-jpeg", root=tmp_path / "root").train) == 2
+
+
+def test_what_is_not_there_is_said_with_its_remedy(tmp_path: Path) -> None:
+    with pytest.raises(Missing, match=r"place cifar-10-batches-py or .*tar\.gz in .*, or ask"):
+        load("cifar10", root=tmp_path)
+    with pytest.raises(Missing, match="nowhere is not there: give a folder or zip"):
+        load(str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match="did you mean cifar10"):
+        load("cifar-10")
+    with pytest.raises(Missing, match="cifar10-jpeg has no publisher"):
+        load("cifar10-jpeg", root=tmp_path, download=True)
+    assert [*datasets.names()][:2] == ["digits", "photos"]
+
+
+def test_downloads_are_asked_for_and_their_failure_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def fetch(root: str, download: bool) -> None:
+        asked.append((root, download))
+        folder(Path(root) / "cifar-10-batches-py", cifar10_python())
+
+    def fail(root: str, download: bool) -> None:
+        raise RuntimeError("File not found or corrupted.")
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", fetch)
+    monkeypatch.setattr("torchvision.datasets.CIFAR100", fail)
+    assert len(load("cifar10", root=tmp_path, download=True).train) == 5
+    assert asked == [(str(tmp_path), True)]
+    with pytest.raises(Missing, match=r"could not download cifar100 to .*: File not found"):
+        load("cifar100", root=tmp_path, download=True)
+
+
+def test_a_tiny_imagenet_archive_is_read_by_its_path(bench_data_given: Path) -> None:
+    path = bench_data_given / "tiny-imagenet-200-mini.zip"
+    if not path.exists():
+        pytest.skip("needs the small Tiny-ImageNet archive")
+    data = load(str(path))
+    assert data.train.images.shape == (8000, 3, 64, 64)
+    assert data.test.labels.bincount().tolist() == [10] * 200
+
+
+@pytest.fixture
+def bench_data_given(bench_data: Path) -> Path:
+    """The folder with pictures; looked up before the variable is taken away."""
+    return bench_data
+
+
+def test_a_split_counts_and_keeps_its_ids() -> None:
+    some = splits.Split(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.zeros(3).long())
+    assert len(some) == 3
+    assert some.take(torch.tensor([2, 0])).ids.tolist() == [2, 0]
