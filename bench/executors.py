@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from bench.progress import Advance, Progress
 
@@ -33,6 +33,7 @@ class Lost:
     message: str
 
 
+@runtime_checkable
 class Executor(Protocol):
     """Runs jobs and yields (index of the job, result or `Lost`) as they come in."""
 
@@ -54,6 +55,7 @@ class Local:
             yield index, work(job, workspace, progress, stop)
 
 
+@runtime_checkable
 class Worker(Protocol):
     """One place where a job can run."""
 

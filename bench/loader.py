@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
 
 from augmentations.base import Augmentation, Images, Mask
 from bench.crops import crop
+from bench.policies import Policy
 from bench.seeds import generator
 from bench.splits import Split
 
@@ -24,13 +26,15 @@ class Batch:
 
     ``images`` are cropped and mirrored, not yet deleted from; ``ids`` are those of the split.
     ``mask`` is None where the training loop has to draw it, from a guide of the network in
-    training.
+    training. ``originals`` are the same pictures, moved alike, without the policy; None where
+    nothing of them is pasted back.
     """
 
     images: Images
     labels: Int[Tensor, " b"]
     ids: Int[Tensor, " b"]
     mask: Mask | None
+    originals: Images | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +56,9 @@ class Loader:
     those of the next epoch in the background while this one trains. So shifts, flips and masks
     depend on the seed, the epoch and a picture's place in the split: on no batch size and no order.
 
+    A ``policy`` changes the stored bytes ahead of the crop, by the ids of the split; also on the
+    CPU and an epoch ahead, which takes two more copies of the pictures.
+
     A last batch of a single picture is left out, since batch normalisation cannot use it; the order
     is another one each epoch. Raises ValueError for a guide that is needed and absent, or that does
     not fit.
@@ -68,6 +75,7 @@ class Loader:
         device: str | torch.device,
         augmentation: Augmentation | None = None,
         guide: Shaped[Tensor, "m 1 h w"] | None = None,
+        policy: Policy | None = None,
     ) -> None:
         if batch_size < 1 or padding < 0 or not len(split):
             raise ValueError(
@@ -95,8 +103,9 @@ class Loader:
         # a live guide is known to the training loop alone
         self.augmentation = None if wants is not None and guide is None else augmentation
         self.guide = None if wants is None or guide is None else guide.cpu().contiguous()
+        self.policy = policy
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="masks")
-        self._ahead: tuple[int, Future[tuple[Mask, Tensor]]] | None = None
+        self._ahead: dict[str, tuple[int, Future[Any]]] = {}
 
     def __len__(self) -> int:
         """The number of batches of an epoch."""
@@ -107,20 +116,21 @@ class Loader:
         """Yield the batches of an epoch (from 0), with ``progress`` of the training done."""
         moves = self.moves(epoch)
         masks = self._due(epoch, progress)
+        pictures = self.images
+        if self.policy is not None:
+            pictures = self._ready(self._change, epoch, progress).to(self.device)
         for index in range(len(self)):
             places = moves.order[index * self.batch_size : (index + 1) * self.batch_size]
             here = places.to(self.device)
+            shifts = moves.shifts[places].to(self.device)
+            flips = moves.flips[places].to(self.device)
+            pasted = self.policy is not None and self.policy.keep is not None
             yield Batch(
-                crop(
-                    self.images,
-                    here,
-                    moves.shifts[places].to(self.device),
-                    moves.flips[places].to(self.device),
-                    255.0,
-                ),
+                crop(pictures, here, shifts, flips, 255.0),
                 self.labels[here],
                 self.ids[places],
                 None if masks is None else masks[here],
+                crop(self.images, here, shifts, flips, 255.0) if pasted else None,
             )
 
     def moves(self, epoch: int) -> Moves:
@@ -135,15 +145,26 @@ class Loader:
         """The masks of an epoch, on the device; those of the next one are begun."""
         if self.augmentation is None:
             return None
-        if self._ahead is not None and self._ahead[0] == epoch:
-            masks, chance = self._ahead[1].result()
-        else:
-            masks, chance = self._draw(epoch)
-        self._ahead = (epoch + 1, self._thread.submit(self._draw, epoch + 1))
+        masks, chance = self._ready(self._draw, epoch, progress)
         # `augmentations.draw` in two halves: who gets a mask depends on the progress, which is not
         # known yet when masks are drawn ahead
         chosen = chance < self.augmentation.share.at(progress)
-        return (masks & chosen[:, None, None, None]).to(self.device)
+        due: Mask = (masks & chosen[:, None, None, None]).to(self.device)
+        return due
+
+    def _ready(self, compute: Callable[[int], Any], epoch: int, progress: float) -> Any:
+        """What ``compute`` gives for an epoch; unless it is the last, the next one's is begun."""
+        begun, future = self._ahead.pop(compute.__name__, (None, None))
+        found = compute(epoch) if future is None or begun != epoch else future.result()
+        if progress < 1:
+            self._ahead[compute.__name__] = (epoch + 1, self._thread.submit(compute, epoch + 1))
+        return found
+
+    def _change(self, epoch: int) -> UInt8[Tensor, "n c h w"]:
+        """What the policy makes of every picture, on the CPU."""
+        assert self.policy is not None
+        blocks = zip(self.images.cpu().split(BLOCK), self.ids.split(BLOCK), strict=True)
+        return torch.cat([self.policy.apply(some, self.seed, epoch, ids) for some, ids in blocks])
 
     def _draw(self, epoch: int) -> tuple[Mask, Float[Tensor, " n"]]:
         """A mask for every picture, and the number that decides whether it is used."""

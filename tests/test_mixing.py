@@ -15,7 +15,7 @@ def batch(n: int = 16, side: int = 12) -> tuple[Tensor, Tensor]:
     return values[:, None, None, None].expand(n, 1, side, side).contiguous(), torch.arange(n)
 
 
-@pytest.mark.parametrize("name", mixing.NAMES)
+@pytest.mark.parametrize("name", list(mixing.NAMES))
 def test_label_weights_sum_to_one_and_follow_the_pixels(name: str) -> None:
     images, labels = batch()
     mix = mixing.Mix(mixing.build(name).kind)
@@ -85,7 +85,7 @@ def test_cutmix_leaves_half_of_the_batches_alone() -> None:
     assert abs(untouched / 400 - (0.5 + 0.5 / 36)) < 0.08
 
 
-@pytest.mark.parametrize("name", mixing.NAMES)
+@pytest.mark.parametrize("name", list(mixing.NAMES))
 def test_a_mix_repeats_with_its_generator_and_leaves_everything_else_alone(name: str) -> None:
     images, labels = batch()
     before, state = images.clone(), torch.get_rng_state()

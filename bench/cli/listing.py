@@ -15,19 +15,24 @@ from bench.cli import options
 @click.argument(
     "what",
     type=click.Choice(
-        ["augmentations", "attacks", "models", "data", "guides", "experiments", "runs"]
+        [
+            *("augmentations", "policies", "mixes", "attacks", "models", "data", "guides"),
+            *("experiments", "runs"),
+        ]
     ),
 )
 @options.results
 @options.as_json
 def listing(what: str, results: str | None, as_json: bool) -> None:
-    """Show the augmentations, attacks, models, data sets, guides or finished runs.
+    """Show the augmentations, policies, attacks, models, data sets, guides or finished runs.
 
     \b
     Example: bench list augmentations
     """
     kinds: dict[str, Callable[[], list[dict[str, str]]]] = {
         "augmentations": lambda: methods("augmentations"),
+        "policies": policies,
+        "mixes": mixes,
         "attacks": lambda: methods("attacks"),
         "models": models,
         "data": data,
@@ -60,6 +65,20 @@ def methods(kind: Any) -> list[dict[str, str]]:
         about = (inspect.getdoc(cls) or "").partition("\n")[0]
         rows.append({"name": name, "about": f"{about}  [{arguments}]"})
     return rows
+
+
+def policies() -> list[dict[str, str]]:
+    """Operations on every picture, by name."""
+    from bench.policies import NAMES
+
+    return [{"name": name, "about": about} for name, about in NAMES.items()]
+
+
+def mixes() -> list[dict[str, str]]:
+    """The ways to mix pictures."""
+    from bench.mixing import NAMES
+
+    return [{"name": name, "about": about} for name, about in NAMES.items()]
 
 
 def models() -> list[dict[str, str]]:

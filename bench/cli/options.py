@@ -43,6 +43,20 @@ def attack_names() -> list[str]:
     return list(registry.classes("attacks"))
 
 
+def policy_names() -> list[str]:
+    """Every policy there is."""
+    from bench import policies
+
+    return list(policies.NAMES)
+
+
+def mix_names() -> list[str]:
+    """Every way to mix pictures."""
+    from bench import mixing
+
+    return list(mixing.NAMES)
+
+
 def data_names() -> list[str]:
     """Every data set that has a name."""
     from bench import datasets

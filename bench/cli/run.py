@@ -61,6 +61,12 @@ def seed_list(text: str) -> list[int]:
     help="How many seeds: 0, 1, …",
 )
 @click.option("--seed-list", metavar="0,3,7", help="These seeds instead.")
+@click.option(
+    "--policy",
+    type=options.Name(options.policy_names),
+    help="Operations on every picture: see bench list policies; NAME+cutout adds a Cutout.",
+)
+@click.option("--mix", type=options.Name(options.mix_names), help="mixup or cutmix.")
 @click.option("--guide", help="Guide of advmask: see bench list guides.  [default: attack]")
 @click.option("--epochs", type=int, help="Passes over the training pictures.")
 @click.option("--batch-size", type=int, help="Pictures per step.")
@@ -100,6 +106,7 @@ def run(
     \b
     Example: bench run --aug advmask --model resnet18 --seeds 5
     Example: bench run --aug none --aug "cutout(length=3)" --model resnet8 --seeds 3
+    Example: bench run --policy autoaugment --mix cutmix --aug advmask
     Example: bench run table1 --scale smoke
     """
     if experiment is not None:
@@ -111,10 +118,14 @@ def run(
     # rejected before anything slow is imported
     seeds = seed_list(given["seed_list"]) if given["seed_list"] else list(range(given["seeds"]))
 
-    from bench import registry
+    from bench import mixing, policies, registry
     from bench.records import Store
     from bench.runs import Job
 
+    if given["policy"] is not None:
+        policies.build(given["policy"], side=32)
+    if given["mix"] is not None:
+        mixing.build(given["mix"])
     for text in augmentations:
         registry.build("augmentations", text)
     workspace = options.workspace(**given)
@@ -151,6 +162,8 @@ def recipes(
             "schedule",
             "validation",
             "train_images",
+            "policy",
+            "mix",
         )
         if given[name] is not None
     }
@@ -265,6 +278,8 @@ def settings(jobs: list[Job], workspace: Any, progress: Any) -> None:
         f"crop padding {recipe.padding}, flip {'yes' if data.flip else 'no'}, "
         f"validation {recipe.validation:.0%}, {recipe.precision} on {workspace.device}"
     )
+    if recipe.policy or recipe.mix:
+        progress.say(f"policy {recipe.policy or 'none'}, mix {recipe.mix or 'none'}")
     for text in dict.fromkeys(registry.express(job.recipe.augmentation) for job in jobs):
         progress.say(f"  {text}")
 

@@ -1,0 +1,352 @@
+"""Policies, and the square that KeepAugment pastes back."""
+
+from collections import Counter
+from pathlib import Path
+
+import click.testing
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.transforms import v2
+
+from augmentations.advmask import AdvMask
+from bench import datasets, guides, keep, mixing, models, policies, seeds, training
+from bench.cli import main
+from bench.datasets import Dataset
+from bench.loader import Loader
+from bench.recipes import Recipe
+
+IDS = torch.arange(64)
+PLAIN = ["autoaugment", "trivialaugment", "fast-autoaugment"]
+
+
+def pictures(n: int = 64, channels: int = 3, side: int = 16) -> Tensor:
+    stream = seeds.generator(0, "pictures")
+    return torch.randint(256, (n, channels, side, side), generator=stream, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_what_happens_to_a_picture_depends_on_seed_epoch_and_id_only(name: str) -> None:
+    policy, images = policies.build(name, side=16), pictures()
+    whole = policy.apply(images, 1, 2, IDS)
+    order = torch.randperm(64, generator=seeds.generator(0, "order"))
+    for some in order.split(7):
+        assert torch.equal(policy.apply(images[some], 1, 2, IDS[some]), whole[some])
+    for other in (policy.apply(images, 2, 2, IDS), policy.apply(images, 1, 3, IDS)):
+        assert not torch.equal(other, whole)
+
+
+@pytest.mark.parametrize("name", list(policies.NAMES))
+def test_the_global_generator_and_the_stored_pictures_stay_as_they_were(name: str) -> None:
+    images, state = pictures(), torch.get_rng_state()
+    before = images.clone()
+    done = policies.build(name, side=16).apply(images, 0, 0, IDS)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(images, before)
+    assert not torch.equal(done, images)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_grey_pictures_work_and_other_channels_are_refused(name: str) -> None:
+    policy = policies.build(name, side=8)
+    assert policy.apply(pictures(channels=1, side=8), 0, 0, IDS).shape == (64, 1, 8, 8)
+    with pytest.raises(ValueError, match="the pictures have 4 channels"):
+        policy.apply(pictures(channels=4), 0, 0, IDS)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("autoaugment", 25), ("trivialaugment", 14 * 31), ("fast-autoaugment", 493)]
+)
+def test_the_published_sequences_are_drawn_uniformly(name: str, count: int) -> None:
+    policy = policies.build(name, side=32)
+    assert len(policy.sequences) == count
+    draws = torch.stack([policy._draws(0, 0, i) for i in range(5000)])
+    observed = (draws[:, 0] * count).long().bincount(minlength=count)
+    expected = 5000 / count
+    chi_square = float(((observed - expected) ** 2 / expected).sum())
+    assert abs(chi_square - (count - 1)) < 4 * (2 * (count - 1)) ** 0.5
+
+
+def test_trivialaugment_has_each_of_its_14_operations_31_times() -> None:
+    policy = policies.build("trivialaugment", side=32)
+    operations = Counter(step.operation for (step,) in policy.sequences)
+    assert set(operations.values()) == {31}
+    assert len(operations) == 14
+
+
+def test_an_operation_happens_with_its_probability_and_either_sign() -> None:
+    step = policies.Step("TranslateX", 0.7, 3.0, signed=True)
+    policy = policies.Policy(((step,),), fill=0)
+    images = torch.zeros(4000, 1, 1, 9, dtype=torch.uint8)
+    images[..., 4] = 255
+    done = policy.apply(images, 0, 0, torch.arange(4000))
+    shares = (done[:, 0, 0] > 0).float().mean(0)
+    torch.testing.assert_close(
+        shares[[1, 4, 7]], torch.tensor([0.35, 0.3, 0.35]), atol=0.03, rtol=0
+    )
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_batch_gives_what_torchvision_gives_picture_by_picture(name: str) -> None:
+    policy, images = policies.build(name, side=16), pictures(200)
+    done = policy.apply(images, 0, 0, torch.arange(200))
+    operate = v2.AutoAugment()._apply_image_or_video_transform
+    checked = 0
+    for i, picture in enumerate(images):
+        draws = policy._draws(0, 0, i).tolist()
+        steps = policy.sequences[int(draws[0] * len(policy.sequences))]
+        for k, step in enumerate(steps):
+            applied, sign = draws[1 + 4 * k : 3 + 4 * k]
+            if applied >= step.probability or step.operation == "Cutout":
+                continue
+            magnitude = -step.magnitude if step.signed and sign < 0.5 else step.magnitude
+            picture = operate(
+                picture, step.operation, magnitude, "nearest", {Tensor: [policy.fill]}
+            )
+        if all(step.operation != "Cutout" for step in steps):
+            assert torch.equal(done[i], picture)
+            checked += 1
+    assert checked > 100
+
+
+@pytest.mark.parametrize("side", [8, 32, 224])
+def test_the_steps_have_torchvisions_magnitudes(side: int) -> None:
+    rotate, translate = policies.build("autoaugment", side=side).sequences[1]
+    assert rotate == ("Rotate", 0.7, pytest.approx(2 / 9 * 30), True)
+    assert translate == ("TranslateX", 0.3, pytest.approx(150 / 331 * side), True)
+    shifts = [
+        step.magnitude
+        for (step,) in policies.build("trivialaugment", side=side).sequences
+        if step.operation == "TranslateY"
+    ]
+    assert max(shifts) == min(32, side)
+
+
+def test_fast_autoaugment_maps_levels_to_its_ranges() -> None:
+    contrast, translate = policies.build("fast-autoaugment", side=32).sequences[0]
+    assert contrast == (
+        "Contrast",
+        pytest.approx(0.83207, abs=1e-5),
+        pytest.approx(-0.9 + 1.8 * 0.498843, abs=1e-5),
+        False,
+    )
+    assert translate == (
+        "TranslateX",
+        pytest.approx(0.41850, abs=1e-5),
+        pytest.approx(32 * (-0.45 + 0.9 * 0.394023), abs=1e-4),
+        True,
+    )
+
+
+def test_fast_autoaugments_cutout_paints_a_clipped_square() -> None:
+    place = torch.tensor([[0.5, 0.5], [0.0, 0.99]], dtype=torch.float64)
+    done = policies._cutout(torch.zeros(2, 3, 10, 10, dtype=torch.uint8), 4.0, place)
+    painted = done.eq(torch.tensor(policies.TINT).reshape(3, 1, 1)).all(1)
+    wanted = torch.zeros(2, 10, 10, dtype=torch.bool)
+    wanted[0, 3:8, 3:8] = True
+    wanted[1, 0:5, 7:10] = True
+    assert torch.equal(painted, wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("autoagument", "autoaugment"), ("trivialaugment+cutuot", "trivialaugment+cutout")],
+)
+def test_an_unknown_policy_is_refused_with_the_nearest_name(name: str, near: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"there is no policy '.*': did you mean '{near}'".replace("+", r"\+")
+    ):
+        policies.build(name, side=32)
+
+
+def test_the_names_tell_what_follows_a_policy() -> None:
+    assert policies.build("autoaugment", side=32).cutout is None
+    assert policies.build("autoaugment+cutout", side=32).cutout == 16
+    assert policies.build("trivialaugment+cutout", side=8).cutout == 4
+    kinds = [policies.build(name, side=32).keep for name in policies.NAMES if "keep" in name]
+    assert kinds == ["full", "low", "early", "early-low"]
+    plain = policies.build("autoaugment", side=32)
+    assert policies.build("keep-autoaugment", side=32).sequences == plain.sequences
+
+
+def test_the_pasted_square_is_exactly_one_of_high_importance() -> None:
+    stream = seeds.generator(0, "test")
+    n, side, half = 400, 9, 2
+    guide = torch.rand(1, 1, side, side, generator=stream).expand(n, 1, side, side)
+    images, augmented = torch.ones(n, 3, side, side), torch.zeros(n, 3, side, side)
+    done = keep.selective_paste(images, augmented, guide, stream, length=2 * half, quantile=0.6)
+    sums, squares = [], []
+    for row in range(side):
+        for column in range(side):
+            square = torch.zeros(side, side)
+            square[max(0, row - half) : row + half, max(0, column - half) : column + half] = 1
+            squares.append(square)
+            sums.append(float((guide[0, 0] * square).sum()))
+    threshold = torch.tensor(sums).quantile(0.6, interpolation="lower")
+    allowed = {i for i, value in enumerate(sums) if value > threshold}
+    pasted = [
+        next(
+            i for i, square in enumerate(squares) if torch.equal(square.expand(3, -1, -1), picture)
+        )
+        for picture in done
+    ]
+    assert set(pasted) <= allowed
+    assert len(set(pasted)) > 0.9 * len(allowed)
+
+
+def test_under_a_constant_guide_a_square_is_still_pasted() -> None:
+    ones = torch.ones(50, 1, 8, 8)
+    done = keep.selective_paste(ones, 0 * ones, 0 * ones, seeds.generator(0, "test"), length=4)
+    assert (done.sum((1, 2, 3)) >= 4).all()
+
+
+def network(name: str, channels: int = 1) -> models.Normalised:
+    return models.build(
+        name,
+        classes=5,
+        channels=channels,
+        side=16,
+        mean=[0.5] * channels,
+        std=[0.5] * channels,
+        seed=0,
+    )
+
+
+def test_the_low_resolution_saliency_is_that_of_the_half_size_copy() -> None:
+    class Linear(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            weights = torch.arange(images[0].numel(), dtype=torch.float32)
+            return images.flatten(1) @ torch.stack([weights, -2 * weights], 1)
+
+    found = keep.low_resolution(Linear(), torch.rand(1, 1, 4, 4), torch.tensor([1]))
+    wanted = 2 * torch.tensor([[0.0, 1.0], [2.0, 3.0]])
+    torch.testing.assert_close(found[0, 0], wanted.repeat_interleave(2, 0).repeat_interleave(2, 1))
+
+
+@pytest.mark.parametrize("name", ["resnet8", "wrn-40-2", "shake-shake-26-2x32d"])
+def test_the_early_head_sees_the_first_stage_and_trains_along(name: str) -> None:
+    built, images, labels = network(name), torch.rand(3, 1, 16, 16), torch.tensor([0, 1, 2])
+    head = keep.EarlyHead(built, 5, images, seed=0)
+    assert all("early_head" not in key for key in built.network.state_dict())
+    assert any("early_head" in key for key in built.state_dict())
+    built.train()
+    loss = nn.functional.cross_entropy(built(images), labels)
+    loss = loss + head.loss(labels)
+    loss.backward()
+    assert head.linear.weight.grad is not None
+    with pytest.raises(AssertionError, match="not passed in training mode"):
+        head.loss(labels)
+    built.eval()
+    statistics = {key: value.clone() for key, value in built.state_dict().items()}
+    for kind in ("early", "early-low"):
+        found = keep.saliency(kind, built.train(), images, labels)
+        assert found.shape == (3, 1, 16, 16)
+        assert (found > 0).any()
+    assert all(torch.equal(value, statistics[key]) for key, value in built.state_dict().items())
+    assert built.training
+
+
+def test_the_early_saliency_is_the_gradient_of_the_heads_logit() -> None:
+    built, images, labels = network("resnet8"), torch.rand(2, 1, 16, 16), torch.tensor([3, 1])
+    head = keep.EarlyHead(built, 5, images, seed=0)
+    built.eval()
+    inner = built.network
+    inputs = images.clone().requires_grad_()
+    features = inner.layer1(torch.relu(inner.bn1(inner.conv1((inputs - 0.5) / 0.5))))
+    logits = head(features)
+    (logits[0, 3] + logits[1, 1]).backward()
+    assert inputs.grad is not None
+    torch.testing.assert_close(keep.saliency("early", built, images, labels), inputs.grad.abs())
+    full = keep.saliency("full", built, images, labels)
+    torch.testing.assert_close(full, guides.saliency(built, images, labels))
+    assert not torch.allclose(full, inputs.grad.abs())
+
+
+def test_an_early_head_draws_its_weights_from_the_seed() -> None:
+    images, state = torch.rand(1, 1, 16, 16), torch.get_rng_state()
+    weights = [
+        keep.EarlyHead(network("resnet8"), 5, images, seed).linear.weight for seed in (0, 0, 1)
+    ]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_network_without_stages_gets_no_early_head() -> None:
+    plain = models.Normalised(nn.Flatten(), torch.zeros(1), torch.ones(1))
+    with pytest.raises(ValueError, match="no early stage is known of Flatten"):
+        keep.EarlyHead(plain, 5, torch.rand(1, 1, 4, 4), seed=0)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return datasets.load("digits")
+
+
+def recipe(policy: str | None, mix: str | None) -> Recipe:
+    return Recipe(
+        data="digits",
+        model="resnet8",
+        augmentation=AdvMask.preset("digits", 8),
+        policy=policy,
+        mix=mix,
+        epochs=2,
+        batch_size=32,
+        padding=1,
+        train_images=80,
+    )
+
+
+def losses(trained: training.Trained) -> list[float]:
+    return [entry["loss"] for entry in trained.curve]
+
+
+@pytest.mark.parametrize("mix", [None, *mixing.NAMES])
+@pytest.mark.parametrize("policy", [None, "autoaugment+cutout", *policies.NAMES])
+def test_every_policy_and_mix_trains_with_advmask(
+    policy: str | None, mix: str | None, digits: Dataset
+) -> None:
+    guide = torch.rand(len(digits.train), 1, 8, 8, generator=seeds.generator(0, "guide")) < 0.2
+    trained = training.train(recipe(policy, mix), 0, digits, guide=guide)
+    assert len(trained.curve) == 2
+    assert all(0 < loss < 10 for loss in losses(trained))
+
+
+def test_a_policy_with_an_early_head_continues_bit_for_bit(digits: Dataset, tmp_path: Path) -> None:
+    guide = torch.ones(len(digits.train), 1, 8, 8, dtype=torch.bool)
+    job = recipe("keep-autoaugment-early+cutout", "cutmix")
+    whole = training.train(job, 0, digits, guide=guide)
+    asked = iter([False] * 3 + [True])
+    with pytest.raises(training.Stopped):
+        training.train(job, 0, digits, guide=guide, checkpoint=tmp_path, stop=lambda: next(asked))
+    continued = training.train(job, 0, digits, guide=guide, checkpoint=tmp_path)
+    assert losses(continued) == losses(whole)
+
+
+def test_the_loader_changes_pictures_by_id_ahead_of_crop_and_flip(digits: Dataset) -> None:
+    policy = policies.build("keep-autoaugment", side=8)
+    split = datasets.part(digits.train, 100)
+    settings = {"seed": 3, "flip": True, "device": "cpu"}
+    loader = Loader(split, batch_size=16, padding=0, policy=policy, **settings)
+    wanted = policy.apply(split.images, 3, 1, split.ids)
+    for epoch in (0, 1):
+        batches = list(loader.epoch(epoch, 0.5))
+    flips = loader.moves(1).flips
+    for batch in batches:
+        assert batch.originals is not None
+        for image, original, id_ in zip(batch.images, batch.originals, batch.ids, strict=True):
+            place = int((split.ids == id_).nonzero())
+            for found, stored in ((image, wanted[place]), (original, split.images[place])):
+                stored = stored.flip(-1) if flips[place] else stored
+                torch.testing.assert_close(found, stored / 255)
+
+
+def test_the_command_line_refuses_and_lists_policies_and_mixes() -> None:
+    runner = click.testing.CliRunner()
+    for option, near in (("--policy", "autoaugment"), ("--mix", "cutmix")):
+        result = runner.invoke(main, ["run", option, near + "e", "--dry-run"])
+        assert result.exit_code == 2
+        assert f"did you mean '{near}'" in result.stderr
+    listed = runner.invoke(main, ["list", "policies"]).stdout
+    assert [line.split()[0] for line in listed.splitlines()] == list(policies.NAMES)
+    assert "cutmix" in runner.invoke(main, ["list", "mixes"]).stdout
