@@ -13,13 +13,14 @@ import torch
 from torch import nn
 
 from bench import records
+from bench.records import Number
 
 
 def save(
     folder: Path,
     network: nn.Module,
     optimiser: torch.optim.Optimizer,
-    curve: list[dict[str, float]],
+    curve: list[dict[str, Number]],
 ) -> None:
     """Write the state after an epoch, whole or not at all; the previous one stays until then."""
     buffer = io.BytesIO()
@@ -36,7 +37,7 @@ def save(
 
 def resume(
     folder: Path, network: nn.Module, optimiser: torch.optim.Optimizer
-) -> list[dict[str, float]]:
+) -> list[dict[str, Number]]:
     """Load the state that `save` wrote; returns the curve so far, empty where there is none.
 
     A checkpoint that is damaged is left out with a warning: the run starts anew. Nothing in it is
@@ -48,7 +49,7 @@ def resume(
         if hashlib.sha256(state).hexdigest() != about["sha256"]:
             raise ValueError("its checksum differs")
         loaded = torch.load(io.BytesIO(state), weights_only=True)
-        curve: list[dict[str, float]] = about["curve"]
+        curve: list[dict[str, Number]] = about["curve"]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:

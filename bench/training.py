@@ -21,6 +21,7 @@ from bench.loader import Batch, Loader, batches
 from bench.models import Normalised
 from bench.progress import Progress, Silent
 from bench.recipes import Recipe
+from bench.records import Number
 from bench.saliency import saliency
 from bench.splits import Split, cut, part
 
@@ -40,10 +41,10 @@ class Trained:
     """A trained network and how it came about; one curve entry an epoch."""
 
     network: Normalised
-    curve: list[dict[str, float]]
+    curve: list[dict[str, Number]]
 
     @property
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, Number]:
         """What a record holds of a training; accuracies are fractions of the test pictures.
 
         ``accuracy`` is that of the last epoch, the one that tables use; ``accuracy_median10`` the
