@@ -26,7 +26,7 @@ class Points:
     """
 
     places: Int[Tensor, "p 2"]
-    offsets: Int[Tensor, " n+1"]
+    offsets: Int[Tensor, " m"]  # one more than there are pictures
     reached: Bool[Tensor, " n"]
     about: dict[str, Any]
 
@@ -190,8 +190,9 @@ def from_numpy(path: Path, data: Dataset) -> Points:
                 raise ValueError(f"it unpacks to more than the {limit} bytes that could be points")
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        about = json.loads(str(arrays["about"])) if "about" in arrays else {}
-        about = {"data": data.name, "digest": data.digest, "imported": path.name} | about
+        about = {"data": data.name, "digest": data.digest, "imported": path.name}
+        if "about" in arrays:
+            about = json.loads(str(arrays["about"]))
         if "masks" in arrays:
             masks = torch.from_numpy(arrays["masks"] != 0)
             if masks.shape != (n, h, w):

@@ -81,7 +81,7 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
     """Split ``name(option=value, …)`` into the name and its options.
 
     >>> parse("advmask(length=(2, 15), share=Ramp(0, 0.8))")
-    ('advmask', {'length': (2, 15), 'share': Ramp(low=0, high=0.8, until=1.0)})
+    ('advmask', {'length': (2, 15), 'share': Ramp(low=0.0, high=0.8, until=1.0)})
     >>> parse("random-erasing")
     ('random-erasing', {})
     """
@@ -131,9 +131,9 @@ def _value(node: ast.expr) -> Any:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Ramp":
         from augmentations.base import Ramp
 
-        keywords = {str(keyword.arg): _value(keyword.value) for keyword in node.keywords}
+        keywords = {str(keyword.arg): float(_value(keyword.value)) for keyword in node.keywords}
         try:
-            return Ramp(*map(_value, node.args), **keywords)
+            return Ramp(*(float(_value(argument)) for argument in node.args), **keywords)
         except TypeError:
             raise ValueError("a ramp is Ramp(low, high, until=…)") from None
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
@@ -157,7 +157,7 @@ def _typed(cls: type[Any], name: str, option: str, value: Any) -> Any:
 
     hint = get_type_hints(cls)[option]
     if hint is Ramp and isinstance(value, int | float) and not isinstance(value, bool):
-        value = Ramp(value)
+        value = Ramp(float(value))
     try:
         return TypeAdapter(hint).validate_python(value, strict=True)
     except ValidationError as error:

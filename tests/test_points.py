@@ -1,0 +1,164 @@
+"""Points are kept whole, fit their data set, and go to other people and back."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bench import datasets, search
+from bench.points import Points, from_numpy, join, to_numpy
+from bench.progress import Silent
+from bench.workspace import Workspace
+
+
+@pytest.fixture
+def data() -> datasets.Dataset:
+    return datasets.load("digits")
+
+
+def some(data: datasets.Dataset, seed: int = 0) -> Points:
+    n, _, h, w = data.train.images.shape
+    changed = torch.rand(n, h, w, generator=torch.Generator().manual_seed(seed)) < 0.1
+    about = {"data": data.name, "digest": data.digest, "attack": "none"}
+    return Points.of(changed, changed.flatten(1).any(1), about)
+
+
+def same(a: Points, b: Points) -> bool:
+    return bool(
+        torch.equal(a.places, b.places)
+        and torch.equal(a.offsets, b.offsets)
+        and torch.equal(a.reached, b.reached)
+        and a.about == b.about
+    )
+
+
+def test_the_guide_is_true_at_the_points_alone() -> None:
+    changed = torch.zeros(3, 4, 5, dtype=torch.bool)
+    changed[0, 1, 2] = changed[0, 3, 4] = changed[2, 0, 0] = True
+    points = Points.of(changed, torch.tensor([True, False, True]), {})
+    assert torch.equal(points.guide()[:, 0], changed)
+    assert points.counts.tolist() == [2, 0, 1]
+
+
+def test_what_is_saved_is_loaded(data: datasets.Dataset, tmp_path: Path) -> None:
+    points = some(data)
+    points.save(tmp_path / "p.safetensors")
+    assert same(Points.load(tmp_path / "p.safetensors"), points)
+
+
+@pytest.mark.parametrize("harm", ["truncate", "flip", "text"])
+def test_damage_is_noticed(data: datasets.Dataset, tmp_path: Path, harm: str) -> None:
+    path = tmp_path / "p.safetensors"
+    some(data).save(path)
+    content = bytearray(path.read_bytes())
+    if harm == "truncate":
+        content = content[: len(content) // 2]
+    elif harm == "flip":
+        content[-5] ^= 1
+    else:
+        content = bytearray(b"no points at all")
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="holds no points that can be used"):
+        Points.load(path)
+
+
+def test_points_of_another_data_set_are_refused_with_both_names(data: datasets.Dataset) -> None:
+    with pytest.raises(ValueError, match=r"belong to digits .* not to photos"):
+        some(data).fits(datasets.load("photos"))
+
+
+def test_a_set_without_any_point_is_refused(data: datasets.Dataset) -> None:
+    n, _, h, w = data.train.images.shape
+    about = {"data": data.name, "digest": data.digest}
+    nothing = Points.of(torch.zeros(n, h, w, dtype=torch.bool), torch.zeros(n).bool(), about)
+    with pytest.raises(ValueError, match="the set of points is empty"):
+        nothing.fits(data)
+
+
+def test_numpy_and_back(data: datasets.Dataset, tmp_path: Path) -> None:
+    points = some(data)
+    (tmp_path / "p.npz").write_bytes(to_numpy(points))
+    assert same(from_numpy(tmp_path / "p.npz", data), points)
+
+
+def test_masks_of_other_people_are_taken(data: datasets.Dataset, tmp_path: Path) -> None:
+    points = some(data)
+    np.savez(tmp_path / "m.npz", masks=points.guide()[:, 0].numpy())
+    assert torch.equal(from_numpy(tmp_path / "m.npz", data).guide(), points.guide())
+
+
+def arrays(data: datasets.Dataset, **changes: Any) -> bytes:
+    points = some(data)
+    found = {"places": points.places.numpy(), "offsets": points.offsets.numpy()} | changes
+    buffer = io.BytesIO()
+    np.savez(buffer, **found)
+    return buffer.getvalue()
+
+
+def test_hostile_files_are_refused(data: datasets.Dataset, tmp_path: Path) -> None:
+    points = some(data)
+    outside = points.places.numpy().copy()
+    outside[0, 0] = 8
+    falling = points.offsets.numpy().copy()
+    falling[1] = falling[2] + 1
+
+    class Trap:
+        def __reduce__(self) -> Any:
+            return (exec, ("raise SystemExit",))
+
+    n = len(data.train.labels)
+    cases = {
+        b"PK no archive": "holds no points",
+        arrays(data, places=outside): r"outside the picture of 8x8",
+        arrays(data, offsets=falling): "must start at 0 and never fall",
+        arrays(data, offsets=points.offsets.numpy()[:-1]): "do not divide",
+        arrays(data, masks=np.zeros((n, 9, 9))): "masks have shape",
+        arrays(data, places=points.places.numpy().astype(float)): "whole numbers",
+        arrays(data, places=np.array([Trap()], dtype=object)): "Object arrays cannot be loaded",
+        arrays(data, bomb=np.zeros(10**7)): "unpacks to more than",
+    }
+    for content, message in cases.items():
+        (tmp_path / "x.npz").write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            from_numpy(tmp_path / "x.npz", data)
+
+
+def test_parts_join_to_the_whole(data: datasets.Dataset) -> None:
+    whole = some(data)
+    changed = whole.guide()[:, 0]
+    parts = [
+        Points.of(changed[a:b], whole.reached[a:b], whole.about) for a, b in ((0, 500), (500, 1438))
+    ]
+    assert same(join(parts), whole)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A place where the victim takes an epoch and the attack a few steps."""
+    monkeypatch.setattr("bench.victims.EPOCHS", {"digits": 1})
+    return Workspace(results=tmp_path, data="digits")
+
+
+ATTACK = "sigma-zero(steps=3)"
+
+
+def test_a_stopped_search_continues_and_a_damaged_block_is_done_again(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    calls = iter([False, False, False, True])
+    with pytest.raises(InterruptedError, match="stopped after 3 of 12 blocks; they are kept"):
+        search.adversarial(workspace, Silent(), attack_text=ATTACK, stop=lambda: next(calls, True))
+    blocks = sorted(tmp_path.glob("cache/points/*/block-*.safetensors"))
+    assert len(blocks) == 3
+    untouched = blocks[0].stat().st_mtime_ns
+    blocks[1].write_bytes(blocks[1].read_bytes()[:-3])
+    found = search.adversarial(workspace, Silent(), attack_text=ATTACK)
+    assert len(found.reached) == 1438
+    assert not list(tmp_path.glob("cache/points/*/block-*.safetensors"))
+    other = Workspace(results=tmp_path / "other", data="digits")
+    whole = search.adversarial(other, Silent(), attack_text=ATTACK)
+    assert same(found, whole)
+    assert untouched

@@ -1,0 +1,86 @@
+"""Names typed on the command line become methods, and back."""
+
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
+from typing import Any
+
+import pytest
+
+import attacks
+import augmentations
+from augmentations import Cutout, GridMask, Ramp
+from bench import registry
+
+
+@pytest.mark.parametrize("name", augmentations.BUILTIN)
+def test_the_text_of_an_augmentation_gives_it_back(name: str) -> None:
+    for data, side in (("cifar10", 32), ("cifar100", 32), ("digits", 8)):
+        method = registry.build("augmentations", name, data=data, side=side)
+        assert registry.build("augmentations", registry.express(method)) == method
+        assert registry.label(method, data, side) == name
+
+
+@pytest.mark.parametrize("name", attacks.BUILTIN)
+def test_the_text_of_an_attack_gives_it_back(name: str) -> None:
+    method = registry.build("attacks", name, eps=16 / 255)
+    assert registry.build("attacks", registry.express(method)) == method
+
+
+def test_options_replace_the_preset() -> None:
+    method = registry.build("augmentations", "cutout(share=0.5)", data="cifar100", side=32)
+    assert method == Cutout(length=8, share=Ramp(0.5))
+
+
+def test_a_typed_option_wins_over_a_given_one() -> None:
+    assert registry.build("attacks", "advmask(eps=4/255)", eps=8 / 255).eps == pytest.approx(
+        4 / 255
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cutuot", "'cutuot' is not among the augmentations: did you mean 'cutout'?"),
+        ("zzzzz", "'zzzzz' is not among the augmentations: there are: none, cutout"),
+        ("cutout(lenght=8)", "cutout has no option 'lenght'; it has: fill, length, share"),
+        ("cutout(length='8')", "cutout: option length is '8': Input should be a valid integer"),
+        ("cutout(length=True)", "cutout: option length is True: Input should be a valid integer"),
+        ("cutout(length=0)", "cutout: length is 0"),
+        ("gridmask(share=Ramp(0, 2))", "Ramp: high is 2.0: it must be a fraction from 0 to 1"),
+        ("cutout(length=", "cannot read 'cutout(length=': write it as name(option=value, …)"),
+        ("cutout(8)", "cannot read 'cutout(8)': write it as name(option=value, …)"),
+        ("cutout(fill=mean)", "'mean' is not a value; text needs quotes"),
+        ("cutout(length=__import__('os'))", "is not a value"),
+        ("cutout(share=1/0)", "a fraction has two numbers and no zero below"),
+    ],
+)
+def test_bad_text_is_one_clear_line(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=r"^.*$") as error:
+        registry.build("augmentations", text)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_another_package_can_add_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = EntryPoint("mine", "augmentations.gridmask:GridMask", "bench.augmentations")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [entry])
+    assert registry.classes("augmentations")["mine"] is GridMask
+
+
+def test_two_methods_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = EntryPoint("cutout", "augmentations.gridmask:GridMask", "bench.augmentations")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [entry])
+    with pytest.raises(
+        ValueError, match=r"two augmentations are named 'cutout': augmentations\.grid"
+    ):
+        registry.classes("augmentations")
+
+
+def test_a_method_that_is_not_registered_cannot_be_expressed() -> None:
+    @dataclass(frozen=True)
+    class Stranger:
+        size: int = 1
+
+    stranger: Any = Stranger()
+    with pytest.raises(ValueError, match="Stranger is not registered: add it to BUILTIN"):
+        registry.express(stranger)
