@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -58,15 +57,6 @@ SHOWN: dict[str, tuple[str, Direction | None]] = {
 TABLE6 = {"success": "ASR", "l0_elements_mean": "l0", "l2": "l2", "linf": "linf"}
 
 
-def name(trial: Trial) -> str:
-    """How a user calls the attack: without the eps, which the whole table has in common."""
-    attack: Any = trial.attack
-    if any(field.name == "eps" for field in fields(attack)) and attack.eps is not None:
-        attack = replace(attack, eps=type(attack)().eps)
-    text = registry.express(attack)
-    return text if trial.matched is None else f"{text}, as many pixels"
-
-
 def role(trial: Trial) -> str:
     """Whether a trial is of a sparse attack, or of the table's ceiling or floor."""
     return ROLES.get(registry.express(trial.attack).partition("(")[0], "sparse")
@@ -104,7 +94,7 @@ def records(
             key=trial.key,
             seed=seed,
             labels={
-                "attack": name(trial),
+                "attack": trial.name,
                 "hyperparameters": registry.express(trial.attack),
                 "eps": trial.eps,
                 "goal": trial.aim,
@@ -143,7 +133,7 @@ def pairs(trials: Mapping[Trial, Sequence[Outcome]]) -> list[dict[str, Any]]:
     With Holm's correction over all of them; ``p`` is None where no picture differs.
     """
     distances = {
-        name(trial): join(outcomes).verdict.distance("pixels")
+        trial.name: join(outcomes).verdict.distance("pixels")
         for trial, outcomes in trials.items()
         if trial.bounded and role(trial) == "sparse"
     }

@@ -63,6 +63,15 @@ class Trial:
         """Whether the attack promises to keep within eps."""
         return bool(getattr(self.attack, "bounded", getattr(self.attack, "eps", 0) is not None))
 
+    @property
+    def name(self) -> str:
+        """How a user calls the attack: without the eps, which a whole table has in common."""
+        method: Any = self.attack
+        if getattr(method, "eps", None) is not None:
+            method = replace(method, eps=type(method)().eps)
+        text = registry.express(method)
+        return text if self.matched is None else f"{text}, as many pixels"
+
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON; those that are None are left out."""
         fields = {name: value for name, value in vars(self).items() if value is not None}
@@ -317,8 +326,7 @@ def run(
     reused = True
     bound = float(Fraction(trial.eps)) if trial.bounded else None
     counts = None if matched is None else [changes(outcome) for outcome in matched]
-    label = registry.express(trial.attack)
-    with FileLock(lock), progress.task(label, len(aims) * len(chosen.ids)) as advance:
+    with FileLock(lock), progress.task(trial.name, len(aims) * len(chosen.ids)) as advance:
         for number, rows, block, before in blocks(
             trial, seed, network, chosen, place,
             batch_size=batch_size, counts=counts, fresh=fresh, stop=stop,

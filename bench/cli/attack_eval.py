@@ -214,14 +214,13 @@ def plan(
     studies: dict[Fraction, list[Trial]], seeds: list[int], workspace: Any, *, as_json: bool
 ) -> None:
     """Show what would be attacked and what is done."""
-    from bench.attack_tables import name
     from bench.records import Store
 
     jobs = [(trial, seed) for trials in studies.values() for trial in trials for seed in seeds]
     done = Store(workspace.results).find((trial.key, seed) for trial, seed in jobs)
     lines = [
         {
-            "attack": name(trial),
+            "attack": trial.name,
             "eps": trial.eps,
             "goal": trial.aim,
             "victim": trial.victim,
@@ -303,16 +302,15 @@ def able_ones(
     trials: list[Trial], network: nn.Module, chosen: Pictures, progress: Any, asked: bool
 ) -> list[Trial]:
     """The trials whose attack can do what is asked; an attack that was asked for must."""
-    from bench.attack_tables import name
     from bench.trials import applies
 
     able = []
     for trial in trials:
         reason = applies(trial.attack, network, chosen, trial.aim)
         if reason and asked:
-            raise ValueError(f"{name(trial)}: {reason}")
+            raise ValueError(f"{trial.name}: {reason}")
         if reason:
-            progress.say(f"not applicable: {name(trial)}: {reason}")
+            progress.say(f"not applicable: {trial.name}: {reason}")
         else:
             able.append(trial)
     return able
@@ -329,7 +327,7 @@ def attack_all(
     given: dict[str, Any],
 ) -> dict[Trial, list[Outcome]]:
     """Run the trials of one table with one seed; a line for each that is done."""
-    from bench.attack_tables import complaint, name
+    from bench.attack_tables import complaint
     from bench.outcomes import join, summarise
     from bench.trials import BLOCK, run
 
@@ -354,11 +352,11 @@ def attack_all(
         pixels = metrics.get("l0_pixels_mean")
         size = "" if pixels is None else f", {pixels:.1f} pixels"
         progress.say(
-            f"{name(trial)}, eps {trial.eps}, seed {seed}: {metrics['success']:.1%}{size}, "
+            f"{trial.name}, eps {trial.eps}, seed {seed}: {metrics['success']:.1%}{size}, "
             f"{metrics['seconds_per_image']:.2f} s a picture{' (done before)' if reused else ''}"
         )
         if trouble := complaint(join(outcomes[trial])):
-            progress.say(f"  {name(trial)}: {trouble}")
+            progress.say(f"  {trial.name}: {trouble}")
         if not reused:
             picture(trial, seed, chosen, workspace)
     return outcomes

@@ -1,0 +1,324 @@
+"""A trial survives attacks that cheat, raise or are killed, and repeats nothing it has done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import attacks
+from attacks import Goal
+from attacks.base import Streams, streams
+from bench import trials
+from bench.outcomes import Outcome, join
+from bench.progress import Silent
+from bench.robustness import Pictures, pictures
+from bench.splits import Split
+from bench.trials import Trial, folder, run
+from bench.workspace import Workspace
+
+
+class Linear(nn.Module):
+    """Class 1 for pictures whose elements sum to more than half; a class 2 that never wins."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        bright = images.flatten(1).mean(1) - 0.5
+        return torch.stack([-bright, bright, -9 + 0 * bright], 1)
+
+
+@dataclass(frozen=True)
+class Signs:
+    """Every element by eps towards the other class: three forwards and two backwards."""
+
+    eps: float | None = 0.1
+    calls: ClassVar[list[int]] = []
+
+    def __call__(self, model: nn.Module, images: Tensor, goal: Goal, generator: Streams) -> Tensor:
+        self.calls.append(len(images))
+        leaf = images.clone().requires_grad_()
+        for _ in range(2):
+            (gradient,) = torch.autograd.grad(goal.margin(model(leaf)).sum(), leaf)
+        with torch.no_grad():
+            model(images)
+        return (images - (self.eps or 1.0) * gradient.sign()).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class Noisy(Signs):
+    """Changes a random share of the elements."""
+
+    def __call__(self, model: nn.Module, images: Tensor, goal: Goal, generator: Streams) -> Tensor:
+        drawn = [
+            torch.rand(image.shape, generator=each)
+            for image, each in zip(images, streams(generator, len(images)), strict=True)
+        ]
+        return torch.where(torch.stack(drawn) < 0.5, super().__call__(
+            model, images, goal, generator), images)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cheat(Signs):
+    """Cheats in the way that ``how`` names."""
+
+    how: str = "box"
+
+    def __call__(self, model: nn.Module, images: Tensor, goal: Goal, generator: Streams) -> Tensor:
+        dark = images.flatten(1).mean(1) < 0.3
+        if self.how == "raises" and dark.any():
+            raise RuntimeError("too dark\n  for me")
+        if self.how == "shape":
+            return images[:, :1]
+        if self.how == "nothing":
+            return None  # type: ignore[return-value]
+        if self.how == "moves":
+            images.fill_(0.5)
+            goal.labels.fill_(2)
+            return images
+        found = super().__call__(model, images, goal, generator)
+        wrong = {"box": 2.0, "eps": 0.99, "nan": torch.nan}.get(self.how)
+        return found if wrong is None else torch.full_like(found, wrong)
+
+
+@dataclass(frozen=True)
+class Untargeted(Signs):
+    """Cannot aim."""
+
+    def __call__(self, model: nn.Module, images: Tensor, goal: Goal, generator: Streams) -> Tensor:
+        if goal.targeted:
+            raise ValueError("this attack has no targeted form: choose --untargeted")
+        return super().__call__(model, images, goal, generator)
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, cls in {
+        "signs": Signs,
+        "noisy": Noisy,
+        "cheat": Cheat,
+        "aimless": Untargeted,
+    }.items():
+        monkeypatch.setitem(attacks.BUILTIN, name, cls)
+    monkeypatch.setattr(trials, "BLOCK", 8)
+    Signs.calls.clear()
+
+
+@pytest.fixture(scope="module")
+def chosen() -> Pictures:
+    levels = torch.linspace(0.2, 0.8, 40).reshape(-1, 1, 1, 1).expand(-1, 3, 4, 4)
+    images = (levels * 255).round().to(torch.uint8)
+    labels = (levels[:, 0, 0, 0] > 0.5).long()
+    return pictures(Linear(), Split(images, labels), 20, "cpu")
+
+
+def trial(attack: Signs, **changes: object) -> Trial:
+    fields = {"victim": "linear", "data": "grey", "eps": "1/10", "aim": "untargeted"}
+    return Trial(attack=attack, **(fields | {"images": 20} | changes))  # type: ignore[arg-type]
+
+
+def go(one: Trial, chosen: Pictures, results: Path, **options: object) -> tuple[Outcome, bool]:
+    workspace = Workspace(results=results, data="grey")
+    outcomes, reused = run(
+        one, 0, Linear(), chosen, workspace, Silent(),
+        batch_size=options.pop("batch_size", trials.BLOCK), **options,
+    )  # type: ignore[arg-type]  # fmt: skip
+    return join(outcomes), reused
+
+
+def test_an_attack_is_judged_and_its_passes_are_exact(chosen: Pictures, tmp_path: Path) -> None:
+    outcome, reused = go(trial(Signs()), chosen, tmp_path)
+    brightness = chosen.images.flatten(1).mean(1)
+    assert not reused
+    assert torch.equal(outcome.verdict.success, (brightness - 0.5).abs() < 0.1)
+    assert (outcome.forwards == 3).all()
+    assert (outcome.backwards == 2).all()
+    assert (outcome.verdict.l0_elements == 48).all()
+    assert 0 < outcome.passing < outcome.seconds
+
+
+def test_a_cap_on_passes_is_kept(chosen: Pictures, tmp_path: Path) -> None:
+    outcome, _ = go(trial(Signs(), query_cap=4), chosen, tmp_path)
+    assert (outcome.forwards + outcome.backwards).tolist() == [4] * 20
+    starved, _ = go(trial(Signs(), query_cap=1), chosen, tmp_path)
+    assert (starved.verdict.l0_elements == 0).all()
+    assert not starved.verdict.success.any()
+
+
+@pytest.mark.parametrize(
+    ("how", "flag"), [("box", "outside_box"), ("eps", "beyond_eps"), ("nan", "not_finite")]
+)
+def test_cheating_is_caught(how: str, flag: str, chosen: Pictures, tmp_path: Path) -> None:
+    outcome, _ = go(trial(Cheat(how=how)), chosen, tmp_path)
+    assert not outcome.verdict.success.any()
+    assert getattr(outcome.verdict, flag).all()
+
+
+def test_writing_into_the_arguments_helps_nobody(chosen: Pictures, tmp_path: Path) -> None:
+    before = chosen.images.clone()
+    outcome, _ = go(trial(Cheat(how="moves"), eps="1/100"), chosen, tmp_path)
+    assert not outcome.verdict.success.any()
+    assert torch.equal(chosen.images, before)
+
+
+def test_an_exception_costs_the_picture_that_raises_it(chosen: Pictures, tmp_path: Path) -> None:
+    outcome, _ = go(trial(Cheat(how="raises")), chosen, tmp_path)
+    honest, _ = go(trial(Signs()), chosen, tmp_path)
+    dark = chosen.images.flatten(1).mean(1) < 0.3
+    assert 0 < dark.sum() < 20
+    assert outcome.errors == {i: "RuntimeError: too dark for me" for i in chosen.ids[dark].tolist()}
+    assert torch.equal(outcome.verdict.success, honest.verdict.success & ~dark)
+
+
+@pytest.mark.parametrize("how", ["shape", "nothing"])
+def test_what_is_no_picture_is_an_error_of_the_attack(
+    how: str, chosen: Pictures, tmp_path: Path
+) -> None:
+    outcome, _ = go(trial(Cheat(how=how)), chosen, tmp_path)
+    assert len(outcome.errors) == 20
+    assert "returned no pictures of shape (1, 3, 4, 4)" in next(iter(outcome.errors.values()))
+
+
+def test_memory_that_runs_out_names_the_remedy(
+    chosen: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def greedy(*_: object) -> Tensor:
+        raise MemoryError
+
+    monkeypatch.setattr(Signs, "__call__", greedy)
+    with pytest.raises(ValueError, match="with 8 pictures at once: give a smaller --batch-size"):
+        go(trial(Signs()), chosen, tmp_path)
+
+
+def test_what_is_done_is_not_attacked_again(chosen: Pictures, tmp_path: Path) -> None:
+    first, _ = go(trial(Noisy()), chosen, tmp_path)
+    Signs.calls.clear()
+    again, reused = go(trial(Noisy()), chosen, tmp_path)
+    assert reused
+    assert Signs.calls == []
+    assert torch.equal(first.verdict.l2, again.verdict.l2)
+    assert first.seconds == again.seconds
+    go(trial(Noisy()), chosen, tmp_path, fresh=True)
+    assert Signs.calls == [8, 8, 4]
+
+
+@pytest.mark.parametrize("damage", ["half", "flipped", "gone", "swapped"])
+def test_only_a_damaged_block_is_attacked_again(
+    damage: str, chosen: Pictures, tmp_path: Path
+) -> None:
+    one = trial(Noisy())
+    first, _ = go(one, chosen, tmp_path)
+    place = folder(one, 0, Workspace(results=tmp_path, data="grey"))
+    block = place / "goal-0-block-00001.safetensors"
+    content = block.read_bytes()
+    if damage == "half":
+        block.write_bytes(content[: len(content) // 2])
+    elif damage == "flipped":
+        block.write_bytes(content[:-9] + bytes([content[-9] ^ 64]) + content[-8:])
+    elif damage == "swapped":
+        block.write_bytes((place / "goal-0-block-00000.safetensors").read_bytes())
+    else:
+        block.unlink()
+    Signs.calls.clear()
+    again, reused = go(one, chosen, tmp_path)
+    assert not reused
+    assert Signs.calls == [8]
+    assert torch.equal(first.verdict.l2, again.verdict.l2)
+
+
+def test_a_stop_keeps_the_finished_blocks(chosen: Pictures, tmp_path: Path) -> None:
+    with pytest.raises(InterruptedError, match="finished blocks of pictures are kept"):
+        go(trial(Signs()), chosen, tmp_path, stop=lambda: len(Signs.calls) == 2)
+    Signs.calls.clear()
+    go(trial(Signs()), chosen, tmp_path)
+    assert Signs.calls == [4]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_results_do_not_depend_on_the_batch(
+    batch_size: int, chosen: Pictures, tmp_path: Path
+) -> None:
+    whole, _ = go(trial(Noisy()), chosen, tmp_path / "whole")
+    parts, _ = go(trial(Noisy()), chosen, tmp_path / "parts", batch_size=batch_size)
+    assert max(Signs.calls[3:]) == batch_size
+    assert torch.equal(whole.verdict.l0_elements, parts.verdict.l0_elements)
+    assert torch.equal(whole.verdict.l2, parts.verdict.l2)
+    assert torch.equal(whole.forwards, parts.forwards)
+
+
+def test_every_other_class_is_a_goal_of_its_own(chosen: Pictures, tmp_path: Path) -> None:
+    workspace = Workspace(results=tmp_path, data="grey")
+    outcomes, _ = run(trial(Signs(), aim="all"), 0, Linear(), chosen, workspace, Silent())
+    assert len(outcomes) == 2
+    never = chosen.labels == 0  # two classes on, class 2 never wins
+    assert not outcomes[1].verdict.success[never].any()
+    assert outcomes[0].verdict.success[never].any()
+
+
+def test_the_floor_changes_as_many_pixels_as_the_other_attack(
+    chosen: Pictures, tmp_path: Path
+) -> None:
+    @dataclass(frozen=True)
+    class Pixels(Signs):
+        """The first ``count`` pixels, or some number that depends on the picture."""
+
+        count: int | None = None
+
+        def __call__(
+            self, model: nn.Module, images: Tensor, goal: Goal, generator: Streams
+        ) -> Tensor:
+            attacked = super().__call__(model, images, goal, generator)
+            number = (images.flatten(1).mean(1) * 10).long() + 8
+            number = number if self.count is None else torch.full_like(number, self.count)
+            mask = torch.arange(16) < number[:, None]
+            return torch.where(mask.reshape(-1, 1, 4, 4), attacked, images)
+
+    attacks.BUILTIN["pixels"] = Pixels
+    try:
+        workspace = Workspace(results=tmp_path, data="grey")
+        first = trial(Pixels(), victim="other")
+        model, silent = Linear(), Silent()
+        outcomes, _ = run(first, 0, model, chosen, workspace, silent)
+        floor = trial(Pixels(), matched=first.key)
+        matched, _ = run(floor, 0, model, chosen, workspace, silent, matched=outcomes)
+        assert floor.name == "pixels, as many pixels"
+    finally:
+        del attacks.BUILTIN["pixels"]
+    won, counts = outcomes[0].verdict.success, outcomes[0].verdict.l0_pixels
+    assert len(counts[won].unique()) > 1
+    assert torch.equal(matched[0].verdict.l0_pixels[won], counts[won])
+    assert (matched[0].verdict.l0_pixels[~won] == counts[won].median()).all()
+
+
+def test_an_attack_that_cannot_aim_says_so_before_the_trial(chosen: Pictures) -> None:
+    assert trials.applies(Signs(), Linear(), chosen, "random") == ""
+    assert trials.applies(Untargeted(), Linear(), chosen, "untargeted") == ""
+    assert "no targeted form" in trials.applies(Untargeted(), Linear(), chosen, "random")
+
+
+def test_what_changes_results_changes_the_key_and_nothing_else_does() -> None:
+    plain = trial(Signs())
+    assert plain.key == trial(Signs()).key
+    assert "query_cap" not in plain.to_json()
+    others = [
+        trial(Signs(), query_cap=10), trial(Signs(), images=19), trial(Signs(), aim="all"),
+        trial(Signs(eps=0.2)), trial(Signs(), victim="else"), trial(Signs(), matched=plain.key),
+    ]  # fmt: skip
+    assert len({plain.key, *(other.key for other in others)}) == 7
+
+
+def test_an_attack_without_eps_is_not_bounded(chosen: Pictures, tmp_path: Path) -> None:
+    assert trial(Signs()).bounded
+    free = trial(Signs(eps=None))
+    assert not free.bounded
+    outcome, _ = go(free, chosen, tmp_path)
+    assert outcome.verdict.success.all()
+    assert not outcome.verdict.beyond_eps.any()
+
+
+@pytest.mark.parametrize(("field", "value"), [("images", 0), ("query_cap", 0)])
+def test_impossible_trials_are_refused(field: str, value: int) -> None:
+    with pytest.raises(ValueError, match=rf"{field} is 0: .* at least 1"):
+        trial(Signs(), **{field: value})
