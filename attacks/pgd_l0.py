@@ -25,9 +25,10 @@ class PGDL0:
     of ``eps`` (None: of 1).
 
     Deviations: the released step, 120000/255 for 3072 elements, is 0.15 for any eps, 4.9 times
-    8/255, and forgets the earlier steps: at 0.3 half as many pixels suffice. Targeted goals; an image is done at its first success; the last iterate is judged
-    too, so a start costs ``steps`` + 1 forward and ``steps`` backward passes. The gradient is that
-    of ``Goal.soft_margin``, in the same direction but without underflow.
+    8/255, and forgets the earlier steps: at 0.3 half as many pixels suffice. Targeted goals; an
+    image is done at its first success; the last iterate is judged too, so a start costs ``steps``
+    + 1 forward and ``steps`` backward passes. The gradient is that of ``Goal.soft_margin``, in the
+    same direction but without underflow.
     """
 
     eps: float | None = 8 / 255
