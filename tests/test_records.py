@@ -7,11 +7,13 @@ import json
 import math
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -177,6 +179,17 @@ def test_four_processes_write_at_once(tmp_path: Path) -> None:
     assert {one.seed for one in Store(tmp_path).all()} == {
         100 * worker + seed for worker in range(4) for seed in range(25)
     }
+
+
+def test_a_writer_waits_for_the_other(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    writer = threading.Thread(target=store.add, args=(record(),))
+    with FileLock(tmp_path / "records.lock"):
+        writer.start()
+        writer.join(0.2)
+        assert store.all() == []
+    writer.join()
+    assert store.all() == [record()]
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,8 @@ def test_a_comparison_is_the_paired_test_of_scipy() -> None:
 
 def test_holm_multiplies_the_smallest_p_by_the_number_of_methods() -> None:
     generator = np.random.default_rng(2)
-    values = {name: seeds(*generator.normal(0.9, 0.01, 5)) for name in "abcd"}
+    means = {"a": 0.9, "b": 0.92, "c": 0.93, "d": 0.94}
+    values = {name: seeds(*generator.normal(mean, 0.01, 5)) for name, mean in means.items()}
     found = compare(values, "a")
     in_order = sorted(found.values(), key=lambda each: each.p or 0)
     running = 0.0
@@ -91,6 +92,21 @@ def test_holm_multiplies_the_smallest_p_by_the_number_of_methods() -> None:
         assert each.p is not None
         running = max(running, min(1, (len(in_order) - place) * each.p))
         assert each.p_holm == pytest.approx(running)
+    assert running < 1
+
+
+def test_what_is_detectable_gets_larger_with_every_method_that_is_compared() -> None:
+    spread, base = seeds(0.91, 0.93, 0.95, 0.95, 0.96), seeds(0.90, 0.91, 0.92, 0.93, 0.94)
+    alone = compare({"none": base, "has": spread}, "none")["has"]
+    methods = {"none": base, **{name: spread for name in "abcdef"}}
+    among = compare(methods, "none")["a"]
+    std = math.sqrt(0.5) / 100  # of the differences 1, 2, 3, 2, 2 points
+    assert alone.detectable == pytest.approx(std * effect(5, 0.05))
+    assert among.detectable == pytest.approx(std * effect(5, 0.05 / 6))
+
+
+def test_two_seeds_have_no_correlation() -> None:
+    assert compare({"a": seeds(0.1, 0.2), "b": seeds(0.4, 0.3)}, "a")["b"].correlation is None
 
 
 def test_only_common_seeds_are_compared() -> None:
@@ -175,6 +191,12 @@ def test_pictures_are_compared_by_their_ranks() -> None:
     assert found.p == pytest.approx(scipy.stats.wilcoxon(a, b).pvalue)
     assert found.difference == pytest.approx(np.median(a - b))
     assert (found.less, found.more, found.same) == ((a < b).sum(), (a > b).sum(), 0)
+
+
+def test_pictures_without_a_difference_are_ranked_and_not_dropped() -> None:
+    a = np.array([5.0] * 20 + [3, 4, 2, 3, 2, 1, 2])
+    expected = scipy.stats.wilcoxon(a, np.full(27, 5.0), zero_method="pratt").pvalue
+    assert paired_pictures(a, np.full(27, 5.0)).p == pytest.approx(expected)
 
 
 def test_a_picture_that_only_one_attack_broke_is_the_largest_difference() -> None:

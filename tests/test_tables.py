@@ -254,6 +254,12 @@ def test_a_seed_whose_accuracy_is_not_a_number_has_failed() -> None:
     assert "(1 failed)" in tables.text(table)
 
 
+def test_what_a_failed_seed_measured_is_not_in_the_mean() -> None:
+    failed = Record(**{**vars(records("none", [0.1])[0]), "status": "failed", "seed": 9})
+    table = tables.grid([*records("none", [0.9, 0.92]), failed])
+    assert table.cells["none", "cifar10 / resnet18"] == mean_interval([0.9, 0.92])
+
+
 def test_attacks_are_rows_and_their_metrics_columns() -> None:
     found = [
         Record(
