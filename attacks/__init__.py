@@ -8,6 +8,7 @@ from attacks.greedyfool import GreedyFool
 from attacks.jsma import JSMA
 from attacks.noise import RandomSigns
 from attacks.pgd_l0 import PGDL0
+from attacks.sapf import SAPF
 from attacks.sigma_zero import SigmaZero
 from attacks.sparsefool import SparseFool
 
@@ -20,6 +21,7 @@ BUILTIN: dict[str, type[Attack]] = {
     "jsma": JSMA,
     "advmask": AdvMask,
     "cw-l0": CWL0,
+    "sapf": SAPF,
     "sigma-zero": SigmaZero,
     "sparsefool": SparseFool,
 }

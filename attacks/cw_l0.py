@@ -27,9 +27,9 @@ class CWL0:
     It draws nothing.
 
     ``mode`` says what bounds the change: ``"projected"``, ``eps`` and the box; ``"free"``, the box
-    alone, as published; ``"matched"``, the box alone, but an image is done once ``l0`` units or
-    fewer are left. ``unit`` is what is forbidden and counted: ``"pixels"`` with all their channels,
-    or ``"elements"``.
+    alone, as published. With ``l0`` an image is done as soon as it changes so few units, which
+    matches the sparsity of another attack. ``unit`` is what is forbidden and counted: ``"pixels"``
+    with all their channels, or ``"elements"``.
 
     Deviations: after each round changes below 1e-4 are undone, the result is judged again, and the
     sparsest success is returned, where the released code returns the last iterate with its
@@ -43,7 +43,7 @@ class CWL0:
     """
 
     eps: float | None = 8 / 255
-    mode: Literal["projected", "free", "matched"] = "projected"
+    mode: Literal["projected", "free"] = "projected"
     l0: int | None = None
     unit: Literal["pixels", "elements"] = "pixels"
     steps: int = 100
@@ -56,14 +56,14 @@ class CWL0:
     importance: Literal["change", "released"] = "change"
 
     def __post_init__(self) -> None:
-        if self.mode not in ("projected", "free", "matched"):
-            raise ValueError(f"mode is {self.mode!r}: choose 'projected', 'free' or 'matched'")
+        if self.mode not in ("projected", "free"):
+            raise ValueError(f"mode is {self.mode!r}: choose 'projected' or 'free'")
         if self.unit not in ("pixels", "elements"):
             raise ValueError(f"unit is {self.unit!r}: choose 'pixels' or 'elements'")
         if self.importance not in ("change", "released"):
             raise ValueError(f"importance is {self.importance!r}: choose 'change' or 'released'")
-        if (self.mode == "matched") != (self.l0 is not None):
-            raise ValueError(f"l0 is {self.l0} in mode {self.mode!r}: 'matched' alone takes an l0")
+        if self.l0 is not None and self.l0 < 1:
+            raise ValueError(f"l0 is {self.l0}: give at least 1, or None to go on to the fewest")
         if self.steps < 1:
             raise ValueError(f"steps is {self.steps}: give at least 1")
         for name in ("lr", "c", "fraction", "small", "confidence"):
