@@ -28,10 +28,10 @@ class SAPF:
     over e again with G fixed. ``steps`` counts these three. It draws nothing.
 
     ``l0`` given, the published attack: ``searches`` runs look, image by image, for the smallest
-    ``strength`` that succeeds (tenfold from the first while nothing does, then by halving). ``l0`` None, an addition: ``strength`` stays and the runs look
-    for the smallest number of units that succeeds (from a sixteenth of all, fourfold while nothing
-    does, then by halving its logarithm). Either way the sparsest success is returned, of equally
-    sparse ones the shortest.
+    ``strength`` that succeeds (tenfold from the first while nothing does, then by halving). ``l0``
+    None, an addition: ``strength`` stays and the runs look for the smallest number of units that
+    succeeds (from a sixteenth of all, fourfold while nothing does, then by halving its logarithm).
+    Either way the sparsest success is returned, of equally sparse ones the shortest.
 
     ``mode`` says what bounds the change: ``"projected"``, ``eps`` and the box; ``"free"``, the box
     alone, as published. ``unit`` is what G selects: ``"elements"``, as published, or ``"pixels"``
@@ -96,6 +96,30 @@ class SAPF:
         best = images.clone()
         if not len(images):
             return best
+        with frozen(model), torch.no_grad():
+            rows = (~goal.reached(model(images))).nonzero()[:, 0]
+            low, high = interval(images, self.eps if self.bounded else None)
+            labels = self._labels(images)
+            units = images[0].numel() if self.unit == "elements" else images[0, 0].numel()
+            first = math.ceil(units / 16) if self.l0 is None else self.strength
+            search = _Search.start(rows, first, units if self.l0 is None else STRONGEST)
+            for _ in range(self.searches):
+                rows, tried = search.rows, search.tried
+                if not len(rows):
+                    break
+                if self.l0 is None:
+                    count, strength = tried.long(), torch.full_like(tried, self.strength)
+                else:
+                    count, strength = torch.full_like(rows, min(self.l0, units)), tried
+                run = _Run(
+                    model, goal[rows], images[rows], low[rows], high[rows],
+                    strength.to(images)[:, None, None, None], self.unit,
+                )  # fmt: skip
+                finite = self._factorise(run, count, None if labels is None else labels[rows])
+                better = run.score < search.score
+                best[rows[better]] = run.best[better]
+                search.advance(run.score, finite, counting=self.l0 is None)
+        return best
 
     def _factorise(
         self, run: _Run, count: Int[Tensor, " b"], labels: Labels | None
