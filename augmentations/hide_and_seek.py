@@ -44,25 +44,20 @@ class HideAndSeek:
         return cls(sizes=tuple(s and scaled(s, side) for s in cls.sizes))
 
     def mask(self, images: Images, generator: Generator, guide: Guide | None = None) -> Mask:
-        """Draw the size of every image, then as many coins for each as the smallest patches need.
-
-        An image with larger patches uses the first of its rows and columns of coins.
-        """
+        """Draw the size of every image, then the coins: for each size those of its images."""
         b, _, h, w = images.shape
         device = generator.device
         here = on_device_of(generator, images)
-        smallest = min(size for size in self.sizes if size)
-        chosen = here(torch.randint(len(self.sizes), (b,), generator=generator, device=device))
-        grid = (b, -(-h // smallest), -(-w // smallest))
-        coins = torch.rand(grid, generator=generator, device=device)
-        hidden = here((coins < self.probability).view(torch.uint8))
-        mask = torch.zeros(b, 1, h, w, dtype=torch.uint8, device=images.device)
-        for index, size in enumerate(self.sizes):
-            if size:
-                images_of_size = (chosen == index).nonzero()[:, 0]
-                rows, columns = -(-h // size), -(-w // size)
-                cells = hidden[images_of_size, :rows, :columns]
-                tiles = cells[:, :, None, :, None].expand(-1, -1, size, -1, size)
-                tiles = tiles.reshape(-1, rows * size, columns * size)
-                mask[images_of_size, 0] = tiles[:, :h, :w]
-        return mask.view(torch.bool)
+        kinds = len(self.sizes)
+        chosen = torch.randint(kinds, (b,), generator=generator, device=device)
+        counts = torch.bincount(chosen, minlength=kinds).tolist()
+        masks = []
+        for size, count in zip(self.sizes, counts, strict=True):
+            side = size or max(h, w)
+            rows, columns = -(-h // side), -(-w // side)
+            coins = torch.rand(count, rows, 1, columns, 1, generator=generator, device=device)
+            hidden = here(coins < (self.probability if size else 0))
+            tiles = hidden.expand(count, rows, side, columns, side)
+            masks.append(tiles.reshape(count, rows * side, columns * side)[:, :h, :w])
+        place = here(chosen.argsort().argsort())
+        return torch.cat(masks)[place][:, None]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.nn.functional import pad
 
@@ -73,12 +73,9 @@ class KeepAugment:
         """The guide's sum over the square around each pixel, by a summed-area table."""
         h, w = guide.shape[-2:]
         half = self.length // 2
-        table = pad(guide[:, 0].double().cumsum(1).cumsum(2), (1, 0, 1, 0))
-
-        def ends(size: int) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
-            centre = torch.arange(size, device=guide.device)
-            return (centre - half).clamp(min=0), (centre + half).clamp(max=size)
-
-        (top, bottom), (left, right) = ends(h), ends(w)
-        bands = table[:, bottom] - table[:, top]
-        return (bands[:, :, right] - bands[:, :, left]).flatten(1)
+        table = pad(guide.double().cumsum(2).cumsum(3), (1, 0, 1, 0))
+        # beyond the border the table goes on as at the border, which clips the squares
+        table = pad(table, (half, half - 1, half, half - 1), mode="replicate")
+        reach = 2 * half
+        bands = table[:, :, reach : reach + h] - table[:, :, :h]
+        return (bands[..., reach : reach + w] - bands[..., :w]).flatten(1)

@@ -1,0 +1,208 @@
+"""What every built-in augmentation promises, and base's own arithmetic."""
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Generator, Tensor
+
+import augmentations
+from augmentations import BUILTIN, Augmentation, Cutout, Ramp, delete, draw
+
+NAMES = sorted(BUILTIN)
+DELETING = [name for name in NAMES if name != "none"]
+SHAPES = st.tuples(
+    st.integers(1, 5), st.sampled_from([1, 3]), st.integers(8, 40), st.integers(8, 40)
+)
+MEAN, STD = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.25, 0.2, 0.3])
+
+
+def stream(seed: int = 0) -> Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def guide_for(images: Tensor) -> Tensor:
+    b, _, h, w = images.shape
+    guide = torch.rand(b, 1, h, w, generator=stream(99))
+    return guide * (guide < 0.3)
+
+
+def masks(method: Augmentation, images: Tensor, seed: int = 0) -> Tensor:
+    return method.mask(images, stream(seed), guide_for(images) if method.wants else None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(shape=SHAPES, seed=st.integers(0, 2**40))
+def test_the_same_generator_gives_the_same_masks(
+    name: str, shape: tuple[int, int, int, int], seed: int
+) -> None:
+    images = torch.rand(shape, generator=stream(1))
+    method = BUILTIN[name].preset("cifar10", min(shape[2:]))
+    before, state = images.clone(), torch.get_rng_state()
+    guide = guide_for(images)
+    kept = guide.clone()
+    mask = method.mask(images, stream(seed), guide)
+    assert mask.shape == (shape[0], 1, *shape[2:])
+    assert mask.dtype == torch.bool
+    assert torch.equal(mask, method.mask(torch.zeros_like(images), stream(seed), guide))
+    assert torch.equal(images, before)
+    assert torch.equal(guide, kept)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("fill", ["mean", "noise"])
+@given(shape=SHAPES, density=st.sampled_from([0.0, 0.3, 1.0]))
+def test_only_masked_pixels_change(
+    fill: str, shape: tuple[int, int, int, int], density: float
+) -> None:
+    images = torch.rand(shape, generator=stream(1))
+    mask = torch.rand(shape[0], 1, *shape[2:], generator=stream(2)) < density
+    c = shape[1]
+    before, state = images.clone(), torch.get_rng_state()
+    out = delete(images, mask, mean=MEAN[:c], std=STD[:c], fill=fill, generator=stream(3))
+    everywhere = mask.expand_as(images)
+    assert torch.equal(out[~everywhere], images[~everywhere])
+    assert torch.equal(images, before)
+    assert torch.equal(torch.get_rng_state(), state)
+    if fill == "mean":
+        colour = MEAN[:c, None, None].expand_as(images)
+        assert torch.equal(out[everywhere], colour[everywhere])
+    else:
+        assert (out[everywhere] != images[everywhere]).all()
+
+
+def test_noise_is_standard_normal_once_normalised() -> None:
+    images = torch.zeros(8, 3, 100, 100)
+    mask = torch.rand(8, 1, 100, 100, generator=stream()) < 0.5
+    out = delete(images, mask, mean=MEAN, std=STD, fill="noise", generator=stream())
+    values = ((out - MEAN[:, None, None]) / STD[:, None, None])[mask.expand_as(out)]
+    assert values.mean().abs() < 0.01
+    assert (values.std() - 1).abs() < 0.01
+    per_channel = [out[:, c][mask[:, 0]] for c in range(3)]
+    for c, channel in enumerate(per_channel):
+        assert (channel.mean() - MEAN[c]).abs() < 0.01
+        assert (channel.std() - STD[c]).abs() < 0.01
+
+
+def test_noise_needs_std_and_generator() -> None:
+    images, mask = torch.zeros(1, 3, 4, 4), torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    with pytest.raises(ValueError, match="needs the data set's std and a generator"):
+        delete(images, mask, mean=MEAN, fill="noise")
+
+
+@pytest.mark.parametrize("name", DELETING)
+@pytest.mark.parametrize("side", [8, 32, 64])
+@pytest.mark.parametrize("data", ["cifar10", "cifar100", "digits", "imagenet"])
+def test_presets_delete_something_and_not_nearly_everything(
+    name: str, side: int, data: str
+) -> None:
+    mask = masks(BUILTIN[name].preset(data, side), torch.zeros(400, 1, side, side))
+    ratio = mask.float().mean((1, 2, 3))
+    assert 0.04 < ratio.mean() < 0.5
+    assert ratio.quantile(0.99) < 0.85
+    assert (ratio == 0).float().mean() < (0.3 if name == "has" else 0.1)
+
+
+@pytest.mark.parametrize("name", DELETING)
+def test_images_of_a_batch_get_different_masks(name: str) -> None:
+    mask = masks(BUILTIN[name](), torch.zeros(16, 3, 32, 32))
+    assert len(mask.flatten(1).unique(dim=0)) > 10
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_large_oblong_images_work(name: str) -> None:
+    images = torch.zeros(1, 3, 200, 120)
+    assert masks(BUILTIN[name].preset("flowers102", 120), images).shape == (1, 1, 200, 120)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("data", ["cifar10", "cifar100"])
+def test_repr_is_the_expression_that_rebuilds_it(name: str, data: str) -> None:
+    method = BUILTIN[name].preset(data, 48)
+    assert isinstance(method, Augmentation)
+    assert eval(repr(method), vars(augmentations)) == method
+    assert dataclasses.replace(method) == method
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_methods_that_want_a_guide_say_so(name: str) -> None:
+    method = BUILTIN[name]()
+    if method.wants:
+        with pytest.raises(ValueError, match=f"{type(method).__name__} needs a guide: "):
+            method.mask(torch.zeros(2, 3, 8, 8), stream())
+    else:
+        method.mask(torch.zeros(2, 3, 8, 8), stream())
+
+
+@pytest.mark.parametrize("name", ["advmask", "keepaugment"])
+@pytest.mark.parametrize("bad", [float("nan"), -1.0, float("inf")])
+def test_guides_are_finite_and_not_negative(name: str, bad: float) -> None:
+    guide = torch.zeros(2, 1, 32, 32)
+    guide[1, 0, 3, 3] = bad
+    with pytest.raises(ValueError, match="finite values, at least 0"):
+        BUILTIN[name]().mask(torch.zeros(2, 3, 32, 32), stream(), guide)
+
+
+@pytest.mark.parametrize("name", ["advmask", "keepaugment"])
+def test_guides_have_the_images_size(name: str) -> None:
+    import jaxtyping
+
+    jaxtyping.config.update("jaxtyping_disable", True)  # as it is for a user
+    try:
+        with pytest.raises(ValueError, match=r"shape \(2, 1, 32, 32\), .* shape \(2, 1, 8, 32\)"):
+            BUILTIN[name]().mask(torch.zeros(2, 3, 32, 32), stream(), torch.zeros(2, 1, 8, 32))
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({"name": "cutout", "length": 1}, "length is 1: the square needs at least 2"),
+        ({"name": "keepaugment", "length": 0}, "length is 0"),
+        ({"name": "keepaugment", "quantile": 1.1}, "quantile is 1.1"),
+        ({"name": "has", "sizes": (0,)}, r"sizes is \(0,\): give sides in pixels"),
+        ({"name": "has", "probability": float("nan")}, "probability is nan"),
+        ({"name": "gridmask", "period": (32, 24)}, r"period is \(32, 24\): it must be \(low, high"),
+        ({"name": "gridmask", "ratio": 1.0}, "ratio is 1.0"),
+        ({"name": "gridmask", "rotation": 0}, "rotation is 0"),
+        ({"name": "random-erasing", "area": (0.4, 1.5)}, "area is"),
+        ({"name": "random-erasing", "aspect": 0.0}, "aspect is 0.0"),
+        ({"name": "advmask", "length": (0, 5)}, "length is"),
+        ({"name": "advmask", "ratio": (0.4, 0.2)}, "ratio is"),
+        ({"name": "advmask", "overlap": -0.1}, "overlap is -0.1"),
+    ],
+)
+def test_wrong_hyperparameters_are_named_with_their_value(
+    wrong: dict[str, object], text: str
+) -> None:
+    name = str(wrong.pop("name"))
+    with pytest.raises(ValueError, match=text):
+        BUILTIN[name](**wrong)
+
+
+@pytest.mark.parametrize("bad", [-0.1, 1.5, float("nan")])
+def test_a_share_is_a_fraction(bad: float) -> None:
+    with pytest.raises(ValueError, match=r"it must be a fraction from 0 to 1"):
+        Ramp(bad)
+
+
+def test_the_paper_s_ramp_masks_six_million_images_in_300_epochs() -> None:
+    ramp = Ramp(0.0, 0.8)
+    epochs = [50_000 * ramp.at(epoch / 300) for epoch in range(1, 301)]
+    assert round(epochs[0]) == 133
+    assert round(epochs[-1]) == 40_000
+    assert sum(epochs) == pytest.approx(6.02e6)
+
+
+def test_draw_masks_the_share_that_is_due() -> None:
+    images = torch.zeros(4000, 1, 8, 8)
+    method = Cutout(4, share=Ramp(0.0, 0.8))
+    for progress, due in ((0.0, 0.0), (0.5, 0.4), (1.0, 0.8)):
+        mask = draw(method, images, stream(), progress=progress)
+        assert mask.flatten(1).any(1).float().mean() == pytest.approx(due, abs=0.03)
+    assert torch.equal(
+        draw(Cutout(4), images, stream()), draw(Cutout(4), images, stream(), progress=0.3)
+    )
