@@ -65,8 +65,8 @@ def attacks(
 def steps(curve: Curve, unit: str) -> list[tuple[float, float]]:
     """Where the share of one unit rises, and to what.
 
-    >>> steps([{"changes": 1, "pixels": 0, "elements": 0.5}], "elements")
-    [(1, 0.5)]
+    >>> steps([{"changes": 1.0, "pixels": 0.0, "elements": 0.5}], "elements")
+    [(1.0, 0.5)]
     """
     found: list[tuple[float, float]] = []
     for entry in curve:
@@ -78,8 +78,8 @@ def steps(curve: Curve, unit: str) -> list[tuple[float, float]]:
 def mean(curves: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, float]]:
     """The mean of step functions that begin at 0.
 
-    >>> mean([[(1, 0.5)], [(2, 1.0)]])
-    [(1, 0.25), (2, 0.75)]
+    >>> mean([[(1.0, 0.5)], [(2.0, 1.0)]])
+    [(1.0, 0.25), (2.0, 0.75)]
     """
     if len(curves) == 1:
         return list(curves[0])

@@ -1,0 +1,295 @@
+"""`bench attack-eval`, `bench tables attacks` and `bench figures attacks` as a user sees them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from torch import Tensor, nn
+
+import attacks
+from attacks import Goal
+from attacks.base import Streams
+from bench import attack_tables, datasets, models, victims
+from bench.cli import main
+from bench.records import Record, Store
+from bench.statistics import paired_pictures
+
+TWO = ("--attack", "sigma-zero(steps=20)", "--attack", "pgd(steps=5)")
+
+
+class Weighted(nn.Module):
+    """Digits by a linear rule that was fitted in closed form."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        train = datasets.load("digits").train
+        images = train.images.float().flatten(1) / 255
+        design = torch.cat([images, torch.ones(len(images), 1)], 1).double()
+        answers = nn.functional.one_hot(train.labels).double()
+        gram = design.T @ design + 0.1 * torch.eye(design.shape[1], dtype=torch.float64)
+        weights = torch.linalg.solve(gram, design.T @ answers).float()
+        self.linear = nn.Linear(weights.shape[0] - 1, weights.shape[1])
+        self.linear.load_state_dict({"weight": weights[:-1].T, "bias": weights[-1]})
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.linear(images.flatten(1))
+        return logits
+
+
+@dataclass(frozen=True)
+class Aimless:
+    """Cannot aim; leaves everything as it is."""
+
+    eps: float | None = 8 / 255
+    calls: ClassVar[list[int]] = []
+
+    def __call__(self, model: nn.Module, images: Tensor, goal: Goal, generator: Streams) -> Tensor:
+        if goal.targeted:
+            raise ValueError("there is no targeted form: choose --untargeted")
+        self.calls.append(len(images))
+        return images.clone()
+
+
+@dataclass(frozen=True)
+class Free(Aimless):
+    """Has no eps: blackens the picture where that helps."""
+
+    @property
+    def bounded(self) -> bool:
+        return False
+
+    def __call__(self, model: nn.Module, images: Tensor, goal: Goal, generator: Streams) -> Tensor:
+        return torch.zeros_like(images)
+
+
+@pytest.fixture(autouse=True)
+def _few_attacks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    network = Weighted().eval()
+    monkeypatch.setattr(victims, "obtain", lambda *_: network)
+    few = {name: attacks.BUILTIN[name] for name in ("sigma-zero", "pgd", "noise", "jsma")}
+    before = dict(attacks.BUILTIN)
+    attacks.BUILTIN.clear()
+    attacks.BUILTIN.update(few, aimless=Aimless, free=Free)
+    Aimless.calls.clear()
+    yield
+    attacks.BUILTIN.clear()
+    attacks.BUILTIN.update(before)
+
+
+def bench(results: Path, *arguments: str) -> Result:
+    command, *rest = arguments
+    tracked = ("--no-tracking", "--data", "digits") if command == "attack-eval" else ()
+    if "--data" in rest:
+        tracked = tracked[:1]
+    return CliRunner().invoke(main, [command, *rest, *tracked, "--results", str(results)])
+
+
+def objects(result: Result) -> dict[str, list[dict[str, object]]]:
+    assert result.exit_code == 0, result.output
+    found: dict[str, list[dict[str, object]]] = json.loads(result.stdout)
+    return found
+
+
+def test_the_table_and_the_records_agree(tmp_path: Path) -> None:
+    whole = objects(
+        bench(tmp_path, "attack-eval", *TWO, "--images", "20", "--eps", "0.2", "--json")
+    )
+    assert [record["attack"] for record in whole["records"]] == [
+        "sigma-zero(steps=20)",
+        "pgd(steps=5)",
+    ]
+    stored = {record.labels["attack"]: record for record in Store(tmp_path).all()}
+    for entry in whole["table"]:
+        record = stored[str(entry["attack"])]
+        success = entry["success"]
+        assert isinstance(success, dict)
+        assert success["mean"] == record.metrics["success"]
+        assert success["low"] == record.metrics["success_low"]
+        assert record.labels["eps"] == "1/5"
+        assert record.metrics["linf_max"] <= 0.2 + 1e-6
+    assert stored["pgd(steps=5)"].labels["role"] == "ceiling"
+    assert stored["sigma-zero(steps=20)"].metrics["success"] > 0.2
+
+
+def test_a_second_run_attacks_nothing_and_says_so(tmp_path: Path) -> None:
+    asked = ("attack-eval", "--attack", "aimless", "--untargeted", "--images", "10")
+    first, second = bench(tmp_path, *asked), bench(tmp_path, *asked)
+    assert Aimless.calls == [1, 10, 1]  # one picture each asks whether the attack applies
+    assert "done before" in second.stderr
+    assert first.stdout == second.stdout
+    assert len((tmp_path / "records.jsonl").read_text().splitlines()) == 1
+    bench(tmp_path, *asked, "--fresh")
+    assert Aimless.calls[3:] == [1, 10]
+
+
+def test_all_attacks_run_and_those_that_cannot_are_said(tmp_path: Path) -> None:
+    result = bench(tmp_path, "attack-eval", "--images", "8", "--eps", "0.3")
+    assert result.exit_code == 0, result.output
+    assert "not applicable: aimless: there is no targeted form" in result.stderr
+    for name in ("sigma-zero", "jsma", "pgd", "noise", "free (ignores eps)"):
+        assert name in result.stdout
+    free = next(r for r in Store(tmp_path).all() if r.labels["attack"] == "free")
+    assert free.labels["bounded"] == "no"
+    assert "optimality" not in free.metrics
+
+
+def test_pictures_lie_beside_the_blocks(tmp_path: Path) -> None:
+    bench(tmp_path, "attack-eval", *TWO[:2], "--images", "9")
+    (grid,) = (tmp_path / "attacks").glob("*/pictures.png")
+    assert grid.read_bytes().startswith(b"\x89PNG")
+
+
+def test_several_eps_and_seeds_give_intervals(tmp_path: Path) -> None:
+    asked = ("--eps", "0.1", "--eps", "0.3", "--seeds", "3", "--images", "12")
+    whole = objects(bench(tmp_path, "attack-eval", *TWO[:2], *asked, "--json"))
+    assert len(whole["records"]) == 6
+    assert [entry["eps"] for entry in whole["table"]] == ["1/10", "3/10"]
+    success = whole["table"][1]["success"]
+    assert isinstance(success, dict)
+    assert success["n"] == 3
+    text = bench(tmp_path, "attack-eval", *TWO[:2], *asked)
+    assert "95 % t-interval over n = 3 seeds" in text.stdout
+
+
+def test_a_dry_run_does_nothing(tmp_path: Path) -> None:
+    jobs = objects(bench(tmp_path, "attack-eval", *TWO, "--dry-run", "--json"))["jobs"]
+    assert [job["done"] for job in jobs] == [False, False]
+    assert not (tmp_path / "attacks").exists()
+    assert "0 of 2 trials are done" in bench(tmp_path, "attack-eval", *TWO, "--dry-run").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--eps", "8"), "8 is above 1; did you mean 8/255?"),
+        (("--attack", "jsam"), "'jsam' is not among the attacks: did you mean 'jsma'?"),
+        (("--attack", "pgd(step_count=3)"), "pgd has no option 'step_count'; it has:"),
+        (("--attack", "pgd(eps=0.5)"), "pgd(eps=0.5) and --eps 8/255 differ"),
+        (("--attack", "aimless"), "aimless: there is no targeted form: choose --untargeted"),
+        (("--attack", "pgd", "--images", "100000"), "test pictures correctly: ask for --images"),
+        (("--victim", "w.safetensors"), "--victim w.safetensors needs --model"),
+        (("--victim", "timm:vgg11", "--model", "resnet8"), "names its network: leave --model out"),
+        (("--mean", "0.5"), "--mean and --std belong to a --victim"),
+        (("--mean", "a,b"), "'a,b' is no list of numbers; write it as 0.485,0.456,0.406"),
+        (("--untargeted", "--target", "next"), "--target next contradicts --untargeted"),
+        (("--query-cap", "0"), "0 is not in the range x>=1"),
+    ],
+)
+def test_bad_input_is_one_clear_line(
+    arguments: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    result = bench(tmp_path, "attack-eval", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.output
+
+
+def weights(path: Path, **options: int) -> Path:
+    given = {"classes": 10, "channels": 1, "side": 8} | options
+    mean = [0.5] * given["channels"]
+    models.save_weights(models.build("resnet8", mean=mean, std=mean, seed=0, **given), path)  # type: ignore[arg-type]
+    return path
+
+
+def test_weights_of_others_are_attacked(tmp_path: Path) -> None:
+    file = weights(tmp_path / "theirs.safetensors")
+    asked = ("--victim", str(file), "--model", "resnet8", "--images", "4", "--attack", "aimless")
+    result = bench(tmp_path, "attack-eval", *asked, "--mean", "0.1", "--std", "0.2", "--untargeted")
+    assert result.exit_code == 0, result.output
+    (record,) = Store(tmp_path).all()
+    assert record.labels["victim"].startswith("resnet8 theirs.safetensors ")
+    assert record.labels["victim"].endswith(" mean=0.1 std=0.2")
+    assert str(tmp_path) not in json.dumps(record.to_json())
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    file = weights(tmp_path / "theirs.safetensors", classes=7)
+    asked = ("--victim", str(file), "--model", "resnet8", "--attack", "aimless")
+    result = bench(tmp_path, "attack-eval", *asked)
+    assert result.exit_code == 2
+    assert "linear.weight (7, 64) for (10, 64)" in result.stderr
+
+
+def test_weights_that_are_not_there_are_missing(tmp_path: Path) -> None:
+    result = bench(tmp_path, "attack-eval", "--victim", "no.safetensors", "--model", "resnet8")
+    assert result.exit_code == 4
+    assert "there are no weights at no.safetensors" in result.stderr
+
+
+def test_a_timm_network_with_other_classes_is_refused(tmp_path: Path) -> None:
+    result = bench(tmp_path, "attack-eval", "--victim", "timm:resnet18.a1_in1k")
+    assert result.exit_code == 2
+    assert "tells 1000 classes apart, digits has 10" in result.stderr
+
+
+def test_table_6_shows_ours_beside_the_published(tmp_path: Path) -> None:
+    bench(tmp_path, "attack-eval", "--attack", "jsma", "--attack", "free", "--images", "8")
+    latex = bench(tmp_path, "tables", "attacks").stdout
+    assert "8/255" in latex
+    assert "ASR (published)" in latex
+    assert "78.90" in latex
+    assert "440.8" in latex
+    assert "free (ignores eps)" in latex
+    entries = json.loads(bench(tmp_path, "tables", "attacks", "--format", "json").stdout)
+    assert {entry["attack"] for entry in entries} == {"jsma", "free"}
+    assert "there are no runs for such a table yet" in bench(tmp_path, "tables").stderr
+
+
+def test_the_figure_is_written_beside_its_records(tmp_path: Path) -> None:
+    bench(tmp_path, "attack-eval", *TWO, "--images", "12", "--eps", "0.3")
+    result = bench(tmp_path, "figures", "attacks")
+    assert result.exit_code == 0, result.output
+    written = sorted(path.suffix for path in (tmp_path / "figures").iterdir())
+    assert written == [".jsonl", ".pdf", ".png"]
+    nothing = bench(tmp_path / "empty", "figures", "attacks")
+    assert nothing.exit_code == 2
+    assert "bench attack-eval makes them" in nothing.stderr
+
+
+def record(attack: str, *, bounded: str = "yes", success: float = 1.0) -> Record:
+    return Record(
+        kind="attack",
+        key=attack,
+        seed=0,
+        labels={
+            "attack": attack, "eps": "8/255", "goal": "random", "victim": "v", "model": "m",
+            "data": "d", "bounded": bounded, "role": "sparse",
+        },
+        metrics={"success": success, "l0_elements_mean": 100 * success, "l2": 0.5, "linf": 0.03},
+        job={"images": 10},
+    )  # fmt: skip
+
+
+def test_what_ignores_eps_never_wins_a_column() -> None:
+    from bench import tables
+
+    found = [record("a", success=0.8), record("b", success=0.9), record("c", bounded="no")]
+    latex = tables.latex(attack_tables.paper(found))
+    assert r"\textbf{90.00}" in latex
+    assert r"\textbf{100.00}" not in latex
+    assert r"\textbf{80.0}" in latex  # the fewest elements among the two that are bounded
+
+
+def test_records_of_other_victims_stand_in_other_tables() -> None:
+    one, two = record("a"), record("b")
+    other = Record(**{**vars(two), "labels": {**two.labels, "victim": "w"}})
+    assert len(attack_tables.groups([one, other])) == 2
+    assert len(attack_tables.groups([one, two])) == 1
+
+
+def test_a_comparison_names_who_needs_fewer_pixels() -> None:
+    few = [float(each) for each in range(8)]
+    many = [each + 10.0 for each in few]
+    pair = {"attack": "x", "other": "advmask", **vars(paired_pictures(many, few)), "p_holm": 0.01}
+    (line,) = attack_tables.compared([pair], "advmask")
+    assert line.startswith("advmask needs fewer pixels than x (Wilcoxon")
+    unclear = {**pair, "p_holm": 0.3}
+    assert "about as many pixels as x" in attack_tables.compared([unclear], "advmask")[0]
+    assert attack_tables.compared([], "advmask") == []
