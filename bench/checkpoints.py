@@ -8,6 +8,7 @@ import json
 import os
 import warnings
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from torch import nn
@@ -52,8 +53,9 @@ def resume(
         curve: list[dict[str, Number]] = about["curve"]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        warnings.warn(f"{folder}: cannot continue from it ({error}); starting anew", stacklevel=2)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
+        warnings.warn(f"{folder}: cannot continue from it ({reason}); starting anew", stacklevel=2)
         return []
     network.load_state_dict(loaded["network"])
     optimiser.load_state_dict(loaded["optimiser"])

@@ -255,7 +255,7 @@ class ProcessWorker:
             try:
                 yield worker, *worker.pipe.recv()
             except (EOFError, OSError):
-                worker.process.join(1)
+                worker.process.join(10)
                 yield worker, "died", _how(worker.process.exitcode)
 
 
@@ -278,10 +278,9 @@ def _serve(pipe: Any, asked: Any, workspace: Workspace, threads: int) -> None:
     while True:
         try:
             work, job = pipe.recv()
-        except (EOFError, OSError):
-            return
-        try:
             answer = ("result", work(job, workspace, progress, asked.is_set))
+        except (EOFError, BrokenPipeError):
+            return
         except Exception as error:
             answer = ("raised", error)
         pipe.send(answer)

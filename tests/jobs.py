@@ -1,0 +1,35 @@
+"""Jobs that other processes import by name."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+from bench.progress import Progress
+from bench.workspace import Workspace
+
+
+def square(job: int, workspace: Workspace, progress: Progress, stop: Callable[[], bool]) -> int:
+    return job * job
+
+
+def fragile(job: int, workspace: Workspace, progress: Progress, stop: Callable[[], bool]) -> int:
+    """Dies once for 3, always for 5."""
+    mark = workspace.results / f"tried-{job}"
+    if job == 5 or (job == 3 and not mark.exists()):
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return job
+
+
+def refuse(job: int, workspace: Workspace, progress: Progress, stop: Callable[[], bool]) -> int:
+    if job == 2:
+        raise ValueError("job 2 is bad: give another")
+    return job
+
+
+def patient(job: int, workspace: Workspace, progress: Progress, stop: Callable[[], bool]) -> str:
+    start = time.monotonic()
+    while not stop() and time.monotonic() - start < 60:
+        time.sleep(0.05)
+    return "stopped"

@@ -1,0 +1,59 @@
+"""The same jobs through each executor give the same results, whatever dies on the way."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jobs import fragile, patient, refuse, square
+
+from bench import executors
+from bench.executors import Local, Lost, Processes
+from bench.progress import Silent
+from bench.workspace import Workspace
+
+
+def through(executor: Any, work: Any, jobs: list[int], folder: Path, stop: Any = None) -> Any:
+    workspace = Workspace(results=folder, data="digits")
+    found = executor.map(work, jobs, workspace, Silent(), stop or (lambda: False))
+    return dict(found)
+
+
+def test_each_executor_gives_the_same(tmp_path: Path) -> None:
+    jobs = [3, 1, 4, 1, 5]
+    expected = dict(enumerate(job * job for job in jobs))
+    assert through(Local(), square, jobs, tmp_path) == expected
+    assert through(Processes(2), square, jobs, tmp_path) == expected
+
+
+def test_a_job_whose_worker_dies_is_run_again_but_not_for_ever(tmp_path: Path) -> None:
+    found = through(Processes(2), fragile, [1, 3, 5], tmp_path)
+    assert (found[0], found[1]) == (1, 3)
+    assert found[2] == Lost("its worker died 3 times, last: killed, perhaps for memory")
+
+
+@pytest.mark.parametrize("executor", [Local(), Processes(2)])
+def test_what_a_job_raises_is_raised(executor: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="job 2 is bad: give another"):
+        through(executor, refuse, [1, 2, 3], tmp_path)
+
+
+def test_the_wish_to_stop_reaches_the_workers(tmp_path: Path) -> None:
+    start = time.monotonic()
+    found = through(
+        Processes(2), patient, [1, 2, 3, 4], tmp_path, lambda: time.monotonic() - start > 6
+    )
+    assert set(found.values()) == {"stopped"}
+    assert len(found) == 2
+
+
+def test_a_job_beyond_its_deadline_counts_as_died(tmp_path: Path) -> None:
+    found = through(Processes(1, deadline=0.2), patient, [1], tmp_path)
+    assert found == {0: Lost("its worker died 3 times, last: ran for more than 0 s")}
+
+
+def test_bad_wishes_are_refused() -> None:
+    with pytest.raises(ValueError, match="--jobs 2 needs --executor processes or ray"):
+        executors.build("local", 2)
+    with pytest.raises(ValueError, match=r"--jobs 9999 is more than the \d+ processor cores"):
+        executors.build("processes", 9999)

@@ -1,0 +1,171 @@
+"""Training: what a seed decides, what it leaves alone, and how it goes on after a stop."""
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench import checkpoints, datasets, models, registry, seeds, training
+from bench.recipes import Recipe
+from bench.saliency import saliency
+
+
+@pytest.fixture(scope="module")
+def data() -> datasets.Dataset:
+    return datasets.load("digits")
+
+
+def recipe(augmentation: str = "cutout", **fields: object) -> Recipe:
+    small = {"data": "digits", "model": "resnet8", "epochs": 3, "padding": 1, "train_images": 200}
+    method = registry.build("augmentations", augmentation, data="digits", side=8)
+    return Recipe(augmentation=method, **(small | fields))  # type: ignore[arg-type]
+
+
+def weights(trained: training.Trained) -> list[torch.Tensor]:
+    return list(trained.network.state_dict().values())
+
+
+def same(a: training.Trained, b: training.Trained) -> bool:
+    timeless = [
+        [{k: v for k, v in entry.items() if "seconds" not in k} for entry in each.curve]
+        for each in (a, b)
+    ]
+    return timeless[0] == timeless[1] and all(
+        torch.equal(x, y) for x, y in zip(weights(a), weights(b), strict=True)
+    )
+
+
+@pytest.mark.parametrize("augmentation", ["cutout", "random-erasing", "keepaugment"])
+def test_the_same_seed_gives_the_same_network_bit_for_bit(
+    data: datasets.Dataset, augmentation: str
+) -> None:
+    before = torch.get_rng_state()
+    first = training.train(recipe(augmentation), 0, data)
+    assert same(first, training.train(recipe(augmentation), 0, data))
+    assert not same(first, training.train(recipe(augmentation), 1, data))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_methods_share_their_first_weights_and_validation_part(data: datasets.Dataset) -> None:
+    parts = [training.split(recipe(name), 3, data)[1].ids for name in ("none", "cutout")]
+    assert torch.equal(*parts)
+    assert not torch.equal(parts[0], training.split(recipe("none"), 4, data)[1].ids)
+
+
+@pytest.mark.parametrize("stop_after", [1, 5, 9])
+def test_a_stopped_training_continues_bit_for_bit(
+    data: datasets.Dataset, tmp_path: Path, stop_after: int
+) -> None:
+    whole = training.train(recipe(), 0, data)
+    calls = itertools.count(1)
+    with pytest.raises(training.Stopped, match="stopped"):
+        training.train(
+            recipe(), 0, data, checkpoint=tmp_path, stop=lambda: next(calls) >= stop_after
+        )
+    assert same(whole, training.train(recipe(), 0, data, checkpoint=tmp_path))
+
+
+@pytest.mark.parametrize("harm", ["truncate", "flip", "json", "outside"])
+def test_a_damaged_checkpoint_costs_a_warning_and_not_the_result(
+    data: datasets.Dataset, tmp_path: Path, harm: str
+) -> None:
+    calls = itertools.count(1)
+    with pytest.raises(training.Stopped):
+        training.train(recipe(), 0, data, checkpoint=tmp_path, stop=lambda: next(calls) > 5)
+    (state,) = tmp_path.glob("epoch-*.pt")
+    about = tmp_path / "checkpoint.json"
+    content = bytearray(state.read_bytes())
+    if harm == "truncate":
+        state.write_bytes(content[:-100])
+    elif harm == "flip":
+        content[len(content) // 2] ^= 1
+        state.write_bytes(content)
+    elif harm == "json":
+        about.write_text(about.read_text()[:-20])
+    else:
+        about.write_text(about.read_text().replace(state.name, f"../../{state.name}x"))
+    whole = training.train(recipe(), 0, data)
+    if harm == "outside":
+        again = training.train(recipe(), 0, data, checkpoint=tmp_path)
+    else:
+        with pytest.warns(UserWarning, match="cannot continue from it"):
+            again = training.train(recipe(), 0, data, checkpoint=tmp_path)
+    assert same(whole, again)
+
+
+def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
+    network = models.build("resnet8", classes=2, channels=1, side=8, mean=[0.5], std=[0.5], seed=0)
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
+    checkpoints.save(tmp_path, network, optimiser, [{"epoch": 1.0}])
+
+    class Trap:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return exec, ("raise SystemExit('code ran')",)
+
+    import hashlib
+    import json
+
+    (state,) = tmp_path.glob("epoch-*.pt")
+    torch.save({"network": Trap(), "optimiser": {}}, state)
+    about = json.loads((tmp_path / "checkpoint.json").read_text())
+    about["sha256"] = hashlib.sha256(state.read_bytes()).hexdigest()
+    (tmp_path / "checkpoint.json").write_text(json.dumps(about))
+    with pytest.warns(UserWarning, match="cannot continue"):
+        assert checkpoints.resume(tmp_path, network, optimiser) == []
+
+
+def test_a_loss_that_is_no_number_is_a_failure(data: datasets.Dataset) -> None:
+    with pytest.raises(training.Diverged, match=r"the loss is nan .* smaller --learning-rate"):
+        training.train(recipe("none", learning_rate=1e30), 0, data)
+
+
+def test_the_learning_rate_follows_its_schedule() -> None:
+    cosine = Recipe(epochs=300, learning_rate=0.1)
+    assert training.rate(cosine, 0) == 0.1
+    assert training.rate(cosine, 150) == pytest.approx(0.05)
+    steps = dataclasses.replace(cosine, schedule="steps")
+    rates = [training.rate(steps, epoch) for epoch in range(300)]
+    changes = [epoch for epoch in range(1, 300) if rates[epoch] != rates[epoch - 1]]
+    assert changes == [60, 120, 160, 220, 280]
+    assert rates[-1] == pytest.approx(0.1 * 0.2**5)
+
+
+def test_metrics_take_the_last_epoch_and_the_best_validation(data: datasets.Dataset) -> None:
+    network = models.build("resnet8", classes=2, channels=1, side=8, mean=[0.5], std=[0.5], seed=0)
+    curve = [
+        {"epoch": e, "test_accuracy": t, "validation_accuracy": v, "seconds": 1, "test_seconds": 0}
+        for e, t, v in ((1, 0.5, 0.6), (2, 0.9, 0.7), (3, 0.8, 0.9), (4, 0.7, 0.8))
+    ]
+    metrics = training.Trained(network, curve).metrics
+    assert metrics["accuracy"] == 0.7
+    assert metrics["accuracy_best_validation"] == 0.8
+    assert metrics["accuracy_best"] == 0.9
+    assert metrics["accuracy_median10"] == pytest.approx(0.75)
+
+
+def test_saliency_is_the_gradient_of_the_label_and_leaves_the_network_alone() -> None:
+    network = models.build("resnet8", classes=3, mean=[0.5] * 3, std=[0.2] * 3, seed=0)
+    network = network.double().train()
+    images = torch.rand(2, 3, 9, 7, generator=seeds.generator(0, "test"), dtype=torch.float64)
+    labels = torch.tensor([2, 0])
+    before = [tensor.clone() for tensor in network.state_dict().values()]
+    found = saliency(network, images, labels)
+    assert network.training
+    assert all(
+        torch.equal(a, b) for a, b in zip(before, network.state_dict().values(), strict=True)
+    )
+    network.eval()
+    step = 1e-6
+    y, x = 4, 3
+    for i in range(2):
+        slopes = []
+        for channel in range(3):
+            moved = images[i : i + 1].repeat(2, 1, 1, 1)
+            moved[0, channel, y, x] += step
+            moved[1, channel, y, x] -= step
+            with torch.no_grad():
+                up, down = network(moved)[:, labels[i]]
+            slopes.append(abs(float(up - down)) / (2 * step))
+        assert float(found[i, 0, y, x]) == pytest.approx(max(slopes), rel=1e-3)
