@@ -76,8 +76,7 @@ class JSMA:
                 chosen, found = self._choose(gain[:, None] * moves, drop[:, None] * moves, moves)
                 keep = ~reached & found & (left > 1)
                 rows, chosen, moves = rows[keep], chosen[keep], moves[keep]
-                current = inputs.detach()[keep]
-                _change(current, moves, chosen)
+                current = _change(inputs.detach()[keep], moves, chosen)
                 left = left[keep] - 1 - (chosen[:, 0] != chosen[:, 1]).long()
         return result
 
@@ -122,14 +121,15 @@ class JSMA:
         return pair, found & finite
 
 
-def _change(current: Images, moves: Float[Tensor, "b s d"], chosen: Int[Tensor, "b 2"]) -> None:
-    """Make the chosen moves and strike their elements from the list, in place."""
+def _change(current: Images, moves: Float[Tensor, "b s d"], chosen: Int[Tensor, "b 2"]) -> Images:
+    """The images after the chosen moves, whose elements are struck from ``moves`` in place."""
     sides, size = moves.shape[1:]
     element = chosen % size
-    flat = current.view(len(current), -1)
     step = moves.flatten(1).gather(1, chosen)
-    flat.scatter_(1, element, (flat.gather(1, element) + step).clamp(0, 1))
     moves.scatter_(2, element[:, None].expand(-1, sides, -1), 0)
+    flat = current.flatten(1)
+    changed = (flat.gather(1, element) + step).clamp(0, 1)
+    return flat.scatter(1, element, changed).view(current.shape)
 
 
 def best_pair(

@@ -94,7 +94,7 @@ class PGDL0:
             if not len(pending):
                 break
             rows = pending
-            place = _uniform([generators[row] for row in rows.tolist()], images)
+            place = _uniform([generators[row] for row in rows.tolist()], images[rows])
             delta = lower[rows] + place * (upper - lower)[rows]
             failed = torch.ones(len(images), dtype=torch.bool, device=images.device)
             for step in range(self.steps + 1):
