@@ -83,6 +83,8 @@ def test_a_seed_holds_what_its_record_holds(tracker: Tracker) -> None:
     assert [(each.step, each.value) for each in history] == [
         (entry["epoch"], entry["loss"]) for entry in CURVE
     ]
+    (last,) = tracker.client.get_metric_history(seed.info.run_id, "accuracy")
+    assert last.step == len(CURVE)
     files = {each.path for each in tracker.client.list_artifacts(seed.info.run_id)}
     assert files == {"record.json", "environment.json"}
     artifacts = tracker.folder / "artifacts" / seed.info.run_id / "artifacts"
@@ -146,7 +148,8 @@ def test_a_seed_that_was_stopped_is_killed_and_may_start_again(tracker: Tracker)
 def test_seeds_whose_process_died_are_reaped_and_no_others(tracker: Tracker) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    for seed, tag in enumerate([{}, {"bench.pid": str(dead.pid)}, {"bench.host": "elsewhere"}]):
+    gone = {"bench.pid": str(dead.pid)}
+    for seed, tag in enumerate([{}, gone, {**gone, "bench.host": "elsewhere"}]):
         tracker.start_seed(record(seed))
         for name, value in tag.items():
             tracker.client.set_tag(runs(tracker, "seed")[-1].info.run_id, name, value)
