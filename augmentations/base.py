@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Generator, Tensor
 
 Images = Float[Tensor, "b c h w"]  # in [0, 1], not normalised
@@ -125,6 +125,15 @@ def required(guide: Guide | None, images: Images, who: str, what: str) -> Guide:
             f"{who} needs a guide of finite values, at least 0: "
             f"this one spans {guide.amin():.3g} to {guide.amax():.3g}"
         )
+    return guide
+
+
+def points_to_guide(points: Shaped[Tensor, "n 2"], h: int, w: int) -> Float[Tensor, "h w"]:
+    """A guide (h, w) that is 1 at the points, rows (x, y); points outside the frame are dropped."""
+    x, y = points.round().long().unbind(-1)
+    inside = (x >= 0) & (x < w) & (y >= 0) & (y < h)
+    guide = torch.zeros(h, w)
+    guide[y[inside], x[inside]] = 1.0
     return guide
 
 

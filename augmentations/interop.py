@@ -1,0 +1,198 @@
+"""Other libraries' erasers as an ``Augmentation``, and any ``Augmentation`` inside theirs.
+
+albumentations, torchvision and timm are imported only by what uses them.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Generator, Tensor
+
+from augmentations.base import Augmentation, Fill, Guide, Images, Mask, Ramp, delete, draw
+
+CANVAS = 0.314159  # a value that no eraser writes, unlike white or black
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """An eraser of albumentations, torchvision v2 or timm as an augmentation.
+
+    ``eraser`` is a transform or a pipeline, called image by image on an even canvas with values in
+    [0, 1]; what it changes is the mask. Each image's seed comes from the generator: transforms of
+    albumentations are given random states of their own, the others find the global states of
+    ``random`` and torch seeded, which get back what they held (no other thread may draw from them
+    meanwhile). The ``eraser`` itself is copied, never changed. Its gates (``p``) hold beside
+    ``share``. Give timm's eraser ``device="cpu"``.
+
+    >>> from torchvision.transforms import v2
+    >>> erase = Foreign(v2.RandomErasing(p=1.0, scale=(0.25, 0.25), ratio=(1.0, 1.0)))
+    >>> erase.mask(torch.zeros(2, 3, 8, 8), torch.Generator()).sum((1, 2, 3)).tolist()
+    [16, 16]
+    """
+
+    eraser: Callable[..., Any]
+    share: Ramp = Ramp(1.0)
+    fill: Fill = "mean"
+    wants: ClassVar[str | None] = None
+
+    @classmethod
+    def preset(cls, data: str, side: int) -> Foreign:
+        """There is none: the eraser brings its own hyperparameters."""
+        raise ValueError("Foreign has no preset: give it an eraser")
+
+    def mask(self, images: Images, generator: Generator, guide: Guide | None = None) -> Mask:
+        """Draw one seed per image and see what the eraser changes on the canvas."""
+        b, c, h, w = images.shape
+        seeds = torch.randint(2**31, (b,), generator=generator, device=generator.device).tolist()
+        eraser = copy.deepcopy(self.eraser)
+        run = _on_arrays if hasattr(eraser, "set_random_state") else _on_tensors
+        gone = [run(eraser, seed, (c, h, w)) for seed in seeds]
+        none = torch.zeros(0, h, w, dtype=torch.bool)
+        return torch.stack(gone or [none])[: len(gone)].view(b, 1, h, w).to(images.device)
+
+
+def _on_arrays(eraser: Any, seed: int, shape: tuple[int, int, int]) -> Bool[Tensor, "h w"]:
+    # not set_random_seed: it gives every transform of a pipeline the same draws
+    eraser.set_random_state(np.random.default_rng(seed), random.Random(seed))
+    c, h, w = shape
+    out = eraser(image=np.full((h, w, c), CANVAS, np.float32))["image"]
+    gone: Tensor = torch.from_numpy((out != np.float32(CANVAS)).any(-1))
+    return gone
+
+
+def _on_tensors(eraser: Any, seed: int, shape: tuple[int, int, int]) -> Bool[Tensor, "h w"]:
+    canvas = torch.full(shape, CANVAS)
+    before = random.getstate()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            torch.manual_seed(seed)
+            random.seed(seed)
+            out = eraser(canvas.clone())
+        finally:
+            random.setstate(before)
+    gone: Tensor = (out != canvas).any(0)
+    return gone
+
+
+def as_albumentations(
+    augmentation: Augmentation,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...] | None = None,
+    p: float = 1.0,
+) -> Any:
+    """A built-in augmentation as an albumentations 2.0.8 transform.
+
+    ``p`` takes the place of ``share``; ``mean`` and ``std`` (for noise) are the data set's per
+    channel, in [0, 1], whether images are uint8 or float32. Points for AdvMask are the pipeline's
+    keypoints, which follow its crops and flips (``remove_invisible=False`` or not: those outside
+    count for nothing); any guide may also be given as ``guide=``, an array (h, w) in the frame of
+    the image at that place of the pipeline. It can be saved, loaded and replayed (import
+    ``augmentations.interop`` and call ``as_albumentations`` once before loading). Draws differ
+    between the workers of a DataLoader and between epochs. Raises ``ValueError`` for a method that
+    is not built in and for hyperparameters out of range.
+
+    >>> import albumentations as A
+    >>> import numpy as np
+    >>> from augmentations import Cutout
+    >>> deletion = as_albumentations(Cutout(4), mean=(0.5, 0.5, 0.5))
+    >>> pipeline = A.Compose([A.HorizontalFlip(), deletion])
+    >>> pipeline(image=np.zeros((8, 8, 3), np.uint8))["image"].max()
+    np.uint8(128)
+    """
+    from augmentations._albumentations import Deletion, describe
+
+    name, options = describe(augmentation)
+    return Deletion(method=name, options=options, mean=mean, std=std, p=p)
+
+
+def as_torchvision(
+    augmentation: Augmentation,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...] | None = None,
+    seed: int = 0,
+    progress: float = 1.0,
+) -> Any:
+    """An augmentation as a torchvision v2 transform with a generator of its own.
+
+    Takes images or batches of them, float in [0, 1] or uint8, and PIL images; each image gets its
+    own mask, the share that is due at ``progress`` (an attribute that may be set as training goes
+    on). Points for AdvMask are the sample's ``tv_tensors.KeyPoints``, which follow crops and flips.
+    Draws come from ``seed``, and in the workers of a DataLoader from the worker's seed too, so that
+    they differ between workers and epochs; torch's global state is not touched.
+
+    >>> from torchvision.transforms import v2
+    >>> from augmentations import Cutout
+    >>> pipeline = v2.Compose([v2.RandomCrop(8, 1), as_torchvision(Cutout(4), mean=(0.5,))])
+    >>> pipeline(torch.zeros(2, 1, 8, 8)).amax((1, 2, 3)).tolist()
+    [0.5, 0.5]
+    """
+    from augmentations._torchvision import Deletion
+
+    return Deletion(augmentation, mean, std, seed, progress)
+
+
+@dataclass
+class MaskedLoader:
+    """A loader of batches, such as timm's ``create_loader`` makes, that yields them masked.
+
+    It belongs after normalisation (and after timm's mixup and prefetching): ``mean`` and ``std``
+    are those of the batches, by default 0 and 1: a deleted pixel becomes the mean colour. Set
+    ``progress`` (0 to 1) as training goes on. ``guide`` makes the guide of a batch from its images
+    and targets where the augmentation wants one. Everything else (``mixup_enabled``, ``sampler``,
+    ``dataset``, ``len``) is the loader's.
+
+    >>> from augmentations import Cutout
+    >>> batches = [(torch.ones(2, 3, 8, 8), torch.tensor([0, 1]))]
+    >>> [(images, targets)] = MaskedLoader(batches, Cutout(4), torch.Generator())
+    >>> images.amin((1, 2, 3)).tolist()
+    [0.0, 0.0]
+    """
+
+    loader: Any
+    augmentation: Augmentation
+    generator: Generator
+    guide: Callable[[Tensor, Tensor], Tensor] | None = None
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    progress: float = field(default=1.0, kw_only=True)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for images, targets in self.loader:
+            c = images.shape[1]
+            guide = self.guide(images, targets) if self.guide else None
+            mask = draw(
+                self.augmentation, images, self.generator, guide=guide, progress=self.progress
+            )
+            yield (
+                delete(
+                    images,
+                    mask,
+                    mean=torch.tensor(self.mean).expand(c),
+                    std=torch.tensor(self.std).expand(c),
+                    fill=self.augmentation.fill,
+                    generator=self.generator,
+                ),
+                targets,
+            )
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "loader":  # not set yet, as while unpickling
+            raise AttributeError(name)
+        return getattr(self.loader, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        own = name in type(self).__dataclass_fields__
+        object.__setattr__(self if own else self.loader, name, value)
