@@ -22,10 +22,17 @@ BLIND = {"noise"}  # asks for no gradient
 QUICK: dict[str, dict[str, Any]] = {
     "advmask": {"steps": 100},
     "pgd-l0": {"steps": 20},
+    "sapf": {"searches": 3, "steps": (25, 25, 25)},
 }
 
-# of the fewest changes that a linear victim needs, and how many more
-NEAR = {"jsma": (1.0, 1), "greedyfool": (1.5, 1), "pgd-l0": (1.5, 1)}
+# a factor of the fewest changes that a linear victim needs, and how many more
+NEAR = {
+    "jsma": (1.0, 1),  # the last pair
+    "greedyfool": (1.25, 1),
+    "pgd-l0": (2.0, 2),  # keeps the pixels of its random start too long
+    "sapf": (1.5, 15),  # its sparsity falls in coarse levels
+    "sparsefool": (7.0, 2),  # aims three times as far as the boundary
+}
 
 GOALS = [(n, t) for n, t in product(NAMES, (False, True)) if not (t and n in UNTARGETED_ONLY)]
 
@@ -137,9 +144,9 @@ def test_no_image_feels_the_size_of_its_batch(name: str, targeted: bool) -> None
 def test_no_attack_beats_the_fewest_changes_and_sparse_ones_come_near(
     name: str, targeted: bool, classes: int
 ) -> None:
-    size, eps = (1, 9, 7), 0.2
+    size, eps = (1, 9, 7), 0.1
     model = ladder(size, classes) if targeted else plane(size, classes)
-    images = some_images(size, 8, seed=5)
+    images = some_images(size, 8, seed=5, spread=0.15)
     goal = goal_for(model, images, targeted)
     least = fewest(model, images, goal, eps)
     method = attack(name, eps, quick=False)
@@ -149,8 +156,10 @@ def test_no_attack_beats_the_fewest_changes_and_sparse_ones_come_near(
     assert (changes[reached] >= least[reached]).all()
     if name not in NOT_SPARSE:
         assert reached.all()
-        # a smooth count of several classes can't see which of them is the easiest
-        factor, more = NEAR.get(name, (2.0, 2)) if targeted or classes == 2 else (2.0, 2)
+        factor, more = NEAR.get(name, (1.25, 1))
+        # no gradient tells which of several classes is the easiest to reach
+        if not targeted and classes > 2:
+            factor, more = max(factor, 2.0), max(more, 2)
         assert (changes <= factor * least + more).all(), (changes, least)
 
 
