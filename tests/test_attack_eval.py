@@ -130,7 +130,7 @@ def test_a_second_run_attacks_nothing_and_says_so(tmp_path: Path) -> None:
 
 
 def test_all_attacks_run_and_those_that_cannot_are_said(tmp_path: Path) -> None:
-    result = bench(tmp_path, "attack-eval", "--images", "8", "--eps", "0.3")
+    result = bench(tmp_path, "attack-eval", "--images", "8", "--eps", "0.3", "--target", "next")
     assert result.exit_code == 0, result.output
     assert "not applicable: aimless: there is no targeted form" in result.stderr
     for name in ("sigma-zero", "jsma", "pgd", "noise", "free (ignores eps)"):
@@ -172,7 +172,10 @@ def test_a_dry_run_does_nothing(tmp_path: Path) -> None:
         (("--attack", "jsam"), "'jsam' is not among the attacks: did you mean 'jsma'?"),
         (("--attack", "pgd(step_count=3)"), "pgd has no option 'step_count'; it has:"),
         (("--attack", "pgd(eps=0.5)"), "pgd(eps=0.5) and --eps 8/255 differ"),
-        (("--attack", "aimless"), "aimless: there is no targeted form: choose --untargeted"),
+        (
+            ("--attack", "aimless", "--targeted"),
+            "aimless: there is no targeted form: choose --untargeted",
+        ),
         (("--attack", "pgd", "--images", "100000"), "test pictures correctly: ask for --images"),
         (("--victim", "w.safetensors"), "--victim w.safetensors needs --model"),
         (("--victim", "timm:vgg11", "--model", "resnet8"), "names its network: leave --model out"),

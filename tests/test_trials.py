@@ -204,7 +204,7 @@ def test_what_is_done_is_not_attacked_again(chosen: Pictures, tmp_path: Path) ->
     assert Signs.calls == [8, 8, 4]
 
 
-@pytest.mark.parametrize("damage", ["half", "flipped", "gone", "swapped"])
+@pytest.mark.parametrize("damage", ["half", "flipped", "gone", "swapped", "of another seed"])
 def test_only_a_damaged_block_is_attacked_again(
     damage: str, chosen: Pictures, tmp_path: Path
 ) -> None:
@@ -219,6 +219,10 @@ def test_only_a_damaged_block_is_attacked_again(
         block.write_bytes(content[:-9] + bytes([content[-9] ^ 64]) + content[-8:])
     elif damage == "swapped":
         block.write_bytes((place / "goal-0-block-00000.safetensors").read_bytes())
+    elif damage == "of another seed":
+        run(one, 1, Linear(), chosen, Workspace(results=tmp_path, data="grey"), Silent())
+        other = folder(one, 1, Workspace(results=tmp_path, data="grey"))
+        block.write_bytes((other / block.name).read_bytes())
     else:
         block.unlink()
     Signs.calls.clear()

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 IMAGES = 32
 """So few by default that all attacks, with the victim's training, take minutes on two cores."""
 
-FAST: dict[str, str] = {}
-"""What stands for an attack whose published settings are too slow for a first look."""
-
 
 def numbers(text: str | None) -> list[float] | None:
     """Numbers as typed: ``0.485,0.456,0.406``; raises ``BadParameter`` for anything else."""
@@ -73,14 +70,14 @@ def numbers(text: str | None) -> list[float] | None:
     help="How many correctly classified test pictures.",
 )
 @click.option(
-    "--targeted/--untargeted", default=True, show_default=True, help="Reach a class, or leave one."
+    "--targeted/--untargeted",
+    default=None,
+    help="Reach a class, or leave one.  [default: untargeted, which every attack can do]",
 )
 @click.option(
     "--target",
     type=click.Choice(["random", "least-likely", "next", "all"]),
-    default="random",
-    show_default=True,
-    help="Which class to reach; all: every other one in turn.",
+    help="Which class to reach; all: every other one in turn.  [default: random]",
 )
 @click.option(
     "--query-cap", type=click.IntRange(min=1), help="Most forwards and backwards of a picture."
@@ -107,7 +104,7 @@ def attack_eval(eps: tuple[Fraction, ...], attacks: tuple[str, ...], **given: An
 
     \b
     Example: bench attack-eval --eps 8/255
-    Example: bench attack-eval --eps 8/255 --eps 16/255 --untargeted --images 100
+    Example: bench attack-eval --eps 8/255 --eps 16/255 --targeted --images 100
         --victim resnet20.safetensors --model resnet20 --data cifar10
     """
     given["mean"], given["std"] = numbers(given["mean"]), numbers(given["std"])
@@ -144,8 +141,7 @@ def check(given: dict[str, Any]) -> None:
         raise click.UsageError(f"--victim {victim} names its network: leave --model out")
     if not victim and (given["mean"] or given["std"]):
         raise click.UsageError("--mean and --std belong to a --victim that was trained elsewhere")
-    source = click.get_current_context().get_parameter_source("target")
-    if not given["targeted"] and source == click.core.ParameterSource.COMMANDLINE:
+    if given["target"] and given["targeted"] is False:
         raise click.UsageError(f"--target {given['target']} contradicts --untargeted")
 
 
@@ -188,7 +184,7 @@ def trials(
     from bench.trials import Trial
 
     data = workspace.dataset()
-    texts = attacks or tuple(FAST.get(each, each) for each in options.attack_names())
+    texts = attacks or tuple(options.attack_names())
     built = {text: registry.build("attacks", text, eps=float(eps)) for text in texts}
     for text, attack in built.items():
         own = getattr(attack, "eps", None)
@@ -198,7 +194,7 @@ def trials(
         "victim": victim,
         "data": f"{data.name} {data.digest}",
         "eps": str(eps),
-        "aim": given["target"] if given["targeted"] else "untargeted",
+        "aim": given["target"] or ("random" if given["targeted"] else "untargeted"),
         "images": given["images"],
         "query_cap": given["query_cap"],
     }
