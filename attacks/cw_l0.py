@@ -46,9 +46,9 @@ class CWL0:
     mode: Literal["projected", "free"] = "projected"
     l0: int | None = None
     unit: Literal["pixels", "elements"] = "pixels"
-    steps: int = 100
+    steps: int = 50
     lr: float = 0.1
-    c: float = 1.0
+    c: float = 10.0
     c_max: float = 1e3
     fraction: float = 0.3
     small: float = 0.01
@@ -137,7 +137,10 @@ class CWL0:
         done = (in_vain & (state.c > self.c_max)) | ~gradient.flatten(1).isfinite().all(1)
         won = ((lacking <= 0) & ~done).nonzero()[:, 0]
         if len(won):
-            self._record(model, goal[won], state, won, point[won], best)
+            tidy, count = self._judge(model, goal[won], state.image[won], point[won])
+            better = count < state.fewest[won]
+            state.fewest[won[better]] = count[better]
+            best[state.rows[won[better]]] = tidy[better]
             if self.importance == "change":
                 scores = self._per_unit(change * gradient).abs()
             else:
@@ -151,26 +154,20 @@ class CWL0:
         if done.any():
             state.keep(~done)
 
-    def _record(
-        self,
-        model: nn.Module,
-        goal: Goal,
-        state: _State,
-        won: Int[Tensor, " n"],
-        point: Images,
-        best: Images,
-    ) -> None:
-        """Undo what is too small to count, judge again, and keep the sparsest success."""
-        image = state.image[won]
+    def _judge(
+        self, model: nn.Module, goal: Goal, image: Images, point: Images
+    ) -> tuple[Images, Int[Tensor, " b"]]:
+        """The points without changes too small to count, and their size; the largest if failed."""
         tidy = torch.where((point - image).abs() < TOUCHED, image, point)
         count = (l0_pixels if self.unit == "pixels" else l0_elements)(tidy - image)
-        better = goal.reached(model(tidy)) & (count < state.fewest[won])
-        state.fewest[won[better]] = count[better]
-        best[state.rows[won[better]]] = tidy[better]
+        return tidy, torch.where(goal.reached(model(tidy)), count, image[0].numel() + 1)
 
     def _forbid(
-        self, scores: Images, change: Images, allowed: Bool[Tensor, "n u h w"]
-    ) -> Bool[Tensor, "n u h w"]:
+        self,
+        scores: Float[Tensor, "b u h w"],
+        change: Images,
+        allowed: Bool[Tensor, "b u h w"],
+    ) -> Bool[Tensor, "b u h w"]:
         """What stays allowed: without the least important units, up to the first that matters."""
         touched = change.abs() >= TOUCHED
         if self.unit == "pixels":
@@ -182,7 +179,7 @@ class CWL0:
         spared = (rank >= limit) | (rank > (scores <= self.small).sum(1, keepdim=True))
         return (candidates & spared).view_as(allowed)
 
-    def _per_unit(self, values: Images) -> Images:
+    def _per_unit(self, values: Images) -> Float[Tensor, "b u h w"]:
         return values.sum(1, keepdim=True) if self.unit == "pixels" else values
 
 
@@ -212,7 +209,7 @@ class _State:
         self.w = self.w - lr * self.first / (1 - 0.9**age) / spread
 
     def restart(
-        self, rows: Int[Tensor, " n"], point: Images, allowed: Bool[Tensor, "n u h w"]
+        self, rows: Int[Tensor, " b"], point: Images, allowed: Bool[Tensor, "b u h w"]
     ) -> None:
         """Begin the next round of some rows at ``point``."""
         self.allowed[rows] = allowed

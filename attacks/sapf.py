@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -101,8 +100,8 @@ class SAPF:
             low, high = interval(images, self.eps if self.bounded else None)
             labels = self._labels(images)
             units = images[0].numel() if self.unit == "elements" else images[0, 0].numel()
-            first = math.ceil(units / 16) if self.l0 is None else self.strength
-            search = _Search.start(rows, first, units if self.l0 is None else STRONGEST)
+            first = float(-(-units // 16)) if self.l0 is None else self.strength
+            search = _Search.start(rows, first, STRONGEST if self.l0 else float(units))
             for _ in range(self.searches):
                 rows, tried = search.rows, search.tried
                 if not len(rows):
