@@ -11,6 +11,10 @@ class Missing(LookupError):
     """A data set is not there; the message says what to place where."""
 
 
+class Stopped(Exception):
+    """Work was asked to stop; the message says how far it came, and what is done is kept."""
+
+
 def exit_code(error: BaseException) -> int:
     """4 when data is missing, 2 for everything else that the user can mend."""
     return DATA_MISSING if isinstance(error, Missing) else USAGE

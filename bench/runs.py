@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from filelock import FileLock
 
 from bench import checkpoints, guides, models, registry, training
+from bench.errors import Stopped
 from bench.executors import Executor, Local, Lost
 from bench.progress import Progress
 from bench.recipes import Recipe
@@ -157,4 +158,4 @@ def run(
             yield outcome
             advance()
     if stop():
-        raise training.Stopped("stopped before the last run")
+        raise Stopped("stopped before the last run")

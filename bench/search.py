@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from filelock import FileLock
 from attacks import Goal
 from attacks.base import frozen
 from bench import registry, seeds, victims
+from bench.errors import Stopped
 from bench.executors import Executor, Local, Lost
 from bench.models import Normalised
 from bench.points import Points, join
@@ -74,6 +76,7 @@ def attack(
         _networks.clear()
         _networks[block.victim.key] = victims.obtain(block.victim, workspace, progress)
     network = _networks[block.victim.key]
+    start = time.perf_counter()
     method = registry.build("attacks", block.attack)
     data = workspace.dataset()
     ids = torch.arange(len(data.train.labels)).split(BLOCK)[block.number]
@@ -85,7 +88,8 @@ def attack(
     with frozen(network), torch.no_grad():
         reached = goal.reached(network(adversarial))
     changed = (adversarial != images).any(1) & reached[:, None, None]
-    found = Points.of(changed.cpu(), reached.cpu(), json.loads(block.about))
+    about = json.loads(block.about) | {"seconds": time.perf_counter() - start}
+    found = Points.of(changed.cpu(), reached.cpu(), about)
     found.save(block.path)
     return found
 
@@ -101,7 +105,7 @@ def adversarial(
 ) -> Points:
     """The adversarial points of the workspace's data set: loaded, or found and kept.
 
-    Finished blocks are kept whatever happens and not attacked again. Raises ``InterruptedError``
+    Finished blocks are kept whatever happens and not attacked again. Raises `Stopped`
     when ``stop()`` turns true, ``RuntimeError`` when a worker died again and again.
     """
     data = workspace.dataset()
@@ -155,6 +159,9 @@ def run(
                 parts[rest[index].number] = part
                 advance(note=f"{part.counts.float().mean():.0f} points")
     if len(parts) < len(blocks):
-        raise InterruptedError(f"stopped after {len(parts)} of {len(blocks)} blocks; they are kept")
-    joined = join([parts[block.number] for block in blocks])
-    return replace(joined, about=json.loads(blocks[0].about) | {"size": joined.about["size"]})
+        raise Stopped(f"stopped after {len(parts)} of {len(blocks)} blocks; they are kept")
+    found = [parts[block.number] for block in blocks]
+    joined = join(found)
+    taken = sum(part.about.get("seconds", 0.0) for part in found)
+    about = json.loads(blocks[0].about) | {"size": joined.about["size"], "seconds": taken}
+    return replace(joined, about=about)

@@ -17,6 +17,7 @@ from augmentations import Images, delete, draw
 from augmentations.cutout import Cutout
 from bench import checkpoints, keep, mixing, models, policies, seeds
 from bench.datasets import Dataset
+from bench.errors import Stopped
 from bench.loader import Batch, Loader, batches
 from bench.models import Normalised
 from bench.progress import Progress, Silent
@@ -30,10 +31,6 @@ STEPS = (0.2, 0.4, 160 / 300, 220 / 300, 280 / 300)  # of the epochs, Figure 7 o
 
 class Diverged(RuntimeError):
     """The loss is no longer a number."""
-
-
-class Stopped(Exception):
-    """Training was asked to stop; what was done is in the checkpoint."""
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def test_a_mix_repeats_with_its_generator_and_leaves_everything_else_alone(name:
 def test_wrong_mixes_are_refused() -> None:
     with pytest.raises(ValueError, match="there is no mix 'mixpu': did you mean 'mixup'"):
         mixing.build("mixpu")
-    with pytest.raises(ValueError, match="alpha is 0.0: it must be above 0"):
+    with pytest.raises(ValueError, match=r"alpha is 0\.0: it must be above 0"):
         mixing.Mix("mixup", alpha=0.0)
-    with pytest.raises(ValueError, match="probability is 2.0: it must lie in"):
+    with pytest.raises(ValueError, match=r"probability is 2\.0: it must lie in"):
         mixing.Mix("cutmix", probability=2.0)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from bench import datasets, search
+from bench.errors import Stopped
 from bench.points import Points, from_numpy, join, to_numpy
 from bench.progress import Silent
 from bench.workspace import Workspace
@@ -149,7 +150,7 @@ def test_a_stopped_search_continues_and_a_damaged_block_is_done_again(
     workspace: Workspace, tmp_path: Path
 ) -> None:
     calls = iter([False, False, False, True])
-    with pytest.raises(InterruptedError, match="stopped after 3 of 12 blocks; they are kept"):
+    with pytest.raises(Stopped, match="stopped after 3 of 12 blocks; they are kept"):
         search.adversarial(workspace, Silent(), attack_text=ATTACK, stop=lambda: next(calls, True))
     blocks = sorted(tmp_path.glob("cache/points/*/block-*.safetensors"))
     assert len(blocks) == 3

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from bench import checkpoints, datasets, models, registry, seeds, training
+from bench.errors import Stopped
 from bench.recipes import Recipe
 from bench.saliency import saliency
 
@@ -60,7 +61,7 @@ def test_a_stopped_training_continues_bit_for_bit(
 ) -> None:
     whole = training.train(recipe(), 0, data)
     calls = itertools.count(1)
-    with pytest.raises(training.Stopped, match="stopped"):
+    with pytest.raises(Stopped, match="stopped"):
         training.train(
             recipe(), 0, data, checkpoint=tmp_path, stop=lambda: next(calls) >= stop_after
         )
@@ -72,7 +73,7 @@ def test_a_damaged_checkpoint_costs_a_warning_and_not_the_result(
     data: datasets.Dataset, tmp_path: Path, harm: str
 ) -> None:
     calls = itertools.count(1)
-    with pytest.raises(training.Stopped):
+    with pytest.raises(Stopped):
         training.train(recipe(), 0, data, checkpoint=tmp_path, stop=lambda: next(calls) > 5)
     (state,) = tmp_path.glob("epoch-*.pt")
     about = tmp_path / "checkpoint.json"

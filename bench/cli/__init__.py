@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 import click
 
 from bench import __version__
+from bench.errors import Stopped, exit_code, one_line
 
 COMMANDS = {
     "run": "run:run",
@@ -22,7 +24,8 @@ COMMANDS = {
 }
 """Commands in workflow order → where they are defined."""
 
-FAILED, USAGE, SOME_FAILED, DATA_MISSING, INTERRUPTED = 1, 2, 3, 4, 130
+SOME_FAILED, INTERRUPTED = 3, 130
+KEPT = "what is finished is kept, the same command continues"
 
 
 class Commands(click.Group):
@@ -40,22 +43,28 @@ class Commands(click.Group):
         command: click.Command = getattr(importlib.import_module(f"bench.cli.{module}"), attribute)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that was typed; the nearest one is suggested for an unknown name."""
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(COMMANDS)}."
+            ctx.fail(f"No such command {args[0]!r}. {hint}")
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; what the user can mend becomes one line, without a traceback."""
         try:
             return super().invoke(ctx)
         except click.exceptions.Exit:
             raise
-        except (KeyboardInterrupt, click.Abort):
-            click.echo(
-                "interrupted; what is finished is kept, the same command continues", err=True
-            )
+        except (KeyboardInterrupt, click.Abort, Stopped) as stopped:
+            click.echo(f"{stopped or 'interrupted'}; {KEPT}", err=True)
             ctx.exit(INTERRUPTED)
         except (ValueError, OSError, LookupError) as error:
             if os.environ.get("BENCH_TRACEBACK"):
                 raise
-            from bench.errors import exit_code, one_line
-
             click.echo(f"Error: {one_line(error)}", err=True)
             ctx.exit(exit_code(error))
 
