@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 
 Stop = Callable[[], bool]
 Work = Callable[[Any, "Workspace", Progress, Stop], Any]
+Begin = Callable[[int], None]
 TRIES = 3
+
+
+def silently(index: int) -> None:
+    """Tell nobody that a job begins."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +43,15 @@ class Executor(Protocol):
     """Runs jobs and yields (index of the job, result or `Lost`) as they come in."""
 
     def map(
-        self, work: Work, jobs: Sequence[Any], workspace: Workspace, progress: Progress, stop: Stop
+        self,
+        work: Work,
+        jobs: Sequence[Any],
+        workspace: Workspace,
+        progress: Progress,
+        stop: Stop,
+        begin: Begin = silently,
     ) -> Iterator[tuple[int, Any]]:
-        """Run every job; the longest should come first."""
+        """Run every job; the longest should come first. ``begin(index)`` tells of each start."""
         ...
 
 
@@ -48,10 +59,17 @@ class Local:
     """One job after the other in this process."""
 
     def map(
-        self, work: Work, jobs: Sequence[Any], workspace: Workspace, progress: Progress, stop: Stop
+        self,
+        work: Work,
+        jobs: Sequence[Any],
+        workspace: Workspace,
+        progress: Progress,
+        stop: Stop,
+        begin: Begin = silently,
     ) -> Iterator[tuple[int, Any]]:
         """Run every job in order."""
         for index, job in enumerate(jobs):
+            begin(index)
             yield index, work(job, workspace, progress, stop)
 
 
@@ -97,6 +115,7 @@ class _Pool:
     hear: Callable[[list[Worker], float], Iterator[tuple[Worker, str, Any]]]
     progress: Progress
     stop: Stop
+    begin: Begin
     deadline: float | None = None
     busy: dict[Worker, _Assignment] = field(default_factory=dict)
     error: BaseException | None = None
@@ -137,6 +156,7 @@ class _Pool:
             assignment.tries += 1
             assignment.since = time.monotonic()
             self.busy[worker] = assignment
+            self.begin(assignment.index)
             worker.give(self.work, self.jobs[assignment.index])
 
     def events(self) -> Iterator[tuple[Worker, str, Any]]:
@@ -294,7 +314,13 @@ class Processes:
     deadline: float | None = None
 
     def map(
-        self, work: Work, jobs: Sequence[Any], workspace: Workspace, progress: Progress, stop: Stop
+        self,
+        work: Work,
+        jobs: Sequence[Any],
+        workspace: Workspace,
+        progress: Progress,
+        stop: Stop,
+        begin: Begin = silently,
     ) -> Iterator[tuple[int, Any]]:
         """Run every job, as many at a time as there are slots."""
         slots = min(self.count, len(jobs))
@@ -308,6 +334,7 @@ class Processes:
             ProcessWorker.hear,
             progress,
             stop,
+            begin,
             self.deadline,
         ).run()
 
@@ -395,7 +422,13 @@ class Ray:
     deadline: float | None = None
 
     def map(
-        self, work: Work, jobs: Sequence[Any], workspace: Workspace, progress: Progress, stop: Stop
+        self,
+        work: Work,
+        jobs: Sequence[Any],
+        workspace: Workspace,
+        progress: Progress,
+        stop: Stop,
+        begin: Begin = silently,
     ) -> Iterator[tuple[int, Any]]:
         """Run every job, as many at a time as there are slots and room on the cluster."""
         ray = self.connect()
@@ -409,6 +442,7 @@ class Ray:
             RayWorker.hear,
             progress,
             stop,
+            begin,
             self.deadline,
         ).run()
 

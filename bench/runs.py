@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from filelock import FileLock
 
@@ -67,6 +68,11 @@ def describe(job: Job, workspace: Workspace) -> Record:
     )
 
 
+def weights(record: Record, workspace: Workspace) -> Path:
+    """Where the weights of a finished training lie."""
+    return workspace.results / "weights" / f"{record.name}.safetensors"
+
+
 def execute(
     job: Job,
     workspace: Workspace,
@@ -101,8 +107,8 @@ def execute(
     except training.Diverged as error:
         checkpoints.discard(checkpoint)
         return replace(record, status="failed", message=str(error))
-    weights = workspace.results / "weights" / f"{name}.safetensors"
-    models.save_weights(trained.network, weights, {"recipe": recipe.key, "data": data.digest})
+    about = {"recipe": recipe.key, "data": data.digest}
+    models.save_weights(trained.network, weights(record, workspace), about)
     checkpoints.discard(checkpoint)
     return replace(record, metrics=trained.metrics, curve=trained.curve)
 
@@ -133,10 +139,11 @@ def run(
     *,
     executor: Executor | None = None,
     stop: Callable[[], bool] = lambda: False,
+    begin: Callable[[Job], None] = lambda job: None,
 ) -> Iterator[tuple[Record, bool]]:
     """Run the jobs that have no record yet; yields every record and whether it was there before.
 
-    A job whose worker died again and again gives a record with the status ``"failed"``.
+    ``begin(job)`` tells of each start. A job whose worker died again and again gives a record with the status ``"failed"``.
     """
     store = Store(workspace.results)
     done = store.find(job.name for job in jobs if not job.fresh)
@@ -149,7 +156,9 @@ def run(
     executor = executor or Local()
     prepare(rest, workspace, progress, executor)
     with progress.task("runs", len(rest)) as advance:
-        for index, outcome in executor.map(work, rest, workspace, progress, stop):
+        for index, outcome in executor.map(
+            work, rest, workspace, progress, stop, lambda index: begin(rest[index])
+        ):
             if isinstance(outcome, Lost):
                 record = describe(rest[index], workspace)
                 record = replace(record, status="failed", message=outcome.message)

@@ -21,6 +21,9 @@ COMMANDS = {
     "figures": "figures:figures",
     "speed": "speed:speed",
     "list": "listing:listing",
+    "status": "status:status",
+    "track": "status:track",
+    "export": "status:export",
 }
 """Commands in workflow order → where they are defined."""
 

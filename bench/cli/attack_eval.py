@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -284,7 +285,7 @@ def evaluate(
                 if before is None or before.metrics != record.metrics:
                     store.add(record)
                 if tracker:
-                    tracker.log(record, record.curve)
+                    tracker.log(replace(record, curve=()))  # its steps are no epochs
             found += made
             tests += [
                 {"eps": able[0].eps, "seed": seed, **pair} for pair in attack_tables.pairs(outcomes)

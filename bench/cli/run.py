@@ -228,7 +228,7 @@ def plan(jobs: list[Job], store: Store, *, as_json: bool) -> None:
 
 def train(jobs: list[Job], workspace: Any, store: Store, given: dict[str, Any]) -> list[Record]:
     """Run what is missing, with progress, a tracker that may fail, and a way to stop."""
-    from bench import executors, grids, interrupts, runs
+    from bench import executors, grids, interrupts, runs, tables
     from bench.progress import open_progress
     from bench.tracking import Tracker
 
@@ -244,17 +244,36 @@ def train(jobs: list[Job], workspace: Any, store: Store, given: dict[str, Any]) 
     tracker = None
     if not given["no_tracking"]:
         tracker = Tracker(given["tracking_uri"], workspace.results, warn=progress.say)
-    finished, reused = [], 0
-    with interrupts.listen(progress.say) as stop:
-        for record, before in runs.run(jobs, workspace, progress, executor=executor, stop=stop):
-            finished.append(record)
-            reused += before
-            if tracker:
-                tracker.log(record, store.curve(record))
-            if not before:
-                progress.say(outcome(record))
+    finished: list[Record] = []
+    under_way: dict[str, Record] = {}
+    reused = 0
+
+    def begin(job: Job) -> None:
+        if tracker:
+            record = runs.describe(job, workspace)
+            under_way[record.name] = record
+            tracker.start_seed(record)
+
+    try:
+        with interrupts.listen(progress.say) as stop:
+            for record, before in runs.run(
+                jobs, workspace, progress, executor=executor, stop=stop, begin=begin
+            ):
+                finished.append(record)
+                reused += before
+                if tracker:
+                    under_way.pop(record.name, None)
+                    tracker.log(record, store.curve(record), runs.weights(record, workspace))
+                if not before:
+                    progress.say(outcome(record))
+    finally:
+        if tracker:
+            for record in under_way.values():
+                tracker.end_seed(record, "KILLED")
     if tracker:
-        tracker.summarise(grids.intervals(finished))
+        table = grids.grid(finished)
+        files = {"table.tex": tables.latex(table), "table.md": tables.markdown(table)}
+        tracker.summarise(grids.intervals(finished), files)
     if reused:
         progress.say(
             f"{reused} of {len(jobs)} runs were done before and are reused (--fresh: anew)"

@@ -7,11 +7,41 @@ from typing import Any
 
 import click
 
-from bench.cli import options
+from bench.cli import SOME_FAILED, options
+
+
+def experiment_names() -> list[str]:
+    """Every table and figure of the paper."""
+    from bench import paper
+
+    return list(paper.EXPERIMENTS)
+
+
+def declared(name: str, scale: str, data: str | None, results: str | None) -> Any:
+    """The experiment of that name at a scale, on another data set where one is asked for."""
+    from bench import paper
+
+    found = paper.experiment(name, scale)
+    if data is None:
+        return found
+    pictures = options.workspace(results, data, device="cpu").dataset()
+    digest = "" if pictures.name in options.data_names() else pictures.digest
+    return paper.moved(found, pictures.name, pictures.train.images.shape[-1], digest)
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["runs", "attacks"]), default="runs")
+@click.argument(
+    "what",
+    type=options.Name(lambda: ["runs", "attacks", *experiment_names()]),
+    default="runs",
+)
+@click.option(
+    "--scale",
+    type=click.Choice(["smoke", "reduced", "paper"]),
+    default="smoke",
+    show_default=True,
+    help="Of an experiment.",
+)
 @click.option(
     "--format",
     "style",
@@ -22,44 +52,62 @@ from bench.cli import options
 @click.option(
     "--metric",
     type=click.Choice(["accuracy", "accuracy_median10", "accuracy_best_validation"]),
-    default="accuracy",
-    show_default=True,
-    help="accuracy is that of the last epoch.",
+    help="accuracy is that of the last epoch.  [default: accuracy]",
 )
 @click.option("--baseline", default="none", show_default=True, help="What others are held against.")
-@click.option("--data", help="Only this data set.")
+@click.option("--data", help="Only this data set; of an experiment: this one instead.")
 @click.option("--model", help="Only this network.")
 @options.results
 def tables(
-    what: str, style: str, metric: str, baseline: str, results: str | None, **only: Any
+    what: str,
+    scale: str,
+    style: str,
+    metric: str | None,
+    baseline: str,
+    results: str | None,
+    **only: Any,
 ) -> None:
-    """Print the table of all finished runs, with intervals and significance, or that of attacks.
+    """Print a table with intervals and significance: of all finished runs, of attacks, of the paper.
+
+    WHAT is runs, attacks, or a table or figure of the paper (see bench list experiments), which is
+    printed with the published numbers beside ours; what is missing is named, and the exit code is 3.
 
     \b
     Example: bench tables --format markdown
     Example: bench tables attacks
+    Example: bench tables table1 --scale reduced
     """
     from bench import grids
     from bench import tables as printer
     from bench.records import Store
     from bench.workspace import results_folder
 
+    store = Store(results_folder(results))
+    if what not in ("runs", "attacks"):
+        chosen = declared(what, scale, only["data"], results)
+        if not chosen.attacks:
+            one(chosen, store.all(), style, metric)
+            return
     kind = "run" if what == "runs" else "attack"
     records = [
         record
-        for record in Store(results_folder(results)).all()
+        for record in store.all()
         if record.kind == kind
         and all(value is None or record.labels.get(name) == value for name, value in only.items())
     ]
+    if not records and what not in ("runs", "attacks"):
+        click.echo(f"{what} is missing: bench run {what} --scale {scale}", err=True)
+        raise SystemExit(SOME_FAILED)
     if not records:
         maker = "bench run" if what == "runs" else "bench attack-eval"
         raise ValueError(f"there are no {what} for such a table yet: {maker} makes them")
-    if what == "attacks":
+    if kind == "attack":
         attacks(records, style)
         return
+    metric = metric or "accuracy"
     table = grids.grid(records, metric=metric, baseline=baseline)
     if style == "json":
-        click.echo(json.dumps(grids.intervals(records, baseline), indent=1))
+        click.echo(json.dumps(grids.intervals(records, baseline, metric), indent=1))
     else:
         click.echo(getattr(printer, style)(table))
     for row, column in grids.missing(table):
@@ -68,6 +116,38 @@ def tables(
             f"missing: {row} on {column}: bench run --aug {row!r} --model {model} --data {data}",
             err=True,
         )
+
+
+def one(experiment: Any, records: list[Any], style: str, metric: str | None) -> None:
+    """An experiment's table; exits with 3 when some of its seeds are missing or failed."""
+    from dataclasses import replace
+
+    from bench import experiments
+    from bench import tables as printer
+
+    if metric is not None:
+        experiment = replace(experiment, metric=metric)
+    click.echo(getattr(printer, style)(experiments.table(experiment, records)))
+    tell_missing(experiment, records)
+
+
+def tell_missing(experiment: Any, records: list[Any]) -> None:
+    """Name the cells without all their seeds, and the command that fills them; exits with 3."""
+    from bench import experiments
+
+    gaps = experiments.gaps(experiment, records)
+    for (row, column), seeds in gaps.items():
+        listed = ", ".join(map(str, seeds))
+        click.echo(f"missing: {row} on {column}: seed {listed}", err=True)
+    if gaps:
+        scale = experiment.scale
+        moved = "" if not scale.side else f" --data {scale.data['*']}"
+        click.echo(
+            f"{len(gaps)} of {len(experiment.cells)} cells are missing or failed: "
+            f"bench run {experiment.name} --scale {scale.name}{moved}",
+            err=True,
+        )
+        raise SystemExit(SOME_FAILED)
 
 
 def attacks(records: list[Any], style: str) -> None:
