@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -122,13 +123,22 @@ def values(
     }
 
 
+def gaps(
+    experiment: Experiment, records: Iterable[Record], metric: str | None = None
+) -> dict[Cell, list[int]]:
+    """The seeds that each cell still lacks, failed ones among them; complete cells are left out."""
+    found = values(experiment, records, metric)
+    lacking = {
+        cell: [seed for seed in range(experiment.scale.seeds) if seed not in seeds]
+        for cell, seeds in found.items()
+    }
+    return {cell: seeds for cell, seeds in lacking.items() if seeds}
+
+
 def table(experiment: Experiment, records: Sequence[Record]) -> Table:
     """The experiment as a table: an interval per cell, comparisons, published numbers beside."""
     found = values(experiment, records)
-    failures = {
-        recipe.key: sum(r.key == recipe.key and r.status == "failed" for r in records)
-        for recipe in experiment.cells.values()
-    }
+    failures = Counter(record.key for record in records if record.status == "failed")
     fraction = experiment.metric.startswith("accuracy")
     comparisons: dict[Cell, Comparison] = {}
     for column in experiment.columns:

@@ -170,13 +170,9 @@ def _groups(records: Sequence[Record], method: Sequence[str] = METHOD) -> dict[K
         columns.setdefault(" / ".join(names), []).append(record)
     groups: dict[Key, _Group] = {}
     for column, members in columns.items():
+        named = {name for record in members for name in record.job} - set(method)
         varying = sorted(
-            {
-                name
-                for record in members
-                for name, value in record.job.items()
-                if name not in method and any(other.job.get(name) != value for other in members)
-            }
+            name for name in named if len({repr(record.job.get(name)) for record in members}) > 1
         )
         keys: dict[str, str] = {}
         for record in members:

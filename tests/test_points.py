@@ -28,11 +28,12 @@ def some(data: datasets.Dataset, seed: int = 0) -> Points:
 
 
 def same(a: Points, b: Points) -> bool:
+    """Whether two sets agree in all but the seconds that they took."""
     return bool(
         torch.equal(a.places, b.places)
         and torch.equal(a.offsets, b.offsets)
         and torch.equal(a.reached, b.reached)
-        and a.about == b.about
+        and a.about | {"seconds": 0} == b.about | {"seconds": 0}
     )
 
 

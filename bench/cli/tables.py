@@ -67,10 +67,10 @@ def tables(
     results: str | None,
     **only: Any,
 ) -> None:
-    """Print a table with intervals and significance: of all finished runs, of attacks, of the paper.
+    """Print a table of all finished runs, of attacks or of the paper, with intervals.
 
-    WHAT is runs, attacks, or a table or figure of the paper (see bench list experiments), which is
-    printed with the published numbers beside ours; what is missing is named, and the exit code is 3.
+    WHAT is runs, attacks, or a table or figure of the paper (see bench list experiments). That is
+    printed with the published numbers; missing cells are named, and the exit code is then 3.
 
     \b
     Example: bench tables --format markdown
