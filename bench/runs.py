@@ -143,7 +143,8 @@ def run(
 ) -> Iterator[tuple[Record, bool]]:
     """Run the jobs that have no record yet; yields every record and whether it was there before.
 
-    ``begin(job)`` tells of each start. A job whose worker died again and again gives a record with the status ``"failed"``.
+    ``begin(job)`` tells of each start. A job whose worker died again and again gives a record with
+    the status ``"failed"``.
     """
     store = Store(workspace.results)
     done = store.find(job.name for job in jobs if not job.fresh)

@@ -226,11 +226,54 @@ def plan(jobs: list[Job], store: Store, *, as_json: bool) -> None:
     click.echo(f"{len(done)} of {len(jobs)} runs are done")
 
 
+class Follower:
+    """Tells the tracker of each start and end; does nothing without one."""
+
+    def __init__(self, workspace: Any, given: dict[str, Any], say: Any) -> None:
+        self.workspace, self.tracker = workspace, None
+        self.under_way: dict[str, Record] = {}
+        if not given["no_tracking"]:
+            from bench.tracking import Tracker
+
+            self.tracker = Tracker(given["tracking_uri"], workspace.results, warn=say)
+
+    def begin(self, job: Job) -> None:
+        """A job has started."""
+        from bench import runs
+
+        if self.tracker:
+            record = runs.describe(job, self.workspace)
+            self.under_way[record.name] = record
+            self.tracker.start_seed(record)
+
+    def end(self, record: Record, curve: Any) -> None:
+        """A job has given its record."""
+        from bench import runs
+
+        if self.tracker:
+            self.under_way.pop(record.name, None)
+            self.tracker.log(record, curve, runs.weights(record, self.workspace))
+
+    def break_off(self) -> None:
+        """What has started and not ended was killed."""
+        if self.tracker:
+            for record in self.under_way.values():
+                self.tracker.end_seed(record, "KILLED")
+
+    def summarise(self, finished: list[Record]) -> None:
+        """Every job is done: the intervals go to the parents."""
+        from bench import grids, tables
+
+        if self.tracker:
+            table = grids.grid(finished)
+            files = {"table.tex": tables.latex(table), "table.md": tables.markdown(table)}
+            self.tracker.summarise(grids.intervals(finished), files)
+
+
 def train(jobs: list[Job], workspace: Any, store: Store, given: dict[str, Any]) -> list[Record]:
     """Run what is missing, with progress, a tracker that may fail, and a way to stop."""
-    from bench import executors, grids, interrupts, runs, tables
+    from bench import executors, interrupts, runs
     from bench.progress import open_progress
-    from bench.tracking import Tracker
 
     progress = open_progress(given["quiet"])
     executor = executors.build(
@@ -241,39 +284,22 @@ def train(jobs: list[Job], workspace: Any, store: Store, given: dict[str, Any]) 
         gpus=given["gpus"],
     )
     settings(jobs, workspace, progress)
-    tracker = None
-    if not given["no_tracking"]:
-        tracker = Tracker(given["tracking_uri"], workspace.results, warn=progress.say)
+    follower = Follower(workspace, given, progress.say)
     finished: list[Record] = []
-    under_way: dict[str, Record] = {}
     reused = 0
-
-    def begin(job: Job) -> None:
-        if tracker:
-            record = runs.describe(job, workspace)
-            under_way[record.name] = record
-            tracker.start_seed(record)
-
     try:
         with interrupts.listen(progress.say) as stop:
             for record, before in runs.run(
-                jobs, workspace, progress, executor=executor, stop=stop, begin=begin
+                jobs, workspace, progress, executor=executor, stop=stop, begin=follower.begin
             ):
                 finished.append(record)
                 reused += before
-                if tracker:
-                    under_way.pop(record.name, None)
-                    tracker.log(record, store.curve(record), runs.weights(record, workspace))
+                follower.end(record, store.curve(record))
                 if not before:
                     progress.say(outcome(record))
     finally:
-        if tracker:
-            for record in under_way.values():
-                tracker.end_seed(record, "KILLED")
-    if tracker:
-        table = grids.grid(finished)
-        files = {"table.tex": tables.latex(table), "table.md": tables.markdown(table)}
-        tracker.summarise(grids.intervals(finished), files)
+        follower.break_off()
+    follower.summarise(finished)
     if reused:
         progress.say(
             f"{reused} of {len(jobs)} runs were done before and are reused (--fresh: anew)"

@@ -29,7 +29,7 @@ def status(reap: bool, as_json: bool, **given: Any) -> None:
 
     folder = results_folder(given["results"])
     records = Store(folder).all()
-    found = {
+    found: dict[str, Any] = {
         "finished": sum(record.status == "finished" for record in records),
         "failed": sum(record.status == "failed" for record in records),
         **left_behind(folder),
