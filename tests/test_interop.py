@@ -209,6 +209,7 @@ def test_workers_and_epochs_get_masks_of_their_own(library: str, persistent: boo
             transform = albumentations.Compose([as_albumentations(method, mean=GREY)], seed=1)
         else:
             transform = as_torchvision(method, mean=GREY)
+            transform(torch.ones(3, 32, 32))  # workers inherit a generator in use
         loader = DataLoader(
             Pictures(transform),
             batch_size=3,
