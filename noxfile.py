@@ -50,6 +50,12 @@ def smoke(session: nox.Session) -> None:
 
 
 @nox.session
+def faults(session: nox.Session) -> None:
+    """Kill, fill, cut and mislead the bench, and count what survives; minutes."""
+    session.run(sys.executable, "tests/faults.py", *session.posargs, external=True)
+
+
+@nox.session
 def audit(session: nox.Session) -> None:
     """Known weaknesses of what we depend on; asks the package registry."""
     session.run("pip-audit", "--skip-editable", external=True)
