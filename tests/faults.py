@@ -91,6 +91,10 @@ class Undisturbed:
         self.points_seconds = time.monotonic() - start
         self.results, self.weights, self.points = results(folder), weights(folder), points(folder)
 
+    def is_whole(self, folder: Path, arguments: list[str]) -> bool:
+        """Whether a command has left there what it should."""
+        return self.run_is_whole(folder) if arguments is RUN else points(folder) == self.points
+
     def run_is_whole(self, folder: Path) -> bool:
         return results(folder) == self.results and weights(folder) == self.weights
 
@@ -108,11 +112,7 @@ def killed(
         process.send_signal(how)
         finish(process)
         code, stderr = finish(bench(folder, *arguments))
-        if arguments is RUN:
-            good = truth.run_is_whole(folder)
-        else:
-            good = points(folder) == truth.points
-        count.note(code == 0 and good and "Traceback" not in stderr)
+        count.note(code == 0 and truth.is_whole(folder, arguments) and "Traceback" not in stderr)
         shutil.rmtree(folder)
     return count
 
@@ -144,7 +144,7 @@ def four_on_nothing(truth: Undisturbed, root: Path) -> Count:
 
 
 def full_disk(truth: Undisturbed, root: Path) -> Count | None:
-    """The disk fills while checkpoints, records and points are written; then there is room again."""
+    """The disk fills while anything is written; then there is room again."""
     count = Count()
     for size in ("200k", "700k", "1500k"):
         for arguments in (RUN, POINTS):
@@ -158,12 +158,7 @@ def full_disk(truth: Undisturbed, root: Path) -> Count | None:
                 clear = code == 2 and "no space left on the disk" in stderr
                 subprocess.run(["mount", "-o", "remount,size=100m", str(folder)], check=True)
                 again, _ = finish(bench(folder, *arguments))
-                whole = (
-                    truth.run_is_whole(folder)
-                    if arguments is RUN
-                    else points(folder) == truth.points
-                )
-                count.note(clear and again == 0 and whole)
+                count.note(clear and again == 0 and truth.is_whole(folder, arguments))
             finally:
                 subprocess.run(["umount", str(folder)], check=True)
     return count
@@ -201,8 +196,7 @@ def damaged(truth: Undisturbed, root: Path) -> Count:
                 shutil.rmtree(place)  # it was finished before it could be killed
             spoil(found_files[0], harm)
             code, _ = finish(bench(place, *kind))
-            whole = truth.run_is_whole(place) if kind is RUN else points(place) == truth.points
-            count.note(code == 0 and whole)
+            count.note(code == 0 and truth.is_whole(place, kind))
         victim = next((root / f"damaged-{harm}-points/cache/victims").glob("*.safetensors"))
         victim.write_bytes(victim.read_bytes()[:100])
         shutil.rmtree(root / f"damaged-{harm}-points/points")
@@ -249,7 +243,7 @@ def diverged(truth: Undisturbed, root: Path) -> Count:
     """A loss that is no number is a reported failure, and not a hole."""
     count = Count()
     folder = root / "diverged"
-    code, stderr = finish(bench(folder, *RUN, "--learning-rate", "1e30"))
+    code, _ = finish(bench(folder, *RUN, "--learning-rate", "1e30"))
     lines = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
     count.note(code == 3 and [line["status"] for line in lines] == ["failed"] * 2)
     return count
