@@ -18,6 +18,7 @@ COMMANDS = {
     "points": "points:points",
     "attack-eval": "attack_eval:attack_eval",
     "tables": "tables:tables",
+    "occlusion": "occlusion:occlusion",
     "figures": "figures:figures",
     "speed": "speed:speed",
     "list": "listing:listing",
