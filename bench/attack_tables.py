@@ -222,7 +222,7 @@ def paper(found: Sequence[Record]) -> Table:
             lines[row] = None
             for place, (metric, column) in enumerate(TABLE6.items()):
                 key = row, f"{eps} / {column}"
-                cells[key] = _cell(same, metric)
+                cells[key] = _cell(same, metric) or ""  # no success has no norms
                 printed = PAPER.get((row.removesuffix(UNBOUNDED), eps))
                 if printed is not None:
                     published[key] = printed[place]

@@ -19,6 +19,8 @@ COLOURS = (
 
 STYLES = ("-", "--", ":")
 
+WIDTH = 4.0  # inches of a panel
+
 
 @dataclass(frozen=True)
 class Line:
@@ -100,7 +102,7 @@ def draw(panels: Sequence[Panel], style: Literal["pdf", "png"]) -> bytes:
     settings: dict[Any, Any] = {"font.size": 8, "pdf.fonttype": 42, "axes.spines.top": False,
                 "axes.spines.right": False}  # fmt: skip
     with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(3.4 * len(panels), 3.0), layout="constrained")
+        figure = Figure(figsize=(WIDTH * len(panels), 3.6), layout="constrained")
         FigureCanvasAgg(figure)
         labels = list(dict.fromkeys(line.label for panel in panels for line in panel.lines))
         axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
@@ -108,9 +110,10 @@ def draw(panels: Sequence[Panel], style: Literal["pdf", "png"]) -> bytes:
         for place, (panel, ax) in enumerate(zip(panels, axes, strict=True)):
             _fill(ax, panel, labels, handles)
             ax.set_ylabel("" if place else panel.up)
+        axes[0].set_ylim(bottom=0)  # shared, and last: it fixes the top as well
         figure.legend(
-            list(handles.values()), list(handles), loc="outside lower center", ncols=3,
-            frameon=False,
+            list(handles.values()), list(handles),
+            loc="outside lower center", ncols=2 * len(panels), frameon=False,
         )  # fmt: skip
         buffer = io.BytesIO()
         undated = {"CreationDate": None} if style == "pdf" else {}
@@ -119,13 +122,13 @@ def draw(panels: Sequence[Panel], style: Literal["pdf", "png"]) -> bytes:
 
 
 def _fill(ax: Any, panel: Panel, labels: Sequence[str], handles: dict[str, Any]) -> None:
-    last = max((place for line in panel.lines for place, _ in line.points), default=1.0)
+    places = [place for line in panel.lines for place, _ in line.points] or [1.0]
+    first, last = (0.8 * min(places) if panel.logarithmic else 0.0), max(places)
     for line in panel.lines:
         number = labels.index(line.label)
         x, y = [place for place, _ in line.points], [value for _, value in line.points]
         if line.steps:  # from nothing before the first point, level after the last
-            first = 0.5 if panel.logarithmic else 0.0
-            x, y = [first, *x, max(last, 1.0)], [0.0, *y, y[-1] if y else 0.0]
+            x, y = [first, *x, last], [0.0, *y, y[-1] if y else 0.0]
         (handles[line.label],) = ax.plot(
             x, y, label=line.label, linewidth=1.2,
             drawstyle="steps-post" if line.steps else "default",
@@ -134,5 +137,5 @@ def _fill(ax: Any, panel: Panel, labels: Sequence[str], handles: dict[str, Any])
         )  # fmt: skip
     if panel.logarithmic:
         ax.set_xscale("log")
-    ax.set(title=panel.title, xlabel=panel.across, ylim=(0, None))
+    ax.set(title=panel.title, xlabel=panel.across)
     ax.grid(visible=True, linewidth=0.3)

@@ -52,7 +52,8 @@ def figures(what: str, unit: Any, output: Path | None, results: str | None, **on
         raise ValueError("there are no attacks for such a figure yet: bench attack-eval makes them")
     folder = output or store.folder / "figures"
     for key, members in attack_tables.groups(found).items():
-        name = "-".join(re.findall(r"[A-Za-z0-9.]+", " ".join([what, *key[:3], unit])))
+        victim = key[0].partition(" mean=")[0]
+        name = "-".join(re.findall(r"[A-Za-z0-9.]+", " ".join([what, victim, *key[1:3], unit])))
         panels = pictures.attacks([(each, store.curve(each)) for each in members], unit)
         for style in ("pdf", "png"):
             records.write(folder / f"{name}.{style}", pictures.draw(panels, style))
