@@ -21,6 +21,7 @@ BLIND = {"noise"}  # asks for no gradient
 # fewer iterations where the promise doesn't depend on them
 QUICK: dict[str, dict[str, Any]] = {
     "advmask": {"steps": 100},
+    "cw-l0": {"steps": 20, "c_max": 100.0},
     "pgd-l0": {"steps": 20},
     "sapf": {"searches": 3, "steps": (25, 25, 25)},
 }
