@@ -70,13 +70,19 @@ def results(folder: Path) -> dict[str, dict[str, float]]:
 
 def weights(folder: Path) -> dict[str, bytes]:
     """The final weights by name."""
-    return {path.name: path.read_bytes() for path in (folder / "weights").glob("*.safetensors")}
+    return {path.name: tensors(path) for path in (folder / "weights").glob("*.safetensors")}
 
 
 def points(folder: Path) -> bytes:
     """The points that were found."""
     (path,) = (folder / "points").glob("*.safetensors")
-    return path.read_bytes()
+    return tensors(path)
+
+
+def tensors(path: Path) -> bytes:
+    """The values of a safetensors file, without the header, whose entries come in any order."""
+    content = path.read_bytes()
+    return content[8 + int.from_bytes(content[:8], "little") :]
 
 
 class Undisturbed:
