@@ -199,7 +199,7 @@ def test_the_fewest_changes_are_those_of_an_exhaustive_search(
 
 
 class _Poison(torch.autograd.Function):
-    """The identity, whose gradient is not a number for some rows."""
+    """The identity, whose gradient has a pixel that is not a number for some rows."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, rows: Tensor) -> Tensor:
@@ -209,7 +209,9 @@ class _Poison(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (rows,) = ctx.saved_tensors
-        return gradients[0].masked_fill(rows[:, None, None, None], torch.nan), None
+        gradient = gradients[0].clone()
+        gradient[rows, :, 0, 0] = torch.nan
+        return gradient, None
 
 
 class Poisoned(nn.Module):

@@ -72,6 +72,28 @@ def test_probabilities_as_logits_give_the_changes_of_log_probabilities(
     torch.testing.assert_close(on_logs, on_logits, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("targeted", [False, True])
+def test_on_logits_the_first_pair_is_that_of_the_jacobian(targeted: bool) -> None:
+    victim, images = plane(SIZE, 5), some_images(SIZE, 12, seed=7, spread=0.1)
+    order = victim(images).argsort(1, descending=True)
+    goal = Goal(order[:, 4] if targeted else order[:, 0], targeted)
+    attack = JSMA(EPS, "logits", "increase")
+    asked: list[Tensor] = []
+    victim.register_forward_pre_hook(lambda _, inputs: asked.append(inputs[0].detach().clone()))
+    run(attack, victim, images, goal)
+    jacobian = victim.weight.detach().flatten(1)
+    p, q = torch.triu_indices(60, 60, offset=1)
+    for row, label in enumerate(goal.labels.tolist()):
+        room = (1 - images[row]).clamp(max=EPS).flatten()
+        sign = 1 if targeted else -1
+        gain = sign * jacobian[label] * room
+        drop = -sign * (jacobian.sum(0) - jacobian[label]) * room
+        rise, fall = gain[p] + gain[q], drop[p] + drop[q]
+        best = torch.where((rise > 0) & (fall > 0), rise * fall, 0).argmax()
+        changed = (asked[1] != images)[row].flatten().nonzero()[:, 0]
+        assert changed.tolist() == [int(p[best]), int(q[best])]
+
+
 @pytest.mark.parametrize("representation", ["log-probabilities", "logits"])
 @pytest.mark.parametrize("targeted", [False, True])
 def test_on_two_classes_it_needs_the_fewest_elements_up_to_a_pair(
