@@ -49,9 +49,9 @@ class SAPF:
     mode: Literal["projected", "free"] = "projected"
     l0: int | None = None
     unit: Literal["elements", "pixels"] = "elements"
-    strength: float = 10.0
+    strength: float = 100.0
     searches: int = 8
-    steps: tuple[int, int, int] = (50, 50, 50)
+    steps: tuple[int, int, int] = (25, 50, 75)
     lr: float = 0.1
     lr_floor: float = 1e-3
     groups: Literal["none", "grid", "slic"] = "none"
