@@ -10,7 +10,29 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from augmentations import delete
+from bench import registry, seeds
+from bench.datasets import Dataset
+from bench.points import Points
+
 MARGIN, TITLE = 6, 16
+
+
+def masked(data: Dataset, points: Points, count: int) -> dict[str, Float[Tensor, "n _ h w"]]:
+    """Training pictures, their points, AdvMask's masks on them and what is left."""
+    ids = torch.linspace(0, len(data.train.labels) - 1, count).long()
+    images = data.train.images[ids].float() / 255
+    guide = points.guide()[ids]
+    side = images.shape[-1]
+    augmentation = registry.build("augmentations", "advmask", data=data.name, side=side)
+    mask = augmentation.mask(images, seeds.generator(0, "gallery"), guide.float())
+    red = torch.tensor([1.0, 0.1, 0.1])[:, None, None]
+    return {
+        "image": images,
+        "points": torch.where(guide, red, images * 0.5),
+        "mask": mask.float(),
+        "masked": delete(images, mask, mean=data.mean),
+    }
 
 
 def grid(columns: Mapping[str, Float[Tensor, "n _ h w"]], width: int = 96) -> Any:

@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
-import pytest
+import io
+import json
+from pathlib import Path
+from unittest.mock import ANY
 
-from bench.figures import Line, Panel, attacks, draw, mean, steps
-from bench.records import Record
+import pytest
+import torch
+from click.testing import CliRunner
+
+from bench import paper, paper_figures
+from bench.cli import main
+from bench.experiments import Experiment
+from bench.figures import (
+    COLOURS,
+    MARKERS,
+    STYLES,
+    Estimates,
+    Line,
+    Panel,
+    attacks,
+    draw,
+    mean,
+    mosaic,
+    steps,
+)
+from bench.paper_figures import Picture
+from bench.records import Record, Store
+from bench.statistics import mean_interval
 
 CURVE = [
     {"changes": 2.0, "pixels": 0.5, "elements": 0.0},
@@ -61,3 +85,181 @@ def test_files_are_what_they_are_called_and_the_same_each_time() -> None:
 def test_more_lines_than_colours_can_be_told_apart() -> None:
     lines = [Line(f"attack {number}", [(1.0, number / 20)], steps=True) for number in range(12)]
     assert draw([Panel("many", "changes", "success", lines, logarithmic=True)], "pdf")
+
+
+def trained(name: str, skip: tuple[str, ...] = ()) -> tuple[Experiment, list[Record]]:
+    """Records for every seed of an experiment: row number i has accuracy 0.8 + i / 100."""
+    experiment = paper.experiment(name, "smoke")
+    found = []
+    for (row, _), recipe in experiment.cells.items():
+        for seed in range(experiment.scale.seeds):
+            accuracy = 0.8 + experiment.rows.index(row) / 100 + seed / 1000
+            curve = [{"epoch": 1, "test_accuracy": 0.5}, {"epoch": 2, "test_accuracy": accuracy}]
+            metrics = {"accuracy": accuracy, "seconds_per_epoch": 2.0 + seed}
+            found.append(
+                Record(
+                    kind="run", key=recipe.key, seed=seed, labels={}, metrics=metrics, curve=curve
+                )
+            )
+    lost = {experiment.cells[cell].key for cell in experiment.cells if cell[0] in skip}
+    return experiment, [each for each in found if each.key not in lost]
+
+
+def picture(name: str, skip: tuple[str, ...] = ()) -> Picture:
+    experiment, records = trained(name, skip)
+    return paper_figures.picture(experiment, records, lambda record: record.curve)
+
+
+def estimates(panel: Panel | Estimates) -> Estimates:
+    assert isinstance(panel, Estimates)
+    return panel
+
+
+def test_gains_are_paired_differences_to_the_baseline_in_points() -> None:
+    panel = estimates(picture("figure3").panels[0])
+    assert [entry.label for entry in panel.entries] == list(paper.DELETION)[1:]
+    for place, entry in enumerate(panel.entries, 1):
+        assert entry.interval is not None
+        assert entry.interval.mean == pytest.approx(place)
+        assert entry.seeds == pytest.approx([place, place])
+
+
+def test_combinations_are_held_against_the_same_method_without_advmask() -> None:
+    panel = estimates(picture("figure4").panels[0])
+    assert [entry.label for entry in panel.entries] == [f"AdvMask-{name}" for name in paper.OTHERS]
+    for entry in panel.entries:
+        assert entry.interval is not None
+        assert entry.interval.mean == pytest.approx(1.0)
+
+
+def test_time_and_convergence_stand_side_by_side() -> None:
+    seconds, epochs = map(estimates, picture("figure6").panels)
+    assert [entry.interval and entry.interval.mean for entry in seconds.entries] == [2.5] * 11
+    assert [entry.interval and entry.interval.mean for entry in epochs.entries] == [2.0] * 11
+
+
+def test_a_run_has_converged_where_it_stays() -> None:
+    entries = [{"test_accuracy": value} for value in (0.9, 0.2, 0.8995, 0.9005, 0.9)]
+    assert paper_figures.converged(entries) == 3
+    assert paper_figures.converged(entries[:1]) == 1
+    assert paper_figures.converged([]) is None
+
+
+def test_the_band_of_a_curve_is_the_t_interval_of_each_epoch() -> None:
+    values = [[0.5, 0.8], [0.6, 0.9], [0.55, 0.7]]
+    curves = [[{"test_accuracy": value} for value in each] for each in values]
+    (line,) = paper_figures.error_lines({"a": curves, "never ran": []})
+    for epoch in range(2):
+        interval = mean_interval([100 - 100 * each[epoch] for each in values])
+        assert interval.half is not None
+        assert line.points[epoch] == (epoch + 1, pytest.approx(interval.mean))
+        assert line.band[epoch] == pytest.approx((interval.low, interval.high))
+
+
+def test_long_curves_are_thinned_but_keep_their_ends() -> None:
+    curve = [{"test_accuracy": epoch / 1800} for epoch in range(1800)]
+    (line,) = paper_figures.error_lines({"a": [curve]})
+    assert len(line.points) <= paper_figures.MOST
+    assert (line.points[0][0], line.points[-1][0]) == (1, 1800)
+    assert line.band == []
+
+
+def test_sweeps_have_a_panel_per_parameter() -> None:
+    panels = [estimates(panel) for panel in picture("figure8").panels]
+    assert [panel.title for panel in panels] == ["l", "p", "o"]
+    assert [len(panel.entries) for panel in panels] == [8, 5, 6]
+
+
+def test_missing_cells_are_gaps_and_named_in_the_caption() -> None:
+    found = picture("figure3", skip=("HaS",))
+    (column,) = {column for _, column in found.gaps}
+    assert found.gaps == {("HaS", column): [0, 1]}
+    assert [entry.label for entry in estimates(found.panels[0]).entries if not entry.interval] == [
+        "HaS"
+    ]
+    assert f"HaS on {column}" in found.caption
+    assert "n = 2 seeds" in found.caption
+    assert "95 % t-interval" in found.caption
+    assert "not comparable" in found.caption
+
+
+@pytest.mark.parametrize("name", ["figure3", "figure6", "figure7", "figure8"])
+def test_every_figure_is_drawn_with_and_without_gaps(name: str) -> None:
+    for skip in ((), ("HaS", "20-40%", "21-24")):
+        panels = picture(name, skip).panels
+        assert draw(panels, "pdf").startswith(b"%PDF")
+
+
+def test_a_figure_without_any_record_is_drawn_as_gaps() -> None:
+    for name in paper_figures.DRAWN:
+        found = paper_figures.picture(paper.experiment(name, "smoke"), [], lambda _: [])
+        assert len(found.gaps) == len(paper.experiment(name, "smoke").cells)
+        assert "n = 0 seeds" in found.caption
+        assert draw(found.panels, "pdf")
+
+
+def test_sizes_are_those_of_a_column_and_a_page() -> None:
+    from PIL import Image
+
+    line = Line("a", [(1.0, 0.5), (2.0, 0.6)])
+    for count, inches in ((1, 3.25), (2, 6.75), (5, 6.75)):
+        panels = [Panel(str(number), "x", "y", [line]) for number in range(count)]
+        with Image.open(io.BytesIO(draw(panels, "png"))) as image:
+            assert image.width == pytest.approx(200 * inches, abs=2)
+
+
+def test_text_in_a_pdf_stays_text() -> None:
+    content = draw([Panel("Test error", "epoch", "y", [Line("a", [(1.0, 0.5)])])], "pdf")
+    assert b"/Type3" not in content
+    assert b"/FontFile2" in content  # TrueType, as fonttype 42 embeds it
+
+
+def test_svg_holds_its_text_and_the_same_panels_give_the_same_ids() -> None:
+    panels = [Panel("Test <error>", "epoch", "y", [Line("a", [(1.0, 0.5)])])]
+    first = draw(panels, "svg", "one").decode()
+    assert "Test &lt;error&gt;" in first
+    assert first == draw(panels, "svg", "one").decode()
+    assert first != draw(panels, "svg", "two").decode()
+
+
+def test_names_with_formulas_in_them_are_drawn_as_they_are() -> None:
+    panels = [Panel("cost $5$ \\frac{$", "a_b $x$", "$", [Line("_hidden $\\alpha", [(1.0, 0.5)])])]
+    assert "cost $5$ \\frac{$" in draw(panels, "svg").decode()
+
+
+def test_drawing_leaves_the_settings_of_matplotlib_alone() -> None:
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    draw([Panel("a", "b", "c", [Line("d", [(1.0, 0.5)])])], "svg")
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_lines_differ_in_grey() -> None:
+    looks = {(STYLES[number % len(STYLES)], MARKERS[number % len(MARKERS)]) for number in range(8)}
+    assert len(looks) == 8
+    assert len(COLOURS) == len(set(COLOURS)) == 8
+
+
+def test_a_mosaic_shows_every_picture() -> None:
+    columns = {"image": torch.rand(2, 1, 8, 8), "mask": torch.ones(2, 3, 8, 8)}
+    assert mosaic(columns, "png").startswith(b"\x89PNG")
+    assert mosaic(columns, "pdf") == mosaic(columns, "pdf")
+
+
+def test_a_figure_with_missing_cells_is_written_and_exits_with_3(tmp_path: Path) -> None:
+    _, records = trained("figure3", skip=("HaS",))
+    for each in records:
+        Store(tmp_path).add(each)
+    asked = ["figures", "figure3", "--results", str(tmp_path)]
+    shown = CliRunner().invoke(main, asked)
+    assert shown.exit_code == 3, shown.output
+    assert "missing: HaS on" in shown.stderr
+    assert "bench run figure3 --scale smoke" in shown.stderr
+    folder = tmp_path / "figures"
+    assert {path.suffix for path in folder.glob("figure3-smoke.*")} == {
+        ".pdf", ".png", ".txt", ".json"
+    }  # fmt: skip
+    whole = json.loads((folder / "figure3-smoke.json").read_text())
+    assert whole["caption"] == (folder / "figure3-smoke.txt").read_text().strip()
+    assert whole["missing"] == [{"row": "HaS", "column": ANY, "seeds": [0, 1]}]

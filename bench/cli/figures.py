@@ -1,62 +1,219 @@
-"""``bench figures``: what the records say, as a figure for a paper."""
+"""``bench figures``: what the records say, as figures for a paper."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from bench.cli import options
+from bench.cli import SOME_FAILED, options
+from bench.cli.tables import declared
+
+DRAWN = ("figure2", "figure3", "figure4", "figure5", "figure6", "figure7", "figure8")
+OWN = ("attacks", "occlusion")
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["attacks"]))
+@click.argument("what", type=click.Choice([*DRAWN, *OWN, "all"]))
+@click.option(
+    "--scale",
+    type=click.Choice(["smoke", "reduced", "paper"]),
+    default="smoke",
+    show_default=True,
+    help="Of a figure of the paper.",
+)
 @click.option(
     "--unit",
     type=click.Choice(["pixels", "elements"]),
     default="pixels",
     show_default=True,
-    help="What is counted as a change.",
+    help="What is counted as a change in attacks.",
 )
-@click.option("--data", help="Only this data set.")
-@click.option("--model", help="Only this network.")
+@click.option("--model", help="Only this network, in attacks and occlusion.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder to write to.  [default: figures in the results folder]",
 )
+@options.data
 @options.results
-def figures(what: str, unit: Any, output: Path | None, results: str | None, **only: Any) -> None:
-    """Draw the success of attacks against the number of changes, as PDF and PNG.
+@options.compute
+def figures(
+    what: str, scale: str, unit: Any, model: str | None, output: Path | None, **given: Any
+) -> None:
+    """Draw figures of the paper, the success of attacks or the accuracy under occlusion.
 
-    Beside each figure lie the records that it was made from.
+    Each is written as PDF and PNG, with its caption and the numbers behind it beside. What is
+    missing is drawn as a gap and named, and the exit code is then 3.
 
     \b
+    Example: bench figures figure8 --scale reduced
     Example: bench figures attacks --unit elements
     """
-    from bench import attack_tables, records
-    from bench import figures as pictures
+    from bench.errors import Missing
+    from bench.records import Store
     from bench.workspace import results_folder
 
-    store = records.Store(results_folder(results))
-    found = [
-        record
-        for record in store.all()
-        if record.kind == "attack"
-        and all(value is None or record.labels.get(name) == value for name, value in only.items())
-    ]
+    store = Store(results_folder(given["results"]))
+    folder = output or store.folder / "figures"
+    records = store.all()
+    only = {"data": given["data"], "model": model}
+    missing = 0
+    for name in (*DRAWN, *OWN) if what == "all" else (what,):
+        try:
+            if name == "attacks":
+                attacks(store, records, folder, unit, only)
+            elif name == "occlusion":
+                occlusion(store, records, folder, only)
+            else:
+                missing += paper_figure(name, scale, store, records, folder, given)
+        except (ValueError, Missing) as error:
+            if what != "all":
+                raise
+            click.echo(f"{name}: {error}", err=True)
+            missing += 1
+    if missing:
+        raise SystemExit(SOME_FAILED)
+
+
+def paper_figure(
+    name: str, scale: str, store: Any, records: list[Any], folder: Path, given: dict[str, Any]
+) -> int:
+    """Draw a figure of the paper; returns how many of its cells are missing or failed."""
+    from bench import experiments, paper_figures, tables
+    from bench import figures as pictures
+
+    experiment = declared(name, scale, given["data"], given["results"])
+    if name in ("figure2", "figure5"):
+        found = mosaic(experiment, store, records, given)
+        drawn = {style: pictures.mosaic(found.columns, style) for style in ("pdf", "png")}
+        numbers: Any = list(found.numbers)
+    else:
+        found = paper_figures.picture(experiment, records, store.curve)
+        drawn = {style: pictures.draw(found.panels, style) for style in ("pdf", "png")}
+        numbers = json.loads(tables.json(experiments.table(experiment, records)))["cells"]
+    command = f"bench run {name} --scale {scale}"
+    command += f" --data {given['data']}" if given["data"] else ""
+    about = {
+        "experiment": name,
+        "scale": scale,
+        "missing": [{"row": r, "column": c, "seeds": s} for (r, c), s in found.gaps.items()],
+        "command": command,
+        "numbers": numbers,
+    }
+    save(folder, found.name, drawn, found.caption, about)
+    for (row, column), seeds in found.gaps.items():
+        click.echo(f"missing: {row} on {column}: seed {', '.join(map(str, seeds))}", err=True)
+    if found.gaps:
+        click.echo(
+            f"{len(found.gaps)} of {len(experiment.cells)} cells are missing or failed: {command}",
+            err=True,
+        )
+    return len(found.gaps)
+
+
+def mosaic(experiment: Any, store: Any, records: list[Any], given: dict[str, Any]) -> Any:
+    """Figures 2 and 5, which show pictures of the data set that they are made with."""
+    from bench import paper_maps
+
+    workspace = options.workspace(**given)
+    data = next(iter(experiment.cells.values())).data
+    pictures = replace(workspace, data=given["data"] or data).dataset()
+    if experiment.name == "figure2":
+        return paper_maps.masks(experiment, pictures, store.folder)
+    return paper_maps.maps(experiment, records, pictures, store.folder, workspace.device)
+
+
+def attacks(
+    store: Any, records: list[Any], folder: Path, unit: Any, only: Mapping[str, str | None]
+) -> None:
+    """The success of attacks against the number of changes, one figure per victim and goal."""
+    from bench import attack_tables
+    from bench import figures as pictures
+    from bench.records import write
+
+    found = chosen(records, "attack", only)
     if not found:
         raise ValueError("there are no attacks for such a figure yet: bench attack-eval makes them")
-    folder = output or store.folder / "figures"
     for key, members in attack_tables.groups(found).items():
         victim = key[0].partition(" mean=")[0]
-        name = "-".join(re.findall(r"[A-Za-z0-9.]+", " ".join([what, victim, *key[1:3], unit])))
+        name = "-".join(
+            re.findall(r"[A-Za-z0-9.]+", " ".join(["attacks", victim, *key[1:3], unit]))
+        )
         panels = pictures.attacks([(each, store.curve(each)) for each in members], unit)
-        for style in ("pdf", "png"):
-            records.write(folder / f"{name}.{style}", pictures.draw(panels, style))
-            click.echo(folder / f"{name}.{style}")
+        caption = (
+            f"Share of {key[3]} of {key[1]} that each attack breaks with at most so many changed "
+            f"{unit}; n = {len({each.seed for each in members})} seeds, of which a line is the "
+            "mean; no band."
+        )
+        drawn = {style: pictures.draw(panels, style) for style in ("pdf", "png")}
+        save(folder, name, drawn, caption, None)
         lines = [json.dumps(each.to_json()) + "\n" for each in members]
-        records.write(folder / f"{name}.jsonl", "".join(lines))
+        write(folder / f"{name}.jsonl", "".join(lines))
+
+
+def occlusion(store: Any, records: list[Any], folder: Path, only: Mapping[str, str | None]) -> None:
+    """The accuracy of stored networks under occlusion, one figure per data set and network."""
+    from bench import figures as pictures
+    from bench import occlusion, paper_figures
+
+    columns: dict[tuple[str, str], dict[str, list[Sequence[Mapping[str, float]]]]] = {}
+    for record in chosen(records, "run", only):
+        if curve := occlusion.kept(record, store.folder):
+            column = record.labels.get("data", ""), record.labels.get("model", "")
+            label = record.labels.get("augmentation", "")
+            columns.setdefault(column, {}).setdefault(label, []).append(curve)
+    if not columns:
+        raise ValueError("no network was tested under occlusion yet: bench occlusion does it")
+    for (data, model), members in columns.items():
+        counts = {len(curves) for curves in members.values()}
+        n = " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
+        caption = (
+            f"Accuracy of {model} on the test pictures of {data} with growing parts hidden by the "
+            "mean colour: random cells of an 8x8 division, and the pixels with the largest "
+            f"gradient of the true class. Lines: mean over n = {n} seeds; bands: 95 % t-interval."
+        )
+        panels = paper_figures.occlusions(members)
+        drawn = {style: pictures.draw(panels, style) for style in ("pdf", "png")}
+        name = plain("occlusion", data, model)
+        save(folder, name, drawn, caption, {"data": data, "model": model, "curves": members})
+
+
+def chosen(records: list[Any], kind: str, only: Mapping[str, str | None]) -> list[Any]:
+    """The finished records of a kind with the labels asked for."""
+    return [
+        record
+        for record in records
+        if record.kind == kind
+        and record.status == "finished"
+        and all(value is None or record.labels.get(name) == value for name, value in only.items())
+    ]
+
+
+def plain(*parts: str) -> str:
+    """A file's name from texts that may hold anything.
+
+    >>> plain("attacks", "../cifar10", "eps=8/255")
+    'attacks-cifar10-eps-8-255'
+    """
+    return "-".join(re.findall(r"[A-Za-z0-9][A-Za-z0-9.]*", " ".join(parts)))
+
+
+def save(
+    folder: Path, name: str, drawn: Mapping[str, bytes], caption: str, about: Any | None
+) -> None:
+    """Write a figure with its caption and numbers beside, and name the files."""
+    from bench.records import write
+
+    for style, content in drawn.items():
+        write(folder / f"{name}.{style}", content)
+        click.echo(folder / f"{name}.{style}")
+    write(folder / f"{name}.txt", caption + "\n")
+    if about is not None:
+        whole = {"caption": caption, **about}
+        write(folder / f"{name}.json", json.dumps(whole, indent=1, ensure_ascii=False) + "\n")

@@ -84,25 +84,11 @@ def show(output: Path | None, count: int, as_json: bool, **given: Any) -> None:
     \b
     Example: bench points show --data photos --output points.png
     """
-    import torch
-
-    from augmentations import delete
-    from bench import gallery, records, registry, seeds
+    from bench import gallery, records
 
     workspace, built = found(given)
     data = workspace.dataset()
-    ids = torch.linspace(0, len(data.train.labels) - 1, count).long()
-    images = data.train.images[ids].float() / 255
-    guide = built.guide()[ids]
-    side = images.shape[-1]
-    augmentation = registry.build("augmentations", "advmask", data=data.name, side=side)
-    mask = augmentation.mask(images, seeds.generator(0, "gallery"), guide.float())
-    columns = {
-        "image": images,
-        "points": torch.where(guide, torch.tensor([1.0, 0.1, 0.1])[:, None, None], images * 0.5),
-        "mask": mask.float(),
-        "masked": delete(images, mask, mean=data.mean),
-    }
+    columns = gallery.masked(data, built, count)
     path = output or workspace.results / "figures" / f"points-{data.name}.png"
     records.write(path, gallery.png(gallery.grid(columns)))
     tell(built, as_json)
