@@ -97,18 +97,25 @@ class Block:
     errors: dict[int, str]
 
 
-def applies(attack: Attack, network: nn.Module, chosen: Pictures, aim: Aim) -> str:
+class _Reached(Exception):
+    """An attack went as far as asking the network."""
+
+
+class _Unasked(nn.Module):
+    """A network that answers nothing."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        raise _Reached
+
+
+def applies(attack: Attack, chosen: Pictures, aim: Aim) -> str:
     """Empty if the attack can do what is asked, else its own words why it cannot.
 
-    Asked with one picture whose goal is reached already, which every attack leaves alone.
+    It is tried up to its first forward, before which an attack refuses what it cannot do.
     """
-    image, predicted = chosen.images[:1], chosen.logits[:1].argmax(1)
-    if aim == "untargeted":
-        goal = Goal((predicted + 1) % chosen.logits.shape[1])
-    else:
-        goal = Goal(predicted, targeted=True)
+    goal = Goal(chosen.labels[:1], targeted=aim != "untargeted")
     try:
-        attack(network, image.clone(), goal, [seeds.generator(0, "probe")])
+        attack(_Unasked(), chosen.images[:1].clone(), goal, [seeds.generator(0, "probe")])
     except ValueError as error:
         return str(error)
     except Exception:

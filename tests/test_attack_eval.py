@@ -249,8 +249,8 @@ def test_the_figure_is_written_beside_its_records(tmp_path: Path) -> None:
     bench(tmp_path, "attack-eval", *TWO, "--images", "12", "--eps", "0.3")
     result = bench(tmp_path, "figures", "attacks")
     assert result.exit_code == 0, result.output
-    written = sorted(path.suffix for path in (tmp_path / "figures").iterdir())
-    assert written == [".jsonl", ".pdf", ".png"]
+    written = (path.suffix for path in (tmp_path / "figures").iterdir())
+    assert {".jsonl", ".pdf", ".png"} <= set(written)
     nothing = bench(tmp_path / "empty", "figures", "attacks")
     assert nothing.exit_code == 2
     assert "bench attack-eval makes them" in nothing.stderr

@@ -297,9 +297,9 @@ def test_the_floor_changes_as_many_pixels_as_the_other_attack(
 
 
 def test_an_attack_that_cannot_aim_says_so_before_the_trial(chosen: Pictures) -> None:
-    assert trials.applies(Signs(), Linear(), chosen, "random") == ""
-    assert trials.applies(Untargeted(), Linear(), chosen, "untargeted") == ""
-    assert "no targeted form" in trials.applies(Untargeted(), Linear(), chosen, "random")
+    assert trials.applies(Signs(), chosen, "random") == ""
+    assert trials.applies(Untargeted(), chosen, "untargeted") == ""
+    assert "no targeted form" in trials.applies(Untargeted(), chosen, "random")
 
 
 def test_what_changes_results_changes_the_key_and_nothing_else_does() -> None:

@@ -269,7 +269,7 @@ def evaluate(
     found: list[Record] = []
     tests: list[dict[str, Any]] = []
     for trials in studies.values():
-        able = able_ones(trials, network, chosen, progress, asked)
+        able = able_ones(trials, chosen, progress, asked)
         for seed in seeds:
             outcomes = attack_all(able, seed, network, chosen, workspace, progress, stop, given)
             made = attack_tables.records(
@@ -295,15 +295,13 @@ def evaluate(
     return found, tests
 
 
-def able_ones(
-    trials: list[Trial], network: nn.Module, chosen: Pictures, progress: Any, asked: bool
-) -> list[Trial]:
+def able_ones(trials: list[Trial], chosen: Pictures, progress: Any, asked: bool) -> list[Trial]:
     """The trials whose attack can do what is asked; an attack that was asked for must."""
     from bench.trials import applies
 
     able = []
     for trial in trials:
-        reason = applies(trial.attack, network, chosen, trial.aim)
+        reason = applies(trial.attack, chosen, trial.aim)
         if reason and asked:
             raise ValueError(f"{trial.name}: {reason}")
         if reason:
