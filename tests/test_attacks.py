@@ -199,7 +199,7 @@ def test_the_fewest_changes_are_those_of_an_exhaustive_search(
 
 
 class _Poison(torch.autograd.Function):
-    """The identity, whose gradient has a pixel that is not a number for some rows."""
+    """The identity, whose gradient has one value that is not a number for some rows."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, rows: Tensor) -> Tensor:
@@ -210,7 +210,7 @@ class _Poison(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (rows,) = ctx.saved_tensors
         gradient = gradients[0].clone()
-        gradient[rows, :, 0, 0] = torch.nan
+        gradient[rows, 0, 0, 0] = torch.nan
         return gradient, None
 
 
