@@ -12,7 +12,7 @@ from attacks.base import Goal, Images, Streams, check, frozen
 from attacks.norms import interval
 
 ACROSS = 1e-3  # how far past the boundary the solver goes
-LEAST = 1e-4  # the smallest move
+LEAST = 1e-4  # the smallest step towards it
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def cross(
     room = torch.where(weight > 0, up, torch.where(weight < 0, down, 0)).gather(1, order)
     gain = size * room
     reached = signed + gain.cumsum(1) - gain
-    move = ((ACROSS - reached) / size).clamp(min=LEAST).minimum(room)
+    move = ((ACROSS - reached) / size).minimum(room)
     there = reached + size * move >= 0
     first = there.cumsum(1) - there.long() == 0  # up to and including the first that crosses
     move = torch.where(first & before & (size > 0), move, 0)
