@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -174,9 +175,11 @@ def draw(panels: Sequence[Panel | Estimates], style: Style, name: str = "bench")
         for ax in axes[len(panels) :]:
             ax.set_axis_off()
         if handles:
+            longest = 40 + 4.5 * max(len(label) for label in handles)  # points, with its line
             figure.legend(
                 list(handles.values()), list(handles), handlelength=3,
-                loc="outside lower center", ncols=2 if wide == 1 else 4, frameon=False,
+                loc="outside lower center", frameon=False,
+                ncols=min(max(1, int(72 * width / longest)), 2 if wide == 1 else 4),
             )  # fmt: skip
         return _saved(figure, style)
 
@@ -226,7 +229,10 @@ def _settings(name: str) -> dict[Any, Any]:
 def _saved(figure: Any, style: Style) -> bytes:
     buffer = io.BytesIO()
     undated: dict[str, Any] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
-    figure.savefig(buffer, format=style, dpi=200, metadata=undated[style])
+    with warnings.catch_warnings():
+        # names may hold letters that the font lacks
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)
+        figure.savefig(buffer, format=style, dpi=200, metadata=undated[style])
     return buffer.getvalue()
 
 

@@ -154,6 +154,12 @@ def missing(table: Table) -> list[Key]:
     ]
 
 
+def groups(records: Sequence[Record]) -> dict[Key, list[Record]]:
+    """The trainings of each cell of `grid`, by (row, column)."""
+    runs = [record for record in records if record.kind == "run"]
+    return {key: group.records for key, group in _groups(runs).items()}
+
+
 @dataclass(frozen=True)
 class _Group:
     """The records of one cell, and the settings in which its column's recipes differ."""

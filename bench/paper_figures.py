@@ -154,7 +154,8 @@ def error_lines(members: Mapping[str, Sequence[Curve]]) -> list[Line]:
 
             half = t.ppf((1 + LEVEL) / 2, len(table) - 1) * table.std(0, ddof=1)
             half = half / math.sqrt(len(table))
-            band = [(max(mean[i] - half[i], 0.0), min(mean[i] + half[i], 100.0)) for i in shown]
+            low, high = (mean - half).clip(min=0), (mean + half).clip(max=100)
+            band = [(float(low[i]), float(high[i])) for i in shown]
         lines.append(Line(label, [(float(i + 1), float(mean[i])) for i in shown], band=band))
     return lines
 

@@ -6,6 +6,7 @@ speaks of points. Where a number does not exist (one seed, no spread) it is None
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -147,6 +148,7 @@ def _correlation(a: Num[ndarray, " n"], b: Num[ndarray, " n"]) -> float | None:
     return float(np.corrcoef(a, b)[0, 1])
 
 
+@functools.lru_cache(maxsize=1024)
 def effect(n: int, alpha: float, power: float = POWER) -> float:
     """The smallest effect, in standard deviations, that a two-sided t-test of n pairs detects.
 

@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 from bench.grids import (
@@ -31,6 +32,7 @@ __all__ = [
     "caption",
     "csv",
     "grid",
+    "html",
     "intervals",
     "json",
     "latex",
@@ -66,6 +68,7 @@ _LATEX = _Style(
     lambda text: "".join(_SPECIAL.get(each, each) for each in _flat(text)),
     r"\textbf{{{}}}", r"{} $\pm$ {}", ("$^{*}$", r"$^{\dagger}$"),
 )  # fmt: skip
+_HTML = _Style(lambda text: escape(_flat(text)), "<strong>{}</strong>", "{} ± {}", ("*", "†"))
 
 
 def text(table: Table) -> str:
@@ -115,6 +118,25 @@ def latex(table: Table) -> str:
             _tabulate(table, _LATEX, headers, booktabs),
             "\\end{table}\n",
         ]
+    )
+
+
+def html(table: Table) -> str:
+    """The table for a page, with its caption; every name in it is escaped."""
+    best = _best(table)
+    heads = "".join(f'<th scope="col">{_HTML.escape(name)}</th>' for name in _headers(table))
+    lines = []
+    for row in table.rows:
+        cells = [
+            f'<td class="published">{_published(table, row, column)}</td>'
+            if published
+            else f"<td>{_cell(table, row, column, _HTML, best)}</td>"
+            for column, published in _columns(table)
+        ]
+        lines.append(f'<tr><th scope="row">{_HTML.escape(row)}</th>{"".join(cells)}</tr>')
+    return (
+        f"<table><caption>{_HTML.escape(caption(table))}</caption>"
+        f"<thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
     )
 
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "tables": "tables:tables",
     "occlusion": "occlusion:occlusion",
     "figures": "figures:figures",
+    "report": "report:report",
     "speed": "speed:speed",
     "list": "listing:listing",
     "status": "status:status",

@@ -1,0 +1,43 @@
+"""The command that runs a recipe, as one would type it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from bench import registry
+from bench.experiments import SIDES
+from bench.recipes import DEFAULT, Recipe, usual
+
+OPTIONS = (
+    *("epochs", "batch_size", "learning_rate", "weight_decay", "schedule", "validation"),
+    *("train_images", "precision"),
+)
+
+
+def run(recipe: Recipe, seeds: Sequence[int]) -> str:
+    """The ``bench run`` with these seeds whose records have the recipe's key.
+
+    Options that a data set and a network have anyway are left out. Crop padding and momentum have
+    no option; they follow the data set.
+
+    >>> run(Recipe(data="digits", model="resnet8", **usual("digits", "resnet8", 8)), [0, 1])
+    'bench run --aug none --model resnet8 --data digits --seeds 2'
+    """
+    side = SIDES.get(recipe.data, 32)
+    given = {name: getattr(DEFAULT, name) for name in OPTIONS}
+    given |= usual(recipe.data, recipe.model, side)
+    words = ["bench", "run", "--aug", registry.label(recipe.augmentation, recipe.data, side)]
+    words += ["--model", recipe.model, "--data", recipe.data]
+    for name in ("guide", "policy", "mix"):
+        if value := getattr(recipe, name):
+            words += [f"--{name}", value]
+    for name in OPTIONS:
+        if (value := getattr(recipe, name)) != given[name]:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    ordered = sorted(seeds)
+    if ordered == list(range(len(ordered))):
+        words += ["--seeds", str(len(ordered))]
+    else:
+        words += ["--seed-list", ",".join(map(str, ordered))]
+    return shlex.join(words)
