@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -42,6 +42,7 @@ class SGD:
             raise ValueError("the encoder's nesterov needs a momentum and no dampening")
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """One small network per image, trained while it is used."""
 
@@ -165,8 +166,8 @@ class UNetEncoder:
         """The codes of the perturbations, with the weights as they are."""
         self._inputs = delta.detach().requires_grad_(True)
         self._leaves = self._weights.detach().requires_grad_(True)
-        parts = self._leaves.split(self._sizes, dim=1)
         with torch.enable_grad():
+            parts = self._leaves.split(self._sizes, dim=1)
             fine = self._convolve(self._inputs, parts[0], 0).relu()
             middle = self._convolve(functional.avg_pool2d(fine, 2, ceil_mode=True), parts[1], 1)
             middle = middle.relu()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from attacks.base import Goal, Images, Streams, check, frozen
 from attacks.norms import box, l0_elements, l0_pixels
+from attacks.sparsest import Sparsest
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,12 @@ class SigmaZero:
         """Attack ``images``; see ``attacks.base.Attack``."""
         check(images, self.eps)
         images = images.detach()
-        best = images.clone()
         if not len(images):
-            return best
+            return images.clone()
         scale = 1.0 if self.eps is None else self.eps
         low, high = (bound / scale for bound in box(images, scale))
         count = l0_pixels if self.unit == "pixels" else l0_elements
-        fewest = torch.full((len(images),), images[0].numel() + 1, device=images.device)
+        best = Sparsest(images, count)
         z = torch.zeros_like(images)
         first, second = torch.zeros_like(z), torch.zeros_like(z)
         threshold = images.new_full((len(images), 1, 1, 1), self.threshold)
@@ -74,10 +74,7 @@ class SigmaZero:
                 attacked = (images + leaf * scale).clamp(0, 1)
                 margin = goal.margin(model(attacked))
                 reached = margin.detach() < 0
-                changes = count(attacked.detach() - images)
-                better = reached & (changes < fewest)
-                fewest = torch.where(better, changes, fewest)
-                best = torch.where(better[:, None, None, None], attacked.detach(), best)
+                best.keep(attacked.detach(), reached)
                 if step == self.steps:
                     break
                 loss = (margin.clamp(min=0) + self._smooth_count(leaf)).sum()
@@ -90,7 +87,7 @@ class SigmaZero:
                     threshold = (threshold + signed).clamp(0, 1)
                     size = z.abs().amax(1, keepdim=True) if self.unit == "pixels" else z.abs()
                     z = torch.where(size < threshold, 0, z)
-        return best
+        return best.images
 
     def _smooth_count(self, z: Images) -> Float[Tensor, " b"]:
         squared = z.square()
