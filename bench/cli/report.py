@@ -26,10 +26,17 @@ def report(output: Path | None, results: str | None) -> None:
     \b
     Example: bench report --results results
     """
+    import gc
+
+    import scipy.stats  # noqa: F401
+    import statsmodels.stats.multitest  # noqa: F401
+
     from bench import report as pages
     from bench.records import Store
     from bench.workspace import results_folder
 
+    # statsmodels collects garbage at each correction; what was imported need not be searched
+    gc.freeze()
     store = Store(results_folder(results))
     path, page = pages.write(store, output or store.folder / "report")
     for warning in page.warnings:
