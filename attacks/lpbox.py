@@ -71,10 +71,10 @@ def sphere(point: Selection) -> Selection:
 
 
 def shrink(point: Selection, labels: Labels, threshold: float) -> Selection:
-    """Shorten each group of units, those of one label, by ``threshold``; to 0 if it is shorter."""
+    """Shorten each group of units, those of one label, by ``threshold``, at least to 0."""
     squares, groups = point.square().flatten(1), labels.flatten(1)
     totals = squares.new_zeros(len(point), int(groups.max()) + 1 if groups.numel() else 0)
-    norms = totals.scatter_add(1, groups, squares).sqrt().clamp(min=1e-12)
+    norms = totals.scatter_add(1, groups, squares).sqrt()  # 0 where a group is: shortened by inf
     return point * (1 - threshold / norms).clamp(min=0).gather(1, groups).view_as(point)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from planes import fewest, plane, some_images
+from planes import Plane, fewest, plane, some_images
 from torch import Generator, Tensor, nn
 
 from attacks import Goal
@@ -113,6 +113,20 @@ def test_with_a_number_of_units_it_uses_no_more_and_looks_for_a_short_change(uni
         assert (count(adversarial - images) <= 12).all()
     assert (l2(longer - images) <= l2(first - images)).all()
     assert l2(longer - images).sum() < l2(first - images).sum()
+
+
+def test_it_selects_where_magnitude_and_gradient_agree_whatever_their_sign() -> None:
+    size = (1, 10, 10)
+    weight = torch.rand(size, generator=Generator().manual_seed(0), dtype=torch.double) ** 4
+    model = Plane(torch.stack([weight, -weight]), torch.zeros(2).double())
+    model.bias.data -= model(torch.full((1, *size), 0.5).double())[0]
+    images = some_images(size, 8, seed=2)
+    goal = predicted(model, images)
+    assert len(goal.labels.unique()) == 2
+    adversarial = SAPF(eps=0.2)(model, images, goal, Generator())
+    assert goal.reached(model(adversarial)).all()
+    least = fewest(model, images, goal, 0.2)
+    assert (l0_elements(adversarial - images) <= least + 1).all()
 
 
 def test_free_changes_ignore_eps_and_need_fewer_elements() -> None:
