@@ -152,12 +152,16 @@ class Store:
         }
 
     def curve(self, record: Record) -> list[dict[str, Number]]:
-        """The curve of a record, one entry an epoch; empty where none was kept."""
+        """The curve of a record, one entry an epoch; empty where none was kept or it is damaged."""
         try:
-            curve: list[dict[str, Number]] = json.loads(self._curve(record).read_text())
+            curve = json.loads(self._curve(record).read_text())
         except (OSError, ValueError):
             return list(map(dict, record.curve))
-        return curve
+        whole = isinstance(curve, list) and all(
+            isinstance(entry, dict) and {int, float} >= set(map(type, entry.values()))
+            for entry in curve
+        )
+        return curve if whole else []
 
     def _curve(self, record: Record) -> Path:
         return self.folder / "curves" / f"{record.name}.json"

@@ -81,15 +81,14 @@ def _finite(value: Any) -> bool:
 
 
 def reader(store: Store) -> Callable[[Record], Curve]:
-    """Reads curves; one that is not a list of objects with finite numbers counts as none."""
+    """Reads curves; one with a number that is not finite counts as none."""
 
     def curve(record: Record) -> Curve:
-        entries: Any = store.curve(record)
-        if not isinstance(entries, list):
-            return []
-        for entry in entries:
-            if not isinstance(entry, dict) or not all(map(_finite, entry.values())):
-                return []
-        return entries
+        entries = store.curve(record)
+        try:
+            finite = all(math.isfinite(value) for each in entries for value in each.values())
+        except OverflowError:
+            finite = False
+        return entries if finite else []
 
     return curve

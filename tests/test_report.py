@@ -1,0 +1,417 @@
+"""The report says what the records say, holds all it needs, and trusts no record."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from bench import commands, costs, registry, report, soundness, trained
+from bench.cli import main
+from bench.page import inline
+from bench.recipes import Recipe, usual
+from bench.records import Record, Store, write
+from bench.runs import labels
+
+SECTIONS = [
+    *("verdict", "results", "curves", "paper", "occlusion", "pictures", "attacks", "cost"),
+    *("seeds", "failures", "environment", "commands"),
+]
+HOSTILE = (
+    "</script><script>alert('x')</script><img src=x onerror=alert(1)>\x00\ud800 & $a_b$ {{7*7}}"
+)
+
+
+def run(augmentation: str, seed: int, accuracy: float, **fields: object) -> Record:
+    recipe = Recipe(
+        data="digits",
+        model="resnet8",
+        augmentation=registry.build("augmentations", augmentation, data="digits", side=8),
+        **(usual("digits", "resnet8", 8) | {"epochs": 2}),
+    )
+    given: dict[str, object] = {
+        "job": recipe.to_json(),
+        "labels": labels(recipe, 8),
+        "metrics": {"accuracy": accuracy, "epochs": 2, "seconds_per_epoch": 1.5, "seconds": 3.5},
+        "machine": {"bench": "0.1", "commit": "abc", "device": "cpu"},
+        "curve": [{"epoch": e, "test_accuracy": accuracy * e / 2} for e in (1, 2)],
+    }
+    return Record(
+        kind="run",
+        key=recipe.key,
+        seed=seed,
+        **(given | fields),  # type: ignore[arg-type]
+    )
+
+
+def attack(name: str, seed: int = 0, **fields: object) -> Record:
+    given: dict[str, object] = {
+        "labels": {
+            "attack": name, "victim": "resnet8 on digits", "data": "digits", "goal": "untargeted",
+            "eps": "8/255", "bounded": "yes", "role": "sparse", "model": "resnet8",
+        },
+        "metrics": {"success": 0.75, "l0_elements_mean": 12.0, "l2": 0.5, "linf": 0.03},
+        "curve": [{"changes": 3.0, "pixels": 0.5, "elements": 0.25}],
+        "job": {"images": 100},
+    }  # fmt: skip
+    return Record(kind="attack", key=f"a-{name}", seed=seed, **(given | fields))  # type: ignore[arg-type]
+
+
+ADVMASK = "advmask(length=(1, 2))"
+GAIN = {
+    "none": (0.9, 0.901, 0.902),
+    "cutout": (0.95, 0.951, 0.9525),
+    "advmask": (0.901, 0.9, 0.904),
+}
+
+
+def filled(folder: Path) -> Store:
+    """Three methods with three seeds, one of them failed, two attacks and an occlusion curve."""
+    store = Store(folder)
+    for name, accuracies in GAIN.items():
+        for seed, accuracy in enumerate(accuracies):
+            store.add(run(name, seed, accuracy))
+    store.add(run("has", 0, 0.0, status="failed", message="the loss is nan", metrics={}, curve=()))
+    store.add(attack("jsma"))
+    store.add(attack("noise", labels=dict(attack("noise").labels) | {"role": "floor"}))
+    for seed in range(3):
+        curve = [{"share": s, "random": 0.9 - s, "important": 0.8 - s} for s in (0.0, 0.5)]
+        path = trained.path(run("none", seed, 0.9), folder).with_suffix(".occlusion.json")
+        write(path, json.dumps({"version": 1, "curve": curve}))
+    return store
+
+
+class Outline(HTMLParser):
+    """What a page is made of, and that its elements are closed in order."""
+
+    VOID = frozenset({"meta", "link", "img", "br", "input", "hr"})
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.headings: list[int] = []
+        self.scripts: list[dict[str, str | None]] = []
+        self.elements: dict[str, int] = {}
+        self.text: list[str] = []
+        self.json = ""
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.elements[tag] = self.elements.get(tag, 0) + 1
+        assert not [name for name in found if name.startswith("on")], found
+        if found.get("id") and "svg" not in self.open:
+            self.ids.append(str(found["id"]))
+        self.links += [str(found[name]) for name in ("href", "src") if name in found]
+        if re.fullmatch(r"h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+        if tag == "script":
+            self.scripts.append(found)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] == ["script"]:
+            self.json += data
+        else:
+            self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A report of `filled`, and its text."""
+    folder = tmp_path_factory.mktemp("results")
+    path, _ = report.write(filled(folder), folder / "report")
+    return path, path.read_text()
+
+
+def test_the_page_has_every_section_and_is_well_formed(page: tuple[Path, str]) -> None:
+    outline = Outline(page[1])
+    assert [each for each in outline.ids if each in SECTIONS] == SECTIONS
+    assert len(outline.ids) == len(set(outline.ids))
+    assert outline.elements["section"] == len(SECTIONS)
+    assert outline.headings[0] == 1
+    steps = zip(outline.headings, outline.headings[1:], strict=False)
+    assert all(after <= before + 1 for before, after in steps)
+
+
+def test_the_page_needs_nothing_from_elsewhere(page: tuple[Path, str]) -> None:
+    outline = Outline(page[1])
+    assert all(link.startswith(("#", "data:")) for link in outline.links)
+    assert outline.scripts == [{"type": "application/json", "id": "numbers"}]
+    assert "default-src 'none'" in page[1]
+    assert "@import" not in page[1]
+    assert set(re.findall(r"url\((.)", page[1])) <= {"#"}
+
+
+def test_light_dark_and_print_have_rules(page: tuple[Path, str]) -> None:
+    assert "prefers-color-scheme: dark" in page[1]
+    assert "@media print" in page[1]
+
+
+def test_the_verdict_counts_and_names_gains(page: tuple[Path, str]) -> None:
+    text = " ".join("".join(Outline(page[1]).text).split())
+    assert "10 training runs of 4 methods with 1 network on 1 data set" in text
+    assert "1 failed" in text
+    assert "Of 3 comparisons with no augmentation, 1 show a significant gain" in text
+    assert re.search(
+        r"cutout\S* is best of 3 with 95.12 ± 0.31 % \(n = 3\); against none \+5.02", text
+    )
+
+
+def test_every_seed_failure_machine_and_command_is_listed(page: tuple[Path, str]) -> None:
+    text = " ".join("".join(Outline(page[1]).text).split())
+    assert "0: 95.00, 1: 95.10, 2: 95.25" in text
+    assert "0: failed" in text
+    assert "the loss is nan" in text
+    assert "commit abc" in text
+    assert "bench run --aug cutout --model resnet8 --data digits --epochs 2 --seeds 3" in text
+
+
+def test_numbers_are_embedded_in_fractions(page: tuple[Path, str]) -> None:
+    numbers = json.loads(Outline(page[1]).json)
+    assert len(numbers["records"]) == 12
+    cell = next(c for c in numbers["tables"]["All runs"] if c["row"].startswith("cutout"))
+    assert cell["mean"] == pytest.approx(sum(GAIN["cutout"]) / 3)
+    assert cell["n"] == 3
+
+
+def test_tables_and_figures_lie_beside_the_page(page: tuple[Path, str]) -> None:
+    folder = page[0].parent
+    tables = {path.name for path in (folder / "tables").iterdir()}
+    assert {"results-All-runs.tex", "results-All-runs.csv"} <= tables
+    figures = list((folder / "figures").glob("*.pdf"))
+    assert len(figures) >= 3
+    assert all(path.read_bytes().startswith(b"%PDF") for path in figures)
+
+
+def test_the_same_records_give_the_same_page(page: tuple[Path, str], tmp_path: Path) -> None:
+    path, _ = report.write(Store(page[0].parent.parent), tmp_path)
+    assert path.read_bytes() == page[0].read_bytes()
+
+
+def test_the_papers_tables_appear_with_published_numbers(tmp_path: Path) -> None:
+    from bench import paper
+
+    store = Store(tmp_path)
+    experiment = paper.experiment("table8", "smoke")
+    for recipe in experiment.cells.values():
+        for seed in range(2):
+            store.add(
+                Record(
+                    kind="run",
+                    key=recipe.key,
+                    seed=seed,
+                    labels=labels(recipe, 8),
+                    metrics={"accuracy": 0.9},
+                    job=recipe.to_json(),
+                )
+            )
+    written = report.build(store)
+    titles = [part.title for part in written.sections["paper"]]
+    assert any(title.startswith("table8, scale smoke") for title in titles)
+    part = next(p for p in written.sections["paper"] if p.title.startswith("table8"))
+    assert "96.23" in part.table
+    assert "not comparable" in written.files["tables/paper-table8-scale-smoke.tex"]
+
+
+def test_hostile_records_are_shown_as_text(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    bad = {"augmentation": HOSTILE, "model": HOSTILE, "data": HOSTILE}
+    store.add(run("none", 0, 0.9, labels=bad, machine={HOSTILE: HOSTILE}, job={HOSTILE: HOSTILE}))
+    store.add(run("none", 1, 0.8, labels=bad, status="failed", message=HOSTILE))
+    store.add(attack("jsma", labels=dict(attack("jsma").labels) | {"attack": HOSTILE}))
+    path, _ = report.write(store, tmp_path / "report")
+    text = path.read_text()
+    outline = Outline(text)
+    assert len(outline.scripts) == 1
+    assert "img" not in outline.elements
+    assert "{{7*7}}" in text
+    assert "alert(1)" in "".join(outline.text)
+    json.loads(outline.json)
+
+
+def test_records_that_no_table_can_hold_are_counted(tmp_path: Path) -> None:
+    store = filled(tmp_path)
+    store.add(run("none", 7, 0.9, labels={}))
+    store.add(attack("odd", job={}))
+    store.add(attack("odder", labels=dict(attack("odd").labels) | {"role": "king"}))
+    store.add(
+        Record(kind="run", key="../../etc", seed=0, labels=run("none", 0, 0).labels, metrics={})
+    )
+    with store.path.open("a") as file:
+        file.write('{"version": 99}\n{"version": 1, "kind": "ru')
+    found, said = soundness.read(store)
+    assert len(found) == 12
+    assert len(said) == 2
+    assert "skipped 2 line(s) that are damaged or of another version" in said[0]
+    assert said[1] == "skipped 4 record(s) that no table can hold"
+    shown = CliRunner().invoke(main, ["report", "--results", str(tmp_path)])
+    assert shown.exit_code == 0, shown.output
+    assert "skipped 2 line(s)" in shown.stderr
+    assert "skipped 4 record(s)" in (tmp_path / "report" / "index.html").read_text()
+
+
+def test_numbers_that_are_none_are_left_out() -> None:
+    wild = {"accuracy": float("nan"), "seconds": 10**400, "epochs": 3}
+    found = soundness.cleaned(run("none", 0, 0.5, metrics=wild))
+    assert found is not None
+    assert found.metrics == {"epochs": 3}
+
+
+@pytest.mark.parametrize(
+    "content", ["[", "{}", "[1]", '[{"test_accuracy": "high"}]', '[{"a": NaN}]']
+)
+def test_a_curve_that_is_none_is_passed_over(tmp_path: Path, content: str) -> None:
+    store = Store(tmp_path)
+    record = run("none", 0, 0.9, curve=())
+    write(tmp_path / "curves" / f"{record.name}.json", content)
+    assert soundness.reader(store)(record) == []
+
+
+def test_an_empty_folder_is_answered_with_what_to_do(tmp_path: Path) -> None:
+    shown = CliRunner().invoke(main, ["report", "--results", str(tmp_path)])
+    assert shown.exit_code == 2
+    assert "there is no record to report on yet: bench run makes them" in shown.stderr
+
+
+def test_attacks_alone_make_a_report(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.add(attack("jsma"))
+    text = report.write(store, tmp_path / "report")[0].read_text()
+    assert "no training run yet" in text
+    assert "jsma" in text
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(data="digits", model="resnet8", **usual("digits", "resnet8", 8)),
+        Recipe(data="cifar10", model="resnet44", policy="autoaugment", mix="cutmix"),
+        Recipe(
+            data="digits", model="resnet8", guide="random", train_images=100,
+            augmentation=registry.build("augmentations", ADVMASK, data="digits", side=8),
+            **(usual("digits", "resnet8", 8) | {"epochs": 3, "learning_rate": 0.2}),
+        ),
+    ],
+)  # fmt: skip
+def test_a_command_gives_the_recipe_back(recipe: Recipe) -> None:
+    from bench.cli import run as module
+
+    written = commands.run(recipe, [0, 2])
+    side = commands.SIDES[recipe.data]
+    given = module.run.make_context("run", _words(written)[2:]).params
+    assert given["seed_list"] == "0,2"
+    found = Recipe(
+        data=given["data"],
+        model=given["models"][0],
+        augmentation=registry.build(
+            "augmentations",
+            given["augmentations"][0],
+            data=recipe.data,
+            side=commands.SIDES[recipe.data],
+        ),
+        **{name: given[name] for name in ("guide", "policy", "mix")},
+        **(
+            usual(given["data"], given["models"][0], side)
+            | {
+                name: given[name]
+                for name in commands.OPTIONS
+                if name != "precision" and given[name] is not None
+            }
+        ),
+    )
+    assert found.key == recipe.key
+
+
+def _words(command: str) -> list[str]:
+    import shlex
+
+    return shlex.split(command)
+
+
+def test_the_search_for_points_is_charged_to_those_who_use_them(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save
+
+    about = {"data": "digits", "seconds": 40.0}
+    write(
+        tmp_path / "points" / "digits-x.safetensors",
+        save({"places": torch.zeros(1)}, {"about": json.dumps(about)}),
+    )
+    write(tmp_path / "points" / "broken.safetensors", b"no")
+    assert costs.point_seconds(tmp_path) == {"digits": 40.0}
+    groups = {"c": {name: [run(name, seed, 0.9) for seed in range(2)] for name in GAIN}}
+    table = costs.table(groups, tmp_path)
+    assert table is not None
+    whole = {
+        row: cell.mean
+        for (row, column), cell in table.cells.items()
+        if column == "seconds per run including points" and not isinstance(cell, str | None)
+    }
+    assert whole == {"none, c": 3.5, "cutout, c": 3.5, "advmask, c": 43.5}
+    unknown = costs.table(groups, tmp_path / "elsewhere")
+    assert unknown is not None
+    assert unknown.cells["advmask, c", "seconds per run including points"] == "not known"
+
+
+def test_a_drawing_in_the_page_takes_the_colour_of_its_text() -> None:
+    svg = (
+        '<?xml version="1.0"?><svg height="10pt" width="20pt" viewBox="0 0 20 10" xmlns="x">'
+        '<metadata>http://x</metadata><g id="axes_1">'
+        '<path id="p7" style="stroke: #000000"/></g></svg>'
+    )
+    assert inline(svg) == (
+        '<svg viewBox="0 0 20 10" style="max-width: 30pt">'
+        '<g><path id="p7" style="stroke: currentColor"/></g></svg>'
+    )
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """A browser; skipped where there is none."""
+    for name in ("chromium", "chromium-browser", "google-chrome", "chrome"):
+        if path := shutil.which(name):
+            return path
+    pytest.skip("no Chromium to open the page in")
+
+
+def test_a_browser_shows_every_section_without_an_error(
+    page: tuple[Path, str], chromium: str, tmp_path: Path
+) -> None:
+    options = (
+        *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+        *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+        *("--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"),
+    )
+    shown = subprocess.run(
+        [chromium, *options, page[0].resolve().as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert [line for line in shown.stderr.splitlines() if "CONSOLE" in line] == []
+    outline = Outline(shown.stdout)
+    assert [each for each in outline.ids if each in SECTIONS] == SECTIONS
+    # the parser moved nothing: as many parts as were written
+    written = Outline(page[1]).elements
+    for tag in ("section", "article", "figure", "table", "svg", "details", "th", "td"):
+        assert outline.elements[tag] == written[tag], tag
