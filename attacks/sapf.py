@@ -30,6 +30,7 @@ class SAPF:
     ``strength`` that succeeds (tenfold from the first while nothing does, then by halving). ``l0``
     None, an addition: ``strength`` stays and the runs look for the smallest number of units that
     succeeds (from a sixteenth of all, fourfold while nothing does, then by halving its logarithm).
+    A ``strength`` of None means 100, where the published search ends, or, with ``l0``, a first 0.1.
     Either way the sparsest success is returned, of equally sparse ones the shortest.
 
     ``mode`` says what bounds the change: ``"projected"``, ``eps`` and the box; ``"free"``, the box
@@ -49,7 +50,7 @@ class SAPF:
     mode: Literal["projected", "free"] = "projected"
     l0: int | None = None
     unit: Literal["elements", "pixels"] = "elements"
-    strength: float = 100.0
+    strength: float | None = None
     searches: int = 8
     steps: tuple[int, int, int] = (25, 50, 75)
     lr: float = 0.1
@@ -71,7 +72,7 @@ class SAPF:
                 f"searches is {self.searches} and steps are {self.steps}: give at least 1 each"
             )
         for name in ("strength", "lr", "lr_floor"):
-            if not getattr(self, name) > 0:
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be positive")
         if not self.group_weight >= 0:
             raise ValueError(f"group_weight is {self.group_weight}: it must be at least 0")
@@ -100,14 +101,15 @@ class SAPF:
             low, high = interval(images, self.eps if self.bounded else None)
             labels = self._labels(images)
             units = images[0].numel() if self.unit == "elements" else images[0, 0].numel()
-            first = float(-(-units // 16)) if self.l0 is None else self.strength
+            given = self.strength or (STRONGEST if self.l0 is None else 0.1)
+            first = float(-(-units // 16)) if self.l0 is None else given
             search = _Search.start(rows, first, STRONGEST if self.l0 else float(units))
             for _ in range(self.searches):
                 rows, tried = search.rows, search.tried
                 if not len(rows):
                     break
                 if self.l0 is None:
-                    count, strength = tried.long(), torch.full_like(tried, self.strength)
+                    count, strength = tried.long(), torch.full_like(tried, given)
                 else:
                     count, strength = torch.full_like(rows, min(self.l0, units)), tried
                 run = _Run(
