@@ -150,15 +150,18 @@ def draw(panels: Sequence[Panel | Estimates], style: Style, name: str = "bench")
 
     wide = min(len(panels), 3)
     lines = -(-len(panels) // wide)
-    with matplotlib.rc_context(_settings(name)):
-        width = COLUMN if wide == 1 else PAGE
-        figure = Figure(figsize=(width, lines * _height(panels)), layout="constrained")
-        FigureCanvasAgg(figure)
-        labels = list(
-            dict.fromkeys(
-                line.label for panel in panels if isinstance(panel, Panel) for line in panel.lines
-            )
+    width = COLUMN if wide == 1 else PAGE
+    labels = list(
+        dict.fromkeys(
+            line.label for panel in panels if isinstance(panel, Panel) for line in panel.lines
         )
+    )
+    longest = 40 + 4.5 * max((len(label) for label in labels), default=0)  # points, with its line
+    across = min(max(1, int(72 * width / longest)), 2 if wide == 1 else 4)
+    height = lines * _height(panels) + 0.17 * math.ceil(len(labels) / across)
+    with matplotlib.rc_context(_settings(name)):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
         axes = figure.subplots(lines, wide, squeeze=False, sharey="row").flatten()
         handles: dict[str, Any] = {}
         for place, (panel, ax) in enumerate(zip(panels, axes, strict=False)):
@@ -175,11 +178,10 @@ def draw(panels: Sequence[Panel | Estimates], style: Style, name: str = "bench")
         for ax in axes[len(panels) :]:
             ax.set_axis_off()
         if handles:
-            longest = 40 + 4.5 * max(len(label) for label in handles)  # points, with its line
             figure.legend(
                 list(handles.values()), list(handles), handlelength=3,
                 loc="outside lower center", frameon=False,
-                ncols=min(max(1, int(72 * width / longest)), 2 if wide == 1 else 4),
+                ncols=across,
             )  # fmt: skip
         return _saved(figure, style)
 
@@ -243,7 +245,7 @@ def _height(panels: Sequence[Panel | Estimates]) -> float:
     ]
     if rows:
         return 0.75 + 0.19 * max(rows)
-    return 3.0 if any(isinstance(panel, Panel) for panel in panels) else 2.1
+    return 2.5 if any(isinstance(panel, Panel) for panel in panels) else 2.1
 
 
 def _fill(ax: Any, panel: Panel, labels: Sequence[str], handles: dict[str, Any]) -> None:
