@@ -9,6 +9,7 @@ node that is gone) has its job given to another, a few times, and then reported 
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -76,6 +77,10 @@ class Local:
 @runtime_checkable
 class Worker(Protocol):
     """One place where a job can run."""
+
+    def ready(self) -> bool:
+        """Whether it can take a job: a cluster may have no room for it yet, or never."""
+        ...
 
     def give(self, work: Work, job: Any) -> None:
         """Start a job."""
@@ -150,9 +155,12 @@ class _Pool:
             worker.stop()
 
     def hand_out(self) -> None:
-        """Give a job to each idle worker."""
-        while self.waiting and self.idle:
-            worker, assignment = self.idle.pop(), self.waiting.popleft()
+        """Give a job to each idle worker that is ready."""
+        for worker in [worker for worker in self.idle if worker.ready()]:
+            if not self.waiting:
+                return
+            self.idle.remove(worker)
+            assignment = self.waiting.popleft()
             assignment.tries += 1
             assignment.since = time.monotonic()
             self.busy[worker] = assignment
@@ -246,6 +254,10 @@ class ProcessWorker:
         )
         self.process.start()
         theirs.close()
+
+    def ready(self) -> bool:
+        """Always."""
+        return True
 
     def give(self, work: Work, job: Any) -> None:
         """Send the job; a process that is gone already is noticed by `hear`."""
@@ -348,6 +360,11 @@ class RayWorker:
         actor = ray.remote(_Actor).options(num_cpus=cpus, num_gpus=gpus, max_concurrency=2)
         self.actor = actor.remote(workspace, data, max(1, int(cpus)))
         self.answer: Any = None
+        self.awake = self.actor.wake.remote()
+
+    def ready(self) -> bool:
+        """Whether the cluster has found room for the actor."""
+        return bool(self.ray.wait([self.awake], timeout=0)[0])
 
     def give(self, work: Work, job: Any) -> None:
         """Send the job."""
@@ -368,6 +385,9 @@ class RayWorker:
         import ray
 
         by_answer = {worker.answer: worker for worker in workers if isinstance(worker, RayWorker)}
+        if not by_answer:
+            time.sleep(seconds)
+            return
         ready, _ = ray.wait(list(by_answer), timeout=seconds, num_returns=len(by_answer))
         for answer in ready:
             worker = by_answer[answer]
@@ -392,6 +412,9 @@ class _Actor:
         torch.set_num_threads(threads)
         adopt(workspace, data)
         self.workspace, self.asked = workspace, False
+
+    def wake(self) -> None:
+        """Answer once the actor is there."""
 
     def run(self, work: Work, job: Any) -> tuple[str, Any, list[str]]:
         """Run a job; returns what it gave or raised, and what it said."""
@@ -460,11 +483,14 @@ class Ray:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         try:
             if self.address:
+                # Ray itself would wait for minutes
+                host, _, port = self.address.removeprefix("ray://").rpartition(":")
+                socket.create_connection((host, int(port)), timeout=5).close()
                 ray.init(address=self.address, **quiet)
             else:
                 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
                 ray.init(num_cpus=os.cpu_count(), include_dashboard=False, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f"no Ray cluster answers at {self.address}: {type(error).__name__}; "
                 "start one with ray start --head, or leave --address out"

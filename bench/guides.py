@@ -69,7 +69,7 @@ def fixed(
     elif name == "corners-matched":
         scores = responses(data, progress)
     else:
-        recipe = victims.usual_victim(data.name, data.digest, h)
+        recipe = search.points_victim(data)
         scores = gradients(data, victims.obtain(recipe, workspace, progress), workspace.device)
     return strongest(scores, found.counts)
 

@@ -15,6 +15,7 @@ from filelock import FileLock
 from attacks import Goal
 from attacks.base import frozen
 from bench import registry, seeds, victims
+from bench.datasets import Dataset
 from bench.errors import Stopped
 from bench.executors import Executor, Local, Lost
 from bench.models import Normalised
@@ -57,6 +58,17 @@ class Block:
             return None
         about = json.loads(self.about)
         return part if {name: part.about.get(name) for name in about} == about else None
+
+
+def points_victim(data: Dataset, model: str | None = None) -> Recipe:
+    """The victim whose points are used unless another is asked for.
+
+    A ``resnet8`` for up to 10,000 training pictures, which it fits well enough and which it makes
+    three times cheaper to attack than a ``resnet20``.
+    """
+    model = model or ("resnet8" if len(data.train.labels) <= 10_000 else "resnet20")
+    side = data.train.images.shape[-1]
+    return victims.usual_victim(data.name, data.digest, side, model=model)
 
 
 _networks: dict[str, Normalised] = {}
@@ -109,7 +121,7 @@ def adversarial(
     when ``stop()`` turns true, ``RuntimeError`` when a worker died again and again.
     """
     data = workspace.dataset()
-    victim = victim or victims.usual_victim(data.name, data.digest, data.train.images.shape[-1])
+    victim = victim or points_victim(data)
     method = registry.build("attacks", attack_text, eps=EPS.get(data.name, 8 / 255))
     attack_text = registry.express(method)
     about: dict[str, Any] = {

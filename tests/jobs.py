@@ -33,3 +33,8 @@ def patient(job: int, workspace: Workspace, progress: Progress, stop: Callable[[
     while not stop() and time.monotonic() - start < 60:
         time.sleep(0.05)
     return "stopped"
+
+
+def linger(job: int, workspace: Workspace, progress: Progress, stop: Callable[[], bool]) -> int:
+    time.sleep(1)
+    return job * job

@@ -26,19 +26,17 @@ making = options.together(
 
 def found(given: dict[str, Any]) -> Any:
     """The workspace and the points that the options describe, built where they are missing."""
-    from bench import executors, interrupts, search, victims
+    from bench import executors, interrupts, search
     from bench.progress import open_progress
 
     workspace = options.workspace(**given)
     progress = open_progress(given.get("quiet", False))
     data = workspace.dataset()
-    side = data.train.images.shape[-1]
-    changes = {"model": given["victim"]} if given["victim"] else {}
     with interrupts.listen(progress.say) as stop:
         return workspace, search.adversarial(
             workspace,
             progress,
-            victim=victims.usual_victim(data.name, data.digest, side, **changes),
+            victim=search.points_victim(data, given["victim"]),
             attack_text=given["attack"] or search.ATTACK,
             executor=executors.build(
                 given.get("executor", "local"),
