@@ -48,7 +48,7 @@ class Trial:
     data: str
     eps: str
     aim: Aim = "random"
-    images: int = 24
+    images: int = 16
     query_cap: int | None = None
     matched: str | None = None
 

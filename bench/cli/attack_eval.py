@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bench.robustness import Pictures
     from bench.trials import Trial
 
-IMAGES = 24
+IMAGES = 16
 """So few by default that all attacks, with the victim's training, take minutes on two cores."""
 
 
