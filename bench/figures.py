@@ -248,6 +248,20 @@ def _height(panels: Sequence[Panel | Estimates]) -> float:
     return 2.5 if any(isinstance(panel, Panel) for panel in panels) else 2.1
 
 
+def look(number: int) -> dict[str, str]:
+    """Colour, style and marker of a line; the first 32 differ, in grey too.
+
+    >>> look(0) == look(8)
+    False
+    """
+    lap, place = divmod(number, len(COLOURS))
+    return {
+        "color": COLOURS[place],
+        "linestyle": STYLES[(place + lap) % len(STYLES)],
+        "marker": MARKERS[place],
+    }
+
+
 def _fill(ax: Any, panel: Panel, labels: Sequence[str], handles: dict[str, Any]) -> None:
     places = [place for line in panel.lines for place, _ in line.points] or [1.0]
     first, last = (0.8 * min(places) if panel.logarithmic else 0.0), max(places)
@@ -255,7 +269,7 @@ def _fill(ax: Any, panel: Panel, labels: Sequence[str], handles: dict[str, Any])
         ax.axvline(mark, color="0.6", linewidth=0.5, linestyle=":")
     for line in panel.lines:
         number = labels.index(line.label)
-        colour = COLOURS[number % len(COLOURS)]
+        colour = look(number)["color"]
         x, y = [place for place, _ in line.points], [value for _, value in line.points]
         if line.band:
             low, high = zip(*line.band, strict=True)
@@ -263,10 +277,9 @@ def _fill(ax: Any, panel: Panel, labels: Sequence[str], handles: dict[str, Any])
         if line.steps:  # from nothing before the first point, level after the last
             x, y = [first, *x, last], [0.0, *y, y[-1] if y else 0.0]
         (handles[line.label],) = ax.plot(
-            x, y, label=line.label, linewidth=1.1, color=colour,
-            drawstyle="steps-post" if line.steps else "default",
-            linestyle=STYLES[number % len(STYLES)],
-            marker=MARKERS[number % len(MARKERS)], markersize=3,
+            x, y, label=line.label, linewidth=1.1,
+            drawstyle="steps-post" if line.steps else "default", markersize=3,
+            **look(number),
             markevery=(number % 5 * 0.03, 0.15) if len(x) > 12 else 1,
         )  # fmt: skip
     if panel.logarithmic:

@@ -15,14 +15,12 @@ from bench import paper, paper_figures
 from bench.cli import main
 from bench.experiments import Experiment
 from bench.figures import (
-    COLOURS,
-    MARKERS,
-    STYLES,
     Estimates,
     Line,
     Panel,
     attacks,
     draw,
+    look,
     mean,
     mosaic,
     steps,
@@ -236,9 +234,10 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone() -> None:
 
 
 def test_lines_differ_in_grey() -> None:
-    looks = {(STYLES[number % len(STYLES)], MARKERS[number % len(MARKERS)]) for number in range(8)}
-    assert len(looks) == 8
-    assert len(COLOURS) == len(set(COLOURS)) == 8
+    looks = [look(number) for number in range(32)]
+    assert len({tuple(each.values()) for each in looks}) == 32
+    assert len({(each["linestyle"], each["marker"]) for each in looks}) == 32
+    assert len({each["color"] for each in looks[:8]}) == 8
 
 
 def test_a_mosaic_shows_every_picture() -> None:
