@@ -181,10 +181,14 @@ class AdvMask:
     def _span(
         self, model: nn.Module, images: Images, goal: Goal
     ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
-        """The height at which an image counts as broken, and the way down to it."""
-        start = self._height(model(images), goal)
+        """The height at which an image counts as broken, and the unit in which it is measured.
+
+        For the margin 0 and, at first, 1 (the unit then follows the gains); for the cross-entropy
+        its value at the dense success and the way there (eq. 3, where a certain model's is L_init).
+        """
         if self.loss == "margin":
-            return torch.zeros_like(start), start
+            return images.new_zeros(len(images)), images.new_ones(len(images))
+        start = self._height(model(images), goal)
         with torch.enable_grad():
             dense = MIFGSM(self.eps, steps=20)(model, images, goal, Generator())
         floor = self._height(model(dense), goal)
@@ -194,7 +198,7 @@ class AdvMask:
         sgd = SGD(self.lr, self.momentum)
         small = images[0, 0].numel() <= 64 * 64
         if self.encoder == "linear" or (self.encoder == "auto" and small):
-            return LinearEncoder(images, generators, sgd, self.steps + 1)
+            return LinearEncoder(images, generators, sgd, self.steps)
         return UNetEncoder(images, generators, sgd)
 
     def _sharpen(self, alpha: Float[Tensor, "b 1"], mask: Codes, step: int) -> Float[Tensor, "b 1"]:

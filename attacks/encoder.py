@@ -78,10 +78,10 @@ class LinearEncoder:
         bound = inputs**-0.5
         weight = torch.rand(outputs, inputs, generator=Generator().manual_seed(0))
         self._weight = (weight * 2 - 1).mul_(bound).to(like)
-        draws = torch.stack([torch.rand(inputs + 2 * outputs, generator=g) for g in generators])
-        signs, bias = draws.to(like).mul_(2).sub_(1).split([inputs + outputs, outputs], dim=1)
-        self._columns, self._rows = signs.sign().split([inputs, outputs], dim=1)
-        self._bias = bias * bound
+        draws = _uniform(generators, inputs + 2 * outputs, like)
+        signs = torch.where(draws < 0, -1, 1).to(like)
+        self._columns, self._rows, _ = signs.split([inputs, outputs, outputs], dim=1)
+        self._bias = draws[:, inputs + outputs :] * bound
         self._deltas = like.new_empty(count, steps, inputs)
         self._gradients = like.new_empty(count, steps, outputs)
         self._sgd = sgd
@@ -93,24 +93,25 @@ class LinearEncoder:
 
     def encode(self, delta: Images) -> Codes:
         """The codes of the perturbations, with the weights as they are."""
-        flat, t = delta.flatten(1), self._step
-        self._deltas[:, t] = flat
+        self._last = flat = delta.flatten(1)
+        t = self._step
         codes = ((self._columns * flat) @ self._weight.T).mul_(self._rows).add_(self._bias)
-        overlap = torch.bmm(self._deltas[:, :t], flat[:, :, None]).add_(1)
-        overlap.mul_(self._share[:t, None])
+        # as rows: a batch of products matrix times column takes several times longer on a CPU
+        overlap = torch.bmm(flat[:, None], self._deltas[:, :t].mT).add_(1)
+        overlap.mul_(self._share[:t])
         return torch.baddbmm(
-            codes[:, None], overlap.mT, self._gradients[:, :t], beta=self._start, alpha=-1
+            codes[:, None], overlap, self._gradients[:, :t], beta=self._start, alpha=-1
         )[:, 0]
 
     def learn(self, gradient: Codes) -> Images:
         """Take a step down ``gradient``, that of the loss with respect to the last codes."""
         t = self._step
-        self._gradients[:, t] = gradient
+        self._deltas[:, t], self._gradients[:, t] = self._last, gradient
         back = ((self._rows * gradient) @ self._weight).mul_(self._columns)
-        overlap = torch.bmm(self._gradients[:, :t], gradient[:, :, None])
-        overlap.mul_(self._share[:t, None])
+        overlap = torch.bmm(gradient[:, None], self._gradients[:, :t].mT)
+        overlap.mul_(self._share[:t])
         back = torch.baddbmm(
-            back[:, None], overlap.mT, self._deltas[:, :t], beta=self._start, alpha=-1
+            back[:, None], overlap, self._deltas[:, :t], beta=self._start, alpha=-1
         )[:, 0]
         self._descend()
         return back.reshape(self._shape)
@@ -153,11 +154,10 @@ class UNetEncoder:
             (width, 1),
         ]
         sizes = [9 * inputs * outputs + outputs for inputs, outputs in self._layers]
-        draws = torch.stack([torch.rand(sum(sizes), generator=g) for g in generators])
         scales = [(6 / (9 * inputs)) ** 0.5 for inputs, _ in self._layers]  # He's uniform law
         bound = torch.repeat_interleave(torch.tensor(scales), torch.tensor(sizes))
         self._sizes = sizes
-        self._weights = ((draws * 2 - 1) * bound).to(like)
+        self._weights = _uniform(generators, sum(sizes), like) * bound.to(like)
         self._velocity = torch.zeros_like(self._weights)
         self._sgd = sgd
         self._step = 0
@@ -202,3 +202,9 @@ class UNetEncoder:
 def _join(coarse: Tensor, fine: Tensor) -> Tensor:
     """Bring the coarse maps to the size of the fine ones and stack the two."""
     return torch.cat([functional.interpolate(coarse, size=fine.shape[-2:]), fine], dim=1)
+
+
+def _uniform(generators: Sequence[Generator], size: int, like: Images) -> Float[Tensor, "b n"]:
+    """Uniform draws from [-1, 1), a row per generator."""
+    rows = [torch.rand(size, generator=g, device=g.device) for g in generators]
+    return torch.stack(rows).to(like) * 2 - 1
