@@ -29,15 +29,16 @@ class AdvMask:
     ``step``·eps along the sign of its gradient with momentum ``decay`` (eqs. 5, 6), the encoder by
     SGD with ``lr`` and ``momentum``. What is returned is ``delta`` where m > 0.5, else 0.
 
-    The paper leaves most constants open, and read to the letter, as in ``AdvMask.literal``, it
-    breaks part of the images with hundreds of pixels. The defaults differ in this:
+    The paper leaves most constants open. ``AdvMask.literal`` reads it to the letter, and with the
+    constants chosen there it breaks only a part of the images. The defaults differ in this:
 
     - The loss is the margin, not the cross-entropy, whose gradient vanishes on confident images.
       Per image and step it is scaled so that the largest gain of a pixel is 1: lambda then is the
       gain, relative to the best pixel's, below which a pixel isn't worth its place. With
       ``eta`` 1 it goes on once the goal is reached, so that a spare pixel shows as one.
     - Lambda rises per image by the factor 1 + ``adapt`` while the goal is reached and falls by
-      1 - ``adapt`` while it isn't; ``sparsity`` (C in eq. 4) is its start.
+      1 - ``adapt`` while it isn't, within 0.03 and 10 times its start, ``sparsity`` (C in eq. 4;
+      ``sparsity_slope`` is gamma).
     - The classifier sees the binary mask, while gradients pass as if it saw m (straight-through),
       with the sigmoid's slope at least ``leak`` so that decided pixels can still turn. Every step
       so judges what would be returned, and the success with the fewest pixels is kept.
@@ -48,7 +49,7 @@ class AdvMask:
 
     The network is fully-connected, or a small U-Net for images of more than 64·64 pixels. A call
     makes 1 + ``steps`` + ``searches`` forward and ``steps`` backward passes, all of the whole
-    batch, and ``literal`` up to 20 more of each.
+    batch, and ``literal`` at most 22 forward and 20 backward passes more.
     """
 
     eps: float = 8 / 255

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from attacks import BUILTIN, Goal
 from attacks.norms import l0_elements, l0_pixels
 from attacks.sigma_zero import SigmaZero
+from attacks.sparsest import Sparsest
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -172,3 +173,14 @@ def test_what_makes_no_sense_is_refused() -> None:
 
 def test_sigma_zero_is_built_in() -> None:
     assert isinstance(BUILTIN["sigma-zero"](), SigmaZero)
+
+
+def test_of_all_attempts_the_sparsest_success_is_kept() -> None:
+    images = torch.zeros(3, 1, 1, 4)
+    best = Sparsest(images, l0_pixels)
+    attempts = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0], [0, 1, 1, 0], [1, 1, 1, 1], [1, 0, 0, 0]])
+    reached = torch.tensor([[1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 1, 0], [0, 0, 0]]).bool()
+    for attempt, success in zip(attempts.float(), reached, strict=True):
+        best.keep(attempt.view(1, 1, 1, 4).expand(3, -1, -1, -1), success)
+    expected = torch.tensor([[1.0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]])
+    assert (best.images == expected.view(3, 1, 1, 4)).all()
