@@ -119,9 +119,15 @@ class Tracker:
             self.client.set_terminated(found.info.run_id, status)
 
     @_guarded
-    def log(self, record: Record, curve: Curve = (), weights: Path | None = None) -> None:
-        """Log one seed; a record that is there already is left alone."""
-        self._log(record, curve or record.curve, weights)
+    def log(
+        self,
+        record: Record,
+        curve: Curve = (),
+        weights: Path | None = None,
+        files: Sequence[Path] = (),
+    ) -> None:
+        """Log one seed, with files as its artifacts; a record that is there is left alone."""
+        self._log(record, curve or record.curve, weights, files)
 
     @_guarded
     def summarise(
@@ -169,7 +175,9 @@ class Tracker:
         self.client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
         self.client.search_experiments(max_results=1)
 
-    def _log(self, record: Record, curve: Curve, weights: Path | None) -> None:
+    def _log(
+        self, record: Record, curve: Curve, weights: Path | None, files: Sequence[Path] = ()
+    ) -> None:
         from mlflow.entities import Metric, RunTag
 
         experiment = self._experiment(record)
@@ -203,6 +211,8 @@ class Tracker:
         )
         self.client.log_text(run, line, "record.json")
         self.client.log_text(run, json.dumps(dict(record.machine), indent=2), "environment.json")
+        for file in files:
+            self.client.log_artifact(run, str(file))
         self.client.set_tag(run, "bench.record", digest)  # last: from here on it is whole
         self.client.set_terminated(run, "FINISHED" if record.status == "finished" else "FAILED")
         self._count(experiment, record)

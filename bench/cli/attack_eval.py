@@ -285,7 +285,9 @@ def evaluate(
                 if before is None or before.metrics != record.metrics:
                     store.add(record)
                 if tracker:
-                    tracker.log(replace(record, curve=()))  # its steps are no epochs
+                    place = workspace.results / "attacks" / record.name
+                    files = [*sorted(place.glob("*.png")), *sorted(place.glob("*.safetensors"))]
+                    tracker.log(replace(record, curve=()), files=files)  # its steps are no epochs
             found += made
             tests += [
                 {"eps": able[0].eps, "seed": seed, **pair} for pair in attack_tables.pairs(outcomes)
