@@ -118,7 +118,7 @@ def open_progress(quiet: bool = False) -> Progress:
 def clock(seconds: float) -> str:
     """A duration for people.
 
-    >>> clock(5), clock(75), clock(7300)
+    >>> clock(5.0), clock(75.0), clock(7300.0)
     ('5 s', '1 min 15 s', '2 h 2 min')
     """
     whole = round(seconds)

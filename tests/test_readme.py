@@ -1,0 +1,96 @@
+"""What the documentation says is so."""
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+import torch
+from click.testing import CliRunner
+
+import attacks
+import augmentations
+from bench import paper
+from bench.cli import main
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands() -> list[str]:
+    """Every bench command that a page shows, in blocks and in tables."""
+    found = []
+    for page in PAGES:
+        for text in re.findall(r"`(bench [^`]+)`|^\$ (.+)$", page.read_text(), re.MULTILINE):
+            for part in "".join(text).split("&&"):
+                part = part.strip().removeprefix(".venv/bin/")
+                if part.startswith("bench ") and "|" not in part and " / " not in part:
+                    found.append(part)
+    return list(dict.fromkeys(found))
+
+
+def test_the_main_commands_are_shown_exactly_so() -> None:
+    assert "bench run --aug advmask --model resnet18 --seeds 5" in commands()
+    assert "bench attack-eval --eps 8/255" in commands()
+    assert len(commands()) > 30
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_that_is_shown_can_be_typed(command: str) -> None:
+    words = shlex.split(command)[1:]
+    if "NAME" in words:  # stands for any
+        return
+    group: click.Command = main
+    context = click.Context(main)
+    while isinstance(group, click.Group) and words:
+        name = words.pop(0)
+        found = group.get_command(context, name)
+        assert found is not None, f"{command}: there is no {name}"
+        group = found
+    group.make_context(command, words, resilient_parsing=False)
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if " run --aug" in c])
+def test_every_run_that_is_shown_has_a_plan(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path))
+    result = CliRunner().invoke(main, [*shlex.split(command)[1:], "--dry-run"])
+    assert result.exit_code == (4 if "cifar" in command else 0), result.output
+
+
+def test_every_method_and_experiment_is_named() -> None:
+    text = "\n".join(page.read_text() for page in PAGES)
+    for name in [*augmentations.BUILTIN, *attacks.BUILTIN, *paper.EXPERIMENTS]:
+        assert f"`{name}`" in text, f"the documentation does not name {name}"
+
+
+def test_the_method_of_ones_own_keeps_its_promises() -> None:
+    (code,) = re.findall(r"```python\n(.+?)```", README, re.DOTALL)
+    names: dict[str, object] = {}
+    exec(compile(code, "checkerboard", "exec", dont_inherit=True), names)
+    cls = names["Checkerboard"]
+    assert callable(cls)
+    method = cls()
+    assert isinstance(method, augmentations.Augmentation)
+    images = torch.rand(64, 3, 24, 20)
+    masks = [method.mask(images, torch.Generator().manual_seed(0)) for _ in range(2)]
+    assert torch.equal(*masks)
+    assert masks[0].shape == (64, 1, 24, 20)
+    assert float(masks[0].float().mean()) == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_numbers_shown_are_those_of_the_results() -> None:
+    shown = README.partition("<!-- results: start -->")[2].partition("<!-- results: end -->")[0]
+    tables = re.findall(r"((?:^\|.*\n)+)", shown, re.MULTILINE)
+    assert tables, "the README shows no table"
+    kept = [path.read_text() for path in (ROOT / "results/tables").glob("*.md")]
+    for table in tables:
+        assert any(table.strip() in text for text in kept), "a table is not from results/tables"
+
+
+def test_the_readme_stays_short() -> None:
+    assert len(README.splitlines()) < 250
