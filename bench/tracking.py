@@ -258,7 +258,9 @@ class Tracker:
                 # a database beside the results keeps its files there as well; a server knows where
                 local = self.uri.startswith("sqlite:")
                 artifacts = (self.folder / "artifacts").as_uri() if local else None
-                self._experiments[name] = self.client.create_experiment(name, artifacts)
+                # its page opens with the runs then, not with traces of language models
+                kind = {"mlflow.experimentKind": "custom_model_development"}
+                self._experiments[name] = self.client.create_experiment(name, artifacts, kind)
             else:
                 if found.lifecycle_stage == "deleted":
                     self.client.restore_experiment(found.experiment_id)
