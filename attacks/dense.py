@@ -120,7 +120,9 @@ def _follow_signs(
             result[rows[reached]] = inputs.detach()[reached]
             if index == steps or (early_stop and reached.all()):
                 break
-            (gradient,) = torch.autograd.grad(goal[rows].soft_margin(logits).sum(), inputs)
+            with torch.enable_grad():
+                distance = goal[rows].soft_margin(logits).sum()
+            (gradient,) = torch.autograd.grad(distance, inputs)
             keep = gradient.flatten(1).isfinite().all(1)
             if early_stop:
                 keep &= ~reached

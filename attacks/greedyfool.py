@@ -86,7 +86,9 @@ class GreedyFool:
             success[rows[reached]] = step > 0
             if step == self.steps or reached.all():
                 break
-            (gradient,) = torch.autograd.grad(margin.sum(), inputs)
+            with torch.enable_grad():
+                distance = margin.sum()
+            (gradient,) = torch.autograd.grad(distance, inputs)
             keep = ~reached & gradient.flatten(1).isfinite().all(1)
             rows, delta, chosen, gradient = rows[keep], delta[keep], chosen[keep], gradient[keep]
             if not len(rows):

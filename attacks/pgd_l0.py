@@ -109,7 +109,9 @@ class PGDL0:
                 failed[rows[reached]] = False
                 if step == self.steps or reached.all():
                     break
-                (gradient,) = torch.autograd.grad(goal[rows].soft_margin(logits).sum(), inputs)
+                with torch.enable_grad():
+                    distance = goal[rows].soft_margin(logits).sum()
+                (gradient,) = torch.autograd.grad(distance, inputs)
                 keep = ~reached & gradient.flatten(1).isfinite().all(1)
                 rows, gradient = rows[keep], gradient[keep]
                 mean = gradient.abs().mean((1, 2, 3), keepdim=True)

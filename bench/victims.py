@@ -31,7 +31,9 @@ def usual_victim(data: str, digest: str, side: int, **changes: object) -> Recipe
 def obtain(recipe: Recipe, workspace: Workspace, progress: Progress) -> Normalised:
     """The victim of a recipe, in eval mode on the workspace's device: loaded, or trained once."""
     data = workspace.dataset()
-    path = workspace.cache / "victims" / f"{recipe.model}-{recipe.key}.safetensors"
+    path = (
+        workspace.cache / "victims" / f"{recipe.model}-{recipe.key}-{data.digest[:8]}.safetensors"
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         if path.exists():

@@ -119,6 +119,15 @@ def test_every_attack_returns_images_that_already_reach_the_goal(name: str, targ
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_no_attack_needs_gradients_to_be_switched_on(name: str) -> None:
+    model, images = network((3, 5, 6), 5), some_images((3, 5, 6), 3, seed=3)
+    goal = goal_for(model, images, targeted=False)
+    usual = attack(name, 0.1)(model, images, goal, seeded(3))
+    with torch.no_grad():
+        assert torch.equal(attack(name, 0.1)(model, images, goal, seeded(3)), usual)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_attack_takes_an_empty_batch(name: str) -> None:
     model, images = network((3, 5, 6), 5), some_images((3, 5, 6), 0, seed=3)
     goal = Goal(torch.zeros(0, dtype=torch.long))

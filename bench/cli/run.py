@@ -210,6 +210,8 @@ def plan(jobs: list[Job], store: Store, *, as_json: bool) -> None:
             "data": job.recipe.data,
             "seed": job.seed,
             "epochs": job.recipe.epochs,
+            "policy": job.recipe.policy,
+            "mix": job.recipe.mix,
             "done": job.name in done,
         }
         for job in jobs
@@ -219,8 +221,9 @@ def plan(jobs: list[Job], store: Store, *, as_json: bool) -> None:
         return
     for line in lines:
         state = "done" if line["done"] else "to run"
+        others = "".join(f" + {line[name]}" for name in ("policy", "mix") if line[name])
         click.echo(
-            f"{state:7} {line['augmentation']}  {line['model']}  {line['data']}  "
+            f"{state:7} {line['augmentation']}{others}  {line['model']}  {line['data']}  "
             f"seed {line['seed']}, {line['epochs']} epochs"
         )
     click.echo(f"{len(done)} of {len(jobs)} runs are done")
