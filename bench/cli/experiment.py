@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from bench.cli import SOME_FAILED, options
+from bench.cli import jobs as training
 
 
 def run_experiments(name: str, scale: str, given: dict[str, Any]) -> None:
@@ -65,14 +66,13 @@ def cost(experiments: list[Any], jobs: list[Any], workspace: Any) -> None:
 
 def train(jobs: list[Any], workspace: Any, given: dict[str, Any]) -> list[Any]:
     """Run the jobs, one data set after the other."""
-    from bench.cli import run
     from bench.records import Store
 
     finished = []
     for data in dict.fromkeys(job.recipe.data for job in jobs):
         place = workspace if given["data"] else replace(workspace, data=data)
         part = [job for job in jobs if job.recipe.data == data]
-        finished += run.train(part, place, Store(place.results), given)
+        finished += training.train(part, place, Store(place.results), given)
     return finished
 
 
