@@ -147,7 +147,7 @@ def table(experiment: Experiment, records: Sequence[Record]) -> Table:
             (row, column): comparison for row, comparison in held(experiment, family).items()
         }
     scale = experiment.scale
-    note = "" if scale.faithful else f"; scale {scale.name}, not comparable with published numbers"
+    note = "" if scale.faithful else f", at scale {scale.name}, not comparable with the published"
     return Table(
         title=experiment.title,
         rows=experiment.rows,
@@ -160,8 +160,9 @@ def table(experiment: Experiment, records: Sequence[Record]) -> Table:
         failed={cell: n for cell, r in experiment.cells.items() if (n := failures[r.key])},
         published={c: v for c, v in experiment.published.items() if c in experiment.cells},
         measure=f"{experiment.metric.replace('_', ' ').capitalize()}"
-        + " in percent after the last epoch" * fraction,
-        origin=f"{experiment.source}{note}",
+        + " in percent after the last epoch" * fraction
+        + note,
+        origin=experiment.source,
     )
 
 
