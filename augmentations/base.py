@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Generator, Tensor
 
+from augmentations import noise
+
 Images = Float[Tensor, "b c h w"]  # in [0, 1], not normalised
 Mask = Bool[Tensor, "b 1 h w"]  # True where a pixel is deleted
 Guide = Float[Tensor, "b 1 h w"]  # how much each pixel matters, at least 0
@@ -198,8 +200,7 @@ def delete(
     ``mean`` and ``std`` are the data set's, per channel, in [0, 1]. Fill ``"mean"`` puts the mean
     colour, which is 0 after normalisation; ``"noise"`` draws per pixel and channel from the normal
     law that is standard after normalisation (it needs ``std`` and ``generator``; values may leave
-    [0, 1], as in the published recipes). Only what is deleted is drawn: channel by channel, in each
-    the deleted pixels of the batch in reading order.
+    [0, 1], as in the published recipes); only what is deleted is drawn.
     """
     colour = mean.to(images)[None, :, None, None]
     if fill == "mean":
@@ -207,10 +208,4 @@ def delete(
         return torch.lerp(images, colour, mask.view(torch.uint8).to(images.dtype))
     if std is None or generator is None:
         raise ValueError("fill='noise' needs the data set's std and a generator")
-    _, c, h, w = images.shape
-    deleted = torch.nonzero(mask.flatten())[:, 0]
-    noise = torch.randn(c, len(deleted), generator=generator, device=generator.device).to(images)
-    noise = noise * std.to(images)[:, None] + mean.to(images)[:, None]
-    first = deleted + torch.div(deleted, h * w, rounding_mode="floor") * ((c - 1) * h * w)
-    places = first + torch.arange(c, device=images.device)[:, None] * (h * w)
-    return images.flatten().scatter(0, places.flatten(), noise.flatten()).view_as(images)
+    return noise.put(images, mask, mean, std, generator)

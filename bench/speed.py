@@ -69,13 +69,13 @@ def points(count: int, side: int, per_image: int = 137) -> Tensor:
 
 
 def masks(batch: int, side: int, device: str, progress: Progress) -> list[Rate]:
-    """Pictures per second of every augmentation, mask and fill, beside ``images * mask``.
+    """Pictures per second of every augmentation, mask and fill, beside ``images * mask``, all masks boolean.
 
     AdvMask is timed twice: the masks alone, and like the others with the deletion.
     """
     images = torch.rand(batch, 3, side, side, generator=seeds.generator(0, "speed")).to(device)
     guide = points(batch, side).to(device)
-    keep = (torch.rand(batch, 1, side, side, device=device) > 0.2).float()
+    keep = torch.rand(batch, 1, side, side, device=device) > 0.2
     mean = torch.full((3,), 0.5, device=device)
     std = torch.full((3,), 0.25, device=device)
     stream = seeds.generator(0, "speed", "draws")

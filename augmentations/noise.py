@@ -1,0 +1,77 @@
+"""Normal noise in the place of deleted pixels, a quarter of a random word for each value."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, no_type_check
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+if TYPE_CHECKING:
+    from augmentations.base import Images, Mask
+
+LEVELS = 2**16
+
+
+@functools.cache
+def normal() -> Float[Tensor, " levels"]:
+    """The standard normal law in 65,536 equally likely values: the medians of as many slices."""
+    places = (torch.arange(LEVELS, dtype=torch.float64) + 0.5) / LEVELS
+    quantiles: Tensor = torch.special.ndtri(places).float()
+    return quantiles
+
+
+@functools.cache
+def _kernel() -> Callable[..., None]:
+    """The compiled loop over pictures on the CPU."""
+    import numba
+
+    @numba.njit(nogil=True, cache=True)
+    @no_type_check
+    def put(out, mask, codes, values):
+        b, c, n = out.shape
+        code = 0
+        for i in range(b):
+            for j in range(c):
+                for k in range(n):
+                    if mask[i, k]:
+                        out[i, j, k] = values[j, codes[code]]
+                        code += 1
+
+    compiled: Callable[..., None] = put
+    return compiled
+
+
+def put(
+    images: Images,
+    mask: Mask,
+    mean: Float[Tensor, " c"],
+    std: Float[Tensor, " c"],
+    generator: Generator,
+) -> Images:
+    """The images with ``mean + std · z`` at the deleted pixels, z standard normal per value.
+
+    z takes the 65,536 values of `normal`, each drawn with 16 of a word's bits: picture by picture,
+    channel by channel, the deleted pixels in reading order. Its largest size is 4.3.
+    """
+    b, c, h, w = images.shape
+    count = int(mask.sum()) * c
+    words = torch.empty(-(-count // 4), dtype=torch.int64, device=generator.device)
+    codes = words.random_(-(2**63), None, generator=generator).view(torch.uint16)[:count]
+    values = normal().to(std.device, torch.float32) * std[:, None] + mean[:, None]
+    if images.device.type == "cpu" and images.dtype == torch.float32:
+        out = images.contiguous().clone()
+        _kernel()(
+            out.view(b, c, h * w).numpy(),
+            mask.reshape(b, h * w).numpy(),
+            codes.cpu().numpy(),
+            values.float().cpu().numpy(),
+        )
+        return out
+    at = mask.expand(b, c, h, w)
+    channel = torch.arange(c, device=images.device).view(1, c, 1, 1).expand(b, c, h, w)[at]
+    found = values.to(images)[channel, codes.to(images.device).to(torch.int64)]
+    return images.masked_scatter(at, found)
