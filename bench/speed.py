@@ -71,7 +71,7 @@ def points(count: int, side: int, per_image: int = 137) -> Tensor:
 def masks(batch: int, side: int, device: str, progress: Progress) -> list[Rate]:
     """Pictures per second of every augmentation, mask and fill, beside ``images * mask``.
 
-    All masks are boolean. AdvMask is timed twice: the masks alone, and like the others with the deletion.
+    All masks are boolean. AdvMask is timed twice: the masks alone, and with the deletion.
     """
     images = torch.rand(batch, 3, side, side, generator=seeds.generator(0, "speed")).to(device)
     guide = points(batch, side).to(device)
