@@ -130,14 +130,22 @@ def load(
     if copy is not None and copy.is_file():
         # a copy that cannot be read is made anew
         with suppress(Exception):
-            return _kept(name, copy, str(path))
+            return _kept(_title(name, path), copy, str(path))
     reader = PUBLISHED[name].read if name in PUBLISHED else images.read
-    data = _dataset(name, reader(path, side), str(path))
+    data = _dataset(_title(name, path), reader(path, side), str(path))
     if copy is not None:
         # the copy only saves time: without room or permission for it, work goes on
         with suppress(OSError):
             _keep(copy, data)
     return data
+
+
+def _title(name: str, path: Path) -> str:
+    """What records call a data set: its name, or that of its folder or archive without the path."""
+    if name in PUBLISHED:
+        return name
+    stem = path.resolve().stem if path.is_file() else path.resolve().name
+    return f"{stem}-folder" if stem in names() else stem
 
 
 def locate(name: str, *, root: Path | None = None, download: bool = False) -> Path:

@@ -570,3 +570,14 @@ def test_a_split_counts_and_keeps_its_ids() -> None:
     some = splits.Split(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.zeros(3).long())
     assert len(some) == 3
     assert some.take(torch.tensor([2, 0])).ids.tolist() == [2, 0]
+
+
+def test_a_folder_is_called_by_its_name_and_never_by_a_path_or_a_name_of_others(
+    tmp_path: Path,
+) -> None:
+    for name, expected in (("mine", "mine"), ("cifar10", "cifar10-folder")):
+        for place in ("train/a", "train/b", "test/a", "test/b"):
+            (tmp_path / name / place).mkdir(parents=True)
+            Image.new("RGB", (8, 8), "red").save(tmp_path / name / place / "1.png")
+        for _ in range(2):  # read, then kept
+            assert datasets.load(str(tmp_path / name)).name == expected
