@@ -50,6 +50,18 @@ def smoke(session: nox.Session) -> None:
 
 
 @nox.session
+def peers(session: nox.Session) -> None:
+    """JSMA and GreedyFool beside other libraries' JSMA and one picture at a time."""
+    folder = str(Path(session.create_tmp()).resolve())
+    python(
+        session, "pip", "install", "--quiet", "--no-deps", "--target", folder,
+        "adversarial-robustness-toolbox", "torchattacks", "six", "tqdm",
+    )  # fmt: skip
+    session.env["PYTHONPATH"] = folder
+    session.run(sys.executable, "tests/peers.py", *session.posargs, external=True)
+
+
+@nox.session
 def faults(session: nox.Session) -> None:
     """Kill, fill, cut and mislead the bench, and count what survives; minutes."""
     session.run(sys.executable, "tests/faults.py", *session.posargs, external=True)
