@@ -91,8 +91,8 @@ def main() -> None:
           f"{'elements':>9} {'times':>8}")  # fmt: skip
     every = slice(0, count)
     base = show("bench jsma", ours("jsma", every, eps=None), network, images, goal, None)
-    show("bench jsma, one direction as the peers",
-         ours("jsma", every, eps=None, direction="increase"), network, images, goal, base)  # fmt: skip
+    upwards = ours("jsma", every, eps=None, direction="increase")
+    show("bench jsma, one direction as the peers", upwards, network, images, goal, base)
     from art.attacks.evasion import SaliencyMapMethod
     from art.estimators.classification import PyTorchClassifier
 
