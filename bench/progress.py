@@ -119,7 +119,7 @@ def clock(seconds: float) -> str:
     """A duration for people.
 
     >>> clock(5.0), clock(75.0), clock(7300.0)
-    ('5 s', '1 min 15 s', '2 h 2 min')
+    ('5 s', '1 min 15 s', '2 h 1 min')
     """
     whole = round(seconds)
     if whole < 60:

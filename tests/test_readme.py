@@ -95,7 +95,7 @@ def test_the_numbers_shown_are_those_of_the_results() -> None:
 @pytest.mark.parametrize("goal", ["untargeted", "targeted"])
 def test_the_pixels_shown_are_those_of_the_results(goal: str) -> None:
     lines = (ROOT / f"results/tables/attacks-{goal}.txt").read_text().splitlines()
-    rows = {line.split()[0]: line.split() for line in lines if line.strip()}
+    rows = {line.split()[0]: line.split() for line in reversed(lines) if line.strip()}
     pixels = {name: float(rows[name][4]) for name in attacks.BUILTIN if name in rows}
     fewest = min(pixels[name] for name in pixels if name != "noise")
     assert pixels["advmask"] == fewest
