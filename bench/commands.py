@@ -11,7 +11,7 @@ from bench.recipes import DEFAULT, Recipe, usual
 
 OPTIONS = (
     *("epochs", "batch_size", "learning_rate", "weight_decay", "schedule", "validation"),
-    *("train_images", "precision"),
+    "precision",
 )
 
 
@@ -24,7 +24,7 @@ def run(recipe: Recipe, seeds: Sequence[int]) -> str:
     >>> run(Recipe(data="digits", model="resnet8", **usual("digits", "resnet8", 8)), [0, 1])
     'bench run --aug none --model resnet8 --data digits --seeds 2'
     """
-    side = SIDES.get(recipe.data, 32)
+    side = SIDES.get(registry.parse(recipe.data)[0], 32)
     given = {name: getattr(DEFAULT, name) for name in OPTIONS}
     given |= usual(recipe.data, recipe.model, side)
     words = ["bench", "run", "--aug", registry.label(recipe.augmentation, recipe.data, side)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -16,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bench import binaries, embedded, images
+from bench import binaries, embedded, images, registry
 from bench.errors import Missing
 from bench.splits import Split, cut, part
 
@@ -46,6 +48,11 @@ class Dataset:
     flip: bool
     digest: str
     source: str
+
+    @property
+    def pin(self) -> str:
+        """What a recipe adds to the name: the digest of a folder, whose name alone says little."""
+        return "" if registry.parse(self.name)[0] in names() else self.digest
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,8 @@ PUBLISHED = {
     ),
 }
 UNFLIPPED = ("digits",)
+PART = re.compile(r"(?P<whole>.+?)\((?=(train|test)\b)[^()]*\)")
+"""A data set and how many pictures of it; folders may have brackets in their names."""
 
 
 def names() -> dict[str, str]:
@@ -120,9 +129,15 @@ def load(
     ``download`` fetches what is missing from its publisher, checked by md5; nothing else ever uses
     the network. What was read is kept, decoded, in the cache folder for the next time.
 
+    ``"cifar10(train=2000, test=4000)"`` is a part of a data set, as `part` takes it: a data set of
+    its own, with its own statistics and digest.
+
     Raises `Missing` when files are not there, ValueError when they cannot be read or the name is
     not known.
     """
+    if match := PART.fullmatch(name):
+        whole = load(match["whole"], root=root, download=download, side=side)
+        return _part(whole, registry.parse(name.removeprefix(match["whole"]))[1])
     if name in EMBEDDED:
         return _dataset(name, EMBEDDED[name][1](), "embedded")
     path = locate(name, root=root, download=download)
@@ -138,6 +153,24 @@ def load(
         with suppress(OSError):
             _keep(copy, data)
     return data
+
+
+def _part(whole: Dataset, counts: dict[str, object]) -> Dataset:
+    """As many training and test pictures of a data set as ``counts`` says, all where it doesn't."""
+    if unknown := set(counts) - {"train", "test"}:
+        raise ValueError(f"{whole.name} has no part {min(unknown)!r}; it has: test, train")
+    cuts = {"train": whole.train, "test": whole.test}
+    for name, count in counts.items():
+        if type(count) is not int or not 0 < count <= len(cuts[name]):
+            raise ValueError(
+                f"{name} is {count} of {whole.name}: take from 1 to {len(cuts[name])} pictures"
+            )
+        chosen = part(cuts[name], count)
+        cuts[name] = Split(chosen.images, chosen.labels)
+    listed = ", ".join(f"{name}={counts[name]}" for name in cuts if name in counts)
+    parts = whole.classes, cuts["train"], cuts["test"]
+    found = _dataset(f"{whole.name}({listed})", parts, whole.source)
+    return dataclasses.replace(found, flip=whole.flip)
 
 
 def _title(name: str, path: Path) -> str:

@@ -50,7 +50,7 @@ class Scale:
         """The recipe of one cell: the paper's, or what stands in for it at this scale."""
         data = self.data.get(data, self.data.get("*", data))
         model = self.models.get(model, self.models.get("*", model))
-        side = self.side or SIDES[data]
+        side = self.side or SIDES[registry.parse(data)[0]]
         return Recipe(
             data=data,
             digest=self.digest,

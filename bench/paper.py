@@ -27,10 +27,14 @@ SCALES = {
         name="reduced",
         about="2,000 pictures and a ResNet-20 for 60 epochs: two cores overnight",
         seeds=5,
-        data={"tiny-imagenet": "tiny-imagenet", "flowers102": "flowers102", "*": "cifar10"},
+        data={
+            "tiny-imagenet": "tiny-imagenet(train=2000)",
+            "flowers102": "flowers102",
+            "*": "cifar10(train=2000)",
+        },
         models={"*": "resnet20"},
         columns=1,
-        settings={"epochs": 60, "train_images": 2000},
+        settings={"epochs": 60},
     ),
     "paper": Scale(name="paper", about="the paper's own settings: for GPUs", seeds=5),
 }

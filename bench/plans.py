@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from bench import models
+from bench import models, registry
 from bench.records import Record
 from bench.runs import Job
 
@@ -77,8 +77,9 @@ def seconds(
         recipe = job.recipe
         per_epoch = known.get((recipe.model, recipe.data))
         if per_epoch is None:
-            pictures = recipe.train_images or PICTURES.get(recipe.data, 50_000)
-            operations = work(recipe.model, recipe.data, sides.get(recipe.data, 32))
+            data, part = registry.parse(recipe.data)
+            pictures = part.get("train", PICTURES.get(data, 50_000))
+            operations = work(recipe.model, data, sides.get(data, 32))
             per_epoch = 1.15 * pictures * operations / speed(device)
         total += per_epoch * recipe.epochs
     return total

@@ -19,11 +19,11 @@ Precision = Literal["float32", "bfloat16"]
 class Recipe:
     """How one network is trained.
 
-    ``data`` names a data set; ``digest`` pins the content of an image folder, whose name alone says
-    little. ``guide`` None is the one the augmentation asks for. ``schedule`` is a cosine to zero or
-    the paper's steps (Figure 7: times 0.2 at 20, 40, 53, 73 and 93 % of the epochs). ``padding``
-    are the pixels of the random crop, ``validation`` the share of the training part set aside by
-    the seed, ``train_images`` a class-balanced part of the training pictures (None: all).
+    ``data`` names a data set or a part of one (``"cifar10(train=2000)"``); ``digest`` pins the
+    content of an image folder, whose name alone says little. ``guide`` None is the one the
+    augmentation asks for. ``schedule`` is a cosine to zero or the paper's steps (Figure 7: times
+    0.2 at 20, 40, 53, 73 and 93 % of the epochs). ``padding`` are the pixels of the random crop,
+    ``validation`` the share of the training part set aside by the seed.
     """
 
     data: str = "cifar10"
@@ -41,7 +41,6 @@ class Recipe:
     schedule: Schedule = "cosine"
     padding: int = 4
     validation: float = 0.1
-    train_images: int | None = None
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
@@ -108,4 +107,4 @@ def usual(data: str, model: str, side: int) -> dict[str, Any]:
     settings: dict[str, Any] = {"padding": max(1, side // 8)}
     if model.startswith("shake-shake"):
         settings |= SHAKE_SHAKE
-    return settings | SHORTER.get(data, {})
+    return settings | SHORTER.get(registry.parse(data)[0], {})

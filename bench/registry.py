@@ -78,7 +78,7 @@ def build(kind: Kind, text: str, *, data: str = "", side: int = 32, **given: Any
     typed = {key: value for key, value in given.items() if key in fields} | typed
     try:
         if data and hasattr(cls, "preset"):
-            return dataclasses.replace(cls.preset(data, side), **typed)
+            return dataclasses.replace(cls.preset(parse(data)[0], side), **typed)
         return cls(**typed)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
@@ -130,7 +130,8 @@ def express(method: Any, base: Any = None) -> str:
 
 def label(augmentation: Any, data: str, side: int) -> str:
     """How a user of a data set calls an augmentation: its name and what differs from the preset."""
-    preset = type(augmentation).preset(data, side) if hasattr(augmentation, "preset") else None
+    cls = type(augmentation)
+    preset = cls.preset(parse(data)[0], side) if hasattr(cls, "preset") else None
     return express(augmentation, preset)
 
 

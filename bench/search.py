@@ -122,7 +122,9 @@ def adversarial(
     """
     data = workspace.dataset()
     victim = victim or points_victim(data)
-    method = registry.build("attacks", attack_text, eps=EPS.get(data.name, 8 / 255))
+    method = registry.build(
+        "attacks", attack_text, eps=EPS.get(registry.parse(data.name)[0], 8 / 255)
+    )
     attack_text = registry.express(method)
     about: dict[str, Any] = {
         "data": data.name,
@@ -130,7 +132,7 @@ def adversarial(
         "victim": victim.to_json(),
         "attack": attack_text,
     }
-    name = f"{data.name}-{key(about)}"
+    name = f"{registry.parse(data.name)[0]}-{key(about)}"
     path = workspace.results / "points" / f"{name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):

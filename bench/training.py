@@ -24,7 +24,7 @@ from bench.progress import Progress, Silent
 from bench.recipes import Recipe
 from bench.records import Number
 from bench.saliency import saliency
-from bench.splits import Split, cut, part
+from bench.splits import Split, cut
 
 STEPS = (0.2, 0.4, 160 / 300, 220 / 300, 280 / 300)  # of the epochs, Figure 7 of the paper
 
@@ -76,8 +76,7 @@ def rate(recipe: Recipe, epoch: int) -> float:
 
 def split(recipe: Recipe, seed: int, data: Dataset) -> tuple[Split, Split]:
     """The training and validation part of one seed; disjoint, and neither holds a test picture."""
-    pool = part(data.train, recipe.train_images) if recipe.train_images else data.train
-    return cut(pool, recipe.validation, seeds.generator(seed, "validation"))
+    return cut(data.train, recipe.validation, seeds.generator(seed, "validation"))
 
 
 def train(

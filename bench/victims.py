@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from filelock import FileLock
 
-from bench import checkpoints, models, training
+from bench import checkpoints, models, registry, training
 from bench.models import Normalised
 from bench.progress import Progress
 from bench.recipes import Recipe, usual
@@ -13,7 +13,8 @@ from bench.workspace import Workspace
 SEED = 0
 
 EPOCHS = {"digits": 20, "photos": 30}
-"""Enough to fit the embedded data sets; 30 epochs elsewhere."""
+"""Enough to fit the embedded data sets; 30 epochs elsewhere, more for a small part."""
+PASSES = 100_000  # pictures that a victim sees at least, where it trains on a part
 
 
 def usual_victim(data: str, digest: str, side: int, **changes: object) -> Recipe:
@@ -23,8 +24,10 @@ def usual_victim(data: str, digest: str, side: int, **changes: object) -> Recipe
     It sees the whole training part, for no decision is taken on its accuracy. The paper does not
     say which network it attacks.
     """
-    model = str(changes.pop("model", "resnet8" if data == "digits" else "resnet20"))
-    settings = usual(data, model, side) | {"epochs": EPOCHS.get(data, 30), "validation": 0.0}
+    name, part = registry.parse(data)
+    model = str(changes.pop("model", "resnet8" if name == "digits" else "resnet20"))
+    epochs = max(EPOCHS.get(name, 30), -(-PASSES // part["train"]) if "train" in part else 0)
+    settings = usual(data, model, side) | {"epochs": epochs, "validation": 0.0}
     return Recipe(data=data, digest=digest, model=model, **(settings | changes))
 
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RUN = ["run", "--aug", "cutout", "--model", "resnet8", "--seeds", "2", "--epochs", "3"]
-RUN += ["--train-images", "300", "--threads", "1"]
+RUN += ["--data", "digits(train=300)", "--threads", "1"]
 POINTS = ["points", "build", "--attack", "sigma-zero(steps=30, eps=0.5)", "--threads", "1"]
 TIMES = 20
 

@@ -16,7 +16,8 @@ from click.testing import CliRunner, Result
 
 from bench.cli import main
 
-SMALL = ["--model", "resnet8", "--epochs", "1", "--train-images", "100", "--no-tracking", "--quiet"]
+SMALL = ["--model", "resnet8", "--epochs", "1", "--data", "digits(train=100)"]
+SMALL += ["--no-tracking", "--quiet"]
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +83,7 @@ def test_a_dry_run_shows_the_grid_and_does_nothing(tmp_path: Path) -> None:
     bench("run", "--aug", "none", "--seeds", "1", *SMALL)
     result = bench("run", "--aug", "none", "--aug", "has", "--seeds", "1", *SMALL, "--dry-run")
     assert result.exit_code == 0
-    assert "done    none  resnet8  digits  seed 0, 1 epochs" in result.stdout
+    assert "done    none  resnet8  digits(train=100)  seed 0, 1 epochs" in result.stdout
     assert "to run  has" in result.stdout
     assert "1 of 2 runs are done" in result.stdout
     assert len((tmp_path / "results/records.jsonl").read_text().splitlines()) == 1
@@ -149,7 +150,7 @@ def test_missing_data_says_what_to_place_where(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("BENCH_DATA", str(tmp_path))
-    result = bench("run", "--aug", "none", "--data", "cifar100", *SMALL)
+    result = bench("run", "--aug", "none", *SMALL, "--data", "cifar100")
     assert result.exit_code == 4
     assert "cifar100 is not there: place" in result.stderr
 
@@ -161,7 +162,7 @@ def test_broken_folders_are_refused(tmp_path: Path) -> None:
         (tmp_path / "bad" / part).mkdir(parents=True)
         (tmp_path / "bad" / part / "1.png").write_bytes(b"no picture")
     for name, message in (("empty", "empty"), ("half", "half"), ("bad", "1.png")):
-        result = bench("run", "--aug", "none", "--data", str(tmp_path / name), *SMALL)
+        result = bench("run", "--aug", "none", *SMALL, "--data", str(tmp_path / name))
         assert result.exit_code in (2, 4), result.output
         assert message in result.stderr
         assert len(result.stderr.strip().splitlines()) == 1

@@ -4,6 +4,7 @@ import gzip
 import io
 import os
 import pickle
+import re
 import struct
 import tarfile
 import zipfile
@@ -145,6 +146,44 @@ def test_every_picture_of_a_class_is_as_likely_set_aside() -> None:
         counts[cut(whole, 0.25, generator(seed, "fair"))[1].ids] += 1
     # 400 draws of 1 in 4, five standard deviations
     assert (counts - 100).abs().max() < 5 * (400 * 0.25 * 0.75) ** 0.5
+
+
+def test_a_part_of_a_data_set_is_a_data_set_of_its_own() -> None:
+    whole, found = datasets.load("digits"), datasets.load("digits(train=100, test=30)")
+    assert found.name == "digits(train=100, test=30)"
+    assert (len(found.train), len(found.test)) == (100, 30)
+    assert torch.bincount(found.train.labels).tolist() == [10] * 10
+    assert torch.equal(found.train.images, datasets.part(whole.train, 100).images)
+    assert torch.equal(found.train.ids, torch.arange(100))
+    assert torch.allclose(found.mean, found.train.images.float().mean((0, 2, 3)) / 255)
+    assert found.digest != whole.digest
+    assert not found.flip
+    assert found.pin == whole.pin == ""
+    assert len(datasets.load("digits(test=30)").train) == len(whole.train)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("digits(train=0)", "train is 0 of digits: take from 1 to 1438 pictures"),
+        ("digits(test=9999)", "test is 9999 of digits: take from 1 to 359 pictures"),
+        ("digits(train='all')", "train is all of digits"),
+        ("digits(train=5, val=3)", "digits has no part 'val'; it has: test, train"),
+        ("digits(train=5", "no data set is called"),
+        ("digtis(train=5)", "did you mean digits?"),
+    ],
+)
+def test_parts_that_cannot_be_are_refused(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        datasets.load(name)
+
+
+def test_a_folder_may_have_brackets_in_its_name_and_be_taken_in_part(tmp_path: Path) -> None:
+    place = folder(tmp_path / "mine (2)", tree())
+    assert datasets.load(str(place)).name == "mine (2)"
+    found = datasets.load(f"{place}(train=2)")
+    assert found.name == "mine (2)(train=2)"
+    assert found.pin == found.digest
 
 
 def test_parts_are_balanced_fixed_and_nested() -> None:

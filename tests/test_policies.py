@@ -285,7 +285,7 @@ def digits() -> Dataset:
 
 def recipe(policy: str | None, mix: str | None) -> Recipe:
     return Recipe(
-        data="digits",
+        data="digits(train=80)",
         model="resnet8",
         augmentation=AdvMask.preset("digits", 8),
         policy=policy,
@@ -293,7 +293,6 @@ def recipe(policy: str | None, mix: str | None) -> Recipe:
         epochs=2,
         batch_size=32,
         padding=1,
-        train_images=80,
     )
 
 

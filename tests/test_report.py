@@ -306,7 +306,7 @@ def test_attacks_alone_make_a_report(tmp_path: Path) -> None:
         Recipe(data="digits", model="resnet8", **usual("digits", "resnet8", 8)),
         Recipe(data="cifar10", model="resnet44", policy="autoaugment", mix="cutmix"),
         Recipe(
-            data="digits", model="resnet8", guide="random", train_images=100,
+            data="digits(train=100)", model="resnet8", guide="random",
             augmentation=registry.build("augmentations", ADVMASK, data="digits", side=8),
             **(usual("digits", "resnet8", 8) | {"epochs": 3, "learning_rate": 0.2}),
         ),
@@ -316,7 +316,7 @@ def test_a_command_gives_the_recipe_back(recipe: Recipe) -> None:
     from bench.cli import run as module
 
     written = commands.run(recipe, [0, 2])
-    side = commands.SIDES[recipe.data]
+    side = commands.SIDES[registry.parse(recipe.data)[0]]
     given = module.run.make_context("run", _words(written)[2:]).params
     assert given["seed_list"] == "0,2"
     found = Recipe(
@@ -326,7 +326,7 @@ def test_a_command_gives_the_recipe_back(recipe: Recipe) -> None:
             "augmentations",
             given["augmentations"][0],
             data=recipe.data,
-            side=commands.SIDES[recipe.data],
+            side=side,
         ),
         **{name: given[name] for name in ("guide", "policy", "mix")},
         **(

@@ -15,11 +15,11 @@ from bench.saliency import saliency
 
 @pytest.fixture(scope="module")
 def data() -> datasets.Dataset:
-    return datasets.load("digits")
+    return datasets.load("digits(train=200)")
 
 
 def recipe(augmentation: str = "cutout", **fields: object) -> Recipe:
-    small = {"data": "digits", "model": "resnet8", "epochs": 3, "padding": 1, "train_images": 200}
+    small = {"data": "digits(train=200)", "model": "resnet8", "epochs": 3, "padding": 1}
     method = registry.build("augmentations", augmentation, data="digits", side=8)
     return Recipe(augmentation=method, **(small | fields))  # type: ignore[arg-type]
 

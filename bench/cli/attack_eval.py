@@ -154,9 +154,8 @@ def opponent(workspace: Any, given: dict[str, Any]) -> tuple[str, str, Any]:
     statistics = {each: given[each] for each in ("mean", "std") if given[each] is not None}
     if name is None:
         changes = {"model": given["model"]} if given["model"] else {}
-        digest = "" if data.name in options.data_names() else data.digest
         side = data.train.images.shape[-1]
-        recipe = victims.usual_victim(data.name, digest, side, **changes)
+        recipe = victims.usual_victim(data.name, data.pin, side, **changes)
 
         def train(progress: Any) -> nn.Module:
             return victims.obtain(recipe, workspace, progress)

@@ -21,9 +21,8 @@ def run_experiments(name: str, scale: str, given: dict[str, Any]) -> None:
     workspace = options.workspace(**given)
     if given["data"] is not None:
         data = workspace.dataset()
-        digest = "" if data.name in options.data_names() else data.digest
         side = data.train.images.shape[-1]
-        experiments = [paper.moved(each, data.name, side, digest) for each in experiments]
+        experiments = [paper.moved(each, data.name, side, data.pin) for each in experiments]
     jobs = list({job.name: job for each in experiments for job in each.jobs()}.values())
     cost(experiments, jobs, workspace)
     if given["dry_run"]:

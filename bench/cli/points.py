@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +84,12 @@ def show(output: Path | None, count: int, as_json: bool, **given: Any) -> None:
     Example: bench points show --data photos --output points.png
     """
     from bench import gallery, records
+    from bench.registry import parse
 
     workspace, built = found(given)
     data = workspace.dataset()
     columns = gallery.masked(data, built, count)
-    path = output or workspace.results / "figures" / f"points-{data.name}.png"
+    path = output or workspace.results / "figures" / f"points-{parse(data.name)[0]}.png"
     records.write(path, gallery.png(gallery.grid(columns)))
     tell(built, as_json)
     click.echo(f"wrote {path}", err=True)
@@ -136,7 +138,8 @@ def import_(path: Path, name: str, **given: Any) -> None:
     taken = from_numpy(path, workspace.dataset())
     taken.save(workspace.results / "points" / f"{name}.safetensors")
     tell(taken, as_json=False)
-    click.echo(f"use them with: bench run --aug advmask --guide {name} --data {given['data']}")
+    data = shlex.quote(workspace.data)
+    click.echo(f"use them with: bench run --aug advmask --guide {name} --data {data}")
 
 
 def tell(built: Any, as_json: bool) -> None:

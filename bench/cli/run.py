@@ -76,9 +76,6 @@ def seed_list(text: str) -> list[int]:
 @click.option("--schedule", type=click.Choice(["cosine", "steps"]), help="Of the learning rate.")
 @click.option("--validation", type=float, help="Share of the training part set aside by the seed.")
 @click.option(
-    "--train-images", type=click.IntRange(min=1), help="Use a part of this many pictures."
-)
-@click.option(
     "--precision",
     type=click.Choice(["auto", "float32", "bfloat16"]),
     default="auto",
@@ -162,7 +159,6 @@ def recipes(
             "weight_decay",
             "schedule",
             "validation",
-            "train_images",
             "policy",
             "mix",
         )
@@ -175,7 +171,7 @@ def recipes(
             augmentation = registry.build("augmentations", text, data=data.name, side=side)
             recipe = Recipe(
                 data=data.name,
-                digest="" if data.name in options.data_names() else data.digest,
+                digest=data.pin,
                 model=model,
                 augmentation=augmentation,
                 guide=given["guide"] if augmentation.wants else None,

@@ -17,7 +17,6 @@ from bench.cli import options
 @click.option("--batch-size", type=click.IntRange(min=1), multiple=True, default=[128, 512])
 @click.option("--side", type=click.IntRange(min=4), multiple=True, default=[32, 64])
 @click.option("--model", type=options.Name(options.model_names), default="resnet8")
-@click.option("--train-images", type=click.IntRange(min=64), help="Pictures of an epoch.")
 @options.data
 @options.results
 @options.compute
@@ -110,7 +109,6 @@ def epochs(workspace: Any, given: dict[str, Any], progress: Any) -> dict[str, li
             data=data.name,
             model=given["model"],
             augmentation=registry.build("augmentations", name, data=data.name, side=side),
-            train_images=given["train_images"],
             **(usual(data.name, given["model"], side) | {"validation": 0.0}),
         )
         for name in registry.classes("augmentations")

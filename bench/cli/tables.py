@@ -25,8 +25,7 @@ def declared(name: str, scale: str, data: str | None, results: str | None) -> An
     if data is None:
         return found
     pictures = options.workspace(results, data, device="cpu").dataset()
-    digest = "" if pictures.name in options.data_names() else pictures.digest
-    return paper.moved(found, pictures.name, pictures.train.images.shape[-1], digest)
+    return paper.moved(found, pictures.name, pictures.train.images.shape[-1], pictures.pin)
 
 
 @click.command()
@@ -111,7 +110,7 @@ def tables(
     else:
         click.echo(getattr(printer, style)(table))
     for row, column in grids.missing(table):
-        model, _, data = column.partition(" / ")
+        data, _, model = column.partition(" / ")
         click.echo(
             f"missing: {row} on {column}: bench run --aug {row!r} --model {model} --data {data}",
             err=True,
