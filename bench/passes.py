@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from attacks.base import Images
+from bench.errors import Stopped
 
 
 class Counted(nn.Module):
@@ -36,10 +37,11 @@ class Counted(nn.Module):
         images: Images,
         labels: Int[Tensor, " b"],
         cap: int | None = None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__()
         self.network = network
-        self.cap = cap
+        self.cap, self.stop = cap, stop
         self.labels = labels
         self.originals = images.flatten(1)
         self.half_squares = self.originals.square().sum(1) / 2
@@ -50,7 +52,9 @@ class Counted(nn.Module):
         self.entered = 0.0
 
     def forward(self, images: Images) -> Float[Tensor, "b k"]:
-        """Return the logits, and count."""
+        """Return the logits, and count; raises `Stopped` once ``stop()`` is true."""
+        if self.stop():
+            raise Stopped("stopped in the middle of an attack")
         start = self.clock()
         with torch.no_grad():
             owner = (self.half_squares - images.flatten(1) @ self.originals.T).argmin(1)

@@ -1,13 +1,14 @@
 """How attacks are evaluated: a trial is one attack on one victim, done block by block.
 
-Every block of pictures is written when it is finished and not attacked again.
+Every block of pictures is a job of its own, written when it is finished and not attacked again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -21,11 +22,14 @@ from torch import Tensor, nn
 from attacks import Attack, Goal
 from attacks.base import Images
 from bench import records, registry, seeds
+from bench.errors import Stopped
+from bench.executors import Executor, Local, Lost
 from bench.outcomes import Outcome, join
 from bench.passes import Counted, peak_memory
 from bench.progress import Progress
 from bench.recipes import key
-from bench.robustness import Aim, Pictures, goals, judge
+from bench.robustness import Aim, Pictures, goals, judge, pictures
+from bench.victims import Victim
 from bench.workspace import Workspace
 
 BLOCK = 64
@@ -96,6 +100,13 @@ class Block:
     memory: float | None
     errors: dict[int, str]
 
+    @classmethod
+    def untouched(cls, ids: Int[Tensor, " b"], images: Images, why: str) -> Block:
+        """Pictures that no attack has seen, and why."""
+        none = torch.zeros(len(ids), dtype=torch.long)
+        errors = dict.fromkeys(ids.tolist(), why)
+        return cls(ids, images.cpu(), none, none, 0.0, 0.0, None, errors)
+
 
 class _Reached(Exception):
     """An attack went as far as asking the network."""
@@ -132,13 +143,14 @@ def attack(
     goal: Goal,
     ids: Int[Tensor, " b"],
     counts: Int[Tensor, " b"] | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Block:
     """Attack a batch and count; the pictures that make the attack raise come back unchanged.
 
     What raises for a batch is tried again in halves, so that one picture does not spoil the others.
-    Raises ``ValueError`` when memory runs out.
+    Raises ``ValueError`` when memory runs out and `Stopped` at a pass after ``stop()`` turns true.
     """
-    counted = Counted(network, images, labels, trial.query_cap)
+    counted = Counted(network, images, labels, trial.query_cap, stop)
     errors: dict[int, str] = {}
     with peak_memory(images.device) as peak:
         start = counted.clock()
@@ -148,6 +160,8 @@ def attack(
             raise ValueError(
                 f"memory ran out with {len(images)} pictures at once: give a smaller --batch-size"
             ) from None
+        except Stopped:
+            raise
         except Exception as error:
             if len(images) > 1:
                 rows = torch.arange(len(images), device=images.device)
@@ -156,6 +170,7 @@ def attack(
                         attack(
                             trial, seed, network, images[half], labels[half], goal[half],
                             ids[half.cpu()], None if counts is None else counts[half.cpu()],
+                            stop,
                         )
                         for half in rows.chunk(2)
                     ]
@@ -267,91 +282,207 @@ def folder(trial: Trial, seed: int, workspace: Workspace) -> Path:
     return workspace.results / "attacks" / f"{trial.key}-{seed}"
 
 
-def blocks(
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One block of pictures of a trial with one seed and goal: what an executor takes as a job.
+
+    ``goal`` and ``number`` count the goals of the trial and its blocks of pictures. ``counts`` is
+    how many changes each picture of the block gets, where another trial determines that.
+    """
+
+    trial: Trial
+    seed: int
+    victim: Victim
+    goal: int
+    number: int
+    counts: tuple[int, ...] | None = None
+    batch_size: int = BLOCK
+    fresh: bool = False
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the block's file belongs to."""
+        return {"trial": self.trial.to_json(), "seed": self.seed, "goal": self.goal}
+
+    def path(self, workspace: Workspace) -> Path:
+        """Where the block's file lies."""
+        name = f"goal-{self.goal}-block-{self.number:05d}.safetensors"
+        return folder(self.trial, self.seed, workspace) / name
+
+    def rows(self, chosen: Pictures) -> Int[Tensor, " b"]:
+        """The places of the block's pictures among those under attack."""
+        first = BLOCK * self.number
+        return torch.arange(first, min(first + BLOCK, len(chosen.ids)))
+
+
+def parts(
     trial: Trial,
     seed: int,
-    network: nn.Module,
+    victim: Victim,
     chosen: Pictures,
-    place: Path,
     *,
-    batch_size: int = BLOCK,
-    counts: list[Int[Tensor, " n"]] | None = None,
-    fresh: bool = False,
-    stop: Callable[[], bool] = lambda: False,
-) -> Iterator[tuple[int, Int[Tensor, " b"], Block, bool]]:
-    """Attack the pictures for each goal, block by block; finished blocks are read back.
+    matched: Sequence[Outcome] | None = None,
+    **options: Any,
+) -> list[Part]:
+    """All blocks of a trial; ``matched`` are the outcomes of the trial whose counts it takes over.
 
-    Yields the goal's number, the rows of the pictures, the block, and whether it was there before.
-    Raises ``InterruptedError`` when ``stop()`` turns true.
+    ``options`` are further fields of each part.
     """
-    for number, goal in enumerate(goals(trial.aim, chosen, seed)):
-        for part, rows in enumerate(torch.arange(len(chosen.ids)).split(BLOCK)):
-            path = place / f"goal-{number}-block-{part:05d}.safetensors"
-            about = {"trial": trial.to_json(), "seed": seed, "goal": number}
-            block = None if fresh else load(path, about, chosen.ids[rows])
-            before = block is not None
-            if block is None:
-                if stop():
-                    raise InterruptedError("stopped; the finished blocks of pictures are kept")
-                block = concatenate(
-                    [
-                        attack(
-                            trial, seed, network, chosen.images[batch], chosen.labels[batch],
-                            goal[batch], chosen.ids[batch],
-                            None if counts is None else counts[number][batch],
-                        )
-                        for batch in rows.split(batch_size)
-                    ]
+    counts = None if matched is None else [changes(outcome) for outcome in matched]
+    return [
+        Part(
+            trial=trial,
+            seed=seed,
+            victim=victim,
+            goal=goal,
+            number=number,
+            counts=None if counts is None else tuple(counts[goal][rows].tolist()),
+            **options,
+        )
+        for goal in range(len(goals(trial.aim, chosen, seed)))
+        for number, rows in enumerate(torch.arange(len(chosen.ids)).split(BLOCK))
+    ]
+
+
+_opponents: dict[tuple[Any, ...], tuple[nn.Module, Pictures]] = {}
+
+
+def opponent(
+    victim: Victim,
+    images: int,
+    workspace: Workspace,
+    progress: Progress,
+    stop: Callable[[], bool] = lambda: False,
+) -> tuple[nn.Module, Pictures]:
+    """The network under attack and the pictures that it classifies correctly; kept in memory."""
+    key = victim, images, workspace
+    if key not in _opponents:
+        _opponents.clear()
+        network = victim.load(workspace, progress, stop)
+        test = workspace.dataset().test
+        _opponents[key] = network, pictures(network, test, images, workspace.device)
+    return _opponents[key]
+
+
+def work(
+    part: Part, workspace: Workspace, progress: Progress, stop: Callable[[], bool]
+) -> bool | None:
+    """Attack a block unless its file is there; returns whether it was, None when asked to stop.
+
+    A block that another process is attacking is waited for.
+    """
+    network, chosen = opponent(part.victim, part.trial.images, workspace, progress, stop)
+    rows, path = part.rows(chosen), part.path(workspace)
+    lock = workspace.cache / "locks" / f"{path.parent.name}-{part.goal}-{part.number}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        if not part.fresh and load(path, part.about, chosen.ids[rows]) is not None:
+            return True
+        goal = goals(part.trial.aim, chosen, part.seed)[part.goal]
+        counts = None if part.counts is None else torch.tensor(part.counts)
+        done = []
+        for batch in torch.arange(len(rows)).split(part.batch_size):
+            there = rows[batch].to(chosen.labels.device)
+            try:
+                found = attack(
+                    part.trial, part.seed, network, chosen.images[there], chosen.labels[there],
+                    goal[there], chosen.ids[rows[batch]],
+                    None if counts is None else counts[batch], stop,
                 )  # fmt: skip
-                save(block, path, about)
-            yield number, rows, block, before
+            except Stopped:
+                return None
+            done.append(found)
+        save(concatenate(done), path, part.about)
+    return False
+
+
+SLOW = ("cw-l0", "sapf", "pgd-l0")
+"""Attacks that ask for many passes: they begin first, so that no worker idles at the end."""
+
+
+def _haste(part: Part) -> int:
+    name = registry.parse(registry.express(part.trial.attack))[0]
+    return SLOW.index(name) if name in SLOW else len(SLOW)
+
+
+def finished(part: Part, workspace: Workspace, progress: Progress) -> Block | None:
+    """The block of a part, if it was attacked before and its file is whole."""
+    chosen = opponent(part.victim, part.trial.images, workspace, progress)[1]
+    return load(part.path(workspace), part.about, chosen.ids[part.rows(chosen)])
+
+
+Verdicts = tuple[Trial, int, list[Outcome], bool]
+"""A trial and seed, one outcome per goal, and whether all of it had been attacked before."""
 
 
 def run(
-    trial: Trial,
-    seed: int,
-    network: nn.Module,
-    chosen: Pictures,
+    jobs: Sequence[Part],
     workspace: Workspace,
     progress: Progress,
     *,
-    batch_size: int = BLOCK,
-    matched: list[Outcome] | None = None,
-    fresh: bool = False,
+    executor: Executor | None = None,
     stop: Callable[[], bool] = lambda: False,
-) -> tuple[list[Outcome], bool]:
-    """Attack and judge: one outcome per goal, and whether all of it had been attacked before.
+) -> Iterator[Verdicts]:
+    """Attack what is missing and yield each trial as soon as its last block is there, judged.
 
-    A trial that another process is running is waited for. ``matched`` are the outcomes of the trial
-    whose number of changes this one takes over.
+    Finished blocks are kept whatever happens. Raises `Stopped` when ``stop()`` turns true. The
+    pictures of a block whose worker died again and again come back unchanged, with that as error.
     """
-    place = folder(trial, seed, workspace)
-    lock = workspace.cache / "locks" / f"{place.name}.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
+    executor = executor or Local()
+    trials: dict[tuple[Trial, int], list[Part]] = {}
+    for part in jobs:
+        trials.setdefault((part.trial, part.seed), []).append(part)
+    missing = [part for part in jobs if part.fresh or finished(part, workspace, progress) is None]
+    if not isinstance(executor, Local):
+        missing.sort(key=lambda part: (part.trial.eps, part.seed, _haste(part)))
+    left = Counter((part.trial, part.seed) for part in missing)
+    lost: dict[Part, str] = {}
+    for name, mine in trials.items():
+        if not left[name]:
+            yield *name, gather(mine, workspace, progress, lost), True
+    with progress.task("blocks of pictures", len(missing)) as advance:
+        for index, answer in executor.map(work, missing, workspace, progress, stop):
+            part = missing[index]
+            name = part.trial, part.seed
+            if answer is None:
+                break
+            if isinstance(answer, Lost):
+                lost[part] = answer.message
+            left[name] -= 1
+            advance(note=f"{part.trial.name}, eps {part.trial.eps}")
+            if not left[name]:
+                yield *name, gather(trials[name], workspace, progress, lost), False
+    if any(left.values()):
+        raise Stopped("stopped; the finished blocks of pictures are kept")
+
+
+def gather(
+    mine: Sequence[Part], workspace: Workspace, progress: Progress, lost: Mapping[Part, str]
+) -> list[Outcome]:
+    """Read the blocks of a trial and judge them; one outcome per goal."""
+    trial, seed = mine[0].trial, mine[0].seed
+    network, chosen = opponent(mine[0].victim, trial.images, workspace, progress)
     aims = goals(trial.aim, chosen, seed)
-    parts: list[list[Outcome]] = [[] for _ in aims]
-    reused = True
     bound = float(Fraction(trial.eps)) if trial.bounded else None
-    counts = None if matched is None else [changes(outcome) for outcome in matched]
-    with FileLock(lock), progress.task(trial.name, len(aims) * len(chosen.ids)) as advance:
-        for number, rows, block, before in blocks(
-            trial, seed, network, chosen, place,
-            batch_size=batch_size, counts=counts, fresh=fresh, stop=stop,
-        ):  # fmt: skip
-            reused &= before
-            there = rows.to(chosen.labels.device)
-            parts[number].append(
-                Outcome(
-                    judge(
-                        network, chosen.images[there], chosen.labels[there],
-                        aims[number][there], block.adversarial, bound,
-                    ),
-                    block.forwards, block.backwards,
-                    block.seconds, block.passing, block.memory, block.errors,
-                )
-            )  # fmt: skip
-            advance(len(rows))
-    return [join(each) for each in parts], reused
+    found: list[list[Outcome]] = [[] for _ in aims]
+    for part in mine:
+        rows = part.rows(chosen)
+        there = rows.to(chosen.labels.device)
+        block = finished(part, workspace, progress)
+        if part in lost or block is None:
+            why = lost.get(part, "its block of pictures was damaged after the attack")
+            block = Block.untouched(chosen.ids[rows], chosen.images[there], why)
+        found[part.goal].append(
+            Outcome(
+                judge(
+                    network, chosen.images[there], chosen.labels[there],
+                    aims[part.goal][there], block.adversarial, bound,
+                ),
+                block.forwards, block.backwards,
+                block.seconds, block.passing, block.memory, block.errors,
+            )
+        )  # fmt: skip
+    return [join(each) for each in found]
 
 
 def changes(outcome: Outcome) -> Int[Tensor, " n"]:
@@ -361,10 +492,14 @@ def changes(outcome: Outcome) -> Int[Tensor, " n"]:
     return torch.where(won, counts, usual).clamp(min=1)
 
 
-def peek(place: Path) -> Images:
-    """The attacked pictures of a trial's first block."""
-    from safetensors import safe_open
+def peek(place: Path) -> Images | None:
+    """The attacked pictures of a trial's first block, if it is there."""
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(place / "goal-0-block-00000.safetensors", "pt") as file:
-        adversarial: Tensor = file.get_tensor("adversarial")
-    return adversarial
+    try:
+        with safe_open(place / "goal-0-block-00000.safetensors", "pt") as file:
+            adversarial: Tensor = file.get_tensor("adversarial")
+    except (OSError, SafetensorError):
+        return None
+    else:
+        return adversarial

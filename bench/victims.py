@@ -1,10 +1,15 @@
-"""The networks that attacks are run against: trained once per data set, then kept."""
+"""The networks that attacks are run against: trained here once and kept, or other people's."""
 
 from __future__ import annotations
 
-from filelock import FileLock
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
-from bench import checkpoints, models, registry, training
+from filelock import FileLock
+from torch import nn
+
+from bench import checkpoints, foreign, models, registry, training
 from bench.models import Normalised
 from bench.progress import Progress
 from bench.recipes import Recipe, usual
@@ -31,27 +36,23 @@ def usual_victim(data: str, digest: str, side: int, **changes: object) -> Recipe
     return Recipe(data=data, digest=digest, model=model, **(settings | changes))
 
 
-def obtain(recipe: Recipe, workspace: Workspace, progress: Progress) -> Normalised:
-    """The victim of a recipe, in eval mode on the workspace's device: loaded, or trained once."""
+def obtain(
+    recipe: Recipe,
+    workspace: Workspace,
+    progress: Progress,
+    stop: Callable[[], bool] = lambda: False,
+) -> Normalised:
+    """The victim of a recipe, in eval mode on the workspace's device: loaded, or trained once.
+
+    Raises `Stopped` when ``stop()`` turns true in training; the same call continues it.
+    """
     data = workspace.dataset()
     path = (
         workspace.cache / "victims" / f"{recipe.model}-{recipe.key}-{data.digest[:8]}.safetensors"
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
-        if path.exists():
-            network = models.build(
-                recipe.model,
-                classes=len(data.classes),
-                channels=data.train.images.shape[1],
-                side=data.train.images.shape[-1],
-                mean=data.mean,
-                std=data.std,
-                seed=SEED,
-            )
-            models.load_weights(network, path)
-            network.to(workspace.device)
-        else:
+        if not path.exists():
             progress.say(f"training the victim: {recipe.model} on {recipe.data}")
             trained = training.train(
                 recipe,
@@ -60,9 +61,63 @@ def obtain(recipe: Recipe, workspace: Workspace, progress: Progress) -> Normalis
                 device=workspace.device,
                 progress=progress,
                 checkpoint=path.with_suffix(""),
+                stop=stop,
             )
-            network = trained.network
-            models.save_weights(network, path, {"recipe": recipe.key, "data": data.digest})
+            models.save_weights(trained.network, path, {"recipe": recipe.key, "data": data.digest})
             checkpoints.discard(path.with_suffix(""))
-    network.eval()
-    return network
+    # loaded even when it was just trained: how weights lie in memory moves the last bits of results
+    network = models.build(
+        recipe.model,
+        classes=len(data.classes),
+        channels=data.train.images.shape[1],
+        side=data.train.images.shape[-1],
+        mean=data.mean,
+        std=data.std,
+        seed=SEED,
+    )
+    models.load_weights(network, path)
+    return network.to(workspace.device).eval()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Victim:
+    """A network under attack, told so that any process can load it.
+
+    It is trained here by a ``recipe``, or has the weights of a file (``path``, whose content
+    ``digest`` pins), or ``model`` is a network of timm with its published weights. ``mean`` and
+    ``std`` are what other people's weights were trained with, by default those of the data set.
+    """
+
+    model: str
+    recipe: Recipe | None = None
+    path: Path | None = None
+    digest: str = ""
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @property
+    def name(self) -> str:
+        """What tells it from others in records: no path, but the content of the weights."""
+        if self.recipe is not None:
+            return f"{self.model} {self.recipe.key}"
+        parts = [self.model] if self.path is None else [self.model, self.path.name, self.digest]
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values is not None:
+                parts.append(f"{name}={','.join(map(str, values))}")
+        return " ".join(parts)
+
+    def load(
+        self,
+        workspace: Workspace,
+        progress: Progress,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> nn.Module:
+        """The network, in eval mode on the workspace's device; errors as in `bench.foreign`."""
+        if self.recipe is not None:
+            return obtain(self.recipe, workspace, progress, stop)
+        data = workspace.dataset()
+        if self.path is None:
+            network = foreign.from_timm(self.model, data, self.mean, self.std)
+        else:
+            network = foreign.from_file(self.path, self.model, data, self.mean, self.std)
+        return network.to(workspace.device)

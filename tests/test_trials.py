@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -13,13 +15,16 @@ from torch import Tensor, nn
 import attacks
 from attacks import Goal
 from attacks.base import Streams, streams
-from bench import trials
+from bench import datasets, trials
+from bench.errors import Stopped
+from bench.executors import Executor, Lost, Work
 from bench.outcomes import Outcome, join
 from bench.progress import Silent
 from bench.robustness import Pictures, pictures
 from bench.splits import Split
-from bench.trials import Trial, folder, run
-from bench.workspace import Workspace
+from bench.trials import Part, Trial, folder, run
+from bench.victims import Victim
+from bench.workspace import Workspace, adopt
 
 
 class Linear(nn.Module):
@@ -103,15 +108,36 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     }.items():
         monkeypatch.setitem(attacks.BUILTIN, name, cls)
     monkeypatch.setattr(trials, "BLOCK", 8)
+    trials._opponents.clear()
     Signs.calls.clear()
 
 
-@pytest.fixture(scope="module")
-def chosen() -> Pictures:
-    levels = torch.linspace(0.2, 0.8, 40).reshape(-1, 1, 1, 1).expand(-1, 3, 4, 4)
+GREY = 40  # pictures, of which the attacked ones are the first
+
+
+@dataclass(frozen=True)
+class Given(Victim):
+    """The linear rule instead of a trained network."""
+
+    def load(self, workspace: Workspace, progress: object, stop: object = None) -> nn.Module:
+        return Linear()
+
+
+VICTIM = Given(model="linear")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def data() -> datasets.Dataset:
+    levels = torch.linspace(0.2, 0.8, GREY).reshape(-1, 1, 1, 1).expand(-1, 3, 4, 4)
     images = (levels * 255).round().to(torch.uint8)
-    labels = (levels[:, 0, 0, 0] > 0.5).long()
-    return pictures(Linear(), Split(images, labels), 20, "cpu")
+    split = Split(images, (levels[:, 0, 0, 0] > 0.5).long())
+    half = torch.full((3,), 0.5)
+    return datasets.Dataset("grey", ("dark", "light"), split, split, half, half, True, "0", "here")
+
+
+@pytest.fixture(scope="module")
+def chosen(data: datasets.Dataset) -> Pictures:
+    return pictures(Linear(), data.test, 20, "cpu")
 
 
 def trial(attack: Signs, **changes: object) -> Trial:
@@ -119,17 +145,33 @@ def trial(attack: Signs, **changes: object) -> Trial:
     return Trial(attack=attack, **(fields | {"images": 20} | changes))  # type: ignore[arg-type]
 
 
-def go(one: Trial, chosen: Pictures, results: Path, **options: object) -> tuple[Outcome, bool]:
-    workspace = Workspace(results=results, data="grey")
-    outcomes, reused = run(
-        one, 0, Linear(), chosen, workspace, Silent(),
-        batch_size=options.pop("batch_size", trials.BLOCK), **options,
-    )  # type: ignore[arg-type]  # fmt: skip
+@pytest.fixture
+def place(tmp_path: Path, data: datasets.Dataset) -> Workspace:
+    workspace = Workspace(results=tmp_path, data="grey")
+    adopt(workspace, data)
+    return workspace
+
+
+def every(
+    one: Trial, place: Workspace, *, seed: int = 0, stop: Callable[[], bool] | None = None,
+    executor: Executor | None = None, **options: object,
+) -> tuple[list[Outcome], bool]:  # fmt: skip
+    """One outcome per goal, and whether all was there before."""
+    chosen = trials.opponent(VICTIM, one.images, place, Silent())[1]
+    jobs = trials.parts(one, seed, VICTIM, chosen, **options)  # type: ignore[arg-type]
+    ((_, _, outcomes, reused),) = run(
+        jobs, place, Silent(), stop=stop or (lambda: False), executor=executor
+    )
+    return outcomes, reused
+
+
+def go(one: Trial, place: Workspace, **options: object) -> tuple[Outcome, bool]:
+    outcomes, reused = every(one, place, **options)  # type: ignore[arg-type]
     return join(outcomes), reused
 
 
-def test_an_attack_is_judged_and_its_passes_are_exact(chosen: Pictures, tmp_path: Path) -> None:
-    outcome, reused = go(trial(Signs()), chosen, tmp_path)
+def test_an_attack_is_judged_and_its_passes_are_exact(chosen: Pictures, place: Workspace) -> None:
+    outcome, reused = go(trial(Signs()), place)
     brightness = chosen.images.flatten(1).mean(1)
     assert not reused
     assert torch.equal(outcome.verdict.success, (brightness - 0.5).abs() < 0.1)
@@ -139,10 +181,10 @@ def test_an_attack_is_judged_and_its_passes_are_exact(chosen: Pictures, tmp_path
     assert 0 < outcome.passing < outcome.seconds
 
 
-def test_a_cap_on_passes_is_kept(chosen: Pictures, tmp_path: Path) -> None:
-    outcome, _ = go(trial(Signs(), query_cap=4), chosen, tmp_path)
+def test_a_cap_on_passes_is_kept(chosen: Pictures, place: Workspace) -> None:
+    outcome, _ = go(trial(Signs(), query_cap=4), place)
     assert (outcome.forwards + outcome.backwards).tolist() == [4] * 20
-    starved, _ = go(trial(Signs(), query_cap=1), chosen, tmp_path)
+    starved, _ = go(trial(Signs(), query_cap=1), place)
     assert (starved.verdict.l0_elements == 0).all()
     assert not starved.verdict.success.any()
 
@@ -150,22 +192,22 @@ def test_a_cap_on_passes_is_kept(chosen: Pictures, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("how", "flag"), [("box", "outside_box"), ("eps", "beyond_eps"), ("nan", "not_finite")]
 )
-def test_cheating_is_caught(how: str, flag: str, chosen: Pictures, tmp_path: Path) -> None:
-    outcome, _ = go(trial(Cheat(how=how)), chosen, tmp_path)
+def test_cheating_is_caught(how: str, flag: str, chosen: Pictures, place: Workspace) -> None:
+    outcome, _ = go(trial(Cheat(how=how)), place)
     assert not outcome.verdict.success.any()
     assert getattr(outcome.verdict, flag).all()
 
 
-def test_writing_into_the_arguments_helps_nobody(chosen: Pictures, tmp_path: Path) -> None:
+def test_writing_into_the_arguments_helps_nobody(chosen: Pictures, place: Workspace) -> None:
     before = chosen.images.clone()
-    outcome, _ = go(trial(Cheat(how="moves"), eps="1/100"), chosen, tmp_path)
+    outcome, _ = go(trial(Cheat(how="moves"), eps="1/100"), place)
     assert not outcome.verdict.success.any()
     assert torch.equal(chosen.images, before)
 
 
-def test_an_exception_costs_the_picture_that_raises_it(chosen: Pictures, tmp_path: Path) -> None:
-    outcome, _ = go(trial(Cheat(how="raises")), chosen, tmp_path)
-    honest, _ = go(trial(Signs()), chosen, tmp_path)
+def test_an_exception_costs_the_picture_that_raises_it(chosen: Pictures, place: Workspace) -> None:
+    outcome, _ = go(trial(Cheat(how="raises")), place)
+    honest, _ = go(trial(Signs()), place)
     dark = chosen.images.flatten(1).mean(1) < 0.3
     assert 0 < dark.sum() < 20
     assert outcome.errors == {i: "RuntimeError: too dark for me" for i in chosen.ids[dark].tolist()}
@@ -174,87 +216,124 @@ def test_an_exception_costs_the_picture_that_raises_it(chosen: Pictures, tmp_pat
 
 @pytest.mark.parametrize("how", ["shape", "nothing"])
 def test_what_is_no_picture_is_an_error_of_the_attack(
-    how: str, chosen: Pictures, tmp_path: Path
+    how: str, chosen: Pictures, place: Workspace
 ) -> None:
-    outcome, _ = go(trial(Cheat(how=how)), chosen, tmp_path)
+    outcome, _ = go(trial(Cheat(how=how)), place)
     assert len(outcome.errors) == 20
     assert "returned no pictures of shape (1, 3, 4, 4)" in next(iter(outcome.errors.values()))
 
 
 def test_memory_that_runs_out_names_the_remedy(
-    chosen: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def greedy(*_: object) -> Tensor:
         raise MemoryError
 
     monkeypatch.setattr(Signs, "__call__", greedy)
     with pytest.raises(ValueError, match="with 8 pictures at once: give a smaller --batch-size"):
-        go(trial(Signs()), chosen, tmp_path)
+        go(trial(Signs()), place)
 
 
-def test_what_is_done_is_not_attacked_again(chosen: Pictures, tmp_path: Path) -> None:
-    first, _ = go(trial(Noisy()), chosen, tmp_path)
+def test_what_is_done_is_not_attacked_again(chosen: Pictures, place: Workspace) -> None:
+    first, _ = go(trial(Noisy()), place)
     Signs.calls.clear()
-    again, reused = go(trial(Noisy()), chosen, tmp_path)
+    again, reused = go(trial(Noisy()), place)
     assert reused
     assert Signs.calls == []
     assert torch.equal(first.verdict.l2, again.verdict.l2)
     assert first.seconds == again.seconds
-    go(trial(Noisy()), chosen, tmp_path, fresh=True)
+    go(trial(Noisy()), place, fresh=True)
     assert Signs.calls == [8, 8, 4]
 
 
 @pytest.mark.parametrize("damage", ["half", "flipped", "gone", "swapped", "of another seed"])
 def test_only_a_damaged_block_is_attacked_again(
-    damage: str, chosen: Pictures, tmp_path: Path
+    damage: str, chosen: Pictures, place: Workspace
 ) -> None:
     one = trial(Noisy())
-    first, _ = go(one, chosen, tmp_path)
-    place = folder(one, 0, Workspace(results=tmp_path, data="grey"))
-    block = place / "goal-0-block-00001.safetensors"
+    first, _ = go(one, place)
+    here = folder(one, 0, place)
+    block = here / "goal-0-block-00001.safetensors"
     content = block.read_bytes()
     if damage == "half":
         block.write_bytes(content[: len(content) // 2])
     elif damage == "flipped":
         block.write_bytes(content[:-9] + bytes([content[-9] ^ 64]) + content[-8:])
     elif damage == "swapped":
-        block.write_bytes((place / "goal-0-block-00000.safetensors").read_bytes())
+        block.write_bytes((here / "goal-0-block-00000.safetensors").read_bytes())
     elif damage == "of another seed":
-        run(one, 1, Linear(), chosen, Workspace(results=tmp_path, data="grey"), Silent())
-        other = folder(one, 1, Workspace(results=tmp_path, data="grey"))
-        block.write_bytes((other / block.name).read_bytes())
+        go(one, place, seed=1)
+        block.write_bytes((folder(one, 1, place) / block.name).read_bytes())
     else:
         block.unlink()
     Signs.calls.clear()
-    again, reused = go(one, chosen, tmp_path)
+    again, reused = go(one, place)
     assert not reused
     assert Signs.calls == [8]
     assert torch.equal(first.verdict.l2, again.verdict.l2)
 
 
-def test_a_stop_keeps_the_finished_blocks(chosen: Pictures, tmp_path: Path) -> None:
-    with pytest.raises(InterruptedError, match="finished blocks of pictures are kept"):
-        go(trial(Signs()), chosen, tmp_path, stop=lambda: len(Signs.calls) == 2)
-    Signs.calls.clear()
-    go(trial(Signs()), chosen, tmp_path)
-    assert Signs.calls == [4]
+def test_a_stop_keeps_the_finished_blocks(chosen: Pictures, place: Workspace) -> None:
+    with pytest.raises(Stopped, match="finished blocks of pictures are kept"):
+        go(trial(Signs()), place, stop=lambda: len(Signs.calls) == 2)
+    assert Signs.calls == [8, 8]  # the second was under way
+    go(trial(Signs()), place)
+    assert Signs.calls[2:] == [8, 4]
+
+
+def test_each_executor_gives_the_same_pictures(place: Workspace) -> None:
+    jobs: list[Part] = []
+
+    @dataclass
+    class Backwards:
+        """Runs the last job first."""
+
+        def map(
+            self, work: Work, todo: Sequence[Part], *rest: Any
+        ) -> Iterator[tuple[int, bool | None]]:
+            jobs.extend(todo)
+            for index in reversed(range(len(todo))):
+                yield index, work(todo[index], *rest)
+
+    here, _ = go(trial(Noisy()), place)
+    there, _ = go(trial(Noisy()), replace(place, results=place.results / "b"), executor=Backwards())
+    assert [part.number for part in jobs] == [0, 1, 2]
+    assert all(pickle.loads(pickle.dumps(part)) == part for part in jobs)
+    assert torch.equal(here.verdict.l2, there.verdict.l2)
+
+
+def test_a_block_whose_workers_died_is_a_failure_that_is_told(place: Workspace) -> None:
+    class Deadly:
+        def map(self, work: Work, todo: Sequence[Part], *rest: Any) -> Iterator[tuple[int, Any]]:
+            yield 0, Lost("its worker died 3 times")
+            yield from ((index, work(todo[index], *rest)) for index in range(1, len(todo)))
+
+    outcome, _ = go(trial(Signs()), place, executor=Deadly())
+    assert not outcome.verdict.success[:8].any()
+    assert outcome.verdict.success[8:].any()
+    assert set(outcome.errors.values()) == {"its worker died 3 times"}
+    assert len(outcome.errors) == 8
+    again, reused = go(trial(Signs()), place)
+    assert not reused
+    assert not again.errors
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_results_do_not_depend_on_the_batch(
-    batch_size: int, chosen: Pictures, tmp_path: Path
+    batch_size: int, chosen: Pictures, place: Workspace
 ) -> None:
-    whole, _ = go(trial(Noisy()), chosen, tmp_path / "whole")
-    parts, _ = go(trial(Noisy()), chosen, tmp_path / "parts", batch_size=batch_size)
+    whole, _ = go(trial(Noisy()), replace(place, results=place.results / "whole"))
+    parts, _ = go(
+        trial(Noisy()), replace(place, results=place.results / "parts"), batch_size=batch_size
+    )
     assert max(Signs.calls[3:]) == batch_size
     assert torch.equal(whole.verdict.l0_elements, parts.verdict.l0_elements)
     assert torch.equal(whole.verdict.l2, parts.verdict.l2)
     assert torch.equal(whole.forwards, parts.forwards)
 
 
-def test_every_other_class_is_a_goal_of_its_own(chosen: Pictures, tmp_path: Path) -> None:
-    workspace = Workspace(results=tmp_path, data="grey")
-    outcomes, _ = run(trial(Signs(), aim="all"), 0, Linear(), chosen, workspace, Silent())
+def test_every_other_class_is_a_goal_of_its_own(chosen: Pictures, place: Workspace) -> None:
+    outcomes, _ = every(trial(Signs(), aim="all"), place)
     assert len(outcomes) == 2
     never = chosen.labels == 0  # two classes on, class 2 never wins
     assert not outcomes[1].verdict.success[never].any()
@@ -262,7 +341,7 @@ def test_every_other_class_is_a_goal_of_its_own(chosen: Pictures, tmp_path: Path
 
 
 def test_the_floor_changes_as_many_pixels_as_the_other_attack(
-    chosen: Pictures, tmp_path: Path
+    chosen: Pictures, place: Workspace
 ) -> None:
     @dataclass(frozen=True)
     class Pixels(Signs):
@@ -281,12 +360,10 @@ def test_the_floor_changes_as_many_pixels_as_the_other_attack(
 
     attacks.BUILTIN["pixels"] = Pixels
     try:
-        workspace = Workspace(results=tmp_path, data="grey")
         first = trial(Pixels(), victim="other")
-        model, silent = Linear(), Silent()
-        outcomes, _ = run(first, 0, model, chosen, workspace, silent)
+        outcomes, _ = every(first, place)
         floor = trial(Pixels(), matched=first.key)
-        matched, _ = run(floor, 0, model, chosen, workspace, silent, matched=outcomes)
+        matched, _ = every(floor, place, matched=outcomes)
         assert floor.name == "pixels, as many pixels"
     finally:
         del attacks.BUILTIN["pixels"]
@@ -313,11 +390,11 @@ def test_what_changes_results_changes_the_key_and_nothing_else_does() -> None:
     assert len({plain.key, *(other.key for other in others)}) == 7
 
 
-def test_an_attack_without_eps_is_not_bounded(chosen: Pictures, tmp_path: Path) -> None:
+def test_an_attack_without_eps_is_not_bounded(chosen: Pictures, place: Workspace) -> None:
     assert trial(Signs()).bounded
     free = trial(Signs(eps=None))
     assert not free.bounded
-    outcome, _ = go(free, chosen, tmp_path)
+    outcome, _ = go(free, place)
     assert outcome.verdict.success.all()
     assert not outcome.verdict.beyond_eps.any()
 

@@ -13,12 +13,11 @@ import click
 from bench.cli import options
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from bench.outcomes import Outcome
     from bench.records import Record
     from bench.robustness import Pictures
     from bench.trials import Trial
+    from bench.victims import Victim
 
 IMAGES = 16
 """So few by default that all attacks, with the victim's training, take minutes on two cores."""
@@ -94,6 +93,7 @@ def numbers(text: str | None) -> list[float] | None:
 @options.results
 @options.tracking
 @options.compute
+@options.spread
 @options.dry_run
 @options.as_json
 @options.quiet
@@ -111,8 +111,8 @@ def attack_eval(eps: tuple[Fraction, ...], attacks: tuple[str, ...], **given: An
     given["mean"], given["std"] = numbers(given["mean"]), numbers(given["std"])
     check(given)
     workspace = options.workspace(**given)
-    victim, model, load = opponent(workspace, given)
-    studies = {each: trials(each, attacks, victim, workspace, given) for each in eps}
+    victim = opponent(workspace, given)
+    studies = {each: trials(each, attacks, victim.name, workspace, given) for each in eps}
     seeds = list(range(given["seeds"])) if given["seed"] is None else [given["seed"]]
     if given["dry_run"]:
         plan(studies, seeds, workspace, as_json=given["as_json"])
@@ -123,13 +123,9 @@ def attack_eval(eps: tuple[Fraction, ...], attacks: tuple[str, ...], **given: An
 
     progress = open_progress(given["quiet"])
     with interrupts.listen(progress.say) as stop:
-        try:
-            network = load(progress)
-            found, pairs = evaluate(
-                studies, seeds, model, network, workspace, progress, stop, bool(attacks), given
-            )
-        except InterruptedError:
-            raise KeyboardInterrupt from None
+        found, pairs = evaluate(
+            studies, seeds, victim, workspace, progress, stop, bool(attacks), given
+        )
     report(found, pairs, workspace, given)
 
 
@@ -146,34 +142,24 @@ def check(given: dict[str, Any]) -> None:
         raise click.UsageError(f"--target {given['target']} contradicts --untargeted")
 
 
-def opponent(workspace: Any, given: dict[str, Any]) -> tuple[str, str, Any]:
-    """What pins the victim, its architecture, and what loads it, given a progress."""
+def opponent(workspace: Any, given: dict[str, Any]) -> Victim:
+    """The network under attack, as the options describe it; it is not loaded yet."""
     from bench import foreign, victims
 
     data, name = workspace.dataset(), given["victim"]
-    statistics = {each: given[each] for each in ("mean", "std") if given[each] is not None}
+    statistics: dict[str, Any] = {
+        each: given[each] and tuple(given[each]) for each in ("mean", "std")
+    }
     if name is None:
         changes = {"model": given["model"]} if given["model"] else {}
         side = data.train.images.shape[-1]
         recipe = victims.usual_victim(data.name, data.pin, side, **changes)
-
-        def train(progress: Any) -> nn.Module:
-            return victims.obtain(recipe, workspace, progress)
-
-        return f"{recipe.model} {recipe.key}", recipe.model, train
-    pinned = "".join(f" {each}={','.join(map(str, values))}" for each, values in statistics.items())
+        return victims.Victim(model=recipe.model, recipe=recipe)
     if name.startswith("timm:"):
-
-        def fetch(progress: Any) -> nn.Module:
-            return foreign.from_timm(name, data, **statistics).to(workspace.device)
-
-        return name + pinned, name, fetch
-    path, model = Path(name), given["model"]
-
-    def read(progress: Any) -> nn.Module:
-        return foreign.from_file(path, model, data, **statistics).to(workspace.device)
-
-    return f"{model} {path.name} {foreign.check(path)}{pinned}", model, read
+        return victims.Victim(model=name, **statistics)
+    path = Path(name)
+    digest = foreign.check(path)
+    return victims.Victim(model=given["model"], path=path.resolve(), digest=digest, **statistics)
 
 
 def trials(
@@ -242,8 +228,7 @@ def plan(
 def evaluate(
     studies: dict[Fraction, list[Trial]],
     seeds: list[int],
-    model: str,
-    network: nn.Module,
+    victim: Victim,
     workspace: Any,
     progress: Any,
     stop: Any,
@@ -251,49 +236,128 @@ def evaluate(
     given: dict[str, Any],
 ) -> tuple[list[Record], list[dict[str, Any]]]:
     """Attack, judge, write the records and log them; also the paired tests of every table."""
-    from bench import attack_tables, robustness
-    from bench.records import Store
-    from bench.tracking import Tracker
-    from bench.workspace import machine
+    from bench import attack_tables, executors
+    from bench.trials import BLOCK, opponent, parts, run
 
-    data, store = workspace.dataset(), Store(workspace.results)
-    chosen = robustness.pictures(network, data.test, given["images"], workspace.device)
+    executor = executors.build(
+        given["executor"],
+        given["jobs"],
+        device=workspace.device,
+        address=given["address"],
+        gpus=given["gpus"],
+    )
+    data = workspace.dataset()
+    chosen = opponent(victim, given["images"], workspace, progress, stop)[1]
     progress.say(
         f"{given['images']} test pictures of {data.name} ({data.source}) that the victim "
         f"classifies correctly, as it does {chosen.correct:.1%}"
     )
-    tracker = None
-    if not given["no_tracking"]:
-        tracker = Tracker(given["tracking_uri"], workspace.results, warn=progress.say)
-    found: list[Record] = []
-    tests: list[dict[str, Any]] = []
-    for trials in studies.values():
-        able = able_ones(trials, chosen, progress, asked)
-        for seed in seeds:
-            outcomes = attack_all(able, seed, network, chosen, workspace, progress, stop, given)
-            made = attack_tables.records(
-                outcomes,
-                seed,
-                {"victim": able[0].victim, "model": model, "data": data.name},
-                machine(workspace.device),
-                {"correct": chosen.correct},
-            )
-            known = store.find((record.key, seed) for record in made)
-            for record in made:
-                before = known.get((record.key, seed))
-                if before is None or before.metrics != record.metrics:
-                    store.add(record)
-                if tracker:
-                    place = workspace.results / "attacks" / record.name
-                    files = [*sorted(place.glob("*.png")), *sorted(place.glob("*.safetensors"))]
-                    tracker.log(replace(record, curve=()), files=files)  # its steps are no epochs
-            found += made
-            tests += [
-                {"eps": able[0].eps, "seed": seed, **pair} for pair in attack_tables.pairs(outcomes)
-            ]
-    if tracker:
-        tracker.summarise(attack_tables.intervals(found))
-    return found, tests
+    able = {eps: able_ones(trials, chosen, progress, asked) for eps, trials in studies.items()}
+    common = {"fresh": given["fresh"], "batch_size": given["batch_size"] or BLOCK}
+    jobs = [
+        part
+        for trials in able.values()
+        for seed in seeds
+        for trial in trials
+        if trial.matched is None
+        for part in parts(trial, seed, victim, chosen, **common)
+    ]
+    keeper = Keeper(workspace, victim, chosen, given, progress)
+    tables: dict[tuple[Fraction, int], dict[Trial, list[Outcome]]] = {}
+    for trial, seed, outcomes, reused in run(
+        jobs, workspace, progress, executor=executor, stop=stop
+    ):
+        keeper.tell(trial, seed, outcomes, reused)
+        table = tables.setdefault((Fraction(trial.eps), seed), {})
+        table[trial] = outcomes
+        rest = [each for each in able[Fraction(trial.eps)] if each not in table]
+        if all(each.matched for each in rest):
+            for floor in rest:
+                likes = next(each for each in table if each.key == floor.matched)
+                matched = parts(floor, seed, victim, chosen, matched=table[likes], **common)
+                for last in run(matched, workspace, progress, stop=stop):
+                    keeper.tell(*last)
+                    table[floor] = last[2]
+            ordered = {each: table[each] for each in able[Fraction(trial.eps)]}
+            keeper.keep(ordered, seed)
+            tables[Fraction(trial.eps), seed] = ordered
+    keeper.summarise()
+    tests = [
+        {"eps": str(eps), "seed": seed, **pair}
+        for (eps, seed), table in sorted(tables.items())
+        for pair in attack_tables.pairs(table)
+    ]
+    return keeper.found, tests
+
+
+class Keeper:
+    """Tells of each trial that comes in, and keeps the records of each table that is complete."""
+
+    def __init__(
+        self,
+        workspace: Any,
+        victim: Victim,
+        chosen: Pictures,
+        given: dict[str, Any],
+        progress: Any,
+    ) -> None:
+        self.workspace, self.victim, self.chosen = workspace, victim, chosen
+        self.progress = progress
+        self.tracker = None
+        self.found: list[Record] = []
+        if not given["no_tracking"]:
+            from bench.tracking import Tracker
+
+            self.tracker = Tracker(given["tracking_uri"], workspace.results, warn=progress.say)
+
+    def tell(self, trial: Trial, seed: int, outcomes: list[Outcome], reused: bool) -> None:
+        """A line on what an attack reached, and a picture of what it did."""
+        from bench.attack_tables import complaint
+        from bench.outcomes import join, summarise
+
+        metrics = summarise(outcomes)
+        pixels = metrics.get("l0_pixels_mean")
+        size = "" if pixels is None else f", {pixels:.1f} pixels"
+        self.progress.say(
+            f"{trial.name}, eps {trial.eps}, seed {seed}: {metrics['success']:.1%}{size}, "
+            f"{metrics['seconds_per_image']:.2f} s a picture{' (done before)' if reused else ''}"
+        )
+        if trouble := complaint(join(outcomes)):
+            self.progress.say(f"  {trial.name}: {trouble}")
+        if not reused:
+            picture(trial, seed, self.chosen, self.workspace)
+
+    def keep(self, table: dict[Trial, list[Outcome]], seed: int) -> None:
+        """Write the records of a table and log them."""
+        from bench import attack_tables
+        from bench.records import Store
+        from bench.workspace import machine
+
+        store, data = Store(self.workspace.results), self.workspace.dataset()
+        made = attack_tables.records(
+            table,
+            seed,
+            {"victim": self.victim.name, "model": self.victim.model, "data": data.name},
+            machine(self.workspace.device),
+            {"correct": self.chosen.correct},
+        )
+        known = store.find((record.key, seed) for record in made)
+        for record in made:
+            before = known.get((record.key, seed))
+            if before is None or before.metrics != record.metrics:
+                store.add(record)
+            if self.tracker:
+                place = self.workspace.results / "attacks" / record.name
+                files = [*sorted(place.glob("*.png")), *sorted(place.glob("*.safetensors"))]
+                self.tracker.log(replace(record, curve=()), files=files)  # its steps are no epochs
+        self.found += made
+
+    def summarise(self) -> None:
+        """Every table is complete: the intervals go to the parents."""
+        from bench import attack_tables
+
+        if self.tracker:
+            self.tracker.summarise(attack_tables.intervals(self.found))
 
 
 def able_ones(trials: list[Trial], chosen: Pictures, progress: Any, asked: bool) -> list[Trial]:
@@ -312,60 +376,16 @@ def able_ones(trials: list[Trial], chosen: Pictures, progress: Any, asked: bool)
     return able
 
 
-def attack_all(
-    trials: list[Trial],
-    seed: int,
-    network: nn.Module,
-    chosen: Pictures,
-    workspace: Any,
-    progress: Any,
-    stop: Any,
-    given: dict[str, Any],
-) -> dict[Trial, list[Outcome]]:
-    """Run the trials of one table with one seed; a line for each that is done."""
-    from bench.attack_tables import complaint
-    from bench.outcomes import join, summarise
-    from bench.trials import BLOCK, run
-
-    outcomes: dict[Trial, list[Outcome]] = {}
-    keys: dict[str, Trial] = {}
-    for trial in trials:
-        matched = outcomes[keys[trial.matched]] if trial.matched else None
-        outcomes[trial], reused = run(
-            trial,
-            seed,
-            network,
-            chosen,
-            workspace,
-            progress,
-            batch_size=given["batch_size"] or BLOCK,
-            matched=matched,
-            fresh=given["fresh"],
-            stop=stop,
-        )
-        keys[trial.key] = trial
-        metrics = summarise(outcomes[trial])
-        pixels = metrics.get("l0_pixels_mean")
-        size = "" if pixels is None else f", {pixels:.1f} pixels"
-        progress.say(
-            f"{trial.name}, eps {trial.eps}, seed {seed}: {metrics['success']:.1%}{size}, "
-            f"{metrics['seconds_per_image']:.2f} s a picture{' (done before)' if reused else ''}"
-        )
-        if trouble := complaint(join(outcomes[trial])):
-            progress.say(f"  {trial.name}: {trouble}")
-        if not reused:
-            picture(trial, seed, chosen, workspace)
-    return outcomes
-
-
 def picture(trial: Trial, seed: int, chosen: Pictures, workspace: Any) -> None:
     """Write a grid of the first pictures beside the blocks: clean, change, mask, adversarial."""
     from bench import gallery, records
     from bench.trials import folder, peek
 
     place = folder(trial, seed, workspace)
+    if (attacked := peek(place)) is None:
+        return
     clean = chosen.images[:8].cpu()
-    adversarial = peek(place)[:8].nan_to_num(0).clamp(0, 1)
+    adversarial = attacked[:8].nan_to_num(0).clamp(0, 1)
     delta = adversarial - clean
     scale = 2 * delta.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
     columns = {
