@@ -276,20 +276,20 @@ def summary(found: Sequence[Record]) -> list[dict[str, Any]]:
 
 
 def intervals(found: Sequence[Record]) -> list[dict[str, Any]]:
-    """What the tracker keeps of each attack: the success and the pixels over the seeds."""
+    """What the tracker keeps of each attack on its parent: success and pixels over the seeds."""
     jobs: dict[str, list[Record]] = {}
     for record in found:
         jobs.setdefault(record.key, []).append(record)
     return [
         {
-            "augmentation": members[0].labels["attack"],
+            "attack": members[0].labels["attack"],
             "model": members[0].labels["model"],
             "data": members[0].labels["data"],
-            "key": key,
+            "key": members[0].cell,
             "metric": metric,
             **interval_entry(mean_interval(values)),
         }
-        for key, members in jobs.items()
+        for members in jobs.values()
         for metric in ("success", "l0_pixels_mean")
         if (values := [m.metrics[metric] for m in members if metric in m.metrics])
     ]

@@ -7,6 +7,7 @@ listing thousands of records stays fast.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import warnings
@@ -23,6 +24,7 @@ TYPES: dict[str, type] = {
     "machine": dict,
 }  # fmt: skip
 OWN = {"version", *TYPES}
+SHARED = {"victim", "data", "eps", "aim", "images", "query_cap"}  # by attacks that are compared
 Number = int | float
 
 
@@ -58,6 +60,15 @@ class Record:
     def name(self) -> str:
         """The record's own name: the job's key and the seed."""
         return f"{self.key}-{self.seed}"
+
+    @property
+    def cell(self) -> str:
+        """Names what the record shares with others: its job; for attacks, their victim and eps."""
+        if self.kind == "run":
+            return self.key
+        shared = {name: value for name, value in self.job.items() if name in SHARED}
+        text = json.dumps(shared, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def to_json(self) -> dict[str, Any]:
         """A flat object: labels are its texts, metrics its numbers; the curve is kept elsewhere."""

@@ -1,8 +1,9 @@
 """Records → MLflow: an index to browse, made from the records and never the source of a result.
 
-An experiment is one study on one data set; in it a parent run is a job (``bench.kind = cell``, with
-the intervals over its seeds) and its children are the seeds (``bench.kind = seed``). Tags find them
-again, so logging twice changes nothing. Only this module imports mlflow.
+An experiment is one study on one data set. In it a parent run (``bench.kind = cell``), with the
+intervals over its seeds, is a training job, or all attacks on one victim at one eps; its children
+(``bench.kind = seed``) are the seeds, or each attack with each seed. Tags find them again, so
+logging twice changes nothing. Only this module imports mlflow.
 """
 
 from __future__ import annotations
@@ -220,30 +221,31 @@ class Tracker:
     def _summarise(self, intervals: Iterable[Mapping[str, Any]], files: Mapping[str, str]) -> None:
         from mlflow.entities import Metric, RunTag
 
+        cells: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
         for interval in intervals:
-            experiment = self._experiment_of(interval["data"])
-            parent = self._cell(experiment, interval["key"])
+            cells.setdefault((interval["data"], interval["key"]), []).append(interval)
+        for (data, key), members in cells.items():
+            experiment = self._experiment_of(data)
+            parent = self._cell(experiment, key)
             if parent is None:
                 continue
-            metric, now = interval["metric"], int(1000 * time.time())
-            numbers = {
-                name if name.startswith(("difference", "p", "improvement", "detectable"))
-                else f"{metric}_{name}": float(value)
-                for name, value in interval.items()
-                if isinstance(value, int | float) and math.isfinite(value)
-            }  # fmt: skip
-            known = parent.data.metrics
+            known, now = parent.data.metrics, int(1000 * time.time())
             changed = [
-                Metric(_name(name), value, now, 0)
-                for name, value in numbers.items()
-                if known.get(_name(name)) != value
+                Metric(name, value, now, 0)
+                for interval in members
+                for name, value in _numbers(interval).items()
+                if known.get(name) != value
             ]
-            texts = {"verdict": interval.get("verdict", ""), "row": interval["augmentation"]}
+            tags = []
+            if "attack" not in members[0]:
+                texts = {
+                    "verdict": members[0].get("verdict", ""), "row": members[0]["augmentation"]
+                }  # fmt: skip
+                tags = [RunTag(f"bench.{name}", text) for name, text in texts.items()]
             run = parent.info.run_id
-            self.client.log_batch(
-                run, changed, tags=[RunTag(f"bench.{name}", text) for name, text in texts.items()]
-            )
-            self.client.log_text(run, json.dumps(dict(interval), indent=2), "stats.json")
+            self.client.log_batch(run, changed, tags=tags)
+            shown = dict(members[0]) if len(members) == 1 else list(map(dict, members))
+            self.client.log_text(run, json.dumps(shown, indent=2), "stats.json")
             for name, content in files.items():
                 self.client.log_text(run, content, name)
 
@@ -286,18 +288,27 @@ class Tracker:
         """A running child, and its parent where there is none; returns the child's id."""
         from mlflow.entities import Param
 
-        method = record.labels.get("augmentation") or record.labels.get("attack") or record.kind
-        title = " ".join([method, record.labels.get("model", "")]).strip()
-        shared = {"bench.key": record.key, "bench.record_kind": record.kind}
-        cell = self._cell(experiment, record.key)
+        labels = record.labels
+        method = labels.get("augmentation") or labels.get("attack") or record.kind
+        title = " ".join([method, labels.get("model", "")]).strip()
+        kind = {"bench.record_kind": record.kind}
+        cell = self._cell(experiment, record.cell)
         if cell is None:
-            tags = {**shared, "bench.kind": "cell", "bench.status": "running", "bench.n": "0"}
-            cell = self.client.create_run(experiment, tags=tags, run_name=title)
+            whole = title
+            if record.kind == "attack":
+                whole = f"attacks on {labels['model']}, eps {labels['eps']}, {labels['goal']}"
+            tags = {
+                **kind, "bench.key": record.cell,
+                "bench.kind": "cell", "bench.status": "running", "bench.n": "0",
+            }  # fmt: skip
+            cell = self.client.create_run(experiment, tags=tags, run_name=whole)
         elif cell.info.status != "RUNNING":
             self.client.update_run(cell.info.run_id, status="RUNNING")
             self.client.set_tag(cell.info.run_id, "bench.status", "running")
         tags = {
-            **shared,
+            **kind,
+            "bench.key": record.key,
+            "bench.cell": record.cell,
             "bench.kind": "seed",
             "bench.name": record.name,
             "bench.seed": str(record.seed),
@@ -315,9 +326,9 @@ class Tracker:
 
     def _count(self, experiment: str, record: Record) -> None:
         """Bring the parent's tags up to date with its children."""
-        condition = f"tags.`bench.key` = '{record.key}' AND tags.`bench.kind` = 'seed'"
+        condition = f"tags.`bench.cell` = '{record.cell}' AND tags.`bench.kind` = 'seed'"
         states = [run.info.status for run in self._find(experiment, condition)]
-        parent = self._cell(experiment, record.key).info.run_id
+        parent = self._cell(experiment, record.cell).info.run_id
         status = (
             "running" if "RUNNING" in states else "failed" if "FAILED" in states else "finished"
         )
@@ -373,6 +384,19 @@ def _silence() -> Iterator[None]:
 def _name(text: str) -> str:
     """The text with what MLflow takes in a name: letters, digits and ``_ - . : /``."""
     return re.sub(r"[^\w\-.:/ ]", "_", text, flags=re.ASCII)[:250]
+
+
+def _numbers(interval: Mapping[str, Any]) -> dict[str, float]:
+    """What a parent shows of an interval: finite numbers, named after the metric they are of."""
+    compared = ("difference", "p", "improvement", "detectable")
+    prefix = f"{interval['attack']}/" if "attack" in interval else ""
+    return {
+        _name(prefix + (name if name.startswith(compared) else f"{interval['metric']}_{name}")): (
+            float(value)
+        )
+        for name, value in interval.items()
+        if isinstance(value, int | float) and math.isfinite(value)
+    }
 
 
 def _flat(job: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -325,3 +325,35 @@ def test_what_gives_access_is_never_shown(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hunter2")
     assert mask(text) == expected
+
+
+def attacked(attack: str, seed: int, eps: str = "8/255") -> Record:
+    job = {"attack": attack, "victim": "v", "data": "d", "eps": eps, "aim": "random", "images": 9}
+    labels = {"attack": attack, "data": "photos", "model": "resnet20", "eps": eps, "goal": "random"}
+    return record(
+        seed, kind="attack", key=f"{attack}-{eps}"[:12], labels=labels, job=job,
+        metrics={"success": 0.5 + seed / 10, "l0_pixels_mean": 20.0 + seed},
+    )  # fmt: skip
+
+
+def test_attacks_on_one_victim_at_one_eps_share_a_parent(tracker: Tracker) -> None:
+    from bench import attack_tables
+
+    found = [attacked(name, seed) for name in ("jsma", "pgd(steps=5)") for seed in (0, 1)]
+    found.append(attacked("jsma", 0, eps="16/255"))
+    for each in found:
+        tracker.log(each)
+    tracker.summarise(attack_tables.intervals(found))
+    cells = runs(tracker, "cell")
+    assert [cell.info.run_name for cell in cells] == [
+        "attacks on resnet20, eps 8/255, random",
+        "attacks on resnet20, eps 16/255, random",
+    ]
+    children = [run.data.tags["mlflow.parentRunId"] for run in runs(tracker, "seed")]
+    assert children == [cells[0].info.run_id] * 4 + [cells[1].info.run_id]
+    assert cells[0].info.status == "FINISHED"
+    assert cells[0].data.tags["bench.n"] == "4"
+    metrics = cells[0].data.metrics
+    assert metrics["jsma/success_mean"] == pytest.approx(0.55)
+    assert metrics["pgd_steps_5_/l0_pixels_mean_n"] == 2
+    assert "jsma/success_low" not in cells[1].data.metrics  # one seed has no interval

@@ -71,15 +71,21 @@ def rebuild(**given: Any) -> None:
     \b
     Example: bench track rebuild --results results
     """
-    from bench import grids
-    from bench.records import Store
+    from bench import attack_tables, grids
+    from bench.records import Record, Store
     from bench.workspace import results_folder
 
     folder = results_folder(given["results"])
     store = Store(folder)
     records = store.all()
     runs = [record for record in records if record.kind == "run"]
-    tracker(given, folder).rebuild(records, curve=store.curve, intervals=grids.intervals(runs))
+    attacks = [record for record in records if record.kind == "attack"]
+    intervals = [*grids.intervals(runs), *attack_tables.intervals(attacks)]
+
+    def curve(record: Record) -> Any:
+        return store.curve(record) if record.kind == "run" else []
+
+    tracker(given, folder).rebuild(records, curve=curve, intervals=intervals)
     click.echo(f"logged {len(records)} records")
 
 
