@@ -86,6 +86,14 @@ class Trial:
         """Names the trial without its seed."""
         return key(self.to_json())
 
+    @property
+    def attacked(self) -> dict[str, Any]:
+        """What determines how a picture is attacked: blocks serve trials of more pictures, too."""
+        fields = self.to_json()
+        if self.matched is None:  # else the counts depend on all pictures
+            del fields["images"]
+        return fields
+
 
 @dataclass(frozen=True)
 class Block:
@@ -279,7 +287,7 @@ def _checksum(tensors: dict[str, Tensor], text: str) -> str:
 
 def folder(trial: Trial, seed: int, workspace: Workspace) -> Path:
     """Where the blocks of a trial lie."""
-    return workspace.results / "attacks" / f"{trial.key}-{seed}"
+    return workspace.results / "attacks" / f"{key(trial.attacked)}-{seed}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,7 +310,7 @@ class Part:
     @property
     def about(self) -> dict[str, Any]:
         """What the block's file belongs to."""
-        return {"trial": self.trial.to_json(), "seed": self.seed, "goal": self.goal}
+        return {"trial": self.trial.attacked, "seed": self.seed, "goal": self.goal}
 
     def path(self, workspace: Workspace) -> Path:
         """Where the block's file lies."""

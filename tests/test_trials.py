@@ -332,6 +332,14 @@ def test_results_do_not_depend_on_the_batch(
     assert torch.equal(whole.forwards, parts.forwards)
 
 
+def test_full_blocks_serve_a_trial_of_more_pictures(place: Workspace) -> None:
+    few, _ = go(trial(Noisy(), images=10), place)
+    more, reused = go(trial(Noisy(), images=20), place)
+    assert Signs.calls == [8, 2, 8, 4]  # the first block was whole
+    assert not reused
+    assert torch.equal(few.verdict.l2[:8], more.verdict.l2[:8])
+
+
 def test_every_other_class_is_a_goal_of_its_own(chosen: Pictures, place: Workspace) -> None:
     outcomes, _ = every(trial(Signs(), aim="all"), place)
     assert len(outcomes) == 2

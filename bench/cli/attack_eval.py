@@ -331,6 +331,7 @@ class Keeper:
         """Write the records of a table and log them."""
         from bench import attack_tables
         from bench.records import Store
+        from bench.trials import folder
         from bench.workspace import machine
 
         store, data = Store(self.workspace.results), self.workspace.dataset()
@@ -342,12 +343,12 @@ class Keeper:
             {"correct": self.chosen.correct},
         )
         known = store.find((record.key, seed) for record in made)
-        for record in made:
+        for trial, record in zip(table, made, strict=True):
             before = known.get((record.key, seed))
             if before is None or before.metrics != record.metrics:
                 store.add(record)
             if self.tracker:
-                place = self.workspace.results / "attacks" / record.name
+                place = folder(trial, seed, self.workspace)
                 files = [*sorted(place.glob("*.png")), *sorted(place.glob("*.safetensors"))]
                 self.tracker.log(replace(record, curve=()), files=files)  # its steps are no epochs
         self.found += made
