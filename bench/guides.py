@@ -7,6 +7,8 @@ taken from the network in training, at each step.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -45,12 +47,17 @@ def needed(recipe: Recipe) -> str | None:
 
 
 def fixed(
-    name: str, workspace: Workspace, progress: Progress, executor: Executor | None = None
+    name: str,
+    workspace: Workspace,
+    progress: Progress,
+    executor: Executor | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Bool[Tensor, "n 1 h w"]:
     """The guide of that name for the training part of the workspace's data set.
 
     Shape (n, 1, h, w). Adversarial points are built if they are not there yet. Raises
-    ``ValueError`` for a name that is neither a guide nor an imported set of points.
+    ``ValueError`` for a name that is neither a guide nor an imported set of points, and `Stopped`
+    when ``stop()`` turns true while they are built.
     """
     data = workspace.dataset()
     n, _, h, w = data.train.images.shape
@@ -60,7 +67,7 @@ def fixed(
         return corners(data, progress)
     if name not in FIXED:
         return imported(name, workspace)
-    found = search.adversarial(workspace, progress, executor=executor)
+    found = search.adversarial(workspace, progress, executor=executor, stop=stop)
     if name == "attack":
         return found.guide()
     scores: Tensor

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from bench import models, registry
+from bench.experiments import SIDES
 from bench.records import Record
 from bench.runs import Job
 
@@ -57,9 +58,15 @@ def speed(device: str) -> float:
     return work("resnet20", "cifar10", 32) * len(images) / min(taken)
 
 
-def seconds(
-    jobs: Iterable[Job], records: Sequence[Record], device: str, sides: dict[str, int]
-) -> float:
+def operations(job: Job) -> float:
+    """Floating point operations of all epochs of a job, roughly."""
+    recipe = job.recipe
+    data, part = registry.parse(recipe.data)
+    pictures: int = part.get("train", PICTURES.get(data, 50_000))
+    return 1.15 * pictures * recipe.epochs * work(recipe.model, data, SIDES.get(data, 32))
+
+
+def seconds(jobs: Iterable[Job], records: Sequence[Record], device: str) -> float:
     """How long the jobs will take, one after the other.
 
     From finished runs of the same network on the same data on this device where there are any,
@@ -77,9 +84,7 @@ def seconds(
         recipe = job.recipe
         per_epoch = known.get((recipe.model, recipe.data))
         if per_epoch is None:
-            data, part = registry.parse(recipe.data)
-            pictures = part.get("train", PICTURES.get(data, 50_000))
-            operations = work(recipe.model, data, sides.get(data, 32))
-            per_epoch = 1.15 * pictures * operations / speed(device)
-        total += per_epoch * recipe.epochs
+            total += operations(job) / speed(device)
+        else:
+            total += per_epoch * recipe.epochs
     return total

@@ -46,12 +46,16 @@ def labels(recipe: Recipe, side: int) -> dict[str, str]:
 
 
 def prepare(
-    jobs: Iterable[Job], workspace: Workspace, progress: Progress, executor: Executor
+    jobs: Iterable[Job],
+    workspace: Workspace,
+    progress: Progress,
+    executor: Executor,
+    stop: Callable[[], bool],
 ) -> None:
     """Make what several jobs share, such as adversarial points, before any of them starts."""
     for name in dict.fromkeys(guides.needed(job.recipe) for job in jobs):
         if name is not None:
-            guides.fixed(name, workspace, progress, executor)
+            guides.fixed(name, workspace, progress, executor, stop)
 
 
 def describe(job: Job, workspace: Workspace) -> Record:
@@ -155,7 +159,7 @@ def run(
     if not rest:
         return
     executor = executor or Local()
-    prepare(rest, workspace, progress, executor)
+    prepare(rest, workspace, progress, executor, stop)
     with progress.task("runs", len(rest)) as advance:
         for index, outcome in executor.map(
             work, rest, workspace, progress, stop, lambda index: begin(rest[index])

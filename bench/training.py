@@ -21,7 +21,7 @@ from bench.errors import Stopped
 from bench.loader import Batch, Loader, batches
 from bench.models import Normalised
 from bench.progress import Progress, Silent
-from bench.recipes import Recipe
+from bench.recipes import Precision, Recipe
 from bench.records import Number
 from bench.saliency import saliency
 from bench.splits import Split, cut
@@ -143,9 +143,11 @@ def train(
             loss = train_epoch(recipe, seed, data, network, optimiser, loader, epoch, stop)
             trained = time.perf_counter()
             entry = {"epoch": epoch + 1, "loss": loss, "learning_rate": rate(recipe, epoch)}
-            if len(validation.labels):
-                entry["validation_accuracy"] = accuracy(network, validation, device=device)
-            entry["test_accuracy"] = accuracy(network, data.test, device=device)
+            for name, pictures in (("validation", validation), ("test", data.test)):
+                if len(pictures.labels):
+                    entry[f"{name}_accuracy"] = accuracy(
+                        network, pictures, device=device, precision=recipe.precision
+                    )
             entry["seconds"] = trained - start
             entry["test_seconds"] = time.perf_counter() - trained
             curve.append(entry)
@@ -190,7 +192,7 @@ def train_epoch(
         noise = seeds.generator(seed, "noise", epoch, step) if fill == "noise" else None
         images = delete(images, mask, mean=mean, std=std, fill=fill, generator=noise)
         models.reseed(network, seeds.derive(seed, "network", epoch, step))
-        with autocast(recipe, device):
+        with autocast(recipe.precision, device):
             logits = network(images.contiguous(memory_format=torch.channels_last))
             loss = functional.cross_entropy(logits, targets)
             if head is not None:
@@ -235,18 +237,25 @@ def finish(
 
 
 def accuracy(
-    network: nn.Module, split: Split, *, device: str | torch.device = "cpu", batch_size: int = 500
+    network: nn.Module,
+    split: Split,
+    *,
+    device: str | torch.device = "cpu",
+    precision: Precision = "float32",
 ) -> float:
     """The fraction of pictures that the network classifies correctly, in eval mode."""
-    correct = 0
+    device = torch.device(device)
+    # on a processor, larger batches leave the caches and make the allocator fetch new pages
+    batch_size = 128 if device.type == "cpu" else 1000
+    correct = torch.zeros((), dtype=torch.long, device=device)
     network.eval()
-    with torch.inference_mode():
+    with torch.inference_mode(), autocast(precision, device):
         for images, labels in batches(split, batch_size, device):
             logits = network(images.contiguous(memory_format=torch.channels_last))
-            correct += int((logits.argmax(1) == labels).sum())
-    return correct / len(split.labels)
+            correct += (logits.argmax(1) == labels).sum()
+    return int(correct) / len(split.labels)
 
 
-def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
-    """Mixed precision where the recipe asks for it."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16")
+def autocast(precision: Precision, device: torch.device) -> torch.autocast:
+    """Mixed precision where it is asked for."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")

@@ -212,6 +212,23 @@ def test_weights_of_others_are_attacked(tmp_path: Path) -> None:
     assert str(tmp_path) not in json.dumps(record.to_json())
 
 
+def test_processes_give_the_same_records(tmp_path: Path) -> None:
+    file = weights(tmp_path / "theirs.safetensors")
+    asked = ("--victim", str(file), "--model", "resnet8", "--images", "4", *TWO, "--threads", "1")
+    found = []
+    for name, where in (("here", ()), ("there", ("--executor", "processes", "--jobs", "1"))):
+        result = bench(tmp_path / name, "attack-eval", *asked, *where)
+        assert result.exit_code == 0, result.output
+        found.append(Store(tmp_path / name).all())
+    timed = {"seconds_per_image", "pass_ratio", "peak_memory_mb"}
+    here, there = (
+        [{n: v for n, v in record.metrics.items() if n not in timed} for record in records]
+        for records in found
+    )
+    assert here == there
+    assert [record.name for record in found[0]] == [record.name for record in found[1]]
+
+
 def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     file = weights(tmp_path / "theirs.safetensors", classes=7)
     asked = ("--victim", str(file), "--model", "resnet8", "--attack", "aimless")

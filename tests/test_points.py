@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench import datasets, search
+from bench import datasets, search, victims
 from bench.errors import Stopped
 from bench.points import Points, from_numpy, join, to_numpy
 from bench.progress import Silent
@@ -147,9 +147,22 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
 ATTACK = "sigma-zero(steps=3)"
 
 
+def test_a_victim_is_the_same_whether_it_was_just_trained_or_is_loaded(
+    workspace: Workspace,
+) -> None:
+    recipe = search.points_victim(workspace.dataset())
+    with pytest.raises(Stopped):
+        victims.obtain(recipe, workspace, Silent(), lambda: True)
+    trained, loaded = (victims.obtain(recipe, workspace, Silent()) for _ in range(2))
+    for a, b in zip(trained.parameters(), loaded.parameters(), strict=True):
+        assert torch.equal(a, b)
+        assert a.stride() == b.stride()  # which moves the last bits of what is computed with them
+
+
 def test_a_stopped_search_continues_and_a_damaged_block_is_done_again(
     workspace: Workspace, tmp_path: Path
 ) -> None:
+    victims.obtain(search.points_victim(workspace.dataset()), workspace, Silent())
     calls = iter([False, False, False, True])
     with pytest.raises(Stopped, match="stopped after 3 of 12 blocks; they are kept"):
         search.adversarial(workspace, Silent(), attack_text=ATTACK, stop=lambda: next(calls, True))

@@ -41,7 +41,6 @@ def run_experiments(name: str, scale: str, given: dict[str, Any]) -> None:
 def cost(experiments: list[Any], jobs: list[Any], workspace: Any) -> None:
     """Say what will be run, what is done, and how long it will take."""
     from bench import plans
-    from bench.experiments import SIDES
     from bench.progress import clock
     from bench.records import Store
 
@@ -55,7 +54,7 @@ def cost(experiments: list[Any], jobs: list[Any], workspace: Any) -> None:
         click.echo(f"{each.name}: {each.title} ({len(each.jobs())} runs)", err=True)
         if each.chosen:
             click.echo(f"  {each.chosen}", err=True)
-    time = plans.seconds(rest, records, workspace.device, SIDES) if rest else 0.0
+    time = plans.seconds(rest, records, workspace.device) if rest else 0.0
     click.echo(
         f"{len(jobs)} runs, {len(done)} done, {len(rest)} to run: about {clock(time)} on "
         f"{workspace.device}, the search for adversarial points not counted",

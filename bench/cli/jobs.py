@@ -55,7 +55,7 @@ class Follower:
 
 def train(jobs: list[Job], workspace: Any, store: Store, given: dict[str, Any]) -> list[Record]:
     """Run what is missing, with progress, a tracker that may fail, and a way to stop."""
-    from bench import executors, interrupts, runs
+    from bench import executors, interrupts, plans, runs
     from bench.progress import open_progress
 
     progress = open_progress(given["quiet"])
@@ -67,13 +67,16 @@ def train(jobs: list[Job], workspace: Any, store: Store, given: dict[str, Any]) 
         gpus=given["gpus"],
     )
     settings(jobs, workspace, progress)
+    queue = jobs
+    if not isinstance(executor, executors.Local):  # the longest first: no worker idles at the end
+        queue = sorted(jobs, key=plans.operations, reverse=True)
     follower = Follower(workspace, given, progress.say)
     finished: list[Record] = []
     reused = 0
     try:
         with interrupts.listen(progress.say) as stop:
             for record, before in runs.run(
-                jobs, workspace, progress, executor=executor, stop=stop, begin=follower.begin
+                queue, workspace, progress, executor=executor, stop=stop, begin=follower.begin
             ):
                 finished.append(record)
                 reused += before
@@ -87,7 +90,8 @@ def train(jobs: list[Job], workspace: Any, store: Store, given: dict[str, Any]) 
         progress.say(
             f"{reused} of {len(jobs)} runs were done before and are reused (--fresh: anew)"
         )
-    return finished
+    asked = [job.name for job in jobs]
+    return sorted(finished, key=lambda record: asked.index((record.key, record.seed)))
 
 
 def settings(jobs: list[Job], workspace: Any, progress: Any) -> None:
