@@ -185,7 +185,7 @@ def trials(
         "query_cap": given["query_cap"],
     }
     found = {text: Trial(attack=attack, **common) for text, attack in built.items()}
-    if not attacks and {"advmask", "noise"} <= set(found):
+    if {"advmask", "noise"} <= set(found):
         noise = found.pop("noise")  # comes last, when AdvMask's counts are known
         matched = found["advmask"].key
         found["noise"] = Trial(attack=noise.attack, **common, matched=matched)
