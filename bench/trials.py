@@ -127,14 +127,15 @@ class _Unasked(nn.Module):
         raise _Reached
 
 
-def applies(attack: Attack, chosen: Pictures, aim: Aim) -> str:
+def applies(trial: Trial, image: Images, label: Int[Tensor, " 1"], classes: int) -> str:
     """Empty if the attack can do what is asked, else its own words why it cannot.
 
-    It is tried up to its first forward, before which an attack refuses what it cannot do.
+    It is tried on a picture up to its first forward, before which an attack refuses what it cannot.
     """
-    goal = Goal(chosen.labels[:1], targeted=aim != "untargeted")
+    targeted = trial.aim != "untargeted"
+    goal = Goal((label + 1) % classes if targeted else label, targeted)
     try:
-        attack(_Unasked(), chosen.images[:1].clone(), goal, [seeds.generator(0, "probe")])
+        trial.attack(_Unasked(), image.clone(), goal, [seeds.generator(0, "probe")])
     except ValueError as error:
         return str(error)
     except Exception:

@@ -165,6 +165,12 @@ def test_a_dry_run_does_nothing(tmp_path: Path) -> None:
     assert "0 of 2 trials are done" in bench(tmp_path, "attack-eval", *TWO, "--dry-run").stdout
 
 
+def test_a_dry_run_says_when_nothing_is_missing(tmp_path: Path) -> None:
+    asked = ("attack-eval", "--images", "4", "--eps", "0.3", "--targeted")  # aimless cannot
+    assert bench(tmp_path, *asked).exit_code == 0
+    assert "5 of 5 trials are done" in bench(tmp_path, *asked, "--dry-run").stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

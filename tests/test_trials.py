@@ -382,9 +382,12 @@ def test_the_floor_changes_as_many_pixels_as_the_other_attack(
 
 
 def test_an_attack_that_cannot_aim_says_so_before_the_trial(chosen: Pictures) -> None:
-    assert trials.applies(Signs(), chosen, "random") == ""
-    assert trials.applies(Untargeted(), chosen, "untargeted") == ""
-    assert "no targeted form" in trials.applies(Untargeted(), chosen, "random")
+    def reason(attack: Signs, aim: str) -> str:
+        return trials.applies(trial(attack, aim=aim), chosen.images[:1], chosen.labels[:1], 3)
+
+    assert reason(Signs(), "random") == ""
+    assert reason(Untargeted(), "untargeted") == ""
+    assert "no targeted form" in reason(Untargeted(), "random")
 
 
 def test_what_changes_results_changes_the_key_and_nothing_else_does() -> None:

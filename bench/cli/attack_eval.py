@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +13,7 @@ import click
 from bench.cli import options
 
 if TYPE_CHECKING:
-    from bench.outcomes import Outcome
     from bench.records import Record
-    from bench.robustness import Pictures
     from bench.trials import Trial
     from bench.victims import Victim
 
@@ -112,20 +110,22 @@ def attack_eval(eps: tuple[Fraction, ...], attacks: tuple[str, ...], **given: An
     check(given)
     workspace = options.workspace(**given)
     victim = opponent(workspace, given)
-    studies = {each: trials(each, attacks, victim.name, workspace, given) for each in eps}
     seeds = list(range(given["seeds"])) if given["seed"] is None else [given["seed"]]
-    if given["dry_run"]:
-        plan(studies, seeds, workspace, as_json=given["as_json"])
-        return
 
     from bench import interrupts
+    from bench.cli.trials import evaluate
     from bench.progress import open_progress
 
     progress = open_progress(given["quiet"])
+    studies = {}
+    for each in eps:
+        wanted = trials(each, attacks, victim.name, workspace, given)
+        studies[each] = able_ones(wanted, workspace, progress.say, asked=bool(attacks))
+    if given["dry_run"]:
+        plan(studies, seeds, workspace, as_json=given["as_json"])
+        return
     with interrupts.listen(progress.say) as stop:
-        found, pairs = evaluate(
-            studies, seeds, victim, workspace, progress, stop, bool(attacks), given
-        )
+        found, pairs = evaluate(studies, seeds, victim, workspace, progress, stop, given)
     report(found, pairs, workspace, given)
 
 
@@ -192,6 +192,26 @@ def trials(
     return list(dict.fromkeys(found.values()))
 
 
+def able_ones(
+    trials: list[Trial], workspace: Any, say: Callable[[str], None], asked: bool
+) -> list[Trial]:
+    """The trials whose attack can do what is asked; an attack that was asked for must."""
+    from bench.trials import applies
+
+    data = workspace.dataset()
+    image, label = data.test.images[:1].float() / 255, data.test.labels[:1]
+    able = []
+    for trial in trials:
+        reason = applies(trial, image, label, len(data.classes))
+        if reason and asked:
+            raise ValueError(f"{trial.name}: {reason}")
+        if reason:
+            say(f"not applicable: {trial.name}: {reason}")
+        else:
+            able.append(trial)
+    return able
+
+
 def plan(
     studies: dict[Fraction, list[Trial]], seeds: list[int], workspace: Any, *, as_json: bool
 ) -> None:
@@ -223,179 +243,6 @@ def plan(
             f"{line['images']} pictures of {line['data']}, {line['victim']}, seed {line['seed']}"
         )
     click.echo(f"{len(done)} of {len(jobs)} trials are done")
-
-
-def evaluate(
-    studies: dict[Fraction, list[Trial]],
-    seeds: list[int],
-    victim: Victim,
-    workspace: Any,
-    progress: Any,
-    stop: Any,
-    asked: bool,
-    given: dict[str, Any],
-) -> tuple[list[Record], list[dict[str, Any]]]:
-    """Attack, judge, write the records and log them; also the paired tests of every table."""
-    from bench import attack_tables, executors
-    from bench.trials import BLOCK, opponent, parts, run
-
-    executor = executors.build(
-        given["executor"],
-        given["jobs"],
-        device=workspace.device,
-        address=given["address"],
-        gpus=given["gpus"],
-    )
-    data = workspace.dataset()
-    chosen = opponent(victim, given["images"], workspace, progress, stop)[1]
-    progress.say(
-        f"{given['images']} test pictures of {data.name} ({data.source}) that the victim "
-        f"classifies correctly, as it does {chosen.correct:.1%}"
-    )
-    able = {eps: able_ones(trials, chosen, progress, asked) for eps, trials in studies.items()}
-    common = {"fresh": given["fresh"], "batch_size": given["batch_size"] or BLOCK}
-    jobs = [
-        part
-        for trials in able.values()
-        for seed in seeds
-        for trial in trials
-        if trial.matched is None
-        for part in parts(trial, seed, victim, chosen, **common)
-    ]
-    keeper = Keeper(workspace, victim, chosen, given, progress)
-    tables: dict[tuple[Fraction, int], dict[Trial, list[Outcome]]] = {}
-    for trial, seed, outcomes, reused in run(
-        jobs, workspace, progress, executor=executor, stop=stop
-    ):
-        keeper.tell(trial, seed, outcomes, reused)
-        table = tables.setdefault((Fraction(trial.eps), seed), {})
-        table[trial] = outcomes
-        rest = [each for each in able[Fraction(trial.eps)] if each not in table]
-        if all(each.matched for each in rest):
-            for floor in rest:
-                likes = next(each for each in table if each.key == floor.matched)
-                matched = parts(floor, seed, victim, chosen, matched=table[likes], **common)
-                for last in run(matched, workspace, progress, stop=stop):
-                    keeper.tell(*last)
-                    table[floor] = last[2]
-            ordered = {each: table[each] for each in able[Fraction(trial.eps)]}
-            keeper.keep(ordered, seed)
-            tables[Fraction(trial.eps), seed] = ordered
-    keeper.summarise()
-    tests = [
-        {"eps": str(eps), "seed": seed, **pair}
-        for (eps, seed), table in sorted(tables.items())
-        for pair in attack_tables.pairs(table)
-    ]
-    return keeper.found, tests
-
-
-class Keeper:
-    """Tells of each trial that comes in, and keeps the records of each table that is complete."""
-
-    def __init__(
-        self,
-        workspace: Any,
-        victim: Victim,
-        chosen: Pictures,
-        given: dict[str, Any],
-        progress: Any,
-    ) -> None:
-        self.workspace, self.victim, self.chosen = workspace, victim, chosen
-        self.progress = progress
-        self.tracker = None
-        self.found: list[Record] = []
-        if not given["no_tracking"]:
-            from bench.tracking import Tracker
-
-            self.tracker = Tracker(given["tracking_uri"], workspace.results, warn=progress.say)
-
-    def tell(self, trial: Trial, seed: int, outcomes: list[Outcome], reused: bool) -> None:
-        """A line on what an attack reached, and a picture of what it did."""
-        from bench.attack_tables import complaint
-        from bench.outcomes import join, summarise
-
-        metrics = summarise(outcomes)
-        pixels = metrics.get("l0_pixels_mean")
-        size = "" if pixels is None else f", {pixels:.1f} pixels"
-        self.progress.say(
-            f"{trial.name}, eps {trial.eps}, seed {seed}: {metrics['success']:.1%}{size}, "
-            f"{metrics['seconds_per_image']:.2f} s a picture{' (done before)' if reused else ''}"
-        )
-        if trouble := complaint(join(outcomes)):
-            self.progress.say(f"  {trial.name}: {trouble}")
-        if not reused:
-            picture(trial, seed, self.chosen, self.workspace)
-
-    def keep(self, table: dict[Trial, list[Outcome]], seed: int) -> None:
-        """Write the records of a table and log them."""
-        from bench import attack_tables
-        from bench.records import Store
-        from bench.trials import folder
-        from bench.workspace import machine
-
-        store, data = Store(self.workspace.results), self.workspace.dataset()
-        made = attack_tables.records(
-            table,
-            seed,
-            {"victim": self.victim.name, "model": self.victim.model, "data": data.name},
-            machine(self.workspace.device),
-            {"correct": self.chosen.correct},
-        )
-        known = store.find((record.key, seed) for record in made)
-        for trial, record in zip(table, made, strict=True):
-            before = known.get((record.key, seed))
-            if before is None or before.metrics != record.metrics:
-                store.add(record)
-            if self.tracker:
-                place = folder(trial, seed, self.workspace)
-                files = [*sorted(place.glob("*.png")), *sorted(place.glob("*.safetensors"))]
-                self.tracker.log(replace(record, curve=()), files=files)  # its steps are no epochs
-        self.found += made
-
-    def summarise(self) -> None:
-        """Every table is complete: the intervals go to the parents."""
-        from bench import attack_tables
-
-        if self.tracker:
-            self.tracker.summarise(attack_tables.intervals(self.found))
-
-
-def able_ones(trials: list[Trial], chosen: Pictures, progress: Any, asked: bool) -> list[Trial]:
-    """The trials whose attack can do what is asked; an attack that was asked for must."""
-    from bench.trials import applies
-
-    able = []
-    for trial in trials:
-        reason = applies(trial.attack, chosen, trial.aim)
-        if reason and asked:
-            raise ValueError(f"{trial.name}: {reason}")
-        if reason:
-            progress.say(f"not applicable: {trial.name}: {reason}")
-        else:
-            able.append(trial)
-    return able
-
-
-def picture(trial: Trial, seed: int, chosen: Pictures, workspace: Any) -> None:
-    """Write a grid of the first pictures beside the blocks: clean, change, mask, adversarial."""
-    from bench import gallery, records
-    from bench.trials import folder, peek
-
-    place = folder(trial, seed, workspace)
-    if (attacked := peek(place)) is None:
-        return
-    clean = chosen.images[:8].cpu()
-    adversarial = attacked[:8].nan_to_num(0).clamp(0, 1)
-    delta = adversarial - clean
-    scale = 2 * delta.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
-    columns = {
-        "clean": clean,
-        "change": 0.5 + delta / scale,
-        "mask": (delta != 0).any(1, keepdim=True).float(),
-        "adversarial": adversarial,
-    }
-    records.write(place / "pictures.png", gallery.png(gallery.grid(columns)))
 
 
 def report(
