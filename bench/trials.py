@@ -461,8 +461,9 @@ def run(
             advance(note=f"{part.trial.name}, eps {part.trial.eps}")
             if not left[name]:
                 yield *name, gather(trials[name], workspace, progress, lost), False
-    if any(left.values()):
-        raise Stopped("stopped; the finished blocks of pictures are kept")
+    if rest := sum(left.values()):
+        done = len(missing) - rest
+        raise Stopped(f"stopped after {done} of {len(missing)} blocks of pictures")
 
 
 def gather(

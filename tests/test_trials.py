@@ -274,7 +274,7 @@ def test_only_a_damaged_block_is_attacked_again(
 
 
 def test_a_stop_keeps_the_finished_blocks(chosen: Pictures, place: Workspace) -> None:
-    with pytest.raises(Stopped, match="finished blocks of pictures are kept"):
+    with pytest.raises(Stopped, match="stopped after 1 of 3 blocks of pictures"):
         go(trial(Signs()), place, stop=lambda: len(Signs.calls) == 2)
     assert Signs.calls == [8, 8]  # the second was under way
     go(trial(Signs()), place)
