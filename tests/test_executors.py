@@ -8,7 +8,8 @@ import pytest
 from jobs import fragile, patient, refuse, square
 
 from bench import executors
-from bench.executors import Local, Lost, Processes
+from bench.executors import Local, Lost
+from bench.processes import Processes
 from bench.progress import Silent
 from bench.workspace import Workspace
 

@@ -14,7 +14,7 @@ ONLY_IN = {
     "tabulate": "bench/tables.py",
     "click": "bench/cli/",
     "matplotlib": "bench/figures.py",
-    "ray": "bench/executors.py",
+    "ray": "bench/cluster.py",
 }
 LEAVES = {"augmentations", "attacks"}
 

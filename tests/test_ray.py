@@ -10,7 +10,8 @@ from jobs import linger, square
 
 from attacks.dense import PGD
 from bench import registry, runs, trials
-from bench.executors import Local, Lost, Ray
+from bench.cluster import Ray
+from bench.executors import Local, Lost
 from bench.progress import Silent
 from bench.recipes import Recipe
 from bench.runs import Job
