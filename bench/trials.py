@@ -353,6 +353,7 @@ def parts(
     ]
 
 
+KEPT = 8  # networks in memory, for as many seeds
 _opponents: dict[tuple[Any, ...], tuple[nn.Module, Pictures]] = {}
 
 
@@ -366,7 +367,8 @@ def opponent(
     """The network under attack and the pictures that it classifies correctly; kept in memory."""
     key = victim, images, workspace
     if key not in _opponents:
-        _opponents.clear()
+        if len(_opponents) == KEPT:
+            del _opponents[next(iter(_opponents))]
         network = victim.load(workspace, progress, stop)
         test = workspace.dataset().test
         _opponents[key] = network, pictures(network, test, images, workspace.device)

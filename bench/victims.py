@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock
@@ -41,22 +41,23 @@ def obtain(
     workspace: Workspace,
     progress: Progress,
     stop: Callable[[], bool] = lambda: False,
+    seed: int = SEED,
 ) -> Normalised:
-    """The victim of a recipe, in eval mode on the workspace's device: loaded, or trained once.
+    """The victim of a recipe and seed, in eval mode on the workspace's device.
 
-    Raises `Stopped` when ``stop()`` turns true in training; the same call continues it.
+    It is loaded, or trained once. Raises `Stopped` when ``stop()`` turns true in training, which
+    the same call continues.
     """
     data = workspace.dataset()
-    path = (
-        workspace.cache / "victims" / f"{recipe.model}-{recipe.key}-{data.digest[:8]}.safetensors"
-    )
+    name = f"{recipe.model}-{recipe.key}-{data.digest[:8]}" + f"-{seed}" * (seed != SEED)
+    path = workspace.cache / "victims" / f"{name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         if not path.exists():
-            progress.say(f"training the victim: {recipe.model} on {recipe.data}")
+            progress.say(f"training the victim: {recipe.model} on {recipe.data}, seed {seed}")
             trained = training.train(
                 recipe,
-                SEED,
+                seed,
                 data,
                 device=workspace.device,
                 progress=progress,
@@ -83,17 +84,23 @@ def obtain(
 class Victim:
     """A network under attack, told so that any process can load it.
 
-    It is trained here by a ``recipe``, or has the weights of a file (``path``, whose content
-    ``digest`` pins), or ``model`` is a network of timm with its published weights. ``mean`` and
-    ``std`` are what other people's weights were trained with, by default those of the data set.
+    It is trained here by a ``recipe`` with a ``seed``, or has the weights of a file (``path``,
+    whose content ``digest`` pins), or ``model`` is a network of timm with its published weights.
+    ``mean`` and ``std`` are what other people's weights were trained with, by default those of the
+    data set.
     """
 
     model: str
     recipe: Recipe | None = None
+    seed: int = SEED
     path: Path | None = None
     digest: str = ""
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+
+    def of(self, seed: int) -> Victim:
+        """The victim of a seed: trained with it, where it is trained here."""
+        return self if self.recipe is None else replace(self, seed=seed)
 
     @property
     def name(self) -> str:
@@ -114,7 +121,7 @@ class Victim:
     ) -> nn.Module:
         """The network, in eval mode on the workspace's device; errors as in `bench.foreign`."""
         if self.recipe is not None:
-            return obtain(self.recipe, workspace, progress, stop)
+            return obtain(self.recipe, workspace, progress, stop, self.seed)
         data = workspace.dataset()
         if self.path is None:
             network = foreign.from_timm(self.model, data, self.mean, self.std)

@@ -158,6 +158,28 @@ def test_several_eps_and_seeds_give_intervals(tmp_path: Path) -> None:
     assert "95 % t-interval over n = 3 seeds" in text.stdout
 
 
+def test_each_seed_has_a_victim_of_its_own_where_it_is_trained_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[int] = []
+    network = Weighted().eval()
+
+    def obtain(
+        recipe: object, workspace: object, progress: object, stop: object, seed: int
+    ) -> object:
+        trained.append(seed)
+        return network
+
+    monkeypatch.setattr(victims, "obtain", obtain)
+    asked = ("attack-eval", "--attack", "pgd(steps=5)", "--images", "6")
+    assert bench(tmp_path, *asked, "--seeds", "2").exit_code == 0
+    assert trained == [0, 1]
+    file = weights(tmp_path / "theirs.safetensors")
+    theirs = ("--victim", str(file), "--model", "resnet8", "--images", "4", "--seeds", "2")
+    assert bench(tmp_path, *asked[:3], *theirs).exit_code == 0
+    assert trained == [0, 1]
+
+
 def test_a_dry_run_does_nothing(tmp_path: Path) -> None:
     jobs = objects(bench(tmp_path, "attack-eval", *TWO, "--dry-run", "--json"))["jobs"]
     assert [job["done"] for job in jobs] == [False, False]

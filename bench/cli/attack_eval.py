@@ -85,7 +85,13 @@ def numbers(text: str | None) -> list[float] | None:
     type=click.IntRange(min=1),
     help="Pictures at once, if memory is short.  [default: 64]",
 )
-@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="How many: of targets and draws, and of the victim where it is trained here.",
+)
 @click.option("--seed", type=click.IntRange(min=0), help="This seed instead.")
 @click.option("--fresh", is_flag=True, help="Attack again what is done.")
 @options.results

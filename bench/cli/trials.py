@@ -35,10 +35,15 @@ def evaluate(
         gpus=given["gpus"],
     )
     data = workspace.dataset()
-    chosen = opponent(victim, given["images"], workspace, progress, stop)[1]
+    victims = {seed: victim.of(seed) for seed in seeds}
+    chosen = {
+        seed: opponent(each, given["images"], workspace, progress, stop)[1]
+        for seed, each in victims.items()
+    }
+    right = " %, ".join(f"{100 * each.correct:.1f}" for each in dict.fromkeys(chosen.values()))
     progress.say(
         f"{given['images']} test pictures of {data.name} ({data.source}) that the victim "
-        f"classifies correctly, as it does {chosen.correct:.1%}"
+        f"classifies correctly, as it does {right} %"
     )
     common = {"fresh": given["fresh"], "batch_size": given["batch_size"] or BLOCK}
     jobs = [
@@ -47,7 +52,7 @@ def evaluate(
         for seed in seeds
         for trial in trials
         if trial.matched is None
-        for part in parts(trial, seed, victim, chosen, **common)
+        for part in parts(trial, seed, victims[seed], chosen[seed], **common)
     ]
     keeper = Keeper(workspace, victim, chosen, given, progress)
     tables: dict[tuple[Fraction, int], dict[Trial, list[Outcome]]] = {}
@@ -61,7 +66,9 @@ def evaluate(
         if all(each.matched for each in rest):
             for floor in rest:
                 likes = next(each for each in table if each.key == floor.matched)
-                matched = parts(floor, seed, victim, chosen, matched=table[likes], **common)
+                matched = parts(
+                    floor, seed, victims[seed], chosen[seed], matched=table[likes], **common
+                )
                 for last in run(matched, workspace, progress, stop=stop):
                     keeper.tell(*last)
                     table[floor] = last[2]
@@ -84,7 +91,7 @@ class Keeper:
         self,
         workspace: Any,
         victim: Victim,
-        chosen: Pictures,
+        chosen: dict[int, Pictures],
         given: dict[str, Any],
         progress: Any,
     ) -> None:
@@ -112,7 +119,7 @@ class Keeper:
         if trouble := complaint(join(outcomes)):
             self.progress.say(f"  {trial.name}: {trouble}")
         if not reused:
-            picture(trial, seed, self.chosen, self.workspace)
+            picture(trial, seed, self.chosen[seed], self.workspace)
 
     def keep(self, table: dict[Trial, list[Outcome]], seed: int) -> None:
         """Write the records of a table and log them."""
@@ -127,7 +134,7 @@ class Keeper:
             seed,
             {"victim": self.victim.name, "model": self.victim.model, "data": data.name},
             machine(self.workspace.device),
-            {"correct": self.chosen.correct},
+            {"correct": self.chosen[seed].correct},
         )
         known = store.find((record.key, seed) for record in made)
         for trial, record in zip(table, made, strict=True):
