@@ -266,15 +266,18 @@ def attacked(page: Page, trials: Sequence[Record], curves: Callable[[Record], Cu
             table = attack_tables.overview(same)
             add_table(page, "attacks", f"{title}, eps {eps}", table)
         wanted = {"changes", "pixels", "elements"}
-        found = [(record, curves(record)) for record in members]
-        panels = figures.attacks(
-            [(record, curve) for record, curve in found if all(wanted <= set(e) for e in curve)]
-        )
+        found = [
+            (record, curve)
+            for record, curve in ((record, curves(record)) for record in members)
+            if all(wanted <= set(entry) for entry in curve)
+            and (curve or not record.metrics.get("success"))  # else its curve was lost
+        ]
         note = (
             f"Share of {key[3]} broken with at most so many changed pixels; mean over "
             f"n = {len({record.seed for record in members})} seeds, no band."
         )
-        add_figure(page, "attacks", title, panels, note)
+        if found:
+            add_figure(page, "attacks", title, figures.attacks(found), note)
 
 
 def every_seed(page: Page, groups: Mapping[str, Mapping[str, Sequence[Record]]]) -> None:

@@ -298,6 +298,15 @@ def test_attacks_alone_make_a_report(tmp_path: Path) -> None:
     text = report.write(store, tmp_path / "report")[0].read_text()
     assert "no training run yet" in text
     assert "jsma" in text
+    assert list((tmp_path / "report/figures").glob("*.pdf"))
+
+
+def test_an_attack_whose_curve_was_lost_is_not_drawn_as_a_failure(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.add(attack("jsma", curve=()))
+    text = report.write(store, tmp_path / "report")[0].read_text()
+    assert "jsma" in text
+    assert not list((tmp_path / "report/figures").glob("*.pdf"))
 
 
 @pytest.mark.parametrize(
