@@ -28,9 +28,9 @@ SCALES = {
         about="2,000 pictures and a ResNet-20 for 60 epochs: two cores overnight",
         seeds=5,
         data={
-            "tiny-imagenet": "tiny-imagenet(train=2000)",
+            "tiny-imagenet": "tiny-imagenet(train=2000, test=4000)",
             "flowers102": "flowers102",
-            "*": "cifar10(train=2000)",
+            "*": "cifar10(train=2000, test=4000)",
         },
         models={"*": "resnet20"},
         columns=1,

@@ -117,7 +117,7 @@ data = together(
         "--data",
         type=Name(data_names),
         help="A data set by name, or an image folder or zip: train/CLASS/*, test/CLASS/*.  "
-        "[default: digits]",
+        "[default: digits; photos for attack-eval]",
     ),
     click.option(
         "--data-root",
