@@ -71,7 +71,7 @@ def operations(job: Job) -> float:
     data, part = registry.parse(recipe.data)
     train, test = PICTURES.get(data, CIFAR)
     train, test = part.get("train", train), part.get("test", test)
-    passes = train + test / 3  # a test is a forward alone
+    passes: float = train + test / 3  # a test is a forward alone
     return passes * recipe.epochs * work(recipe.model, data, SIDES.get(data, 32))
 
 
