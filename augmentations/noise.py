@@ -66,8 +66,8 @@ def put(
     """
     b, c, h, w = images.shape
     here = images.device.type == "cpu"
-    deleted = np.count_nonzero(mask.numpy()) if here else int(mask.sum())
-    count = deleted * c
+    deleted = np.count_nonzero(mask.numpy()) if here else mask.sum()
+    count = int(deleted) * c
     words = torch.empty(-(-count // 4), dtype=torch.int64, device=generator.device)
     codes = words.random_(-(2**63), None, generator=generator).view(torch.uint16)[:count]
     if here and images.dtype == torch.float32:

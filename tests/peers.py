@@ -75,7 +75,7 @@ def main() -> None:
     network, data = victim()
     for parameter in network.parameters():
         parameter.requires_grad_(False)
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 16
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 64
     chosen = pictures(network, data.test, count, "cpu")
     images = chosen.images
     labels = chosen.logits.argmax(1)
@@ -109,7 +109,7 @@ def main() -> None:
         )  # fmt: skip
     import torchattacks
 
-    few = slice(0, max(2, count // 8))
+    few = slice(0, max(2, count // 16))
     peer = torchattacks.JSMA(network, theta=1.0, gamma=0.1)
     peer.set_mode_targeted_by_label(quiet=True)
     show(
