@@ -109,7 +109,7 @@ def main() -> None:
         )  # fmt: skip
     import torchattacks
 
-    few = slice(0, max(2, count // 16))
+    few = slice(0, max(2, count // 8))
     peer = torchattacks.JSMA(network, theta=1.0, gamma=0.1)
     peer.set_mode_targeted_by_label(quiet=True)
     show(
