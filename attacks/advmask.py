@@ -143,7 +143,7 @@ class AdvMask:
             binary = (mask > 0.5).to(mask)
             used = (binary if self.straight_through else mask).view(shape)
             with torch.enable_grad():
-                attacked = (images + delta * used).clamp(0, 1).requires_grad_(True)
+                attacked = (images + delta * used).clamp_(0, 1).requires_grad_(True)
                 logits = model(attacked)
                 height = self._height(logits, goal) - floor
                 (slope,) = torch.autograd.grad(height.sum(), attacked)
@@ -161,11 +161,13 @@ class AdvMask:
                 price = price / pixels
             steepness = alpha * (mask * (1 - mask)).clamp(min=self.leak)
             back = encoder.learn(steepness * (gain / span[:, None] + price))
-            gradient = mask.view(shape) * slope / span[:, None, None, None] + back * zoom
+            # in place: a step's own work is bound by memory, and new memory is the slowest
+            gradient = slope.mul_(mask.view(shape)).div_(span[:, None, None, None])
+            gradient += back.mul_(zoom)
 
             length = gradient.flatten(1).abs().sum(1).clamp(min=1e-30)
-            velocity = self.decay * velocity + gradient / length[:, None, None, None]
-            delta = (delta - self.step * self.eps * velocity.sign()).clamp(low, high)
+            velocity.mul_(self.decay).add_(gradient.div_(length[:, None, None, None]))
+            delta.sub_(velocity.sign(), alpha=self.step * self.eps).clamp_(low, high)
             change = torch.where(reached, 1 + self.adapt, 1 - self.adapt)
             factor = (factor * change[:, None]).clamp(0.03, 10)
             alpha = self._sharpen(alpha, mask, step)
@@ -231,7 +233,7 @@ class AdvMask:
         fails, works = torch.zeros_like(count), torch.full_like(count, codes.shape[1])
         for _ in range(self.searches):
             chosen = (rank < count[:, None]).view_as(images[:, :1])
-            attacked = (images + delta * chosen).clamp(0, 1)
+            attacked = (images + delta * chosen).clamp_(0, 1)
             reached = goal.reached(model(attacked))
             best.keep(attacked, reached)
             works, fails = torch.where(reached, count, works), torch.where(reached, fails, count)

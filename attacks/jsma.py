@@ -72,8 +72,7 @@ class JSMA:
                 result[rows[reached]] = inputs.detach()[reached]
                 if reached.all() or not (left[~reached] > 1).any():
                     break
-                gain, drop = self._saliency(inputs, logits, goal[rows])
-                chosen, found = self._choose(gain[:, None] * moves, drop[:, None] * moves, moves)
+                chosen, found = self._choose(*self._saliency(inputs, logits, goal[rows]), moves)
                 keep = ~reached & found & (left > 1)
                 rows, chosen, moves = rows[keep], chosen[keep], moves[keep]
                 current = _change(inputs.detach()[keep], moves, chosen)
@@ -100,17 +99,20 @@ class JSMA:
         return sign * rise.flatten(1), sign * (rise - total).flatten(1)
 
     def _choose(
-        self, gain: Float[Tensor, "b s d"], drop: Float[Tensor, "b s d"], moves: Tensor
+        self, rise: Float[Tensor, "b d"], fall: Float[Tensor, "b d"], moves: Float[Tensor, "b s d"]
     ) -> tuple[Int[Tensor, "b 2"], Bool[Tensor, " b"]]:
         """The best pair among the moves, twice the same for a single one, and whether it exists."""
-        useless = (moves == 0) | ((gain <= 0) & (drop <= 0))
-        finite = gain.isfinite().all(2).all(1) & drop.isfinite().all(2).all(1)
-        gain = gain.masked_fill(useless, -torch.inf).flatten(1)
-        drop = drop.masked_fill(useless, -torch.inf).flatten(1)
+        gain = (rise[:, None] * moves).flatten(1)
+        finite = _finite(gain)
         if self.representation == "log-probabilities":
-            best, pair = gain.topk(2, dim=1)
+            best, pair = gain.topk(2, dim=1)  # a struck move gains 0
             found, alone, useful = best[:, 1] > 0, pair[:, 0], best[:, 0] > 0
         else:
+            drop = (fall[:, None] * moves).flatten(1)
+            finite &= _finite(drop)
+            useless = (moves.flatten(1) == 0) | ((gain <= 0) & (drop <= 0))
+            gain = gain.masked_fill(useless, -torch.inf)
+            drop = drop.masked_fill(useless, -torch.inf)
             pair, found = best_pair(gain, drop)
             product = torch.where((gain > 0) & (drop > 0), gain * drop, 0)
             largest, alone = product.max(1)
@@ -119,6 +121,11 @@ class JSMA:
             pair = torch.where(found[:, None], pair, alone[:, None])
             found = found | useful
         return pair, found & finite
+
+
+def _finite(scores: Float[Tensor, "b n"]) -> Bool[Tensor, " b"]:
+    """Whether all of a row are numbers: times 0 all others are NaN, and a sum is the fastest."""
+    return (scores * 0).sum(1) == 0
 
 
 def _change(current: Images, moves: Float[Tensor, "b s d"], chosen: Int[Tensor, "b 2"]) -> Images:

@@ -11,12 +11,12 @@ from attacks.base import Images
 
 def l0_elements(delta: Images) -> Int[Tensor, " b"]:
     """How many values of an image change (at most c·h·w)."""
-    return (delta != 0).flatten(1).sum(1)
+    return delta.flatten(1).count_nonzero(1)
 
 
 def l0_pixels(delta: Images) -> Int[Tensor, " b"]:
     """How many pixels change in at least one channel (at most h·w)."""
-    return (delta != 0).any(1).flatten(1).sum(1)
+    return delta.abs().amax(1).flatten(1).count_nonzero(1)
 
 
 def l2(delta: Images) -> Float[Tensor, " b"]:

@@ -162,13 +162,20 @@ def rectangles(
     >>> rectangles(-one, one, two, two, torch.zeros(1, 3, 2, 4)).int().tolist()
     [[[[0, 1, 1, 0], [0, 0, 0, 0]]]]
     """
+    b, _, h, w = images.shape
+    if images.device.type == "cpu":
+        from augmentations.painting import paint  # numba takes a while to import
 
-    def band(start: Tensor, length: Tensor, size: int) -> Tensor:
-        place = torch.arange(size, device=start.device) - start[:, None]
-        return (place >= 0) & (place < length[:, None])
+        mask = torch.empty(b, 1, h, w, dtype=torch.bool)
+        paint(mask[:, 0].numpy(), *(edge.numpy() for edge in (top, left, height, width)))
+        return mask
+    return cross(_band(top, height, h), _band(left, width, w))
 
-    h, w = images.shape[-2:]
-    return cross(band(top, height, h), band(left, width, w))
+
+def _band(start: Int[Tensor, " b"], length: Int[Tensor, " b"], size: int) -> Bool[Tensor, "b n"]:
+    """Which of ``size`` places lie in an interval per image."""
+    place = torch.arange(size, device=start.device) - start[:, None]
+    return (place >= 0) & (place < length[:, None])
 
 
 def draw(

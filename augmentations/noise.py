@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, no_type_check
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
@@ -31,15 +32,21 @@ def _kernel() -> Callable[..., None]:
 
     @numba.njit(nogil=True, cache=True)
     @no_type_check
-    def put(out, mask, codes, values):
+    def put(out, mask, codes, normal, mean, std):
         b, c, n = out.shape
+        places = np.empty(n, np.uint32)
         code = 0
         for i in range(b):
+            count = 0
+            for k in range(n):
+                if mask[i, k]:
+                    places[count] = k
+                    count += 1
             for j in range(c):
-                for k in range(n):
-                    if mask[i, k]:
-                        out[i, j, k] = values[j, codes[code]]
-                        code += 1
+                row, some = out[i, j], codes[code : code + count]
+                for k in range(count):
+                    row[places[k]] = normal[some[k]] * std[j] + mean[j]
+                code += count
 
     compiled: Callable[..., None] = put
     return compiled
@@ -58,19 +65,23 @@ def put(
     channel by channel, the deleted pixels in reading order. Its largest size is 4.3.
     """
     b, c, h, w = images.shape
-    count = int(mask.sum()) * c
+    here = images.device.type == "cpu"
+    deleted = np.count_nonzero(mask.numpy()) if here else mask.sum()
+    count = int(deleted) * c
     words = torch.empty(-(-count // 4), dtype=torch.int64, device=generator.device)
     codes = words.random_(-(2**63), None, generator=generator).view(torch.uint16)[:count]
-    values = normal().to(std.device, torch.float32) * std[:, None] + mean[:, None]
-    if images.device.type == "cpu" and images.dtype == torch.float32:
-        out = images.contiguous().clone()
+    if here and images.dtype == torch.float32:
+        out = images.clone(memory_format=torch.contiguous_format)
         _kernel()(
             out.view(b, c, h * w).numpy(),
             mask.reshape(b, h * w).numpy(),
             codes.cpu().numpy(),
-            values.float().cpu().numpy(),
+            normal().numpy(),
+            mean.float().cpu().numpy(),
+            std.float().cpu().numpy(),
         )
         return out
+    values = normal().to(std.device, torch.float32) * std[:, None] + mean[:, None]
     at = mask.expand(b, c, h, w)
     channel = torch.arange(c, device=images.device).view(1, c, 1, 1).expand(b, c, h, w)[at]
     found = values.to(images)[channel, codes.to(images.device).to(torch.int64)]

@@ -17,12 +17,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from augmentations import Augmentation, delete
+from attacks import Attack, Goal
+from augmentations import Augmentation, Images, delete
 from bench import registry, seeds, training
 from bench.datasets import Dataset
 from bench.loader import Loader
+from bench.passes import Counted
 from bench.progress import Progress
 from bench.recipes import Recipe
+from bench.robustness import predict
 from bench.splits import Split
 
 Works = dict[str, Callable[[], object]]
@@ -233,13 +236,13 @@ def epochs(
     guide: Tensor | None,
     device: str,
     progress: Progress,
-    rounds: int = 3,
+    rounds: int = 5,
 ) -> list[Rate]:
     """Training epochs per second of each recipe, beside a bare loop over the same network.
 
     The bare loop takes batches that lie ready in memory, already augmented: forward, backward and
     step, nothing else. Rounds alternate between the loops, so that a machine that slows down slows
-    all of them; the median round counts.
+    all of them; the median round counts, and the median of the ratios within a round.
     """
     from bench import models
 
@@ -282,6 +285,8 @@ def epochs(
                 bare, network, optimiser, ready
             )
         name = registry.label(recipe.augmentation, data.name, data.train.images.shape[-1])
+        if recipe.augmentation.wants == "saliency":
+            name += ", with its second pass for saliency"
         loops[name] = functools.partial(ours, recipe, data, network, optimiser, loader)
     seconds: dict[str, list[float]] = {name: [] for name in loops}
     with progress.task("epochs", (rounds + 1) * len(loops)) as advance:
@@ -293,6 +298,53 @@ def epochs(
                 if turn:  # the first round pays for what is made once
                     seconds[name].append(time.perf_counter() - start)
                 advance(note=name)
-    rates = {name: 1 / statistics.median(values) for name, values in seconds.items()}
-    first = next(iter(rates.values()))
-    return [Rate(name, rate, first / rate) for name, rate in rates.items()]
+    return paired(seconds)
+
+
+def paired(seconds: dict[str, list[float]]) -> list[Rate]:
+    """Rates from rounds in which everything was timed once; ratios are of times, to the first.
+
+    >>> paired({"one": [1.0, 4.0, 2.0], "other": [3.0, 8.0, 4.0]})[1]
+    Rate(name='other', per_second=0.25, ratio=2.0)
+    """
+    first = next(iter(seconds.values()))
+    return [
+        Rate(
+            name,
+            1 / statistics.median(values),
+            statistics.median(one / other for one, other in zip(values, first, strict=True)),
+        )
+        for name, values in seconds.items()
+    ]
+
+
+def attacks(
+    methods: dict[str, Attack], network: nn.Module, images: Images, progress: Progress, rounds: int
+) -> tuple[list[Rate], list[Rate]]:
+    """Pictures per second of attacks that shall leave the class that the network sees.
+
+    The first result's ratio is an attack's time to that of the forwards and backwards it asked for,
+    as they ran within it. The second is the time of a backward pass of a picture and all that
+    belongs to it, beside that of the first attack: for those that step down a gradient, an
+    iteration. Rounds alternate between the attacks; the median counts.
+    """
+    labels = predict(network, images).argmax(1)
+    whole: dict[str, list[float]] = {name: [] for name in methods}
+    shares: dict[str, list[float]] = {name: [] for name in methods}
+    steps: dict[str, list[float]] = {name: [] for name in methods}
+    with progress.task("attacks", rounds * len(methods)) as advance:
+        for _ in range(rounds):
+            for name, method in methods.items():
+                counted = Counted(network, images, labels)
+                streams = [seeds.generator(0, "attack", i) for i in range(len(images))]
+                start = counted.clock()
+                method(counted, images.clone(), Goal(labels), streams)
+                took = counted.clock() - start - counted.counting
+                whole[name].append(took / len(images))
+                shares[name].append(took / counted.passing)
+                steps[name].append(took / max(1, int(counted.backwards.sum())))
+                advance(note=name)
+    return [
+        Rate(name, 1 / statistics.median(whole[name]), statistics.median(shares[name]))
+        for name in methods
+    ], paired(steps)

@@ -75,7 +75,7 @@ def main() -> None:
     network, data = victim()
     for parameter in network.parameters():
         parameter.requires_grad_(False)
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 16
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 64
     chosen = pictures(network, data.test, count, "cpu")
     images = chosen.images
     labels = chosen.logits.argmax(1)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from augmentations import Cutout
-from augmentations.base import rectangles
+from augmentations.base import _band, cross, rectangles
 
 
 @pytest.mark.parametrize(("length", "ratio"), [(16, 0.191), (8, 0.055)])
@@ -43,3 +43,5 @@ def test_rectangles_equal_slices() -> None:
         bottom, right = top[i] + height[i], left[i] + width[i]
         expected[max(0, top[i]) : max(0, bottom), max(0, left[i]) : max(0, right)] = True
         assert torch.equal(mask[i, 0], expected)
+    on_other_devices = cross(_band(top, height, 20), _band(left, width, 24))
+    assert torch.equal(mask, on_other_devices)

@@ -12,32 +12,54 @@ from bench.cli import options
 
 @click.command()
 @click.argument(
-    "what", type=click.Choice(["masks", "input", "epochs", "start", "all"]), default="masks"
+    "what",
+    type=click.Choice(["masks", "input", "epochs", "attacks", "start", "all"]),
+    default="masks",
 )
 @click.option("--batch-size", type=click.IntRange(min=1), multiple=True, default=[128, 512])
 @click.option("--side", type=click.IntRange(min=4), multiple=True, default=[32, 64])
 @click.option("--model", type=options.Name(options.model_names), default="resnet8")
+@click.option(
+    "--attack",
+    "specs",
+    multiple=True,
+    type=options.Name(options.attack_names),
+    default=["sigma-zero", "advmask", "jsma", "greedyfool"],
+    show_default=True,
+    help="Which attacks; ratios are to the first.",
+)
+@click.option("--eps", type=options.Eps(), default="8/255", show_default=True)
+@click.option("--images", type=click.IntRange(min=1), default=64, help="Pictures of an attack.")
+@click.option("--rounds", type=click.IntRange(min=1), default=3, help="How often to attack.")
+@click.option("--victim", metavar="FILE", help="Weights of --model to attack.  [default: trained]")
+@click.option("--mean", metavar="0.485,…", help="What the victim subtracts.  [default: the data's]")
+@click.option("--std", metavar="0.229,…", help="What the victim divides by.  [default: the data's]")
 @options.data
 @options.results
 @options.compute
 @options.as_json
 @options.quiet
 def speed(what: str, as_json: bool, **given: Any) -> None:
-    """Time masks, the input side, training epochs or the start of the command line.
+    """Time masks, the input side, training epochs, attacks or the start of the command line.
 
     masks: pictures per second of every augmentation, as a share of `images * mask`. input: batches
     per second against torchvision over PIL with two workers. epochs: seconds of a training epoch
-    against a bare loop over ready batches. start: bench --help against an empty Python.
+    against a bare loop over ready batches. attacks: seconds of an attack against the forwards and
+    backwards it asks for, and of an iteration against sigma-zero's. start: bench --help against an
+    empty Python.
 
     \b
     Example: bench speed masks
     Example: bench speed epochs --data photos --model resnet8
+    Example: bench speed attacks --data photos --threads 1
     """
     from bench.progress import open_progress
 
     workspace = options.workspace(**given)
     progress = open_progress(given["quiet"])
-    parts = {"start": start, "masks": masks, "input": inputs, "epochs": epochs}
+    parts = {
+        "start": start, "masks": masks, "input": inputs, "epochs": epochs, "attacks": attacks,
+    }  # fmt: skip
     chosen = parts if what == "all" else {what: parts[what]}
     tables: dict[str, list[Any]] = {}
     for measure in chosen.values():
@@ -46,8 +68,9 @@ def speed(what: str, as_json: bool, **given: Any) -> None:
         click.echo(json.dumps({title: [vars(r) for r in rows] for title, rows in tables.items()}))
         return
     for title, rows in tables.items():
-        unit = "seconds" if title.startswith(("epochs", "start")) else "per second"
-        click.echo(f"{title} ({unit}; ratio to the first line)")
+        unit = "seconds" if title.startswith(("epochs", "attacks", "start")) else "per second"
+        yardstick = "their own passes" if title.startswith("attacks:") else "the first line"
+        click.echo(f"{title} ({unit}; ratio to {yardstick})")
         for row in rows:
             value = 1 / row.per_second if unit == "seconds" else row.per_second
             shown = f"{value:12.3f}" if unit == "seconds" else f"{value:12,.0f}"
@@ -116,3 +139,22 @@ def epochs(workspace: Any, given: dict[str, Any], progress: Any) -> dict[str, li
     guide = timing.points(len(data.train.labels), side) > 0
     title = f"epochs: {given['model']} on {data.name}"
     return {title: timing.epochs(recipes, data, guide, workspace.device, progress)}
+
+
+def attacks(workspace: Any, given: dict[str, Any], progress: Any) -> dict[str, list[Any]]:
+    """Attacks on the first test pictures; see `bench.speed.attacks`."""
+    from bench import registry
+    from bench import speed as timing
+    from bench.cli.attack_eval import numbers, opponent
+
+    given = given | {each: numbers(given[each]) for each in ("mean", "std")}
+    network = opponent(workspace, given).load(workspace, progress)
+    images = workspace.dataset().test.images[: given["images"]].to(workspace.device).float() / 255
+    methods = {
+        spec: registry.build("attacks", spec, eps=float(given["eps"])) for spec in given["specs"]
+    }
+    whole, steps = timing.attacks(methods, network, images, progress, given["rounds"])
+    thousand = [timing.Rate(rate.name, rate.per_second / 1000, rate.ratio) for rate in steps]
+    about = f"{given['model']}, {len(images)} pictures of {workspace.dataset().name}"
+    return {f"attacks: a picture; {about}": whole,
+            f"attacks, 1,000 backward passes of a picture; {about}": thousand}  # fmt: skip

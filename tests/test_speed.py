@@ -1,0 +1,29 @@
+"""What ``bench speed`` prints beside what."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from bench import datasets, models
+from bench.cli import main
+
+
+def test_attacks_stand_beside_their_passes_and_beside_the_first(tmp_path: Path) -> None:
+    data, weights = datasets.load("digits"), tmp_path / "victim.safetensors"
+    network = models.build(
+        "resnet8", classes=10, channels=1, side=8, mean=data.mean, std=data.std, seed=0
+    )
+    models.save_weights(network, weights, {})
+    given = ["speed", "attacks", "--json", "--quiet", "--results", str(tmp_path), "--images", "3"]
+    given += ["--victim", str(weights), "--rounds", "2"]
+    given += ["--attack", "sigma-zero(steps=3)", "--attack", "advmask(steps=3)"]
+    printed = CliRunner().invoke(main, given, catch_exceptions=False).stdout
+    whole, steps = json.loads(printed).values()
+    names = ["sigma-zero(steps=3)", "advmask(steps=3)"]
+    assert [rate["name"] for rate in whole] == [rate["name"] for rate in steps] == names
+    assert all(rate["ratio"] > 1 for rate in whole)  # an attack takes longer than its passes
+    assert steps[0]["ratio"] == pytest.approx(1)
+    # three backward passes of a picture: the same time, told in thousands
+    assert steps[0]["per_second"] == pytest.approx(3 * whole[0]["per_second"] / 1000, rel=0.5)
