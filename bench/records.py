@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ TYPES: dict[str, type] = {
     "machine": dict,
 }  # fmt: skip
 OWN = {"version", *TYPES}
+KINDS, STATES = ("run", "attack"), ("finished", "failed")
+PLAIN = re.compile(r"[\w-][\w.-]{0,99}", re.ASCII)  # what a key may be, for files are named by it
 Number = int | float
 
 
@@ -75,7 +78,7 @@ class Record:
         }
 
     @classmethod
-    def from_json(cls, line: Mapping[str, Any]) -> Record:
+    def from_json(cls, line: Any) -> Record:
         """The record that `to_json` wrote; raises ``ValueError`` for anything else."""
         if not isinstance(line, Mapping) or line.get("version") != VERSION:
             raise ValueError("not a record of this version")
@@ -83,12 +86,46 @@ class Record:
             raise ValueError(f"a record without {', '.join(sorted(missing))}")
         if wrong := [name for name, kind in TYPES.items() if not isinstance(line[name], kind)]:
             raise ValueError(f"a record whose {', '.join(wrong)} cannot be: {line[wrong[0]]!r}")
+        if not PLAIN.fullmatch(line["key"]):
+            raise ValueError(f"a record whose key is no plain name: {line['key'][:80]!r}")
+        if line["kind"] not in KINDS or line["status"] not in STATES:
+            raise ValueError(f"a record of kind {line['kind']!r} and status {line['status']!r}")
         rest = {name: value for name, value in line.items() if name not in OWN}
         return cls(
             **{name: line[name] for name in TYPES},
             labels={name: value for name, value in rest.items() if isinstance(value, str)},
             metrics={name: value for name, value in rest.items() if isinstance(value, int | float)},
         )
+
+
+def parse(text: str | bytes) -> Any:
+    """The value of a JSON text from outside; raises ``ValueError`` for whatever cannot be one.
+
+    Numbers that no float can hold are refused.
+
+    >>> parse('{"epoch": 1}')
+    {'epoch': 1}
+    """
+    try:
+        return json.loads(text, parse_int=_whole)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def entries(curve: Any) -> list[dict[str, Number]]:
+    """The curve that was read from a file; raises ``ValueError`` for what is none."""
+    if not isinstance(curve, list) or not all(
+        isinstance(entry, dict) and {int, float} >= set(map(type, entry.values()))
+        for entry in curve
+    ):
+        raise ValueError("a curve is a list of numbers by name")
+    return curve
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > 300:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
 
 
 class Store:
@@ -130,8 +167,8 @@ class Store:
             if not line.strip():
                 continue
             try:
-                record = Record.from_json(json.loads(line))
-            except (ValueError, TypeError):
+                record = Record.from_json(parse(line))
+            except ValueError:
                 skipped += 1
                 continue
             found[record.name] = record
@@ -154,14 +191,13 @@ class Store:
     def curve(self, record: Record) -> list[dict[str, Number]]:
         """The curve of a record, one entry an epoch; empty where none was kept or it is damaged."""
         try:
-            curve = json.loads(self._curve(record).read_text())
-        except (OSError, ValueError):
+            content = self._curve(record).read_bytes()
+        except OSError:
             return list(map(dict, record.curve))
-        whole = isinstance(curve, list) and all(
-            isinstance(entry, dict) and {int, float} >= set(map(type, entry.values()))
-            for entry in curve
-        )
-        return curve if whole else []
+        try:
+            return entries(parse(content))
+        except ValueError:
+            return []
 
     def _curve(self, record: Record) -> Path:
         return self.folder / "curves" / f"{record.name}.json"

@@ -33,6 +33,13 @@ BLOCK = 64
 changes the last bits of a convolution, and with them results."""
 
 
+KINDS = {
+    **dict.fromkeys(("ids", "forwards", "backwards"), (torch.int64, 1)),
+    "adversarial": (torch.float32, 4),
+}
+"""What a block is kept as: type and number of axes of each tensor."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """How one attack is evaluated.
@@ -244,14 +251,18 @@ def load(path: Path, about: dict[str, Any], ids: Int[Tensor, " b"]) -> Block | N
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        job = json.loads(metadata["job"])
+        job = records.parse(metadata["job"])
         if _checksum(tensors, metadata["job"]) != metadata["sha256"] or job["about"] != about:
             return None
         if not torch.equal(tensors["ids"], ids):
             return None
+        if {name: (each.dtype, each.ndim) for name, each in tensors.items()} != KINDS:
+            return None
+        if {len(each) for each in tensors.values()} != {len(ids)}:
+            return None
         took = job["took"] | {"errors": {int(i): t for i, t in job["took"]["errors"].items()}}
         return Block(**tensors, **took)
-    except (FileNotFoundError, SafetensorError, KeyError, ValueError, TypeError, OSError):
+    except (SafetensorError, LookupError, ValueError, TypeError, AttributeError, OSError):
         return None
 
 
@@ -289,6 +300,8 @@ def blocks(
             path = place / f"goal-{number}-block-{part:05d}.safetensors"
             about = {"trial": trial.to_json(), "seed": seed, "goal": number}
             block = None if fresh else load(path, about, chosen.ids[rows])
+            if block is not None and block.adversarial.shape != chosen.images[rows].shape:
+                block = None
             before = block is not None
             if block is None:
                 if stop():

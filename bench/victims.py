@@ -29,7 +29,10 @@ def usual_victim(data: str, digest: str, side: int, **changes: object) -> Recipe
 
 
 def obtain(recipe: Recipe, workspace: Workspace, progress: Progress) -> Normalised:
-    """The victim of a recipe, in eval mode on the workspace's device: loaded, or trained once."""
+    """The victim of a recipe, in eval mode on the workspace's device: loaded, or trained once.
+
+    One whose file is damaged is trained again, which gives the same weights.
+    """
     data = workspace.dataset()
     path = (
         workspace.cache / "victims" / f"{recipe.model}-{recipe.key}-{data.digest[:8]}.safetensors"
@@ -46,20 +49,21 @@ def obtain(recipe: Recipe, workspace: Workspace, progress: Progress) -> Normalis
                 std=data.std,
                 seed=SEED,
             )
-            models.load_weights(network, path)
-            network.to(workspace.device)
-        else:
-            progress.say(f"training the victim: {recipe.model} on {recipe.data}")
-            trained = training.train(
-                recipe,
-                SEED,
-                data,
-                device=workspace.device,
-                progress=progress,
-                checkpoint=path.with_suffix(""),
-            )
-            network = trained.network
-            models.save_weights(network, path, {"recipe": recipe.key, "data": data.digest})
-            checkpoints.discard(path.with_suffix(""))
-    network.eval()
-    return network
+            try:
+                models.load_weights(network, path)
+                return network.to(workspace.device).eval()
+            except ValueError as error:
+                progress.say(f"{error}; the victim is trained again")
+        progress.say(f"training the victim: {recipe.model} on {recipe.data}")
+        trained = training.train(
+            recipe,
+            SEED,
+            data,
+            device=workspace.device,
+            progress=progress,
+            checkpoint=path.with_suffix(""),
+        )
+        network = trained.network
+        models.save_weights(network, path, {"recipe": recipe.key, "data": data.digest})
+        checkpoints.discard(path.with_suffix(""))
+    return network.eval()

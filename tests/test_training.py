@@ -75,7 +75,7 @@ def test_a_damaged_checkpoint_costs_a_warning_and_not_the_result(
     calls = itertools.count(1)
     with pytest.raises(Stopped):
         training.train(recipe(), 0, data, checkpoint=tmp_path, stop=lambda: next(calls) > 5)
-    (state,) = tmp_path.glob("epoch-*.pt")
+    (state,) = tmp_path.glob("epoch-*.safetensors")
     about = tmp_path / "checkpoint.json"
     content = bytearray(state.read_bytes())
     if harm == "truncate":
@@ -99,7 +99,7 @@ def test_a_damaged_checkpoint_costs_a_warning_and_not_the_result(
 def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
     network = models.build("resnet8", classes=2, channels=1, side=8, mean=[0.5], std=[0.5], seed=0)
     optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
-    checkpoints.save(tmp_path, network, optimiser, [{"epoch": 1.0}])
+    checkpoints.save(tmp_path, network, optimiser, [dict.fromkeys(checkpoints.ENTRY, 1)])
 
     class Trap:
         def __reduce__(self) -> tuple[object, tuple[str]]:
@@ -108,7 +108,7 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
     import hashlib
     import json
 
-    (state,) = tmp_path.glob("epoch-*.pt")
+    (state,) = tmp_path.glob("epoch-*.safetensors")
     torch.save({"network": Trap(), "optimiser": {}}, state)
     about = json.loads((tmp_path / "checkpoint.json").read_text())
     about["sha256"] = hashlib.sha256(state.read_bytes()).hexdigest()
