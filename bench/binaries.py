@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from bench.errors import Missing
+from bench.errors import Missing, reason
 from bench.splits import Split
 
 T = TypeVar("T")
@@ -133,7 +133,7 @@ def _members(path: Path, names: list[str]) -> dict[str, bytes]:
                         file = archive.extractfile(member)
                         found[name] = file.read() if file else b""
         except tarfile.TarError as error:
-            raise ValueError(f"{path} cannot be unpacked: {error}") from error
+            raise ValueError(f"{path} cannot be unpacked: {reason(error)}") from error
     lacking = [name for name in names if name not in found]
     if lacking:
         raise Missing(f"{path} is incomplete: it lacks {', '.join(lacking)}")
@@ -146,7 +146,7 @@ def _unpack(path: Path) -> bytes:
         with gzip.open(path) as file:
             data = file.read(LARGEST + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be unpacked: {error}") from error
+        raise ValueError(f"{path} cannot be unpacked: {reason(error)}") from error
     if len(data) > LARGEST:
         raise ValueError(f"{path} unpacks to more than {LARGEST} bytes: too large")
     return data
@@ -182,7 +182,7 @@ def _unpickle(data: bytes, name: str) -> dict[str, Any]:
     try:
         found = _Unpickler(io.BytesIO(data), encoding="latin1").load()
     except Exception as error:
-        raise ValueError(f"{name} is no CIFAR batch: {error}") from error
+        raise ValueError(f"{name} is no CIFAR batch: {reason(error)}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{name} is no CIFAR batch: it holds no dictionary")
     return {k.decode(errors="replace") if isinstance(k, bytes) else k: v for k, v in found.items()}

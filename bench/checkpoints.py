@@ -13,6 +13,7 @@ from safetensors.torch import load
 from torch import nn
 
 from bench import records, tensorfiles
+from bench.errors import reason
 from bench.records import Number
 
 ENTRY = {"epoch", "loss", "test_accuracy", "seconds", "test_seconds"}
@@ -72,8 +73,9 @@ def resume(
     except FileNotFoundError:
         return []
     except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        warnings.warn(f"{folder}: cannot continue from it ({reason}); starting anew", stacklevel=2)
+        warnings.warn(
+            f"{folder}: cannot continue from it ({reason(error)}); starting anew", stacklevel=2
+        )
         return []
     network.load_state_dict(weights)
     state = {

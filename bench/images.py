@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from bench import zips
-from bench.errors import Missing
+from bench.errors import Missing, reason
 from bench.seeds import generator
 from bench.splits import Split, cut
 
@@ -95,7 +95,7 @@ class Files:
         try:
             return self.read(name).decode()
         except UnicodeDecodeError as error:
-            raise ValueError(f"{name} in {self.path} is no text: {error}") from error
+            raise ValueError(f"{name} in {self.path} is no text: {reason(error)}") from error
 
     def decode(self, names: Sequence[str], side: int | None) -> UInt8[Tensor, "n 3 h w"]:
         """Decode pictures to RGB; ``side`` None keeps their size if all are squares of one size.
@@ -136,7 +136,7 @@ class Files:
                     raise ValueError("it has more than 8 bits per channel: save it with 8")
                 return file.convert("RGB")
         except Exception as error:
-            raise ValueError(f"{name} in {self.path} cannot be read: {error}") from error
+            raise ValueError(f"{name} in {self.path} cannot be read: {reason(error)}") from error
 
 
 def memory() -> int:
@@ -290,7 +290,7 @@ def _matlab(files: Files, name: str, *variables: str) -> list[np.ndarray]:
         found = loadmat(io.BytesIO(content), variable_names=variables)  # type: ignore[arg-type]
         rows = [found[variable][0].astype(np.int64, casting="same_kind") for variable in variables]
     except Exception as error:  # a damaged file raises what its bytes happen to mean
-        raise ValueError(f"{name} in {files.path} cannot be read: {error}") from error
+        raise ValueError(f"{name} in {files.path} cannot be read: {reason(error)}") from error
     if any(row.ndim != 1 or not row.size for row in rows):
         raise ValueError(f"{name} in {files.path} holds no rows of numbers")
     return rows

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bench import records, tensorfiles, zips
 from bench.datasets import Dataset
+from bench.errors import reason
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,7 +91,7 @@ class Points:
             about = records.parse(metadata.get("about", ""))
             _check(tensors, about)
         except ValueError as error:
-            raise ValueError(f"{path} holds no points that can be used: {error}") from None
+            raise ValueError(f"{path} holds no points that can be used: {reason(error)}") from None
         return cls(**tensors, about=about)
 
     def summary(self) -> dict[str, float]:
@@ -181,7 +182,8 @@ def from_numpy(path: Path, data: Dataset) -> Points:
             found = Points(wide.to(torch.int16), offsets, reached, about)
     except (KeyError, ValueError) as error:
         raise ValueError(
-            f"{path} holds no points: an .npz file with places and offsets, or masks ({error})"
+            f"{path} holds no points: an .npz file with places and offsets, or masks "
+            f"({reason(error)})"
         ) from None
     found.fits(data)
     return found
@@ -211,7 +213,7 @@ def _array(content: bytes, name: str) -> np.ndarray:
         values = np.frombuffer(content, kind, offset=buffer.tell())
         return values.reshape(shape, order="F" if fortran else "C")
     except Exception as error:  # a header is Python's own notation, and may be wrong in many ways
-        raise ValueError(f"{name} is no array of numbers: {error}") from error
+        raise ValueError(f"{name} is no array of numbers: {reason(error)}") from error
 
 
 def _whole(arrays: dict[str, np.ndarray], name: str, axes: int) -> Tensor:

@@ -77,7 +77,7 @@ class Recipe:
             text = str(fields["augmentation"])
             fields["augmentation"] = registry.build("augmentations", text)
         for name in fields.keys() - {"augmentation"}:
-            registry.checked(cls, "recipe", name, fields[name])
+            fields[name] = registry.checked(cls, "recipe", name, fields[name])
         return cls(**fields)
 
     @property

@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bench.errors import reason
+
 
 def checksum(tensors: Mapping[str, Tensor]) -> str:
     """A sha256 over names and values, which does not depend on their order in a file."""
@@ -43,7 +45,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except FileNotFoundError:
         raise
     except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path} is no safetensors file: {error}") from error
+        raise ValueError(f"{path} is no safetensors file: {reason(error)}") from error
     if metadata.get("sha256", expected := checksum(tensors)) != expected:
         raise ValueError(f"{path} is damaged: its checksum differs")
     return tensors, metadata

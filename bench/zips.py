@@ -6,6 +6,8 @@ import stat
 import zipfile
 from pathlib import Path, PurePosixPath
 
+from bench.errors import reason
+
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # those that unpack piece by piece
 LONGEST = 1024  # characters of a name; the format would allow 65,535, in 32,768 nested folders
 
@@ -22,12 +24,12 @@ def open_zip(path: Path, largest_file: int, largest_whole: int) -> zipfile.ZipFi
     except FileNotFoundError:
         raise
     except Exception as error:  # a damaged directory raises what its bytes happen to mean
-        raise ValueError(f"{path} is no zip archive: {error}") from error
+        raise ValueError(f"{path} is no zip archive: {reason(error)}") from error
     try:
         entries = archive.infolist()
         for entry in entries:
-            if reason := _refused(entry, largest_file):
-                raise ValueError(f"{path} is refused: {entry.filename[:100]} {reason}")
+            if why := _refused(entry, largest_file):
+                raise ValueError(f"{path} is refused: {entry.filename[:100]} {why}")
         if (size := sum(entry.file_size for entry in entries)) > largest_whole:
             raise ValueError(f"{path} is refused: it unpacks to {size} bytes")
     except BaseException:
@@ -65,8 +67,9 @@ def read(archive: zipfile.ZipFile, name: str) -> bytes:
             # read() without a number unpacks everything at once, however much that is
             content = file.read(entry.file_size)
             file.read(1)  # the checksum is compared at the end
+        if len(content) != entry.file_size:
+            raise EOFError("it is cut off")
     except Exception as error:  # so many things can be wrong with a file, and none of them is ours
-        raise ValueError(f"{name} in {archive.filename} cannot be unpacked: {error}") from error
-    if len(content) != entry.file_size:
-        raise ValueError(f"{name} in {archive.filename} cannot be unpacked: it is cut off")
+        where = f"{name} in {archive.filename}"
+        raise ValueError(f"{where} cannot be unpacked: {reason(error)}") from error
     return content
