@@ -471,8 +471,8 @@ def test_any_bytes_are_read_or_refused_in_one_line(
 
 
 SIGNED = {
-    "weights": ["conv1.weight", "fc.weight", "fc.bias", "other"],
-    "checkpoint": ["network.network.fc.weight", "momentum.0", "momentum.999", "other"],
+    "weights": ["conv1.weight", "linear.weight", "linear.bias", "other"],
+    "checkpoint": ["network.network.linear.weight", "momentum.0", "momentum.999"],
     "points": ["places", "offsets", "reached", "other"],
     "points metadata": ["places"],
     "attack block": ["ids", "adversarial", "forwards", "backwards", "other"],
@@ -633,7 +633,11 @@ def claiming_array() -> bytes:
 
 def claiming_tensors(shape: int, header: int = 0) -> bytes:
     about = {
-        "network.fc.weight": {"dtype": "F32", "shape": [shape], "data_offsets": [0, 4 * shape]}
+        "network.network.linear.weight": {
+            "dtype": "F32",
+            "shape": [shape],
+            "data_offsets": [0, 4 * shape],
+        }
     }
     text = json.dumps(about).encode()
     return struct.pack("<Q", header or len(text)) + text + bytes(64)
