@@ -2,15 +2,19 @@
 
 import dataclasses
 import itertools
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from bench import checkpoints, datasets, models, registry, seeds, training
+from bench import checkpoints, datasets, models, registry, runs, seeds, training
 from bench.errors import Stopped
+from bench.progress import Silent
 from bench.recipes import Recipe
+from bench.runs import Job
 from bench.saliency import saliency
+from bench.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +70,36 @@ def test_a_stopped_training_continues_bit_for_bit(
             recipe(), 0, data, checkpoint=tmp_path, stop=lambda: next(calls) >= stop_after
         )
     assert same(whole, training.train(recipe(), 0, data, checkpoint=tmp_path))
+
+
+def test_a_clock_that_is_set_back_changes_nothing(
+    data: datasets.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace, job = Workspace(results=tmp_path, data="digits"), Job(recipe(), 0)
+    whole, _ = runs.work(job, Workspace(results=tmp_path / "whole", data="digits"), Silent(), never)
+    now = itertools.count(2_000_000_000, -3600)
+    monkeypatch.setattr(time, "time", lambda: float(next(now)))
+    calls = itertools.count(1)
+    with pytest.raises(Stopped):
+        runs.work(job, workspace, Silent(), lambda: next(calls) >= 5)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    found, before = runs.work(job, workspace, Silent(), never)
+    assert not before
+    for one in (whole, found):
+        assert one.metrics["seconds"] >= 0
+    timeless = [
+        {name: value for name, value in one.metrics.items() if "seconds" not in name}
+        for one in (whole, found)
+    ]
+    assert timeless[0] == timeless[1]
+    assert runs.work(job, workspace, Silent(), never) == (
+        dataclasses.replace(found, curve=()),
+        True,
+    )
+
+
+def never() -> bool:
+    return False
 
 
 @pytest.mark.parametrize("harm", ["truncate", "flip", "json", "outside"])
