@@ -11,7 +11,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +25,7 @@ TYPES: dict[str, type] = {
 }  # fmt: skip
 OWN = {"version", *TYPES}
 KINDS, STATES = ("run", "attack"), ("finished", "failed")
+HEAD = re.compile(rb'\{"version": 1, "kind": "[a-z]+", "key": "([\w.-]+)", ')  # of most lines
 PLAIN = re.compile(r"[\w-][\w.-]{0,99}", re.ASCII)  # what a key may be, for files are named by it
 Number = int | float
 
@@ -159,12 +160,19 @@ class Store:
 
         Lines that are damaged or of another version are skipped with one warning that counts them.
         """
+        return self._read(None)
+
+    def _read(self, keys: Collection[str] | None) -> list[Record]:
+        """The records of these jobs, or of all."""
         if not self.path.exists():
             return []
         found: dict[str, Record] = {}
         skipped = 0
         for line in self.path.read_bytes().splitlines():
             if not line.strip():
+                continue
+            # most lines of a large folder need not be read to see that they are of another job
+            if keys is not None and (head := HEAD.match(line)) and head[1].decode() not in keys:
                 continue
             try:
                 record = Record.from_json(parse(line))
@@ -175,7 +183,7 @@ class Store:
         if skipped:
             warnings.warn(
                 f"{self.path}: skipped {skipped} line(s) that are damaged or of another version",
-                stacklevel=2,
+                stacklevel=3,
             )
         return list(found.values())
 
@@ -184,7 +192,7 @@ class Store:
         wanted = set(jobs)
         return {
             (record.key, record.seed): record
-            for record in self.all()
+            for record in self._read({key for key, _ in wanted})
             if record.status == "finished" and (record.key, record.seed) in wanted
         }
 
