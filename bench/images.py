@@ -104,7 +104,7 @@ class Files:
         Raises ValueError naming a picture that cannot be read.
         """
         length = side or _size(self, names[0])
-        if len(names) * 3 * length**2 > min(LARGEST_WHOLE, memory() // 4):
+        if len(names) * 3 * length**2 > min(LARGEST_WHOLE, memory() // 2):
             raise ValueError(f"{len(names)} pictures of side {length} need too much memory")
         pixels = np.empty((len(names), length, length, 3), np.uint8)
 

@@ -86,7 +86,7 @@ def attack(
         return None
     if block.victim.key not in _networks:
         _networks.clear()
-        _networks[block.victim.key] = victims.obtain(block.victim, workspace, progress)
+        _networks[block.victim.key] = victims.obtain(block.victim, workspace, progress, stop)
     network = _networks[block.victim.key]
     start = time.perf_counter()
     method = registry.build("attacks", block.attack)
@@ -137,7 +137,7 @@ def adversarial(
         if path.exists():
             found = Points.load(path)
         else:
-            victims.obtain(victim, workspace, progress)
+            victims.obtain(victim, workspace, progress, stop)
             folder = (workspace.cache / "points" / name).resolve()
             count = -(-len(data.train.labels) // BLOCK)
             blocks = [

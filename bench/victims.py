@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from filelock import FileLock
 
 from bench import checkpoints, models, training
@@ -28,10 +30,16 @@ def usual_victim(data: str, digest: str, side: int, **changes: object) -> Recipe
     return Recipe(data=data, digest=digest, model=model, **(settings | changes))
 
 
-def obtain(recipe: Recipe, workspace: Workspace, progress: Progress) -> Normalised:
+def obtain(
+    recipe: Recipe,
+    workspace: Workspace,
+    progress: Progress,
+    stop: Callable[[], bool] = lambda: False,
+) -> Normalised:
     """The victim of a recipe, in eval mode on the workspace's device: loaded, or trained once.
 
-    One whose file is damaged is trained again, which gives the same weights.
+    One whose file is damaged is trained again, which gives the same weights. Raises `Stopped` when
+    ``stop()`` turns true; the training then continues the next time.
     """
     data = workspace.dataset()
     path = (
@@ -62,6 +70,7 @@ def obtain(recipe: Recipe, workspace: Workspace, progress: Progress) -> Normalis
             device=workspace.device,
             progress=progress,
             checkpoint=path.with_suffix(""),
+            stop=stop,
         )
         network = trained.network
         models.save_weights(network, path, {"recipe": recipe.key, "data": data.digest})

@@ -153,11 +153,17 @@ ATTACK = "sigma-zero(steps=3)"
 def test_a_stopped_search_continues_and_a_damaged_block_is_done_again(
     workspace: Workspace, tmp_path: Path
 ) -> None:
-    calls = iter([False, False, False, True])
+    def finished() -> list[Path]:
+        return sorted(tmp_path.glob("cache/points/*/block-*.safetensors"))
+
+    with pytest.raises(Stopped, match="stopped in epoch 1 of 1"):
+        search.adversarial(workspace, Silent(), attack_text=ATTACK, stop=lambda: True)
+    assert not finished()
     with pytest.raises(Stopped, match="stopped after 3 of 12 blocks; they are kept"):
-        search.adversarial(workspace, Silent(), attack_text=ATTACK, stop=lambda: next(calls, True))
-    blocks = sorted(tmp_path.glob("cache/points/*/block-*.safetensors"))
-    assert len(blocks) == 3
+        search.adversarial(
+            workspace, Silent(), attack_text=ATTACK, stop=lambda: len(finished()) == 3
+        )
+    blocks = finished()
     untouched = blocks[0].stat().st_mtime_ns
     blocks[1].write_bytes(blocks[1].read_bytes()[:-3])
     found = search.adversarial(workspace, Silent(), attack_text=ATTACK)
