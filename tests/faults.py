@@ -159,13 +159,15 @@ def killed(
 
     A command that was faster than the signal is started again and not counted.
     """
-    count = Count()
+    count, seconds = Count(), truth.seconds[arguments[0]]
     chance = random.Random(0)
     for turn in range(10 * times):
         folder = root / f"{how.name}-{arguments[0]}-{turn}"
         truth.prepare(folder, arguments)
+        start = time.monotonic()
         process = bench(folder, *arguments)
-        time.sleep(chance.uniform(0.3, 1.0) * truth.seconds[arguments[0]])
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(chance.uniform(0.3, 1.0) * seconds)
         process.send_signal(how)
         code, stderr = finish(process)
         if code:
@@ -175,6 +177,8 @@ def killed(
             untouched = kept.items() <= blocks(folder).items()
             told = how is signal.SIGKILL or code in (-how, 130)
             count.note(whole and untouched and told and "Traceback" not in stderr + more)
+        else:
+            seconds = min(seconds, time.monotonic() - start)
         shutil.rmtree(folder)
         if count.tried == times:
             break
