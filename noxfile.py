@@ -1,10 +1,13 @@
 """What is checked, by one command: ``nox``; a single session by ``nox -s tests``.
 
 The sessions use the environment that nox itself lies in, for torch is gigabytes and nobody wants a
-copy per session; `smoke` installs into one of its own because that is what it is about.
+copy per session; `smoke` installs into one of its own because that is what it is about, `audit` to
+keep its tool out of what it audits.
 """
 
+import json
 import sys
+import sysconfig
 from pathlib import Path
 
 import nox
@@ -67,7 +70,29 @@ def faults(session: nox.Session) -> None:
     session.run(sys.executable, "tests/faults.py", *session.posargs, external=True)
 
 
-@nox.session
+@nox.session(venv_backend="venv")
 def audit(session: nox.Session) -> None:
     """Known weaknesses of what we depend on; asks the package registry."""
-    session.run("pip-audit", "--skip-editable", external=True)
+    session.install("pip-audit")
+    report = Path(session.create_tmp()).resolve() / "audit.json"
+    # audits the environment that nox lies in, not its own; 1: weaknesses were found
+    place = [
+        "--path",
+        sysconfig.get_path("purelib"),
+        "--skip-editable",
+        "--progress-spinner",
+        "off",
+    ]
+    found = ["--format", "json", "--output", str(report)]
+    session.run("pip-audit", *place, *found, success_codes=[0, 1])
+    packages = json.loads(report.read_text())["dependencies"]
+    audited = [package for package in packages if "vulns" in package]
+    session.log(f"{len(audited)} of {len(packages)} packages could be audited")
+    weak = [
+        f"{package['name']} {package['version']}: {each['id']}"
+        for package in audited
+        for each in package["vulns"]
+    ]
+    if weak or len(audited) < len(packages) / 2:
+        # a registry that knows none of them says nothing of their weaknesses
+        session.error("; ".join(weak) or "the registry does not tell of weaknesses")

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import pickle
 import struct
 import tarfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-from bench.errors import Missing
+from bench.errors import Missing, reason
 from bench.splits import Split
 
+T = TypeVar("T")
 Parts = tuple[tuple[str, ...], Split, Split]  # classes, training part, test part
 
 FASHION = (
@@ -34,16 +37,15 @@ def fashion_mnist(path: Path) -> Parts:
         if plain.is_file():
             data = plain.read_bytes()
         elif packed.is_file():
-            with gzip.open(packed) as file:
-                data = file.read(LARGEST)
+            data = _unpack(packed)
         else:
             raise Missing(f"{path} lacks {stem}.gz: place all four files of Fashion-MNIST there")
         # two zero bytes, the type (8: bytes), the number of axes, their lengths, then the values
-        if data[:4] != bytes([0, 0, 8, axes]):
+        if data[:4] != bytes([0, 0, 8, axes]) or len(data) < 4 + 4 * axes:
             raise ValueError(f"{path / stem} is no idx file of bytes with {axes} axes")
         shape = struct.unpack(f">{axes}I", data[4 : 4 + 4 * axes])
         values = np.frombuffer(data, np.uint8, offset=4 + 4 * axes)
-        if values.size != np.prod(shape):
+        if values.size != math.prod(shape):
             raise ValueError(f"{path / stem} has {values.size} values, its header says {shape}")
         return torch.from_numpy(values.reshape(shape).copy())
 
@@ -79,7 +81,7 @@ def _cifar(
     suffix, text = (".bin", ".txt") if binary else ("", "")
     files = _members(path, [f"{name}{suffix}" for name in train + test] + [meta + text])
     if binary:
-        classes = tuple(files[meta + text].decode().split())
+        classes = tuple(files[meta + text].decode(errors="replace").split())
         # CIFAR-100 puts the coarse label ahead of the fine one
         lead = 2 if len(classes) == 100 else 1
 
@@ -91,11 +93,19 @@ def _cifar(
             return rows[:, lead:], rows[:, lead - 1]
 
     else:
-        classes = tuple(_unpickle(files[meta], meta)[keys[0]])
+        classes = tuple(_entry(files, meta, keys[0], list))
+        if not all(isinstance(label, str) for label in classes):
+            raise ValueError(f"{meta} in {path} is no CIFAR batch: its names are no text")
 
         def read(name: str) -> tuple[np.ndarray, np.ndarray]:
-            batch = _unpickle(files[name], name)
-            return np.asarray(batch["data"], np.uint8), np.asarray(batch[keys[1]], np.int64)
+            pixels = _entry(files, name, "data", np.ndarray)
+            labels = _entry(files, name, keys[1], list)
+            # also keeps out arrays that claim more than the file has
+            if pixels.dtype != np.uint8 or pixels.shape != (len(labels), 3072):
+                raise ValueError(f"{name} in {path} is no CIFAR batch: its pictures do not fit")
+            if not all(type(label) is int and 0 <= label < len(classes) for label in labels):
+                raise ValueError(f"{name} in {path} is no CIFAR batch: its labels do not fit")
+            return pixels, np.asarray(labels, np.int64)
 
     def split(names: Sequence[str]) -> Split:
         images, labels = zip(*map(read, names), strict=True)
@@ -114,22 +124,40 @@ def _members(path: Path, names: list[str]) -> dict[str, bytes]:
     if path.is_dir():
         found = {name: (path / name).read_bytes() for name in names if (path / name).is_file()}
     else:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                name = member.name.rpartition("/")[2]
-                if name in names and member.isfile():
-                    if member.size > LARGEST:
-                        raise ValueError(f"{name} in {path} has {member.size} bytes: too large")
-                    file = archive.extractfile(member)
-                    found[name] = file.read() if file else b""
+        try:
+            # what is unpacked first bounds everything that the archive can claim
+            with tarfile.open(fileobj=io.BytesIO(_unpack(path)), mode="r:") as archive:
+                for member in archive:
+                    name = member.name.rpartition("/")[2]
+                    if name in names and member.isfile() and not member.issparse():
+                        file = archive.extractfile(member)
+                        found[name] = file.read() if file else b""
+        except tarfile.TarError as error:
+            raise ValueError(f"{path} cannot be unpacked: {reason(error)}") from error
     lacking = [name for name in names if name not in found]
     if lacking:
         raise Missing(f"{path} is incomplete: it lacks {', '.join(lacking)}")
     return found
 
 
-class _Unpickler(pickle.Unpickler):
-    """Builds arrays of numbers, lists, dictionaries and strings; refuses everything else."""
+def _unpack(path: Path) -> bytes:
+    """The contents of a gzip file; raises ValueError for one that is damaged or a bomb."""
+    try:
+        with gzip.open(path) as file:
+            data = file.read(LARGEST + 1)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} cannot be unpacked: {reason(error)}") from error
+    if len(data) > LARGEST:
+        raise ValueError(f"{path} unpacks to more than {LARGEST} bytes: too large")
+    return data
+
+
+class _Unpickler(pickle._Unpickler):
+    """Builds arrays of numbers, lists, dictionaries and strings; refuses everything else.
+
+    The one written in Python: its memory of what was read grows entry by entry, while a few bytes
+    make that of the other one fill the machine.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         # what arrays are made of, under numpy's old and new module names
@@ -142,11 +170,19 @@ class _Unpickler(pickle.Unpickler):
         raise ValueError(f"it asks for {module}.{name}, which no CIFAR batch needs")
 
 
+def _entry(files: dict[str, bytes], name: str, key: str, kind: type[T]) -> T:
+    """An entry of a pickled dictionary; raises ValueError where it is not there."""
+    found = _unpickle(files[name], name).get(key)
+    if not isinstance(found, kind):
+        raise ValueError(f"{name} is no CIFAR batch: it has no {key}")
+    return found
+
+
 def _unpickle(data: bytes, name: str) -> dict[str, Any]:
     try:
         found = _Unpickler(io.BytesIO(data), encoding="latin1").load()
     except Exception as error:
-        raise ValueError(f"{name} is no CIFAR batch: {error}") from error
+        raise ValueError(f"{name} is no CIFAR batch: {reason(error)}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{name} is no CIFAR batch: it holds no dictionary")
-    return {key if isinstance(key, str) else key.decode(): value for key, value in found.items()}
+    return {k.decode(errors="replace") if isinstance(k, bytes) else k: v for k, v in found.items()}

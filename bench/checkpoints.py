@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import os
 import warnings
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import nn
 
-from bench import records
+from bench import records, tensorfiles
+from bench.errors import reason
 from bench.records import Number
+
+ENTRY = {"epoch", "loss", "test_accuracy", "seconds", "test_seconds"}
+"""What the curve holds of every epoch."""
 
 
 def save(
@@ -23,15 +26,20 @@ def save(
     optimiser: torch.optim.Optimizer,
     curve: list[dict[str, Number]],
 ) -> None:
-    """Write the state after an epoch, whole or not at all; the previous one stays until then."""
-    buffer = io.BytesIO()
-    torch.save({"network": network.state_dict(), "optimiser": optimiser.state_dict()}, buffer)
-    state = buffer.getvalue()
-    name = f"epoch-{len(curve)}.pt"
-    records.write(folder / name, state)
-    about = {"state": name, "sha256": hashlib.sha256(state).hexdigest(), "curve": curve}
+    """Write the state after an epoch, whole or not at all; the previous one stays until then.
+
+    The state is tensors alone: the weights, and the momentum of each parameter that has one.
+    """
+    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+    for place, state in optimiser.state_dict()["state"].items():
+        if state.get("momentum_buffer") is not None:
+            tensors[f"momentum.{place}"] = state["momentum_buffer"]
+    content = tensorfiles.pack(tensors, {})
+    name = f"epoch-{len(curve)}.safetensors"
+    records.write(folder / name, content)
+    about = {"state": name, "sha256": hashlib.sha256(content).hexdigest(), "curve": curve}
     records.write(folder / "checkpoint.json", json.dumps(about))
-    for old in folder.glob("epoch-*.pt"):
+    for old in folder.glob("epoch-*"):
         if old.name != name:
             old.unlink(missing_ok=True)
 
@@ -41,24 +49,41 @@ def resume(
 ) -> list[dict[str, Number]]:
     """Load the state that `save` wrote; returns the curve so far, empty where there is none.
 
-    A checkpoint that is damaged is left out with a warning: the run starts anew. Nothing in it is
-    executed: the state is read with ``weights_only``.
+    A checkpoint that is damaged, or of another network, is left out with a warning: the run starts
+    anew, with network and optimiser as they are.
     """
+    own = network.state_dict()
+    parameters = [each for group in optimiser.param_groups for each in group["params"]]
     try:
-        about = json.loads((folder / "checkpoint.json").read_text())
-        state = (folder / os.path.basename(about["state"])).read_bytes()
-        if hashlib.sha256(state).hexdigest() != about["sha256"]:
+        about = records.parse((folder / "checkpoint.json").read_bytes())
+        curve = records.entries(about["curve"])
+        content = (folder / Path(about["state"]).name).read_bytes()
+        if hashlib.sha256(content).hexdigest() != about["sha256"]:
             raise ValueError("its checksum differs")
-        loaded = torch.load(io.BytesIO(state), weights_only=True)
-        curve: list[dict[str, Number]] = about["curve"]
+        loaded = load(content)
+        weights = {name: loaded.pop(f"network.{name}") for name in own}
+        places = {name: int(name.removeprefix("momentum.")) for name in loaded}
+        pairs = [(weights[name], own[name]) for name in own]
+        pairs += [(loaded[name], parameters[place]) for name, place in places.items()]
+        if any((one.shape, one.dtype) != (other.shape, other.dtype) for one, other in pairs):
+            raise ValueError("it is of another network")
+        epochs = [entry["epoch"] for entry in curve if set(entry) >= ENTRY]
+        if not curve or epochs != list(range(1, len(curve) + 1)):
+            raise ValueError("its curve has gaps")
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
-        warnings.warn(f"{folder}: cannot continue from it ({reason}); starting anew", stacklevel=2)
+    except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
+        warnings.warn(
+            f"{folder}: cannot continue from it ({reason(error)}); starting anew", stacklevel=2
+        )
         return []
-    network.load_state_dict(loaded["network"])
-    optimiser.load_state_dict(loaded["optimiser"])
+    network.load_state_dict(weights)
+    state = {
+        # in the parameter's own layout, so that steps stay as fast
+        place: {"momentum_buffer": torch.empty_like(parameters[place]).copy_(loaded[name])}
+        for name, place in places.items()
+    }
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
     return curve
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from bench import grids, guides
 from bench.grids import Table
 from bench.recipes import Recipe
-from bench.records import Record
+from bench.records import Record, parse
 from bench.statistics import Interval, mean_interval
 
 POINTS = ("attack", "random", "corners-matched", "saliency")
@@ -64,7 +63,7 @@ def point_seconds(folder: Path) -> dict[str, float]:
     for path in sorted((folder / "points").glob("*.safetensors")):
         try:
             with safe_open(path, "pt") as file:
-                about = json.loads((file.metadata() or {})["about"])
+                about = parse((file.metadata() or {})["about"])
             data, seconds = str(about["data"]), float(about["seconds"])
         except (SafetensorError, OSError, KeyError, TypeError, ValueError):
             continue

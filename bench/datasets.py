@@ -248,8 +248,20 @@ def _download(name: str, folder: Path) -> None:
 
 
 def _dataset(name: str, parts: Parts, source: str) -> Dataset:
-    """Add the exact statistics of the training part and the digest of everything."""
+    """Add the exact statistics of the training part and the digest of everything.
+
+    Raises ValueError for pictures and labels that do not belong together, whatever file they are
+    from.
+    """
     classes, train, test = parts
+    for split in (train, test):
+        n = len(split.labels)
+        if not n or n != len(split.images):
+            raise ValueError(f"{source}: {n} labels for {len(split.images)} pictures")
+        if int(split.labels.min()) < 0 or int(split.labels.max()) >= len(classes):
+            raise ValueError(f"{source}: some labels are not among the {len(classes)} classes")
+    if train.images.shape[1:] != test.images.shape[1:] or not train.images.numel():
+        raise ValueError(f"{source}: training and test pictures differ in size, or have none")
     values = torch.arange(256, dtype=torch.float64) / 255
     counts = torch.stack([c.flatten().bincount(minlength=256) for c in train.images.unbind(1)])
     weights = counts.double() / counts.sum(1, keepdim=True)

@@ -20,6 +20,16 @@ def exit_code(error: BaseException) -> int:
     return DATA_MISSING if isinstance(error, Missing) else USAGE
 
 
+def reason(error: BaseException, longest: int = 200) -> str:
+    """What another library says of a file, to be quoted: one line, however much of it that was.
+
+    >>> reason(ValueError("no\\nnumber"))
+    'no number'
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= longest else f"{text[:longest]}…"
+
+
 def one_line(error: BaseException) -> str:
     """An error as one line: what is wrong, with which value, and what to do.
 

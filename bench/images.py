@@ -8,7 +8,7 @@ import stat
 import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from bench.errors import Missing
+from bench import zips
+from bench.errors import Missing, reason
 from bench.seeds import generator
 from bench.splits import Split, cut
 
@@ -26,6 +27,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "PPM", "TIFF")  # none that runs a program
 SIDE = 64  # pixels; what pictures of different sizes are brought to
 LARGEST_FILE, LARGEST_WHOLE = 1 << 26, 1 << 34  # bytes: 64 MiB and 16 GiB
+LARGEST_MAT = 1 << 16  # bytes; the larger one of Flowers has 15,000, and zeros pack 1 to 1,000
 
 
 class Files:
@@ -50,25 +52,8 @@ class Files:
         self._enter()
 
     def _open(self, path: Path) -> None:
-        try:
-            self.archive = zipfile.ZipFile(path)
-        except zipfile.BadZipFile as error:
-            raise ValueError(f"{path} is no zip archive: {error}") from error
+        self.archive = zips.open_zip(path, LARGEST_FILE, LARGEST_WHOLE)
         entries = self.archive.infolist()
-        for entry in entries:
-            inside = PurePosixPath(entry.filename)
-            if inside.is_absolute() or ".." in inside.parts or "\\" in entry.filename:
-                raise ValueError(f"{path} is refused: {entry.filename} leads out of the archive")
-            if stat.S_ISLNK(entry.external_attr >> 16):
-                raise ValueError(f"{path} is refused: {entry.filename} is a link")
-            if entry.flag_bits & 1:
-                raise ValueError(f"{path} is refused: {entry.filename} is encrypted")
-            if entry.file_size > LARGEST_FILE:
-                raise ValueError(
-                    f"{path} is refused: {entry.filename} unpacks to {entry.file_size} bytes"
-                )
-        if (size := sum(entry.file_size for entry in entries)) > LARGEST_WHOLE:
-            raise ValueError(f"{path} is refused: it unpacks to {size} bytes")
         self.names = [entry.filename for entry in entries if not entry.is_dir()]
         self.folders = {entry.filename.rstrip("/") for entry in entries if entry.is_dir()}
         for name in self.names:
@@ -92,13 +77,25 @@ class Files:
             self.folders = inner
 
     def read(self, name: str) -> bytes:
-        """The contents of one file; safe to call from several threads."""
-        if self.archive is None:
-            return (self.path / (self.prefix + name)).read_bytes()
+        """The contents of one file; safe to call from several threads.
+
+        Raises ValueError for one that is damaged, larger than 64 MiB or no plain file.
+        """
+        if self.archive is not None:
+            return zips.read(self.archive, self.prefix + name)
+        path = self.path / (self.prefix + name)
+        about = path.stat()
+        # a link may lead to a device or a pipe, which have no end
+        if not stat.S_ISREG(about.st_mode) or about.st_size > LARGEST_FILE:
+            raise ValueError(f"{name} in {self.path} is no file of up to {LARGEST_FILE} bytes")
+        return path.read_bytes()
+
+    def text(self, name: str) -> str:
+        """The contents of one text file; raises ValueError for one that is none."""
         try:
-            return self.archive.read(self.prefix + name)
-        except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
-            raise ValueError(f"{name} in {self.path} cannot be unpacked: {error}") from error
+            return self.read(name).decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{name} in {self.path} is no text: {reason(error)}") from error
 
     def decode(self, names: Sequence[str], side: int | None) -> UInt8[Tensor, "n 3 h w"]:
         """Decode pictures to RGB; ``side`` None keeps their size if all are squares of one size.
@@ -107,7 +104,7 @@ class Files:
         Raises ValueError naming a picture that cannot be read.
         """
         length = side or _size(self, names[0])
-        if len(names) * 3 * length**2 > LARGEST_WHOLE:
+        if len(names) * 3 * length**2 > min(LARGEST_WHOLE, memory() // 2):
             raise ValueError(f"{len(names)} pictures of side {length} need too much memory")
         pixels = np.empty((len(names), length, length, 3), np.uint8)
 
@@ -131,10 +128,7 @@ class Files:
     def picture(self, name: str) -> Image.Image:
         """One picture as RGB; grey becomes RGB, transparency is dropped."""
         try:
-            data = self.read(name)
-            if len(data) > LARGEST_FILE:
-                raise ValueError(f"it has {len(data)} bytes")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as file:
+            with Image.open(io.BytesIO(self.read(name)), formats=FORMATS) as file:
                 limit = Image.MAX_IMAGE_PIXELS or 0
                 if file.width * file.height > limit:
                     raise ValueError(f"it has {file.width}x{file.height} pixels, above {limit}")
@@ -142,7 +136,15 @@ class Files:
                     raise ValueError("it has more than 8 bits per channel: save it with 8")
                 return file.convert("RGB")
         except Exception as error:
-            raise ValueError(f"{name} in {self.path} cannot be read: {error}") from error
+            raise ValueError(f"{name} in {self.path} cannot be read: {reason(error)}") from error
+
+
+def memory() -> int:
+    """Bytes of memory that the machine has, 16 GiB where it does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 1 << 34
 
 
 def _hidden(name: str) -> bool:
@@ -226,7 +228,7 @@ def _split(files: Files, classes: dict[str, list[str]], side: int | None) -> Spl
 
 def _tiny_imagenet(files: Files, side: int | None) -> Parts:
     """Train from the class folders; the validation part, whose labels are public, is the test."""
-    train: dict[str, list[str]] = {label: [] for label in files.read("wnids.txt").decode().split()}
+    train: dict[str, list[str]] = {label: [] for label in files.text("wnids.txt").split()}
     train = dict(sorted(train.items()))
     test: dict[str, list[str]] = {label: [] for label in train}
     for name in files.names:
@@ -239,8 +241,8 @@ def _tiny_imagenet(files: Files, side: int | None) -> Parts:
     known = set(files.names)
     if annotations not in known:
         raise Missing(f"{files.path} is incomplete: it lacks {annotations}")
-    for line in files.read(annotations).decode().splitlines():
-        name, label = line.split("\t")[:2]
+    for line in files.text(annotations).splitlines():
+        name, label, *_ = *line.split("\t"), "no class"
         if f"val/images/{name}" not in known or label not in test:
             raise Missing(f"{files.path} is incomplete: it lacks val/images/{name} of {label}")
         test[label].append(f"val/images/{name}")
@@ -257,21 +259,38 @@ def flowers102(path: Path, side: int | None) -> Parts:
     Needs a folder with ``jpg/``, ``imagelabels.mat`` and ``setid.mat``. The official validation
     part is left out. The published labels carry no names, so the classes are numbers.
     """
-    from scipy.io import loadmat
-
     files = Files(path)
     for name in ("imagelabels.mat", "setid.mat"):
         if name not in files.names:
             raise Missing(f"{path} is incomplete: it lacks {name}")
-    labels = loadmat(str(path / "imagelabels.mat"))["labels"][0].astype(np.int64) - 1
-    cuts = loadmat(str(path / "setid.mat"))
+    (labels,) = _matlab(files, "imagelabels.mat", "labels")
+    parts = _matlab(files, "setid.mat", "trnid", "tstid")
+    if any(numbers.min() < 1 or numbers.max() > len(labels) for numbers in parts):
+        raise ValueError(f"{path}: setid.mat names pictures that imagelabels.mat does not have")
 
-    def split(part: str) -> Split:
-        numbers = cuts[part][0].astype(np.int64)
+    def split(numbers: np.ndarray) -> Split:
         names = [f"jpg/image_{number:05d}.jpg" for number in numbers]
         if lacking := sorted(set(names) - set(files.names)):
             raise Missing(f"{path} is incomplete: it lacks {lacking[0]}")
-        return Split(files.decode(names, side or SIDE), torch.from_numpy(labels[numbers - 1]))
+        return Split(files.decode(names, side or SIDE), torch.from_numpy(labels[numbers - 1] - 1))
 
-    classes = tuple(str(number + 1) for number in range(int(labels.max()) + 1))
-    return classes, split("trnid"), split("tstid")
+    classes = tuple(str(number + 1) for number in range(len(set(labels.tolist()))))
+    train, test = map(split, parts)
+    return classes, train, test
+
+
+def _matlab(files: Files, name: str, *variables: str) -> list[np.ndarray]:
+    """Rows of whole numbers from a Matlab file; raises ValueError for anything else."""
+    from scipy.io import loadmat
+
+    content = files.read(name)
+    if len(content) > LARGEST_MAT:
+        raise ValueError(f"{name} in {files.path} has {len(content)} bytes: too large")
+    try:
+        found = loadmat(io.BytesIO(content), variable_names=variables)  # type: ignore[arg-type]
+        rows = [found[variable][0].astype(np.int64, casting="same_kind") for variable in variables]
+    except Exception as error:  # a damaged file raises what its bytes happen to mean
+        raise ValueError(f"{name} in {files.path} cannot be read: {reason(error)}") from error
+    if any(row.ndim != 1 or not row.size for row in rows):
+        raise ValueError(f"{name} in {files.path} holds no rows of numbers")
+    return rows

@@ -99,7 +99,7 @@ def area(curve: Iterable[dict[str, Number]], kind: str) -> float:
 def kept(record: Record, results: Path) -> list[dict[str, Number]]:
     """The curve that `evaluate` kept for a run; empty if there is none that can be read."""
     try:
-        whole: dict[str, Any] = json.loads(_file(record, results).read_text())
+        whole: dict[str, Any] = records.parse(_file(record, results).read_bytes())
         entries = [
             {name: float(entry[name]) for name in ("share", "random", "important")}
             for entry in whole["curve"]
@@ -122,7 +122,7 @@ def evaluate(
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     about = {"version": VERSION, "weights": digest, "data": data.digest}
     if found := kept(record, results):
-        whole = json.loads(_file(record, results).read_text())
+        whole = records.parse(_file(record, results).read_bytes())
         if about == {name: whole.get(name) for name in about}:
             return found, True
     network = trained.load(record, data, results, device)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from bench import records
+from bench import records, tensorfiles, zips
 from bench.datasets import Dataset
+from bench.errors import reason
+
+if TYPE_CHECKING:
+    import numpy as np
+
+KINDS = {"places": (torch.int16, 2), "offsets": (torch.int64, 1), "reached": (torch.bool, 1)}
+"""What a set of points is kept as: type and number of axes of each tensor."""
 
 
 @dataclass(frozen=True)
@@ -56,61 +63,36 @@ class Points:
 
     def fits(self, data: Dataset) -> None:
         """Refuse a data set that these points were not made for, and a set without any point."""
-        if self.about.get("digest") != data.digest or len(self.reached) != len(data.train.labels):
+        n, _, h, w = data.train.images.shape
+        if self.about.get("digest") != data.digest or len(self.reached) != n:
             raise ValueError(
                 f"these points belong to {self.about.get('data')} "
                 f"({self.about.get('digest')}, {len(self.reached)} pictures), not to "
-                f"{data.name} ({data.digest}, {len(data.train.labels)} pictures): "
+                f"{data.name} ({data.digest}, {n} pictures): "
                 "build points for it with: bench points build"
             )
+        if self.about["size"] != [h, w]:
+            raise ValueError(f"these points are for pictures of {self.about['size']}, not {h}x{w}")
         if not len(self.places):
             raise ValueError("the set of points is empty: no attack on the training set succeeded")
 
     def save(self, path: Path) -> None:
         """Write them as safetensors; the metadata holds ``about`` as JSON and a checksum."""
-        from safetensors.torch import save
-
         tensors = {"places": self.places, "offsets": self.offsets, "reached": self.reached}
-        metadata = {"about": json.dumps(self.about), "sha256": _checksum(tensors)}
-        records.write(path, save(tensors, metadata))
+        records.write(path, tensorfiles.pack(tensors, {"about": json.dumps(self.about)}))
 
     @classmethod
     def load(cls, path: Path) -> Points:
         """Read what `save` wrote; raises ``ValueError`` for a file that is damaged or no points."""
-        from safetensors import SafetensorError, safe_open
-
+        tensors, metadata = tensorfiles.read(path)
         try:
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            points = cls(
-                tensors["places"],
-                tensors["offsets"],
-                tensors["reached"],
-                json.loads(metadata["about"]),
-            )
-            if _checksum(tensors) != metadata["sha256"]:
-                raise ValueError("its checksum differs")
-            points.check()
-        except FileNotFoundError:
-            raise
-        except (SafetensorError, KeyError, ValueError, OSError) as error:
-            raise ValueError(f"{path} holds no points that can be used: {error}") from None
-        return points
-
-    def check(self) -> None:
-        """Refuse points outside the picture, offsets that do not count them, an empty set."""
-        h, w = self.about["size"]
-        n = len(self.reached)
-        if len(self.offsets) != n + 1 or int(self.offsets[-1]) != len(self.places):
-            raise ValueError(
-                f"the offsets do not divide {len(self.places)} points over {n} pictures"
-            )
-        if int(self.offsets[0]) or bool((self.counts < 0).any()):
-            raise ValueError("the offsets must start at 0 and never fall")
-        limit = torch.tensor([h, w])
-        if bool(((self.places < 0) | (self.places >= limit)).any()):
-            raise ValueError(f"some points lie outside the picture of {h}x{w} pixels")
+            if {name: (each.dtype, each.ndim) for name, each in tensors.items()} != KINDS:
+                raise ValueError("its tensors are not places, offsets and reached")
+            about = records.parse(metadata.get("about", ""))
+            _check(tensors, about)
+        except ValueError as error:
+            raise ValueError(f"{path} holds no points that can be used: {reason(error)}") from None
+        return cls(**tensors, about=about)
 
     def summary(self) -> dict[str, float]:
         """Numbers to judge a set by.
@@ -156,8 +138,6 @@ def to_numpy(points: Points) -> bytes:
     ``places`` (int16, rows and columns of all pictures), ``offsets`` (int64; picture ``i`` owns
     ``places[offsets[i]:offsets[i + 1]]``), ``reached`` (bool) and ``about`` (JSON text).
     """
-    import io
-
     import numpy as np
 
     buffer = io.BytesIO()
@@ -178,49 +158,85 @@ def from_numpy(path: Path, data: Dataset) -> Points:
     the file is executed, and what it unpacks to is bounded by what the data set can need. Raises
     ``ValueError`` for anything that does not fit the data set.
     """
-    import zipfile
-
-    import numpy as np
-
     n, _, h, w = data.train.images.shape
-    limit = 8 * n * h * w + 2**20
     try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > limit:
-                raise ValueError(f"it unpacks to more than the {limit} bytes that could be points")
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        about = {"data": data.name, "digest": data.digest, "imported": path.name}
+        arrays = _arrays(path, 8 * n * h * w + 2**20)
+        about: Any = {"data": data.name, "digest": data.digest, "imported": path.name}
         if "about" in arrays:
-            about = json.loads(str(arrays["about"]))
+            about = records.parse(str(arrays["about"]))
+        if not isinstance(about, dict):
+            raise ValueError("what it is about is no JSON object")
         if "masks" in arrays:
             masks = torch.from_numpy(arrays["masks"] != 0)
             if masks.shape != (n, h, w):
                 raise ValueError(f"masks have shape {tuple(masks.shape)}, not {(n, h, w)}")
-            return Points.of(masks, masks.flatten(1).any(1), about)
-        offsets = torch.from_numpy(arrays["offsets"].astype("int64"))
-        places = arrays["places"]
-        if places.ndim != 2 or places.shape[1] != 2 or not np.issubdtype(places.dtype, np.integer):
-            raise ValueError("places must be whole numbers of shape (points, 2): rows and columns")
-        wide = torch.from_numpy(places.astype("int64"))
-        if bool(((wide < 0) | (wide >= torch.tensor([h, w]))).any()):
-            raise ValueError(f"some points lie outside the picture of {h}x{w} pixels")
-        given = arrays.get("reached")
-        reached = offsets.diff() > 0 if given is None else torch.from_numpy(given.astype(bool))
-        found = Points(wide.to(torch.int16), offsets, reached, about | {"size": [h, w]})
-        found.check()
-    except (zipfile.BadZipFile, KeyError, OSError, TypeError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
+            found = Points.of(masks, masks.flatten(1).any(1), about)
+        else:
+            wide = _whole(arrays, "places", 2)
+            offsets = _whole(arrays, "offsets", 1)
+            reached = offsets.diff() > 0
+            if "reached" in arrays:
+                reached = _whole(arrays, "reached", 1) != 0
+            about |= {"size": [h, w]}
+            _check({"places": wide, "offsets": offsets, "reached": reached}, about)
+            found = Points(wide.to(torch.int16), offsets, reached, about)
+    except (KeyError, ValueError) as error:
         raise ValueError(
-            f"{path} holds no points: an .npz file with places and offsets, or masks ({error})"
+            f"{path} holds no points: an .npz file with places and offsets, or masks "
+            f"({reason(error)})"
         ) from None
     found.fits(data)
     return found
 
 
-def _checksum(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode() + tensors[name].contiguous().numpy().tobytes())
-    return digest.hexdigest()
+def _arrays(path: Path, largest: int) -> dict[str, np.ndarray]:
+    """The arrays of an ``.npz`` file that together unpack to no more than ``largest`` bytes."""
+    with zips.open_zip(path, largest, largest) as archive:
+        return {
+            name.removesuffix(".npy"): _array(zips.read(archive, name), name)
+            for name in archive.namelist()
+        }
+
+
+def _array(content: bytes, name: str) -> np.ndarray:
+    """The array of an ``.npy`` file, whose header cannot claim more than the file has."""
+    import numpy as np
+
+    buffer = io.BytesIO(content)
+    try:
+        if np.lib.format.read_magic(buffer) == (1, 0):
+            shape, fortran, kind = np.lib.format.read_array_header_1_0(buffer)
+        else:
+            shape, fortran, kind = np.lib.format.read_array_header_2_0(buffer)
+        if kind.hasobject:
+            raise ValueError("it holds objects, which would have to be unpickled")
+        values = np.frombuffer(content, kind, offset=buffer.tell())
+        return values.reshape(shape, order="F" if fortran else "C")
+    except Exception as error:  # a header is Python's own notation, and may be wrong in many ways
+        raise ValueError(f"{name} is no array of numbers: {reason(error)}") from error
+
+
+def _whole(arrays: dict[str, np.ndarray], name: str, axes: int) -> Tensor:
+    """An array of whole numbers or truth values with so many axes."""
+    found = arrays[name]
+    if found.dtype.kind not in "iub" or found.ndim != axes:
+        raise ValueError(f"{name} must be whole numbers with {axes} axes")
+    return torch.from_numpy(found.astype("int64"))
+
+
+def _check(tensors: dict[str, Tensor], about: Any) -> None:
+    """Refuse points outside the picture, and offsets that do not divide them."""
+    places, offsets, reached = (tensors[name] for name in ("places", "offsets", "reached"))
+    size = about.get("size") if isinstance(about, dict) else None
+    if not isinstance(size, list) or len(size) != 2 or {*map(type, size)} != {int}:
+        raise ValueError("it does not say how large the pictures are")
+    if max(size) > torch.iinfo(torch.int16).max:
+        raise ValueError(f"pictures of {size[0]}x{size[1]} pixels are too large")
+    if len(offsets) != len(reached) + 1 or int(offsets[-1]) != len(places):
+        raise ValueError(
+            f"the offsets do not divide {len(places)} points over {len(reached)} pictures"
+        )
+    if int(offsets[0]) or bool((offsets.diff() < 0).any()):
+        raise ValueError("the offsets must start at 0 and never fall")
+    if places.shape[1] != 2 or bool(((places < 0) | (places >= torch.tensor(size))).any()):
+        raise ValueError(f"some points lie outside the picture of {size[0]}x{size[1]} pixels")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -47,9 +48,9 @@ class Recipe:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
-        if self.learning_rate <= 0:
+        if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate is {self.learning_rate}: it must be above 0")
-        if self.weight_decay < 0:
+        if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"weight_decay is {self.weight_decay}: it must not be negative")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum is {self.momentum}: it must be from 0 up to but not 1")
@@ -66,13 +67,16 @@ class Recipe:
 
     @classmethod
     def from_json(cls, job: dict[str, Any]) -> Recipe:
-        """The recipe that `to_json` wrote; raises ``ValueError`` for one of another version."""
+        """The recipe that `to_json` wrote; raises ``ValueError`` for anything else."""
         unknown = set(job) - {field.name for field in dataclasses.fields(cls)}
         if unknown:
             raise ValueError(f"this recipe has unknown fields: {', '.join(sorted(unknown))}")
         fields = dict(job)
         if "augmentation" in fields:
-            fields["augmentation"] = registry.build("augmentations", fields["augmentation"])
+            text = str(fields["augmentation"])
+            fields["augmentation"] = registry.build("augmentations", text)
+        for name in fields.keys() - {"augmentation"}:
+            fields[name] = registry.checked(cls, "recipe", name, fields[name])
         return cls(**fields)
 
     @property

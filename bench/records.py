@@ -10,8 +10,9 @@ import errno
 import hashlib
 import json
 import os
+import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +26,9 @@ TYPES: dict[str, type] = {
 }  # fmt: skip
 OWN = {"version", *TYPES}
 SHARED = {"victim", "data", "eps", "aim", "images", "query_cap"}  # by attacks that are compared
+KINDS, STATES = ("run", "attack"), ("finished", "failed")
+HEAD = re.compile(rb'\{"version": 1, "kind": "[a-z]+", "key": "([\w.-]+)", ')  # of most lines
+PLAIN = re.compile(r"[\w-][\w.-]{0,99}", re.ASCII)  # what a key may be, for files are named by it
 Number = int | float
 
 
@@ -86,7 +90,7 @@ class Record:
         }
 
     @classmethod
-    def from_json(cls, line: Mapping[str, Any]) -> Record:
+    def from_json(cls, line: Any) -> Record:
         """The record that `to_json` wrote; raises ``ValueError`` for anything else."""
         if not isinstance(line, Mapping) or line.get("version") != VERSION:
             raise ValueError("not a record of this version")
@@ -94,12 +98,46 @@ class Record:
             raise ValueError(f"a record without {', '.join(sorted(missing))}")
         if wrong := [name for name, kind in TYPES.items() if not isinstance(line[name], kind)]:
             raise ValueError(f"a record whose {', '.join(wrong)} cannot be: {line[wrong[0]]!r}")
+        if not PLAIN.fullmatch(line["key"]):
+            raise ValueError(f"a record whose key is no plain name: {line['key'][:80]!r}")
+        if line["kind"] not in KINDS or line["status"] not in STATES:
+            raise ValueError(f"a record of kind {line['kind']!r} and status {line['status']!r}")
         rest = {name: value for name, value in line.items() if name not in OWN}
         return cls(
             **{name: line[name] for name in TYPES},
             labels={name: value for name, value in rest.items() if isinstance(value, str)},
             metrics={name: value for name, value in rest.items() if isinstance(value, int | float)},
         )
+
+
+def parse(text: str | bytes) -> Any:
+    """The value of a JSON text from outside; raises ``ValueError`` for whatever cannot be one.
+
+    Numbers that no float can hold are refused.
+
+    >>> parse('{"epoch": 1}')
+    {'epoch': 1}
+    """
+    try:
+        return json.loads(text, parse_int=_whole)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def entries(curve: Any) -> list[dict[str, Number]]:
+    """The curve that was read from a file; raises ``ValueError`` for what is none."""
+    if not isinstance(curve, list) or not all(
+        isinstance(entry, dict) and {int, float} >= set(map(type, entry.values()))
+        for entry in curve
+    ):
+        raise ValueError("a curve is a list of numbers by name")
+    return curve
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > 300:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
 
 
 class Store:
@@ -133,6 +171,10 @@ class Store:
 
         Lines that are damaged or of another version are skipped with one warning that counts them.
         """
+        return self._read(None)
+
+    def _read(self, keys: Collection[str] | None) -> list[Record]:
+        """The records of these jobs, or of all."""
         if not self.path.exists():
             return []
         found: dict[str, Record] = {}
@@ -140,16 +182,19 @@ class Store:
         for line in self.path.read_bytes().splitlines():
             if not line.strip():
                 continue
+            # most lines of a large folder need not be read to see that they are of another job
+            if keys is not None and (head := HEAD.match(line)) and head[1].decode() not in keys:
+                continue
             try:
-                record = Record.from_json(json.loads(line))
-            except (ValueError, TypeError):
+                record = Record.from_json(parse(line))
+            except ValueError:
                 skipped += 1
                 continue
             found[record.name] = record
         if skipped:
             warnings.warn(
                 f"{self.path}: skipped {skipped} line(s) that are damaged or of another version",
-                stacklevel=2,
+                stacklevel=3,
             )
         return list(found.values())
 
@@ -158,21 +203,20 @@ class Store:
         wanted = set(jobs)
         return {
             (record.key, record.seed): record
-            for record in self.all()
+            for record in self._read({key for key, _ in wanted})
             if record.status == "finished" and (record.key, record.seed) in wanted
         }
 
     def curve(self, record: Record) -> list[dict[str, Number]]:
         """The curve of a record, one entry an epoch; empty where none was kept or it is damaged."""
         try:
-            curve = json.loads(self._curve(record).read_text())
-        except (OSError, ValueError):
+            content = self._curve(record).read_bytes()
+        except OSError:
             return list(map(dict, record.curve))
-        whole = isinstance(curve, list) and all(
-            isinstance(entry, dict) and {int, float} >= set(map(type, entry.values()))
-            for entry in curve
-        )
-        return curve if whole else []
+        try:
+            return entries(parse(content))
+        except ValueError:
+            return []
 
     def _curve(self, record: Record) -> Path:
         return self.folder / "curves" / f"{record.name}.json"

@@ -16,6 +16,7 @@ from importlib import metadata
 from typing import Any, Literal, get_type_hints
 
 Kind = Literal["augmentations", "attacks"]
+LONGEST = 2000  # characters of the options of a method
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
@@ -74,7 +75,7 @@ def build(kind: Kind, text: str, *, data: str = "", side: int = 32, **given: Any
             raise ValueError(
                 f"{name} has no option {option!r}; it has: {', '.join(sorted(fields))}"
             )
-    typed = {option: _typed(cls, name, option, value) for option, value in options.items()}
+    typed = {option: checked(cls, name, option, value) for option, value in options.items()}
     typed = {key: value for key, value in given.items() if key in fields} | typed
     try:
         if data and hasattr(cls, "preset"):
@@ -96,15 +97,17 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
     if not bracket:
         return name, {}
     usage = f"cannot read {text!r}: write it as name(option=value, …)"
+    if len(rest) > LONGEST:
+        raise ValueError(f"cannot read options of {len(rest)} characters")
     try:
         call = ast.parse(f"f({rest}", mode="eval").body
-    except SyntaxError:
+    except (SyntaxError, ValueError, MemoryError, RecursionError):  # the last two: deep nesting
         raise ValueError(usage) from None
     if not isinstance(call, ast.Call) or call.args or None in {k.arg for k in call.keywords}:
         raise ValueError(usage)
     try:
         return name, {str(keyword.arg): _value(keyword.value) for keyword in call.keywords}
-    except ValueError as error:
+    except (ValueError, TypeError, ArithmeticError, MemoryError, RecursionError) as error:
         raise ValueError(f"cannot read {text!r}: {error}") from None
 
 
@@ -139,8 +142,8 @@ def _value(node: ast.expr) -> Any:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Ramp":
         from augmentations.base import Ramp
 
-        keywords = {str(keyword.arg): float(_value(keyword.value)) for keyword in node.keywords}
         try:
+            keywords = {str(keyword.arg): float(_value(keyword.value)) for keyword in node.keywords}
             return Ramp(*(float(_value(argument)) for argument in node.args), **keywords)
         except TypeError:
             raise ValueError("a ramp is Ramp(low, high, until=…)") from None
@@ -157,7 +160,7 @@ def _value(node: ast.expr) -> Any:
         ) from None
 
 
-def _typed(cls: type[Any], name: str, option: str, value: Any) -> Any:
+def checked(cls: type[Any], name: str, option: str, value: Any) -> Any:
     """The value as the option's type, strictly: an int may become a float, nothing else changes."""
     from pydantic import TypeAdapter, ValidationError
 

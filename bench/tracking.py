@@ -38,6 +38,7 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "8",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
 }
+PATIENCE, SHARE = 60.0, 0.1  # seconds that a server may cost, and more if it is so little of a run
 BEAT = 30.0  # seconds between two heartbeats
 TAKEN = 6000  # characters that MLflow takes as a value
 
@@ -51,9 +52,11 @@ def _guarded(
     def guarded(self: Tracker, /, *args: P.args, **kwargs: P.kwargs) -> None:
         if not self.on:
             return
+        start = time.monotonic()
         try:
             with _silence(), self.lock:
                 method(self, *args, **kwargs)
+            self._spend(time.monotonic() - start)
         except Exception as error:  # whatever it is, a training must not end for it
             self.on = False
             self.warn(
@@ -88,6 +91,7 @@ class Tracker:
         self.lock = FileLock(self.folder / "mlflow.lock", timeout=120)
         self._experiments: dict[str, str] = {}
         self._beaten: dict[str, float] = {}
+        self._began, self._spent = time.monotonic(), 0.0
         with contextlib.suppress(OSError):  # what uses the folder says so itself
             self.folder.mkdir(parents=True, exist_ok=True)
         self._connect()
@@ -149,6 +153,7 @@ class Tracker:
         files: Mapping[str, str] | None = None,
     ) -> None:
         """Make the study anew from the records; what was there is renamed and marked as deleted."""
+        self._began = -math.inf  # who asks for all of it has the time
         for experiment in self._study():
             replaced = f"{experiment.name} (until {_now()}, {experiment.experiment_id})"
             self.client.rename_experiment(experiment.experiment_id, replaced)
@@ -175,6 +180,13 @@ class Tracker:
 
         self.client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
         self.client.search_experiments(max_results=1)
+
+    def _spend(self, seconds: float) -> None:
+        """Raises ``TimeoutError`` once a server has cost more than it may."""
+        self._spent += seconds
+        allowed = max(PATIENCE, SHARE * (time.monotonic() - self._began))
+        if self.uri.startswith("http") and self._spent > allowed:
+            raise TimeoutError(f"its server is slow: it has cost {self._spent:.0f} s")
 
     def _log(
         self, record: Record, curve: Curve, weights: Path | None, files: Sequence[Path] = ()

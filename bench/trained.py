@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench import models
+from bench import models, tensorfiles
 from bench.datasets import Dataset
 from bench.models import Normalised
 from bench.recipes import Recipe
@@ -22,15 +22,12 @@ def load(record: Record, data: Dataset, results: Path, device: str = "cpu") -> N
     Raises ``FileNotFoundError`` without its weights, ``ValueError`` when they, the record or the
     data set do not belong together.
     """
-    from safetensors import SafetensorError, safe_open
-
     where = path(record, results)
     recipe = Recipe.from_json(dict(record.job))
     try:
-        with safe_open(where, "pt") as file:
-            digest = (file.metadata() or {}).get("data", data.digest)
-    except SafetensorError as error:
-        raise ValueError(f"{where} is no safetensors file: {error}") from None
+        digest = tensorfiles.read(where)[1].get("data", data.digest)
+    except ValueError as error:
+        raise ValueError(f"{error}; bench run --fresh trains it again") from None
     if digest != data.digest:
         raise ValueError(f"{where} was trained on {digest}, which {data.name} is not any more")
     network = models.build(

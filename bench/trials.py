@@ -37,6 +37,13 @@ BLOCK = 64
 changes the last bits of a convolution, and with them results."""
 
 
+KINDS = {
+    **dict.fromkeys(("ids", "forwards", "backwards"), (torch.int64, 1)),
+    "adversarial": (torch.float32, 4),
+}
+"""What a block is kept as: type and number of axes of each tensor."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """How one attack is evaluated.
@@ -268,14 +275,18 @@ def load(path: Path, about: dict[str, Any], ids: Int[Tensor, " b"]) -> Block | N
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        job = json.loads(metadata["job"])
+        job = records.parse(metadata["job"])
         if _checksum(tensors, metadata["job"]) != metadata["sha256"] or job["about"] != about:
             return None
         if not torch.equal(tensors["ids"], ids):
             return None
+        if {name: (each.dtype, each.ndim) for name, each in tensors.items()} != KINDS:
+            return None
+        if {len(each) for each in tensors.values()} != {len(ids)}:
+            return None
         took = job["took"] | {"errors": {int(i): t for i, t in job["took"]["errors"].items()}}
         return Block(**tensors, **took)
-    except (FileNotFoundError, SafetensorError, KeyError, ValueError, TypeError, OSError):
+    except (SafetensorError, LookupError, ValueError, TypeError, AttributeError, OSError):
         return None
 
 
@@ -387,7 +398,7 @@ def work(
     lock = workspace.cache / "locks" / f"{path.parent.name}-{part.goal}-{part.number}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):
-        if not part.fresh and load(path, part.about, chosen.ids[rows]) is not None:
+        if not part.fresh and finished(part, workspace, progress) is not None:
             return True
         goal = goals(part.trial.aim, chosen, part.seed)[part.goal]
         counts = None if part.counts is None else torch.tensor(part.counts)
@@ -419,7 +430,10 @@ def _haste(part: Part) -> int:
 def finished(part: Part, workspace: Workspace, progress: Progress) -> Block | None:
     """The block of a part, if it was attacked before and its file is whole."""
     chosen = opponent(part.victim, part.trial.images, workspace, progress)[1]
-    return load(part.path(workspace), part.about, chosen.ids[part.rows(chosen)])
+    rows = part.rows(chosen)
+    block = load(part.path(workspace), part.about, chosen.ids[rows])
+    whole = block is not None and block.adversarial.shape[1:] == chosen.images.shape[1:]
+    return block if whole else None
 
 
 Verdicts = tuple[Trial, int, list[Outcome], bool]

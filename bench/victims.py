@@ -45,39 +45,47 @@ def obtain(
 ) -> Normalised:
     """The victim of a recipe and seed, in eval mode on the workspace's device.
 
-    It is loaded, or trained once. Raises `Stopped` when ``stop()`` turns true in training, which
-    the same call continues.
+    It is loaded, or trained once; one whose file is damaged is trained again, which gives the same
+    weights. Raises `Stopped` when ``stop()`` turns true in training, which the same call continues.
     """
     data = workspace.dataset()
     name = f"{recipe.model}-{recipe.key}-{data.digest[:8]}" + f"-{seed}" * (seed != SEED)
     path = workspace.cache / "victims" / f"{name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
+
+    def loaded() -> Normalised:
+        network = models.build(
+            recipe.model,
+            classes=len(data.classes),
+            channels=data.train.images.shape[1],
+            side=data.train.images.shape[-1],
+            mean=data.mean,
+            std=data.std,
+            seed=SEED,
+        )
+        models.load_weights(network, path)
+        return network.to(workspace.device).eval()
+
     with FileLock(path.with_suffix(".lock")):
-        if not path.exists():
-            progress.say(f"training the victim: {recipe.model} on {recipe.data}, seed {seed}")
-            trained = training.train(
-                recipe,
-                seed,
-                data,
-                device=workspace.device,
-                progress=progress,
-                checkpoint=path.with_suffix(""),
-                stop=stop,
-            )
-            models.save_weights(trained.network, path, {"recipe": recipe.key, "data": data.digest})
-            checkpoints.discard(path.with_suffix(""))
-    # loaded even when it was just trained: how weights lie in memory moves the last bits of results
-    network = models.build(
-        recipe.model,
-        classes=len(data.classes),
-        channels=data.train.images.shape[1],
-        side=data.train.images.shape[-1],
-        mean=data.mean,
-        std=data.std,
-        seed=SEED,
-    )
-    models.load_weights(network, path)
-    return network.to(workspace.device).eval()
+        if path.exists():
+            try:
+                return loaded()
+            except ValueError as error:
+                progress.say(f"{error}; the victim is trained again")
+        progress.say(f"training the victim: {recipe.model} on {recipe.data}, seed {seed}")
+        trained = training.train(
+            recipe,
+            seed,
+            data,
+            device=workspace.device,
+            progress=progress,
+            checkpoint=path.with_suffix(""),
+            stop=stop,
+        )
+        models.save_weights(trained.network, path, {"recipe": recipe.key, "data": data.digest})
+        checkpoints.discard(path.with_suffix(""))
+        # not the trained one itself: how weights lie in memory moves the last bits of results
+        return loaded()
 
 
 @dataclass(frozen=True, kw_only=True)

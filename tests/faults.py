@@ -18,14 +18,25 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 RUN = ["run", "--aug", "cutout", "--model", "resnet8", "--seeds", "2", "--epochs", "3"]
 RUN += ["--data", "digits(train=300)", "--threads", "1"]
 POINTS = ["points", "build", "--attack", "sigma-zero(steps=30, eps=0.5)", "--threads", "1"]
+ATTACKS = ["attack-eval", "--data", "digits", "--eps", "0.5", "--images", "150", "--threads", "1"]
+ATTACKS += ["--attack", "sigma-zero(steps=20)", "--attack", "jsma"]
 TIMES = 20
+BACKWARDS = """
+import runpy, sys, time
+true, start = time.time, time.monotonic()
+# an hour back for every second that passes
+time.time = lambda: true() - 3600 * (time.monotonic() - start)
+runpy.run_module("bench", run_name="__main__")
+"""
 
 
 @dataclass
@@ -40,11 +51,14 @@ class Count:
         self.survived += good
 
 
-def bench(folder: Path, *arguments: str, tracked: bool = False) -> subprocess.Popen[str]:
+def bench(
+    folder: Path, *arguments: str, tracked: bool = False, start: tuple[str, ...] = ("-m", "bench")
+) -> subprocess.Popen[str]:
     """Start a command on a results folder of its own."""
-    extra = [] if tracked or arguments[0] != "run" else ["--no-tracking"]
+    able = arguments[0] in ("run", "attack-eval")
+    extra = ["--no-tracking"] if able and not tracked else []
     return subprocess.Popen(
-        [sys.executable, "-m", "bench", *arguments, *extra, "--results", str(folder)],
+        [sys.executable, *start, *arguments, *extra, "--results", str(folder)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -68,6 +82,26 @@ def results(folder: Path) -> dict[str, dict[str, float]]:
     return found
 
 
+def attacked(folder: Path) -> dict[str, dict[str, object]]:
+    """What the records say of attacks, without times and memory."""
+    found = {}
+    for line in (folder / "records.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        name = f"{record['key']}-{record['seed']}"
+        assert name not in found, f"{name} is there twice"
+        timed = ("seconds", "memory", "machine", "ratio")
+        found[name] = {k: v for k, v in record.items() if not any(word in k for word in timed)}
+    return found
+
+
+def blocks(folder: Path) -> dict[str, int]:
+    """The finished blocks of attacked pictures, and when each was written."""
+    return {
+        str(path.relative_to(folder)): path.stat().st_mtime_ns
+        for path in folder.glob("attacks/*/goal-*.safetensors")
+    }
+
+
 def weights(folder: Path) -> dict[str, bytes]:
     """The final weights by name."""
     return {path.name: tensors(path) for path in (folder / "weights").glob("*.safetensors")}
@@ -89,37 +123,65 @@ class Undisturbed:
     """What comes out when nothing happens, and how long it takes."""
 
     def __init__(self, folder: Path) -> None:
-        start = time.monotonic()
-        assert finish(bench(folder, *RUN))[0] == 0
-        self.run_seconds = time.monotonic() - start
-        start = time.monotonic()
-        assert finish(bench(folder, *POINTS))[0] == 0
-        self.points_seconds = time.monotonic() - start
-        self.results, self.weights, self.points = results(folder), weights(folder), points(folder)
+        self.folder = folder
+        self.seconds = {}
+        for arguments in (RUN, POINTS, ATTACKS):
+            self.prepare(self.place(arguments), arguments)
+            start = time.monotonic()
+            code, stderr = finish(bench(self.place(arguments), *arguments))
+            assert code == 0, stderr
+            self.seconds[arguments[0]] = time.monotonic() - start
+        self.results, self.weights = results(self.place(RUN)), weights(self.place(RUN))
+        self.points, self.attacked = points(self.place(POINTS)), attacked(self.place(ATTACKS))
+
+    def place(self, arguments: list[str]) -> Path:
+        """The folder of a command."""
+        return self.folder / arguments[0]
+
+    def prepare(self, folder: Path, arguments: list[str]) -> None:
+        """A victim for attacks, which is the one of the points; `POINTS` tries its training."""
+        if arguments is ATTACKS:
+            shutil.copytree(self.place(POINTS) / "cache/victims", folder / "cache/victims")
 
     def is_whole(self, folder: Path, arguments: list[str]) -> bool:
         """Whether a command has left there what it should."""
-        return self.run_is_whole(folder) if arguments is RUN else points(folder) == self.points
-
-    def run_is_whole(self, folder: Path) -> bool:
+        if arguments is POINTS:
+            return points(folder) == self.points
+        if arguments is ATTACKS:
+            return attacked(folder) == self.attacked
         return results(folder) == self.results and weights(folder) == self.weights
 
 
 def killed(
-    truth: Undisturbed, root: Path, arguments: list[str], seconds: float, how: signal.Signals
+    truth: Undisturbed, root: Path, arguments: list[str], how: signal.Signals, times: int = TIMES
 ) -> Count:
-    """Send a signal at random moments; the same command must then complete the same results."""
-    count = Count()
+    """Send a signal at random moments; the same command must then complete the same results.
+
+    A command that was faster than the signal is started again and not counted.
+    """
+    count, seconds = Count(), truth.seconds[arguments[0]]
     chance = random.Random(0)
-    for turn in range(TIMES):
+    for turn in range(10 * times):
         folder = root / f"{how.name}-{arguments[0]}-{turn}"
+        truth.prepare(folder, arguments)
+        start = time.monotonic()
         process = bench(folder, *arguments)
-        time.sleep(chance.uniform(0.3, 1.0) * seconds)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(chance.uniform(0.3, 1.0) * seconds)
         process.send_signal(how)
-        finish(process)
-        code, stderr = finish(bench(folder, *arguments))
-        count.note(code == 0 and truth.is_whole(folder, arguments) and "Traceback" not in stderr)
+        code, stderr = finish(process)
+        if code:
+            kept = blocks(folder)
+            again, more = finish(bench(folder, *arguments))
+            whole = again == 0 and truth.is_whole(folder, arguments)
+            untouched = kept.items() <= blocks(folder).items()
+            told = how is signal.SIGKILL or code in (-how, 130)
+            count.note(whole and untouched and told and "Traceback" not in stderr + more)
+        else:
+            seconds = min(seconds, time.monotonic() - start)
         shutil.rmtree(folder)
+        if count.tried == times:
+            break
     return count
 
 
@@ -130,7 +192,7 @@ def twice(truth: Undisturbed, root: Path) -> Count:
         folder = root / f"twice-{turn}"
         both = [bench(folder, *RUN) for _ in range(2)]
         codes = [finish(process)[0] for process in both]
-        count.note(codes == [0, 0] and truth.run_is_whole(folder))
+        count.note(codes == [0, 0] and truth.is_whole(folder, RUN))
     return count
 
 
@@ -155,10 +217,8 @@ def full_disk(truth: Undisturbed, root: Path) -> Count | None:
     for size in ("100k", "200k", "400k", "700k", "1500k"):
         for arguments in (RUN, POINTS):
             folder = root / f"full-{size}-{arguments[0]}"
-            folder.mkdir()
-            mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-            if subprocess.run(mount, capture_output=True).returncode:
-                return None  # only root may mount
+            if not mounted(folder, f"size={size}"):
+                return None
             try:
                 code, stderr = finish(bench(folder, *arguments))
                 if code == 0:
@@ -205,11 +265,19 @@ def damaged(truth: Undisturbed, root: Path) -> Count:
             spoil(found_files[0], harm)
             code, _ = finish(bench(place, *kind))
             count.note(code == 0 and truth.is_whole(place, kind))
-        victim = next((root / f"damaged-{harm}-points/cache/victims").glob("*.safetensors"))
-        victim.write_bytes(victim.read_bytes()[:100])
-        shutil.rmtree(root / f"damaged-{harm}-points/points")
-        code, stderr = finish(bench(root / f"damaged-{harm}-points", *POINTS))
-        count.note("Traceback" not in stderr and code in (0, 2))
+        # the weights of a finished run: whoever needs them says so, and they can be made anew
+        for path in (folder / "weights").glob("*.safetensors"):
+            spoil(path, harm)
+        code, stderr = finish(bench(folder, "occlusion"))
+        told = "--fresh" in stderr and "Traceback" not in stderr
+        again, _ = finish(bench(folder, *RUN, "--fresh"))
+        count.note(code == 2 and told and again == 0 and weights(folder) == truth.weights)
+        # those of the victim, which is trained again
+        place = root / f"damaged-{harm}-points"
+        spoil(next((place / "cache/victims").glob("*.safetensors")), harm)
+        shutil.rmtree(place / "points")
+        code, stderr = finish(bench(place, *POINTS))
+        count.note(code == 0 and "trained again" in stderr and truth.is_whole(place, POINTS))
     return count
 
 
@@ -234,16 +302,184 @@ def deaf_tracker(truth: Undisturbed, root: Path) -> Count:
             uri = f"http://user:secret@{address}"
             code, stderr = finish(bench(folder, *RUN, "--tracking-uri", uri, tracked=True))
             told = "tracker" in stderr and "secret" not in stderr
-            count.note(code == 0 and told and truth.run_is_whole(folder))
+            count.note(code == 0 and told and truth.is_whole(folder, RUN))
     return count
 
 
+@contextmanager
+def server(folder: Path) -> Iterator[tuple[int, Callable[[], None]]]:
+    """A real MLflow server on this machine: its port, and what kills it."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    folder.mkdir()
+    store = ["--backend-store-uri", f"sqlite:///{folder}/server.db", "--workers", "1"]
+    place = ["--host", "127.0.0.1", "--port", str(port), "--artifacts-destination", str(folder)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", *store, *place],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+    def kill() -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
+                    break
+            except OSError:
+                assert time.monotonic() < deadline, "the server does not start"
+                time.sleep(0.2)
+        yield port, kill
+    finally:
+        kill()
+
+
+class Relay:
+    """Passes connections on to a server, each after some seconds, until it has had enough."""
+
+    def __init__(self, port: int, delay: float = 0.0, enough: int = 10**9) -> None:
+        self.port, self.delay, self.left, self.served = port, delay, enough, 0
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self.server.getsockname()[1]}"
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self.server.accept()
+                threading.Thread(target=self.serve, args=(near,), daemon=True).start()
+
+    def serve(self, near: socket.socket) -> None:
+        """Each piece that comes in is a request, for the clients here send them whole."""
+        with suppress(OSError), near, socket.create_connection(("127.0.0.1", self.port)) as far:
+            back = threading.Thread(target=self.copy, args=(far, near), daemon=True)
+            back.start()
+            while piece := near.recv(1 << 20):
+                if piece.split(b" ")[0] in (b"GET", b"POST", b"PUT", b"PATCH", b"DELETE"):
+                    self.served += 1
+                    if self.served > self.left:
+                        self.server.close()
+                        return
+                    time.sleep(self.delay)
+                far.sendall(piece)
+
+    @staticmethod
+    def copy(far: socket.socket, near: socket.socket) -> None:
+        with suppress(OSError):
+            while piece := far.recv(1 << 20):
+                near.sendall(piece)
+            near.shutdown(socket.SHUT_RDWR)
+
+
+def dying_tracker(truth: Undisturbed, root: Path) -> Count:
+    """A real server is killed while a run logs to it, and connections end at each stage."""
+    count = Count()
+
+    def tried(folder: Path, process: subprocess.Popen[str], warnings: int = 1) -> None:
+        code, stderr = finish(process)
+        told = stderr.count("the tracker ") == warnings and "Traceback" not in stderr
+        count.note(code == 0 and told and truth.is_whole(folder, RUN))
+
+    with server(root / "server") as (port, kill):
+        through = Relay(port)
+        folder = root / "tracker-lives"
+        tried(folder, bench(folder, *RUN, "--tracking-uri", through.address, tracked=True), 0)
+        whole = through.served
+        # in the first seed, in the middle, and while the intervals are written at the end
+        for enough in (3, whole // 4, whole // 2, 3 * whole // 4, whole - 1):
+            folder = root / f"tracker-dies-{enough}"
+            address = Relay(port, enough=enough).address
+            tried(folder, bench(folder, *RUN, "--tracking-uri", address, tracked=True))
+        folder = root / "tracker-killed"
+        uri = f"http://127.0.0.1:{port}"
+        process = bench(folder, *RUN, "--tracking-uri", uri, tracked=True)
+        while process.poll() is None and not list((folder / "cache").glob("checkpoints/*/*")):
+            time.sleep(0.01)
+        kill()
+        tried(folder, process)
+    return count
+
+
+def slow_tracker(truth: Undisturbed, root: Path) -> Count:
+    """A server that takes its time: less than the patience costs that time, more one warning."""
+    count = Count()
+    with server(root / "slow-server") as (port, _):
+        for delay, warnings in ((0.2, 0), (9.0, 1)):
+            folder = root / f"tracker-slow-{delay}"
+            relay = Relay(port, delay)
+            start = time.monotonic()
+            process = bench(folder, *RUN, "--tracking-uri", relay.address, tracked=True)
+            code, stderr = finish(process)
+            taken = time.monotonic() - start - truth.seconds["run"]
+            print(f"  {delay} s an answer, {relay.served} requests: {taken:.0f} s more", flush=True)
+            told = stderr.count("the tracker ") == warnings
+            count.note(code == 0 and told and taken < 120 and truth.is_whole(folder, RUN))
+    return count
+
+
+def mounted(folder: Path, options: str) -> bool:
+    """Mount an empty file system of its own; only root may."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    return subprocess.run(mount, capture_output=True).returncode == 0
+
+
 def read_only(truth: Undisturbed, root: Path) -> Count:
-    """A results folder that cannot be written: a file is in its way."""
+    """A results folder that cannot be written: a file in its way, a disk that is read-only."""
     count = Count()
     (root / "file").write_text("")
+    said = "cannot write to the results folder"
     code, stderr = finish(bench(root / "file" / "results", *RUN))
-    count.note(code == 2 and "cannot write to the results folder" in stderr)
+    count.note(code == 2 and said in stderr)
+    folder = root / "read-only"
+    if not mounted(folder, "size=100m"):
+        return count
+    try:
+        for before in (False, True):  # empty, then with something half done in it
+            if before:
+                process = bench(folder, *RUN)
+                while process.poll() is None and not list((folder / "cache").glob("checkpoints/*")):
+                    time.sleep(0.01)
+                process.kill()
+                finish(process)
+            subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+            code, stderr = finish(bench(folder, *RUN))
+            subprocess.run(["mount", "-o", "remount,rw", str(folder)], check=True)
+            count.note(code == 2 and said in stderr and "Traceback" not in stderr)
+        # it turns read-only under a run, as a disk with errors does
+        process = bench(folder, *RUN)
+        while process.poll() is None and not list((folder / "cache").glob("checkpoints/*/*.json")):
+            time.sleep(0.01)
+        turned = subprocess.run(["mount", "-o", "remount,ro", str(folder)], capture_output=True)
+        code, stderr = finish(process)
+        subprocess.run(["mount", "-o", "remount,rw", str(folder)], check=True)
+        again, _ = finish(bench(folder, *RUN))
+        clear = "Traceback" not in stderr and (code == 2 or turned.returncode != 0)
+        count.note(clear and again == 0 and truth.is_whole(folder, RUN))
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+    return count
+
+
+def clock_set_back(truth: Undisturbed, root: Path) -> Count:
+    """The clock runs backwards, in an undisturbed run and in one that is killed and goes on."""
+    count = Count()
+    for turn, tracked in enumerate((False, True)):
+        folder = root / f"clock-{turn}"
+        process = bench(folder, *RUN, tracked=tracked, start=("-c", BACKWARDS))
+        if turn:
+            time.sleep(0.7 * truth.seconds["run"])
+            process.kill()
+            finish(process)
+            process = bench(folder, *RUN, tracked=tracked, start=("-c", BACKWARDS))
+        code, stderr = finish(process)
+        count.note(code == 0 and "tracker" not in stderr and truth.is_whole(folder, RUN))
     return count
 
 
@@ -263,7 +499,7 @@ def memory(truth: Undisturbed, root: Path) -> Count:
     for turn in range(3):
         folder = root / f"memory-{turn}"
         process = bench(folder, *RUN, "--executor", "processes", "--jobs", "2")
-        time.sleep((0.6 + 0.3 * turn) * truth.run_seconds)
+        time.sleep((0.6 + 0.3 * turn) * truth.seconds["run"])
         children = subprocess.run(
             ["pgrep", "-P", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True
         ).stdout.split()
@@ -297,24 +533,21 @@ def main() -> int:
         root = Path(name)
         truth = Undisturbed(root / "undisturbed")
         scenarios: dict[str, Callable[[], Count | None]] = {
-            "SIGKILL during a run": lambda: killed(
-                truth, root, RUN, truth.run_seconds, signal.SIGKILL
-            ),
-            "SIGTERM during a run": lambda: killed(
-                truth, root, RUN, truth.run_seconds, signal.SIGTERM
-            ),
-            "SIGKILL during points build": lambda: killed(
-                truth, root, POINTS, truth.points_seconds, signal.SIGKILL
-            ),
-            "SIGTERM during points build": lambda: killed(
-                truth, root, POINTS, truth.points_seconds, signal.SIGTERM
-            ),
+            "SIGKILL during a run": lambda: killed(truth, root, RUN, signal.SIGKILL),
+            "SIGTERM during a run": lambda: killed(truth, root, RUN, signal.SIGTERM),
+            "SIGKILL during points build": lambda: killed(truth, root, POINTS, signal.SIGKILL),
+            "SIGTERM during points build": lambda: killed(truth, root, POINTS, signal.SIGTERM),
+            "SIGKILL during attack-eval": lambda: killed(truth, root, ATTACKS, signal.SIGKILL, 10),
+            "SIGTERM during attack-eval": lambda: killed(truth, root, ATTACKS, signal.SIGTERM, 5),
             "two equal commands at once": lambda: twice(truth, root),
             "four on an empty folder": lambda: four_on_nothing(truth, root),
             "disk full": lambda: full_disk(truth, root),
             "damaged files": lambda: damaged(truth, root),
             "tracker refuses or is deaf": lambda: deaf_tracker(truth, root),
+            "tracker dies": lambda: dying_tracker(truth, root),
+            "tracker is slow": lambda: slow_tracker(truth, root),
             "results not writable": lambda: read_only(truth, root),
+            "clock set back": lambda: clock_set_back(truth, root),
             "diverged seeds": lambda: diverged(truth, root),
             "a worker killed": lambda: memory(truth, root),
             "folder moved": lambda: moved(truth, root),

@@ -74,6 +74,28 @@ def test_only_finished_records_are_found(tmp_path: Path) -> None:
     assert store.find(wanted) == {("abcdef012345", 0): record(0)}
 
 
+def test_lines_of_other_jobs_are_not_read_to_find_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    for number in range(50):
+        store.add(record(number, key=f"job-{number % 10}"))
+    # written by somebody else, in another order
+    other = dict(reversed(record(3, key="job-3").to_json().items()))
+    with store.path.open("a") as file:
+        file.write(json.dumps(other) + "\n")
+    read: list[bytes] = []
+
+    def parse(line: bytes) -> Any:
+        read.append(line)
+        return json.loads(line)
+
+    monkeypatch.setattr(records, "parse", parse)
+    found = store.find([("job-3", 3), ("job-3", 13), ("job-4", 3)])
+    assert found == {("job-3", n): record(n, key="job-3") for n in (3, 13)}
+    assert len(read) == 11
+
+
 def test_curves_lie_beside_the_records(tmp_path: Path) -> None:
     store, curve = Store(tmp_path), [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}]
     store.add(record(curve=curve))

@@ -309,6 +309,93 @@ def test_a_store_that_breaks_in_the_middle_costs_one_warning(
     assert len(warned) == 1
 
 
+def test_a_store_that_breaks_at_the_end_costs_one_warning(
+    empty_store: Path, tmp_path: Path, warned: list[str]
+) -> None:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    tracker = Tracker(None, tmp_path, warn=warned.append)
+    for one in both():
+        tracker.log(one)
+    assert warned == []
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        database.execute("DROP TABLE latest_metrics")
+    database.close()
+    tracker.summarise(tables.intervals(both()))
+    tracker.end_seed(record(), "KILLED")
+    assert len(warned) == 1
+
+
+class Slow:
+    """A client whose server takes its time for every answer."""
+
+    def __init__(self, client: Any, seconds: float) -> None:
+        self.client, self.seconds, self.asked = client, seconds, 0
+
+    def __getattr__(self, name: str) -> Any:
+        self.asked += 1
+        time.sleep(self.seconds)
+        return getattr(self.client, name)
+
+
+def slow(tracker: Tracker, seconds: float) -> Slow:
+    """Make a tracker one of a slow server."""
+    tracker.uri = "http://me:geheim@slow"
+    tracker.client = Slow(tracker.client, seconds)
+    return tracker.client
+
+
+def test_a_server_that_is_slow_costs_a_minute_and_one_warning(
+    empty_store: Path, tmp_path: Path, warned: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    tracker = Tracker(None, tmp_path, warn=warned.append)
+    monkeypatch.setattr("bench.tracking.PATIENCE", tracker._spent + 0.5)
+    server = slow(tracker, 0.06)
+    tracker.log(record(0))  # more than ten questions
+    assert not tracker.on
+    asked = server.asked
+    tracker.log(record(1))
+    assert server.asked == asked
+    assert len(warned) == 1
+    assert "its server is slow" in warned[0]
+    assert "geheim" not in warned[0]
+
+
+def test_a_slow_server_is_borne_where_it_is_little_beside_the_run(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.tracking.PATIENCE", 0.1)
+    slow(tracker, 0.02)
+    tracker._began -= 10_000  # the run has lasted for hours
+    tracker.log(record(0))
+    assert tracker.on
+    # and so is it by who makes everything anew
+    tracker._began += 10_000
+    tracker.rebuild([record(0), record(1)])
+    assert tracker.on
+
+
+def test_a_clock_that_is_set_back_changes_nothing(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter(range(2_000_000_000, 0, -3600))
+    monkeypatch.setattr(time, "time", lambda: float(next(now)))
+    for _ in range(2):
+        tracker.start_seed(record())
+        tracker.beat(record())
+        tracker.log(record(), CURVE)
+        tracker.log(record(), CURVE)
+    (seed,), (cell,) = runs(tracker, "seed"), runs(tracker, "cell")
+    assert seed.info.status == cell.info.status == "FINISHED"
+    assert seed.data.metrics["accuracy"] == 0.75
+    history = tracker.client.get_metric_history(seed.info.run_id, "epoch/loss")
+    assert sorted((each.step, each.value) for each in history) == [
+        (entry["epoch"], entry["loss"]) for entry in CURVE
+    ]
+    tracker.reap()
+    assert runs(tracker, "seed")[0].info.status == "FINISHED"
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

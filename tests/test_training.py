@@ -2,15 +2,19 @@
 
 import dataclasses
 import itertools
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from bench import checkpoints, datasets, models, registry, seeds, training
+from bench import checkpoints, datasets, models, registry, runs, seeds, training
 from bench.errors import Stopped
+from bench.progress import Silent
 from bench.recipes import Recipe
+from bench.runs import Job
 from bench.saliency import saliency
+from bench.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +72,38 @@ def test_a_stopped_training_continues_bit_for_bit(
     assert same(whole, training.train(recipe(), 0, data, checkpoint=tmp_path))
 
 
+def test_a_clock_that_is_set_back_changes_nothing(
+    data: datasets.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace, job = Workspace(results=tmp_path, data="digits(train=200)"), Job(recipe(), 0)
+    whole, _ = runs.work(
+        job, Workspace(results=tmp_path / "whole", data="digits(train=200)"), Silent(), never
+    )
+    now = itertools.count(2_000_000_000, -3600)
+    monkeypatch.setattr(time, "time", lambda: float(next(now)))
+    calls = itertools.count(1)
+    with pytest.raises(Stopped):
+        runs.work(job, workspace, Silent(), lambda: next(calls) >= 5)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    found, before = runs.work(job, workspace, Silent(), never)
+    assert not before
+    for one in (whole, found):
+        assert one.metrics["seconds"] >= 0
+    timeless = [
+        {name: value for name, value in one.metrics.items() if "seconds" not in name}
+        for one in (whole, found)
+    ]
+    assert timeless[0] == timeless[1]
+    assert runs.work(job, workspace, Silent(), never) == (
+        dataclasses.replace(found, curve=()),
+        True,
+    )
+
+
+def never() -> bool:
+    return False
+
+
 @pytest.mark.parametrize("harm", ["truncate", "flip", "json", "outside"])
 def test_a_damaged_checkpoint_costs_a_warning_and_not_the_result(
     data: datasets.Dataset, tmp_path: Path, harm: str
@@ -75,7 +111,7 @@ def test_a_damaged_checkpoint_costs_a_warning_and_not_the_result(
     calls = itertools.count(1)
     with pytest.raises(Stopped):
         training.train(recipe(), 0, data, checkpoint=tmp_path, stop=lambda: next(calls) > 5)
-    (state,) = tmp_path.glob("epoch-*.pt")
+    (state,) = tmp_path.glob("epoch-*.safetensors")
     about = tmp_path / "checkpoint.json"
     content = bytearray(state.read_bytes())
     if harm == "truncate":
@@ -99,7 +135,7 @@ def test_a_damaged_checkpoint_costs_a_warning_and_not_the_result(
 def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
     network = models.build("resnet8", classes=2, channels=1, side=8, mean=[0.5], std=[0.5], seed=0)
     optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
-    checkpoints.save(tmp_path, network, optimiser, [{"epoch": 1.0}])
+    checkpoints.save(tmp_path, network, optimiser, [dict.fromkeys(checkpoints.ENTRY, 1)])
 
     class Trap:
         def __reduce__(self) -> tuple[object, tuple[str]]:
@@ -108,7 +144,7 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
     import hashlib
     import json
 
-    (state,) = tmp_path.glob("epoch-*.pt")
+    (state,) = tmp_path.glob("epoch-*.safetensors")
     torch.save({"network": Trap(), "optimiser": {}}, state)
     about = json.loads((tmp_path / "checkpoint.json").read_text())
     about["sha256"] = hashlib.sha256(state.read_bytes()).hexdigest()

@@ -13,7 +13,7 @@ from bench.cli import options
 @click.command()
 @click.argument(
     "what",
-    type=click.Choice(["masks", "input", "epochs", "attacks", "start", "all"]),
+    type=click.Choice(["masks", "input", "epochs", "attacks", "start", "all", "growth"]),
     default="masks",
 )
 @click.option("--batch-size", type=click.IntRange(min=1), multiple=True, default=[128, 512])
@@ -40,23 +40,28 @@ from bench.cli import options
 @options.as_json
 @options.quiet
 def speed(what: str, as_json: bool, **given: Any) -> None:
-    """Time masks, the input side, training epochs, attacks or the start of the command line.
+    """Time masks, the input side, training epochs, attacks, the start, or growth.
 
     masks: pictures per second of every augmentation, as a share of `images * mask`. input: batches
     per second against torchvision over PIL with two workers. epochs: seconds of a training epoch
     against a bare loop over ready batches. attacks: seconds of an attack against the forwards and
     backwards it asks for, and of an iteration against sigma-zero's. start: bench --help against an
-    empty Python.
+    empty Python. growth (minutes, not part of all): what jobs, epochs, 10,000 records and cores
+    cost, beside targets.
 
     \b
     Example: bench speed masks
     Example: bench speed epochs --data photos --model resnet8
     Example: bench speed attacks --data photos --threads 1
+    Example: bench speed growth
     """
     from bench.progress import open_progress
 
-    workspace = options.workspace(**given)
     progress = open_progress(given["quiet"])
+    if what == "growth":
+        growth(progress, as_json)
+        return
+    workspace = options.workspace(**given)
     parts = {
         "start": start, "masks": masks, "input": inputs, "epochs": epochs, "attacks": attacks,
     }  # fmt: skip
@@ -75,6 +80,46 @@ def speed(what: str, as_json: bool, **given: Any) -> None:
             value = 1 / row.per_second if unit == "seconds" else row.per_second
             shown = f"{value:12.3f}" if unit == "seconds" else f"{value:12,.0f}"
             click.echo(f"  {row.name:44} {shown}  {row.ratio:6.3f}")
+
+
+def growth(progress: Any, as_json: bool) -> None:
+    """Every measure of growth in a results folder of its own; exits with 3 where one is missed."""
+    import os
+    import tempfile
+    from pathlib import Path
+
+    from bench import growth as growing
+    from bench.cli import jobs
+    from bench.records import Store
+    from bench.workspace import Workspace
+
+    def drive(tracked: bool) -> Any:
+        given: dict[str, Any] = {"no_tracking": not tracked, "tracking_uri": None, "quiet": True}
+        given |= {"executor": "local", "jobs": None, "address": None, "gpus": None}
+        return lambda some, place: jobs.train(some, place, Store(place.results), given)
+
+    def place(name: str, data: str = growing.TINY) -> Workspace:
+        return Workspace(results=Path(folder) / name, data=data)
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [
+            *growing.driver("no tracker", drive(False), place("plain"), progress),
+            *growing.driver("sqlite", drive(True), place("tracked"), progress),
+            *growing.listing(place("listing").results, progress),
+            *growing.memory(drive(True), place("memory"), progress),
+            *growing.scaling(place("scaling", "digits"), progress, cores or 1),
+        ]
+    if as_json:
+        click.echo(json.dumps([{**vars(row), "met": row.met} for row in rows]))
+    else:
+        click.echo(f"growth ({cores} cores, {os.getloadavg()[0]:.1f} processes wanted them)")
+        for row in rows:
+            bound = f"at {'least' if row.least else 'most'} {row.target:g} {row.unit}"
+            state = "" if row.met else "  missed"
+            click.echo(f"  {row.name:38} {row.value:9.3f} {row.unit:5}  {bound}{state}")
+    if not all(row.met for row in rows):
+        raise SystemExit(3)
 
 
 def start(workspace: Any, given: dict[str, Any], progress: Any) -> dict[str, list[Any]]:

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Generator, Tensor, nn
 
+from bench import tensorfiles
 from bench.models.resnet import Bottleneck, ResNet
 from bench.models.shake_shake import ShakeShake
 from bench.models.wide_resnet import WideResNet
@@ -29,6 +28,7 @@ ABOUT = {
     "shake-shake-26-2x32d": "two branches, mixed at random in training",
     **{name: "timm's, with a 3x3 stem for sides up to 64" for name in TIMM},
 }
+SHOWN = 8  # of the entries of a weights file that do not fit
 SMALL = 64  # pixels; up to this side the ImageNet stem would throw away most of the picture
 
 
@@ -172,14 +172,14 @@ def reseed(model: nn.Module, seed: int) -> None:
 def save_weights(model: Normalised, path: Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write the weights of the inner network as safetensors; the file appears whole or not at all.
 
-    ``metadata`` goes into the header of the file.
+    ``metadata`` goes into the header of the file, with a checksum of the weights.
     """
-    weights = {key: value.contiguous() for key, value in model.network.state_dict().items()}
+    content = tensorfiles.pack(model.network.state_dict(), metadata or {})
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(save(weights, metadata=dict(metadata or {})))
+            file.write(content)
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -190,24 +190,33 @@ def load_weights(model: Normalised, path: Path) -> None:
     """Load safetensors into the inner network, which keeps its device.
 
     The counters of batch normalisation may be absent (older files lack them). Raises ValueError
-    naming what is missing, unexpected or of another shape; the network is then unchanged.
+    for a damaged file, and naming what is missing, unexpected, of another shape or not finite; the
+    network is then unchanged.
     """
-    try:
-        weights = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file: {error}") from error
+    weights, _ = tensorfiles.read(path)
     own = model.network.state_dict()
     needed = {key for key in own if not key.endswith(".num_batches_tracked")}
+    both = sorted(own.keys() & weights.keys())
     troubles = {
         "missing": sorted(needed - weights.keys()),
         "unexpected": sorted(weights.keys() - own.keys()),
         "of another shape": [
             f"{key} {tuple(weights[key].shape)} for {tuple(own[key].shape)}"
-            for key in sorted(own.keys() & weights.keys())
+            for key in both
             if own[key].shape != weights[key].shape
         ],
+        "of another type": [
+            f"{key} {weights[key].dtype}"
+            for key in both
+            if own[key].is_floating_point() != weights[key].is_floating_point()
+        ],
+        "not finite": [key for key in both if not weights[key].float().isfinite().all()],
     }
     if any(troubles.values()):
-        listed = "; ".join(f"{what}: {', '.join(keys)}" for what, keys in troubles.items() if keys)
+        listed = "; ".join(
+            f"{what}: {', '.join(keys[:SHOWN])}{' …' * (len(keys) > SHOWN)}"
+            for what, keys in troubles.items()
+            if keys
+        )
         raise ValueError(f"{path} does not fit this network: {listed}")
     model.network.load_state_dict(weights, strict=False)
