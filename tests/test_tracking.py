@@ -44,6 +44,12 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "mlflow.db"
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files go below the current folder where a server has no place for them."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def warned() -> list[str]:
     """The warnings that a tracker gave."""
