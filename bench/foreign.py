@@ -11,6 +11,7 @@ from torch import nn
 from bench import models
 from bench.datasets import Dataset
 from bench.errors import Missing
+from bench.models.resnet import fold
 
 
 def check(path: Path) -> str:
@@ -48,7 +49,8 @@ def from_file(
         seed=0,
     )
     models.load_weights(network, path)
-    return network.eval()
+    fold(network.eval())
+    return network
 
 
 def from_timm(

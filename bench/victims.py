@@ -11,6 +11,7 @@ from torch import nn
 
 from bench import checkpoints, foreign, models, registry, training
 from bench.models import Normalised
+from bench.models.resnet import fold
 from bench.progress import Progress
 from bench.recipes import Recipe, usual
 from bench.workspace import Workspace
@@ -64,7 +65,8 @@ def obtain(
             seed=SEED,
         )
         models.load_weights(network, path)
-        return network.to(workspace.device).eval()
+        fold(network.eval())
+        return network.to(workspace.device)
 
     with FileLock(path.with_suffix(".lock")):
         if path.exists():

@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from bench import models
 from bench.models import build, load_weights, reseed, save_weights
+from bench.models.resnet import fold
 
 GREY = {"mean": [0.5], "std": [0.25]}
 COLOUR = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
@@ -15,6 +16,33 @@ COLOUR = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 def tiny(seed: int = 0, name: str = "resnet8") -> models.Normalised:
     return build(name, classes=4, channels=1, side=8, seed=seed, **GREY)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet20", "resnet44-bottleneck"])
+def test_folding_leaves_the_logits_and_their_gradient(name: str) -> None:
+    network, folded = (tiny(name=name).double().eval() for _ in range(2))
+    stream = torch.Generator().manual_seed(0)
+    for one in (network, folded):
+        stream.manual_seed(0)
+        for module in one.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):  # as after a training
+                for values in (module.running_mean, module.running_var, module.weight, module.bias):
+                    assert values is not None
+                    torch.nn.init.uniform_(values.data, 0.5, 2.0, stream)
+    fold(folded)
+    assert not [m for m in folded.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    images = torch.rand(3, 1, 9, 7, dtype=torch.float64, requires_grad=True)
+    logits = [one(images) for one in (network, folded)]
+    slopes = [torch.autograd.grad(each[:, 0].sum(), images)[0] for each in logits]
+    torch.testing.assert_close(logits[0], logits[1])
+    torch.testing.assert_close(slopes[0], slopes[1])
+
+
+def test_folding_leaves_other_networks_alone() -> None:
+    network = tiny(name="wrn-40-2").eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    fold(network)
+    assert network.state_dict().keys() == before.keys()
 
 
 @pytest.mark.parametrize(
