@@ -68,6 +68,8 @@ def growth(progress: Any, as_json: bool) -> None:
     import tempfile
     from pathlib import Path
 
+    import torch
+
     from bench import growth as growing
     from bench.cli import jobs
     from bench.records import Store
@@ -81,6 +83,7 @@ def growth(progress: Any, as_json: bool) -> None:
     def place(name: str) -> Workspace:
         return Workspace(results=Path(folder) / name, data="digits")
 
+    torch.set_num_threads(1)  # what is so small only waits for a second one
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with tempfile.TemporaryDirectory() as folder:
         rows = [
