@@ -15,8 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from bench import search, training, victims
 from bench.executors import Executor, Local
 from bench.processes import Processes
@@ -153,7 +151,7 @@ def scaling(workspace: Workspace, progress: Progress, cores: int, steps: int = 6
     """How much faster as many processes as there are cores find adversarial points.
 
     Blocks of digits a second, after the processes have started, as a share of so many times those
-    of this process with one thread.
+    of this process, which must be set to one thread.
     """
     data = workspace.dataset()
     victim = replace(search.points_victim(data), epochs=1)
@@ -163,12 +161,7 @@ def scaling(workspace: Workspace, progress: Progress, cores: int, steps: int = 6
         for number in range(12 * cores)
         for place in [workspace.cache / "growth" / str(number)]
     ]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        alone = pace(Local(), jobs[:12], 1, workspace, progress)
-    finally:
-        torch.set_num_threads(threads)
+    alone = pace(Local(), jobs[:12], 1, workspace, progress)
     together = pace(Processes(cores), jobs, cores, workspace, progress)
     name = f"points on {cores} processes, of linear"
     return [Measure(name, together / alone / cores, "times", LINEAR, least=True)]

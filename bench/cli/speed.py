@@ -88,6 +88,8 @@ def growth(progress: Any, as_json: bool) -> None:
     import tempfile
     from pathlib import Path
 
+    import torch
+
     from bench import growth as growing
     from bench.cli import jobs
     from bench.records import Store
@@ -101,6 +103,7 @@ def growth(progress: Any, as_json: bool) -> None:
     def place(name: str, data: str = growing.TINY) -> Workspace:
         return Workspace(results=Path(folder) / name, data=data)
 
+    torch.set_num_threads(1)  # what is so small only waits for a second one
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with tempfile.TemporaryDirectory() as folder:
         rows = [
