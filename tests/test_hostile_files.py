@@ -38,6 +38,7 @@ from scipy.io import savemat
 
 from bench import (
     binaries,
+    blocks,
     checkpoints,
     costs,
     datasets,
@@ -46,7 +47,6 @@ from bench import (
     records,
     registry,
     tensorfiles,
-    trials,
 )
 from bench.datasets import Dataset
 from bench.errors import Missing
@@ -179,7 +179,7 @@ def point_seconds(path: Path) -> object:
 
 
 def block(path: Path) -> object:
-    return trials.load(path, ABOUT, IDS)
+    return blocks.load(path, ABOUT, IDS)
 
 
 def occluded(path: Path) -> object:
@@ -268,7 +268,7 @@ def block_file() -> bytes:
         "ids": IDS, "adversarial": torch.rand(3, 1, 4, 5),
         "forwards": torch.ones(3).long(), "backwards": torch.ones(3).long(),
     }  # fmt: skip
-    return pack(tensors, {"job": text, "sha256": trials._checksum(tensors, text)})
+    return pack(tensors, {"job": text, "sha256": blocks._checksum(tensors, text)})
 
 
 def occlusion_file() -> bytes:
@@ -520,7 +520,7 @@ def test_a_file_whose_checksum_is_right_is_still_not_trusted(
 
 def sha256(tensors: dict[str, torch.Tensor], text: str) -> str:
     try:
-        return trials._checksum(tensors, text)
+        return blocks._checksum(tensors, text)
     except TypeError:  # a type that numpy does not have
         return ""
 

@@ -9,7 +9,7 @@ import pytest
 from jobs import linger, square
 
 from attacks.dense import PGD
-from bench import registry, runs, trials
+from bench import evaluation, registry, runs
 from bench.cluster import Ray
 from bench.executors import Local, Lost
 from bench.progress import Silent
@@ -90,9 +90,9 @@ def test_trainings_and_attacks_give_the_same_as_here(connected: Any, tmp_path: P
         trained = tmp_path / "here" / "weights" / f"{records[0].name}.safetensors"
         victim = Victim(model="resnet8", path=trained)
         trial = Trial(attack=PGD(steps=2), victim="v", data="d", eps="8/255", images=4)
-        chosen = trials.opponent(victim, 4, place, Silent())[1]
-        blocks = trials.parts(trial, 0, victim, chosen)
-        ((_, _, outcomes, _),) = trials.run(blocks, place, Silent(), executor=executor)
+        chosen = evaluation.opponent(victim, 4, place, Silent())[1]
+        blocks = evaluation.parts(trial, 0, victim, chosen)
+        ((_, _, outcomes, _),) = evaluation.run(blocks, place, Silent(), executor=executor)
         shards[name] = [outcomes[0].verdict.l2.tolist(), outcomes[0].forwards.tolist()]
     assert found["here"] == found["there"]
     assert shards["here"] == shards["there"]

@@ -15,14 +15,15 @@ from torch import Tensor, nn
 import attacks
 from attacks import Goal
 from attacks.base import Streams, streams
-from bench import datasets, trials
+from bench import datasets, evaluation, trials
 from bench.errors import Stopped
+from bench.evaluation import Part, run
 from bench.executors import Executor, Lost, Work
 from bench.outcomes import Outcome, join
 from bench.progress import Silent
 from bench.robustness import Pictures, pictures
 from bench.splits import Split
-from bench.trials import Part, Trial, folder, run
+from bench.trials import Trial, folder
 from bench.victims import Victim
 from bench.workspace import Workspace, adopt
 
@@ -107,8 +108,8 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
         "aimless": Untargeted,
     }.items():
         monkeypatch.setitem(attacks.BUILTIN, name, cls)
-    monkeypatch.setattr(trials, "BLOCK", 8)
-    trials._opponents.clear()
+    monkeypatch.setattr(evaluation, "BLOCK", 8)
+    evaluation._opponents.clear()
     Signs.calls.clear()
 
 
@@ -157,8 +158,8 @@ def every(
     executor: Executor | None = None, **options: object,
 ) -> tuple[list[Outcome], bool]:  # fmt: skip
     """One outcome per goal, and whether all was there before."""
-    chosen = trials.opponent(VICTIM, one.images, place, Silent())[1]
-    jobs = trials.parts(one, seed, VICTIM, chosen, **options)  # type: ignore[arg-type]
+    chosen = evaluation.opponent(VICTIM, one.images, place, Silent())[1]
+    jobs = evaluation.parts(one, seed, VICTIM, chosen, **options)  # type: ignore[arg-type]
     ((_, _, outcomes, reused),) = run(
         jobs, place, Silent(), stop=stop or (lambda: False), executor=executor
     )

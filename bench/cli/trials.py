@@ -25,7 +25,7 @@ def evaluate(
 ) -> tuple[list[Record], list[dict[str, Any]]]:
     """Attack, judge, write the records and log them; also the paired tests of every table."""
     from bench import attack_tables, executors
-    from bench.trials import BLOCK, opponent, parts, run
+    from bench.evaluation import BLOCK, opponent, parts, run
 
     executor = executors.build(
         given["executor"],
@@ -158,7 +158,8 @@ class Keeper:
 def picture(trial: Trial, seed: int, chosen: Pictures, workspace: Any) -> None:
     """Write a grid of the first pictures beside the blocks: clean, change, mask, adversarial."""
     from bench import gallery, records
-    from bench.trials import folder, peek
+    from bench.evaluation import peek
+    from bench.trials import folder
 
     place = folder(trial, seed, workspace)
     if (attacked := peek(place)) is None:
