@@ -8,7 +8,6 @@ node that is gone) has its job given to another, a few times, and then reported 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -67,34 +66,3 @@ class Local:
         for index, job in enumerate(jobs):
             begin(index)
             yield index, work(job, workspace, progress, stop)
-
-
-def build(
-    name: str,
-    count: int | None,
-    *,
-    device: str = "cpu",
-    address: str | None = None,
-    gpus: float | None = None,
-) -> Executor:
-    """The executor that the command line asks for; refuses more jobs than there are slots."""
-    if name == "local":
-        if count not in (None, 1):
-            raise ValueError(
-                f"--jobs {count} needs --executor processes or ray: local runs one at a time"
-            )
-        return Local()
-    import torch
-
-    from bench.cluster import Ray
-    from bench.processes import Processes
-
-    on_gpu = device.startswith("cuda")
-    slots = torch.cuda.device_count() if on_gpu else (os.cpu_count() or 1)
-    if name == "processes":
-        if count is not None and count > slots:
-            kind = "GPUs" if on_gpu else "processor cores"
-            raise ValueError(f"--jobs {count} is more than the {slots} {kind} of this machine")
-        return Processes(count or slots)
-    share = (1.0 if on_gpu else 0.0) if gpus is None else gpus
-    return Ray(count or slots, address=address, gpus=share)

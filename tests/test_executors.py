@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from jobs import fragile, patient, refuse, square
 
-from bench import executors
+from bench.cli import options
 from bench.executors import Local, Lost
 from bench.processes import Processes
 from bench.progress import Silent
@@ -53,8 +53,9 @@ def test_a_job_beyond_its_deadline_counts_as_died(tmp_path: Path) -> None:
     assert found == {0: Lost("its worker died 3 times, last: ran for more than 0 s")}
 
 
-def test_bad_wishes_are_refused() -> None:
+def test_bad_wishes_are_refused(tmp_path: Path) -> None:
+    place = Workspace(results=tmp_path, data="digits")
     with pytest.raises(ValueError, match="--jobs 2 needs --executor processes or ray"):
-        executors.build("local", 2)
+        options.executor(place, "local", 2)
     with pytest.raises(ValueError, match=r"--jobs 9999 is more than the \d+ processor cores"):
-        executors.build("processes", 9999)
+        options.executor(place, "processes", 9999)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bench.cli import options
+
 if TYPE_CHECKING:
     from bench.records import Record, Store
     from bench.runs import Job
@@ -59,13 +61,7 @@ def train(jobs: list[Job], workspace: Any, store: Store, given: dict[str, Any]) 
     from bench.progress import open_progress
 
     progress = open_progress(given["quiet"])
-    executor = executors.build(
-        given["executor"],
-        given["jobs"],
-        device=workspace.device,
-        address=given["address"],
-        gpus=given["gpus"],
-    )
+    executor = options.executor(workspace, **given)
     settings(jobs, workspace, progress)
     queue = jobs
     if not isinstance(executor, executors.Local):  # the longest first: no worker idles at the end

@@ -178,3 +178,38 @@ def workspace(
         download=download,
         device=pick_device(device),
     )
+
+
+def executor(
+    workspace: Any,
+    executor: str = "local",
+    jobs: int | None = None,
+    address: str | None = None,
+    gpus: float | None = None,
+    **_: Any,
+) -> Any:
+    """The executor that the options describe; refuses more jobs than there are slots."""
+    from bench.executors import Local
+
+    if executor == "local":
+        if jobs not in (None, 1):
+            raise ValueError(
+                f"--jobs {jobs} needs --executor processes or ray: local runs one at a time"
+            )
+        return Local()
+    import os
+
+    import torch
+
+    from bench.cluster import Ray
+    from bench.processes import Processes
+
+    on_gpu = workspace.device.startswith("cuda")
+    slots = torch.cuda.device_count() if on_gpu else (os.cpu_count() or 1)
+    if executor == "processes":
+        if jobs is not None and jobs > slots:
+            kind = "GPUs" if on_gpu else "processor cores"
+            raise ValueError(f"--jobs {jobs} is more than the {slots} {kind} of this machine")
+        return Processes(jobs or slots)
+    share = (1.0 if on_gpu else 0.0) if gpus is None else gpus
+    return Ray(jobs or slots, address=address, gpus=share)

@@ -27,7 +27,7 @@ making = options.together(
 
 def found(given: dict[str, Any]) -> Any:
     """The workspace and the points that the options describe, built where they are missing."""
-    from bench import executors, interrupts, search
+    from bench import interrupts, search
     from bench.progress import open_progress
 
     workspace = options.workspace(**given)
@@ -39,13 +39,7 @@ def found(given: dict[str, Any]) -> Any:
             progress,
             victim=search.points_victim(data, given["victim"]),
             attack_text=given["attack"] or search.ATTACK,
-            executor=executors.build(
-                given.get("executor", "local"),
-                given.get("jobs"),
-                device=workspace.device,
-                address=given.get("address"),
-                gpus=given.get("gpus"),
-            ),
+            executor=options.executor(workspace, **given),
             stop=stop,
         )
 

@@ -6,6 +6,8 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from bench.cli import options
+
 if TYPE_CHECKING:
     from bench.outcomes import Outcome
     from bench.records import Record
@@ -24,16 +26,10 @@ def evaluate(
     given: dict[str, Any],
 ) -> tuple[list[Record], list[dict[str, Any]]]:
     """Attack, judge, write the records and log them; also the paired tests of every table."""
-    from bench import attack_tables, executors
+    from bench import attack_tables
     from bench.evaluation import BLOCK, opponent, parts, run
 
-    executor = executors.build(
-        given["executor"],
-        given["jobs"],
-        device=workspace.device,
-        address=given["address"],
-        gpus=given["gpus"],
-    )
+    executor = options.executor(workspace, **given)
     data = workspace.dataset()
     victims = {seed: victim.of(seed) for seed in seeds}
     chosen = {
