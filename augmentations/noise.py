@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, no_type_check
+from typing import no_type_check
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Generator, Tensor
-
-if TYPE_CHECKING:
-    from augmentations.base import Images, Mask
 
 LEVELS = 2**16
 
@@ -53,12 +50,12 @@ def _kernel() -> Callable[..., None]:
 
 
 def put(
-    images: Images,
-    mask: Mask,
+    images: Float[Tensor, "b c h w"],
+    mask: Bool[Tensor, "b 1 h w"],
     mean: Float[Tensor, " c"],
     std: Float[Tensor, " c"],
     generator: Generator,
-) -> Images:
+) -> Float[Tensor, "b c h w"]:
     """The images with ``mean + std · z`` at the deleted pixels, z standard normal per value.
 
     z takes the 65,536 values of `normal`, each drawn with 16 of a word's bits: picture by picture,
