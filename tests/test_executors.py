@@ -53,9 +53,17 @@ def test_a_job_beyond_its_deadline_counts_as_died(tmp_path: Path) -> None:
     assert found == {0: Lost("its worker died 3 times, last: ran for more than 0 s")}
 
 
+def test_a_deadline_is_passed_on(tmp_path: Path) -> None:
+    place = Workspace(results=tmp_path, data="digits")
+    for name in ("processes", "ray"):
+        assert options.executor(place, name, 1, deadline=9.0).deadline == 9
+
+
 def test_bad_wishes_are_refused(tmp_path: Path) -> None:
     place = Workspace(results=tmp_path, data="digits")
     with pytest.raises(ValueError, match="--jobs 2 needs --executor processes or ray"):
         options.executor(place, "local", 2)
+    with pytest.raises(ValueError, match="--deadline 9 needs --executor processes or ray"):
+        options.executor(place, "local", deadline=9.0)
     with pytest.raises(ValueError, match=r"--jobs 9999 is more than the \d+ processor cores"):
         options.executor(place, "processes", 9999)

@@ -143,6 +143,12 @@ spread = together(
     click.option("--jobs", type=click.IntRange(min=1), help="How many at a time."),
     click.option("--address", help="Of an existing Ray cluster.  [default: a local one]"),
     click.option("--gpus", type=click.FloatRange(min=0), help="GPUs a job takes on Ray, as 0.5."),
+    click.option(
+        "--deadline",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="A job that runs for longer is given to another worker, and lost the third time.",
+    ),
 )
 tracking = together(
     click.option(
@@ -186,6 +192,7 @@ def executor(
     jobs: int | None = None,
     address: str | None = None,
     gpus: float | None = None,
+    deadline: float | None = None,
     **_: Any,
 ) -> Any:
     """The executor that the options describe; refuses more jobs than there are slots."""
@@ -195,6 +202,11 @@ def executor(
         if jobs not in (None, 1):
             raise ValueError(
                 f"--jobs {jobs} needs --executor processes or ray: local runs one at a time"
+            )
+        if deadline is not None:
+            raise ValueError(
+                f"--deadline {deadline:g} needs --executor processes or ray: local has no worker "
+                "to replace"
             )
         return Local()
     import os
@@ -210,6 +222,6 @@ def executor(
         if jobs is not None and jobs > slots:
             kind = "GPUs" if on_gpu else "processor cores"
             raise ValueError(f"--jobs {jobs} is more than the {slots} {kind} of this machine")
-        return Processes(jobs or slots)
+        return Processes(jobs or slots, deadline)
     share = (1.0 if on_gpu else 0.0) if gpus is None else gpus
-    return Ray(jobs or slots, address=address, gpus=share)
+    return Ray(jobs or slots, address=address, gpus=share, deadline=deadline)
