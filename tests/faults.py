@@ -271,7 +271,7 @@ def damaged(truth: Undisturbed, root: Path) -> Count:
         code, stderr = finish(bench(folder, "occlusion"))
         told = "--fresh" in stderr and "Traceback" not in stderr
         again, _ = finish(bench(folder, *RUN, "--fresh"))
-        count.note(code == 2 and told and again == 0 and weights(folder) == truth.weights)
+        count.note(code == 3 and told and again == 0 and weights(folder) == truth.weights)
         # those of the victim, which is trained again
         place = root / f"damaged-{harm}-points"
         spoil(next((place / "cache/victims").glob("*.safetensors")), harm)
