@@ -364,7 +364,7 @@ class Relay:
             back.start()
             while piece := near.recv(1 << 20):
                 if self.last is not None and self.last in piece:
-                    self.server.close()
+                    self.server.shutdown(socket.SHUT_RDWR)  # also wakes who waits for the next
                     return
                 if piece.split(b" ")[0] in (b"GET", b"POST", b"PUT", b"PATCH", b"DELETE"):
                     self.served += 1
