@@ -29,7 +29,7 @@ RUN += ["--train-images", "300", "--threads", "1"]
 POINTS = ["points", "build", "--attack", "sigma-zero(steps=30, eps=0.5)", "--threads", "1"]
 ATTACKS = ["attack-eval", "--data", "digits", "--eps", "0.5", "--images", "150", "--threads", "1"]
 ATTACKS += ["--attack", "sigma-zero(steps=20)", "--attack", "jsma"]
-TIMES = 20
+TIMES = int(os.environ.get("TIMES", "20"))  # moments at which a signal is sent
 STAGES = [b"experiments/", b"runs/create", b"runs/log-batch", b"record.json", b"stats.json"]
 """What a run asks of its tracker, from its start to the intervals at its end."""
 BACKWARDS = """
