@@ -76,18 +76,14 @@ def driver(
     beyond: dict[int, float] = {}
     with progress.task(f"driver, {name}", 2 * count) as advance:
         for epochs in (short, long):
-            alone = driven = 0.0
-            # in turns, so that a machine that slows down slows both
-            for number in range(count):
-                (job,) = tiny(1, 1, epochs, first=number)
-                start = time.perf_counter()
+            jobs = tiny(1, count, epochs)
+            start = time.perf_counter()
+            for job in jobs:
                 training.train(job.recipe, job.seed, workspace.dataset())
-                middle = time.perf_counter()
-                drive([job], workspace)
-                alone += middle - start
-                driven += time.perf_counter() - middle
-                advance()
-            beyond[epochs] = (driven - alone) / count
+            middle = time.perf_counter()
+            drive(jobs, workspace)
+            beyond[epochs] = (time.perf_counter() - middle - (middle - start)) / count
+            advance(count)
     each = (beyond[long] - beyond[short]) / (long - short)
     return [
         Measure(f"driver, {name}: a job", beyond[short] - each, "s", JOB),

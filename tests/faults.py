@@ -29,7 +29,9 @@ RUN += ["--data", "digits(train=300)", "--threads", "1"]
 POINTS = ["points", "build", "--attack", "sigma-zero(steps=30, eps=0.5)", "--threads", "1"]
 ATTACKS = ["attack-eval", "--data", "digits", "--eps", "0.5", "--images", "150", "--threads", "1"]
 ATTACKS += ["--attack", "sigma-zero(steps=20)", "--attack", "jsma"]
-TIMES = 20
+TIMES = int(os.environ.get("TIMES", "20"))  # moments at which a signal is sent
+STAGES = [b"experiments/", b"runs/create", b"runs/log-batch", b"record.json", b"stats.json"]
+"""What a run asks of its tracker, from its start to the intervals at its end."""
 BACKWARDS = """
 import runpy, sys, time
 true, start = time.time, time.monotonic()
@@ -271,7 +273,7 @@ def damaged(truth: Undisturbed, root: Path) -> Count:
         code, stderr = finish(bench(folder, "occlusion"))
         told = "--fresh" in stderr and "Traceback" not in stderr
         again, _ = finish(bench(folder, *RUN, "--fresh"))
-        count.note(code == 2 and told and again == 0 and weights(folder) == truth.weights)
+        count.note(code == 3 and told and again == 0 and weights(folder) == truth.weights)
         # those of the victim, which is trained again
         place = root / f"damaged-{harm}-points"
         spoil(next((place / "cache/victims").glob("*.safetensors")), harm)
@@ -341,10 +343,10 @@ def server(folder: Path) -> Iterator[tuple[int, Callable[[], None]]]:
 
 
 class Relay:
-    """Passes connections on to a server, each after some seconds, until it has had enough."""
+    """Passes requests on to a server, each after some seconds, until one with a certain word."""
 
-    def __init__(self, port: int, delay: float = 0.0, enough: int = 10**9) -> None:
-        self.port, self.delay, self.left, self.served = port, delay, enough, 0
+    def __init__(self, port: int, delay: float = 0.0, last: bytes | None = None) -> None:
+        self.port, self.delay, self.last, self.served = port, delay, last, 0
         self.server = socket.create_server(("127.0.0.1", 0))
         self.address = f"http://127.0.0.1:{self.server.getsockname()[1]}"
         threading.Thread(target=self.accept, daemon=True).start()
@@ -356,16 +358,16 @@ class Relay:
                 threading.Thread(target=self.serve, args=(near,), daemon=True).start()
 
     def serve(self, near: socket.socket) -> None:
-        """Each piece that comes in is a request, for the clients here send them whole."""
+        """Pass one connection on; without its answer where the word is in it."""
         with suppress(OSError), near, socket.create_connection(("127.0.0.1", self.port)) as far:
             back = threading.Thread(target=self.copy, args=(far, near), daemon=True)
             back.start()
             while piece := near.recv(1 << 20):
+                if self.last is not None and self.last in piece:
+                    self.server.shutdown(socket.SHUT_RDWR)  # also wakes who waits for the next
+                    return
                 if piece.split(b" ")[0] in (b"GET", b"POST", b"PUT", b"PATCH", b"DELETE"):
                     self.served += 1
-                    if self.served > self.left:
-                        self.server.close()
-                        return
                     time.sleep(self.delay)
                 far.sendall(piece)
 
@@ -387,17 +389,14 @@ def dying_tracker(truth: Undisturbed, root: Path) -> Count:
         count.note(code == 0 and told and truth.is_whole(folder, RUN))
 
     with server(root / "server") as (port, kill):
-        through = Relay(port)
-        folder = root / "tracker-lives"
-        tried(folder, bench(folder, *RUN, "--tracking-uri", through.address, tracked=True), 0)
-        whole = through.served
-        # in the first seed, in the middle, and while the intervals are written at the end
-        for enough in (3, whole // 4, whole // 2, 3 * whole // 4, whole - 1):
-            folder = root / f"tracker-dies-{enough}"
-            address = Relay(port, enough=enough).address
-            tried(folder, bench(folder, *RUN, "--tracking-uri", address, tracked=True))
-        folder = root / "tracker-killed"
         uri = f"http://127.0.0.1:{port}"
+        for stage in STAGES:
+            folder = root / f"tracker-dies-{stage.decode()}".replace("/", "-")
+            relay = Relay(port, last=stage)
+            tried(folder, bench(folder, *RUN, "--tracking-uri", relay.address, tracked=True))
+        folder = root / "tracker-lives"
+        tried(folder, bench(folder, *RUN, "--tracking-uri", uri, tracked=True), 0)
+        folder = root / "tracker-killed"
         process = bench(folder, *RUN, "--tracking-uri", uri, tracked=True)
         while process.poll() is None and not list((folder / "cache").glob("checkpoints/*/*")):
             time.sleep(0.01)
