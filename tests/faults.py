@@ -178,7 +178,12 @@ def killed(
             whole = again == 0 and truth.is_whole(folder, arguments)
             untouched = kept.items() <= blocks(folder).items()
             told = how is signal.SIGKILL or code in (-how, 130)
-            count.note(whole and untouched and told and "Traceback" not in stderr + more)
+            good = whole and untouched and told and "Traceback" not in stderr + more
+            count.note(good)
+            if not good:
+                print(
+                    f"  lost: {code}, {again}, {whole}, {untouched}\n{stderr}\n{more}", flush=True
+                )
         else:
             seconds = min(seconds, time.monotonic() - start)
         shutil.rmtree(folder)

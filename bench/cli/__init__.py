@@ -65,7 +65,7 @@ class Commands(click.Group):
         except click.exceptions.Exit:
             raise
         except (KeyboardInterrupt, click.Abort, Stopped) as stopped:
-            click.echo(f"{stopped or 'interrupted'}; {KEPT}", err=True)
+            click.echo(f"{str(stopped) or 'interrupted'}; {KEPT}", err=True)
             ctx.exit(INTERRUPTED)
         except (ValueError, OSError, LookupError) as error:
             if os.environ.get("BENCH_TRACEBACK"):
