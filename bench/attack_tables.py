@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any, Literal
 
 import numpy as np
@@ -211,9 +212,9 @@ def overview(found: Sequence[Record]) -> Table:
 
 def paper(found: Sequence[Record]) -> Table:
     """Table 6 of the paper for one victim and goal, with the published numbers beside ours."""
-    by_eps: dict[str, list[Record]] = {}
-    for record in found:
-        by_eps.setdefault(record.labels["eps"], []).append(record)
+    by_eps = {
+        eps: [record for record in found if record.labels["eps"] == eps] for eps in strengths(found)
+    }
     cells: dict[Key, Interval | str | None] = {}
     published: dict[Key, float] = {}
     lines: dict[str, None] = {}
@@ -245,6 +246,45 @@ def paper(found: Sequence[Record]) -> Table:
             "and pictures are unknown"
         ),
         origin=f"{len(found)} records of {labels['victim']}",
+    )
+
+
+def across(found: Sequence[Record], metric: str) -> Table:
+    """One metric of the attacks on all victims: a column for each victim, goal and eps.
+
+    Raises ``ValueError`` for a metric that no attack has.
+    """
+    known = sorted({name for record in found for name in record.metrics})
+    if metric not in known:
+        raise ValueError(f"attacks have no metric {metric!r}: {registry.suggest(metric, known)}")
+    tables = groups(found)
+    several = len({key[1] for key in tables}) > 1  # data sets
+    cells: dict[Key, Interval | str | None] = {}
+    lines: dict[str, None] = {}
+    for key, members in tables.items():
+        labels = members[0].labels
+        goal = labels["goal"] if labels["goal"] == "untargeted" else f"targeted ({labels['goal']})"
+        head = [labels["model"], goal] + [labels["data"]] * several
+        for eps in strengths(members):
+            column = f"{', '.join(head)} / {eps}"
+            if any(column == other for _, other in cells):
+                column = f"{', '.join(head)}, {key[3]} / {eps}"
+            for row, same in rows([r for r in members if r.labels["eps"] == eps]).items():
+                lines[row] = None
+                cells[row, column] = _cell(same, metric) or ""
+    columns = list(dict.fromkeys(column for _, column in cells))
+    title, best = SHOWN.get(metric, (metric.replace("_", " "), None))
+    fraction = metric.startswith(("success", "misclassified"))
+    return Table(
+        title=f"Sparse attacks: {title.replace(' / ', ', ')}",
+        rows=list(lines),
+        columns=columns,
+        cells={(row, column): cells.get((row, column), "") for row in lines for column in columns},
+        corner="attack",
+        percent=columns if fraction else (),
+        best=dict.fromkeys(columns, best) if best else {},
+        measure=f"{title.replace(' / ', ', ').capitalize()}, over successes",
+        origin=f"{len(found)} records",
     )
 
 
@@ -293,6 +333,11 @@ def intervals(found: Sequence[Record]) -> list[dict[str, Any]]:
         for metric in ("success", "l0_pixels_mean")
         if (values := [m.metrics[metric] for m in members if metric in m.metrics])
     ]
+
+
+def strengths(found: Iterable[Record]) -> list[str]:
+    """The eps of the records, the smallest first."""
+    return sorted({record.labels["eps"] for record in found}, key=Fraction)
 
 
 def rows(found: Sequence[Record]) -> dict[str, list[Record]]:

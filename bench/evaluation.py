@@ -191,7 +191,8 @@ def run(
         trials.setdefault((part.trial, part.seed), []).append(part)
     missing = [part for part in jobs if part.fresh or finished(part, workspace, progress) is None]
     if not isinstance(executor, Local):
-        missing.sort(key=lambda part: (part.trial.eps, part.seed, _haste(part)))
+        tables = list(dict.fromkeys((part.trial.eps, part.seed) for part in jobs))
+        missing.sort(key=lambda part: (tables.index((part.trial.eps, part.seed)), _haste(part)))
     left = Counter((part.trial, part.seed) for part in missing)
     lost: dict[Part, str] = {}
     for name, mine in trials.items():

@@ -290,6 +290,20 @@ def test_table_6_shows_ours_beside_the_published(tmp_path: Path) -> None:
     assert "there are no runs for such a table yet" in bench(tmp_path, "tables").stderr
 
 
+def test_one_metric_is_shown_over_all_victims_goals_and_eps(tmp_path: Path) -> None:
+    for eps, aim in (("0.3", "--untargeted"), ("0.2", "--untargeted"), ("0.3", "--targeted")):
+        bench(tmp_path, "attack-eval", *TWO, "--images", "6", "--eps", eps, aim)
+    asked = ("tables", "attacks", "--metric", "l0_pixels_mean", "--format")
+    shown = bench(tmp_path, *asked, "markdown").stdout.partition("\n")[0]
+    head = ["untargeted / 1/5", "untargeted / 3/10", "targeted (random) / 3/10"]
+    places = [shown.index(f"resnet8, {name}") for name in head]
+    assert places == sorted(places)
+    assert r"\toprule" in bench(tmp_path, *asked, "latex").stdout
+    wrong = bench(tmp_path, "tables", "attacks", "--metric", "l0_pixels")
+    assert wrong.exit_code == 2
+    assert "attacks have no metric 'l0_pixels': did you mean 'l0_pixels_" in wrong.stderr
+
+
 def test_the_figure_is_written_beside_its_records(tmp_path: Path) -> None:
     bench(tmp_path, "attack-eval", *TWO, "--images", "12", "--eps", "0.3")
     result = bench(tmp_path, "figures", "attacks")

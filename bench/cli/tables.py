@@ -9,6 +9,8 @@ import click
 
 from bench.cli import SOME_FAILED, options
 
+ACCURACIES = ("accuracy", "accuracy_median10", "accuracy_best_validation")
+
 
 def experiment_names() -> list[str]:
     """Every table and figure of the paper."""
@@ -50,8 +52,9 @@ def declared(name: str, scale: str, data: str | None, results: str | None) -> An
 )
 @click.option(
     "--metric",
-    type=click.Choice(["accuracy", "accuracy_median10", "accuracy_best_validation"]),
-    help="accuracy is that of the last epoch.  [default: accuracy]",
+    type=options.Name(lambda: [*ACCURACIES, "success", "l0_pixels_mean", "l0_elements_mean"]),
+    help="Of runs: accuracy, accuracy_median10 or accuracy_best_validation.  [default: accuracy]  "
+    "Of attacks: any of a record, over all victims at once.",
 )
 @click.option("--baseline", default="none", show_default=True, help="What others are held against.")
 @click.option("--data", help="Only this data set; of an experiment: this one instead.")
@@ -74,6 +77,7 @@ def tables(
     \b
     Example: bench tables --format markdown
     Example: bench tables attacks
+    Example: bench tables attacks --metric l0_pixels_mean --format markdown
     Example: bench tables table1 --scale reduced
     """
     from bench import grids
@@ -82,6 +86,8 @@ def tables(
     from bench.workspace import results_folder
 
     store = Store(results_folder(results))
+    if what != "attacks" and metric not in (None, *ACCURACIES):
+        raise ValueError(f"runs have no metric {metric!r}: there are {', '.join(ACCURACIES)}")
     if what not in ("runs", "attacks"):
         chosen = declared(what, scale, only["data"], results)
         if not chosen.attacks:
@@ -101,7 +107,7 @@ def tables(
         maker = "bench run" if what == "runs" else "bench attack-eval"
         raise ValueError(f"there are no {what} for such a table yet: {maker} makes them")
     if kind == "attack":
-        attacks(records, style)
+        attacks(records, style, metric)
         return
     metric = metric or "accuracy"
     table = grids.grid(records, metric=metric, baseline=baseline)
@@ -149,13 +155,19 @@ def tell_missing(experiment: Any, records: list[Any]) -> None:
         raise SystemExit(SOME_FAILED)
 
 
-def attacks(records: list[Any], style: str) -> None:
-    """Table 6 of the paper, one for each victim and goal; JSON as `bench attack-eval` prints it."""
+def attacks(records: list[Any], style: str, metric: str | None) -> None:
+    """Table 6 of the paper, one for each victim and goal, or one metric over all of them.
+
+    JSON is as `bench attack-eval` prints it.
+    """
     from bench import attack_tables
     from bench import tables as printer
 
     if style == "json":
         click.echo(json.dumps(attack_tables.summary(records), indent=1))
+        return
+    if metric is not None:
+        click.echo(getattr(printer, style)(attack_tables.across(records, metric)))
         return
     for members in attack_tables.groups(records).values():
         click.echo(getattr(printer, style)(attack_tables.paper(members)))
