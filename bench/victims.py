@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from filelock import FileLock
 
@@ -48,18 +49,8 @@ def obtain(
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         if path.exists():
-            network = models.build(
-                recipe.model,
-                classes=len(data.classes),
-                channels=data.train.images.shape[1],
-                side=data.train.images.shape[-1],
-                mean=data.mean,
-                std=data.std,
-                seed=SEED,
-            )
             try:
-                models.load_weights(network, path)
-                return network.to(workspace.device).eval()
+                return _read(recipe, path, workspace)
             except ValueError as error:
                 progress.say(f"{error}; the victim is trained again")
         progress.say(f"training the victim: {recipe.model} on {recipe.data}")
@@ -72,7 +63,24 @@ def obtain(
             checkpoint=path.with_suffix(""),
             stop=stop,
         )
-        network = trained.network
-        models.save_weights(network, path, {"recipe": recipe.key, "data": data.digest})
+        about = {"recipe": recipe.key, "data": data.digest}
+        models.save_weights(trained.network, path, about)
         checkpoints.discard(path.with_suffix(""))
-    return network.eval()
+        # as the next time: in training the weights lie in another order in memory, which changes
+        # the last bits of what the network says, and with them what attacks find
+        return _read(recipe, path, workspace)
+
+
+def _read(recipe: Recipe, path: Path, workspace: Workspace) -> Normalised:
+    data = workspace.dataset()
+    network = models.build(
+        recipe.model,
+        classes=len(data.classes),
+        channels=data.train.images.shape[1],
+        side=data.train.images.shape[-1],
+        mean=data.mean,
+        std=data.std,
+        seed=SEED,
+    )
+    models.load_weights(network, path)
+    return network.to(workspace.device).eval()

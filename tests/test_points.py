@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench import datasets, search
+from bench import datasets, search, victims
 from bench.errors import Stopped
 from bench.points import Points, from_numpy, join, to_numpy
 from bench.progress import Silent
@@ -145,6 +145,27 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A place where the victim takes an epoch and the attack a few steps."""
     monkeypatch.setattr("bench.victims.EPOCHS", {"digits": 1})
     return Workspace(results=tmp_path, data="digits")
+
+
+def test_a_victim_is_the_same_when_it_was_just_trained_when_read_and_when_damaged(
+    workspace: Workspace,
+) -> None:
+    data = workspace.dataset()
+    recipe = search.points_victim(data)
+    images = data.test.images[:64].float() / 255
+    found = []
+    for turn in range(3):
+        network = victims.obtain(recipe, workspace, Silent())
+        strides = [parameter.stride() for parameter in network.parameters()]
+        with torch.no_grad():
+            found.append((network(images), strides, network.training))
+        (path,) = workspace.cache.glob("victims/*.safetensors")
+        if turn == 1:
+            path.write_bytes(path.read_bytes()[:-1])
+    for logits, strides, trains in found:
+        assert torch.equal(logits, found[0][0])
+        assert strides == found[0][1]
+        assert not trains
 
 
 ATTACK = "sigma-zero(steps=3)"
