@@ -70,8 +70,8 @@ class Tracker:
     """The tracker of one results folder, or a server.
 
     ``uri`` is what MLflow takes, by default a database in the folder. Several processes may start
-    on an empty folder at once, and one writes at a time. ``on`` is False once the tracker failed,
-    or cost too much time, which only one that is ``far`` may; the reason was given to ``warn`` then.
+    on an empty folder at once, and one writes at a time. ``on`` is False once the tracker failed
+    or, where it is ``far``, cost too much time; the reason was given to ``warn`` then.
     """
 
     def __init__(
