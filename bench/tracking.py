@@ -71,8 +71,8 @@ class Tracker:
     """The tracker of one results folder, or a server.
 
     ``uri`` is what MLflow takes, by default a database in the folder. Several processes may start
-    on an empty folder at once, and one writes at a time. ``on`` is False once the tracker failed;
-    the reason was given to ``warn`` then.
+    on an empty folder at once, and one writes at a time. ``on`` is False once the tracker failed
+    or, where it is ``far``, cost too much time; the reason was given to ``warn`` then.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class Tracker:
     ) -> None:
         self.folder = folder.resolve()
         self.uri = uri or f"sqlite:///{self.folder / 'mlflow.db'}"
+        self.far = self.uri.startswith("http")
         self.study = study
         self.warn = warn
         self.on = True
@@ -185,7 +186,7 @@ class Tracker:
         """Raises ``TimeoutError`` once a server has cost more than it may."""
         self._spent += seconds
         allowed = max(PATIENCE, SHARE * (time.monotonic() - self._began))
-        if self.uri.startswith("http") and self._spent > allowed:
+        if self.far and self._spent > allowed:
             raise TimeoutError(f"its server is slow: it has cost {self._spent:.0f} s")
 
     def _log(

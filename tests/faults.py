@@ -128,7 +128,6 @@ class Undisturbed:
         self.folder = folder
         self.seconds = {}
         for arguments in (RUN, POINTS, ATTACKS):
-            self.prepare(self.place(arguments), arguments)
             start = time.monotonic()
             code, stderr = finish(bench(self.place(arguments), *arguments))
             assert code == 0, stderr
@@ -139,11 +138,6 @@ class Undisturbed:
     def place(self, arguments: list[str]) -> Path:
         """The folder of a command."""
         return self.folder / arguments[0]
-
-    def prepare(self, folder: Path, arguments: list[str]) -> None:
-        """A victim for attacks, which is the one of the points; `POINTS` tries its training."""
-        if arguments is ATTACKS:
-            shutil.copytree(self.place(POINTS) / "cache/victims", folder / "cache/victims")
 
     def is_whole(self, folder: Path, arguments: list[str]) -> bool:
         """Whether a command has left there what it should."""
@@ -165,7 +159,6 @@ def killed(
     chance = random.Random(0)
     for turn in range(10 * times):
         folder = root / f"{how.name}-{arguments[0]}-{turn}"
-        truth.prepare(folder, arguments)
         start = time.monotonic()
         process = bench(folder, *arguments)
         with suppress(subprocess.TimeoutExpired):
