@@ -299,6 +299,9 @@ def test_one_metric_is_shown_over_all_victims_goals_and_eps(tmp_path: Path) -> N
     places = [shown.index(f"resnet8, {name}") for name in head]
     assert places == sorted(places)
     assert r"\toprule" in bench(tmp_path, *asked, "latex").stdout
+    one = bench(tmp_path, *asked, "markdown", "--eps", "1/5").stdout
+    assert "untargeted / 1/5" in one
+    assert "3/10" not in one
     wrong = bench(tmp_path, "tables", "attacks", "--metric", "l0_pixels")
     assert wrong.exit_code == 2
     assert "attacks have no metric 'l0_pixels': did you mean 'l0_pixels_" in wrong.stderr

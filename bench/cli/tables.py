@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from typing import Any
 
 import click
@@ -59,6 +60,7 @@ def declared(name: str, scale: str, data: str | None, results: str | None) -> An
 @click.option("--baseline", default="none", show_default=True, help="What others are held against.")
 @click.option("--data", help="Only this data set; of an experiment: this one instead.")
 @click.option("--model", help="Only this network.")
+@click.option("--eps", type=options.Eps(), help="Only attacks at this eps.")
 @options.results
 def tables(
     what: str,
@@ -67,6 +69,7 @@ def tables(
     metric: str | None,
     baseline: str,
     results: str | None,
+    eps: Fraction | None,
     **only: Any,
 ) -> None:
     """Print a table of all finished runs, of attacks or of the paper, with intervals.
@@ -77,7 +80,7 @@ def tables(
     \b
     Example: bench tables --format markdown
     Example: bench tables attacks
-    Example: bench tables attacks --metric l0_pixels_mean --format markdown
+    Example: bench tables attacks --metric l0_pixels_mean --eps 8/255 --format markdown
     Example: bench tables table1 --scale reduced
     """
     from bench import grids
@@ -94,6 +97,8 @@ def tables(
             one(chosen, store.all(), style, metric)
             return
     kind = "run" if what == "runs" else "attack"
+    if kind == "attack" and eps is not None:
+        only["eps"] = str(eps)
     records = [
         record
         for record in store.all()
