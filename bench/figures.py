@@ -12,7 +12,7 @@ from typing import Any, Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from bench.attack_tables import rows
+from bench.attack_tables import rows, strengths
 from bench.records import Number, Record
 from bench.statistics import Interval
 
@@ -96,7 +96,7 @@ def attacks(
     """
     panels = []
     found = {id(record): curve for record, curve in curves}
-    for eps in dict.fromkeys(record.labels["eps"] for record, _ in curves):
+    for eps in strengths(record for record, _ in curves):
         members = [record for record, _ in curves if record.labels["eps"] == eps]
         lines = [
             Line(label, mean([steps(found[id(record)], unit) for record in same]), steps=True)
@@ -284,6 +284,7 @@ def _fill(ax: Any, panel: Panel, labels: Sequence[str], handles: dict[str, Any])
         )  # fmt: skip
     if panel.logarithmic:
         ax.set_xscale("log")
+        ax.xaxis.set_major_formatter("{x:g}")  # the usual 10^n is mathematics, which is off
     ax.set(title=panel.title, xlabel=panel.across)
     ax.grid(visible=True, linewidth=0.3)
 

@@ -225,6 +225,13 @@ def test_names_with_formulas_in_them_are_drawn_as_they_are() -> None:
     assert "cost $5$ \\frac{$" in draw(panels, "svg").decode()
 
 
+def test_a_logarithmic_axis_shows_plain_numbers() -> None:
+    line = Line("a", [(1.0, 0.1), (10.0, 0.5), (300.0, 1.0)])
+    text = draw([Panel("", "changes", "share", [line], logarithmic=True)], "svg").decode()
+    assert ">100<" in text
+    assert "mathdefault" not in text
+
+
 def test_drawing_leaves_the_settings_of_matplotlib_alone() -> None:
     import matplotlib
 
