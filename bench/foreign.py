@@ -39,14 +39,9 @@ def from_file(
     ``mean`` and ``std`` are those that the weights were trained with, by default the data set's.
     Raises ``ValueError`` naming the keys that do not fit.
     """
-    network = models.build(
-        model,
-        classes=len(data.classes),
-        channels=data.train.images.shape[1],
-        side=data.train.images.shape[-1],
-        mean=data.mean if mean is None else mean,
-        std=data.std if std is None else std,
-        seed=0,
+    given = {"mean": mean, "std": std}
+    network = models.build_for(
+        data, model, seed=0, **{name: each for name, each in given.items() if each is not None}
     )
     models.load_weights(network, path)
     fold(network.eval())
@@ -74,14 +69,12 @@ def from_timm(
             f"{name} tells {card.num_classes} classes apart, {data.name} has {len(data.classes)}: "
             "choose a --data set with the same classes in the same order"
         )
-    network = models.build(
+    network = models.build_for(
+        data,
         name,
-        classes=len(data.classes),
-        channels=data.train.images.shape[1],
-        side=data.train.images.shape[-1],
+        seed=0,
         mean=list(card.mean) if mean is None else mean,
         std=list(card.std) if std is None else std,
-        seed=0,
         pretrained=True,
     )
     return network.eval()

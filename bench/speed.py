@@ -249,15 +249,7 @@ def epochs(
     loops: dict[str, Callable[[int], object]] = {}
     for recipe in recipes:
         network = (
-            models.build(
-                recipe.model,
-                classes=len(data.classes),
-                channels=data.train.images.shape[1],
-                side=data.train.images.shape[-1],
-                mean=data.mean,
-                std=data.std,
-                seed=0,
-            )
+            models.build_for(data, recipe.model, seed=0)
             .to(device)
             .to(memory_format=torch.channels_last)
         )

@@ -30,14 +30,6 @@ def load(record: Record, data: Dataset, results: Path, device: str = "cpu") -> N
         raise ValueError(f"{error}; bench run --fresh trains it again") from None
     if digest != data.digest:
         raise ValueError(f"{where} was trained on {digest}, which {data.name} is not any more")
-    network = models.build(
-        recipe.model,
-        classes=len(data.classes),
-        channels=data.train.images.shape[1],
-        side=data.train.images.shape[-1],
-        mean=data.mean,
-        std=data.std,
-        seed=record.seed,
-    )
+    network = models.build_for(data, recipe.model, seed=record.seed)
     models.load_weights(network, where)
     return network.to(device).eval()

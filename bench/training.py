@@ -99,16 +99,8 @@ def train(
     """
     progress = progress or Silent()
     training, validation = split(recipe, seed, data)
-    _, channels, side, _ = data.train.images.shape
-    network = models.build(
-        recipe.model,
-        classes=len(data.classes),
-        channels=channels,
-        side=side,
-        mean=data.mean,
-        std=data.std,
-        seed=seeds.derive(seed, "weights"),
-    )
+    side = data.train.images.shape[-1]
+    network = models.build_for(data, recipe.model, seed=seeds.derive(seed, "weights"))
     policy = None if recipe.policy is None else policies.build(recipe.policy, side=side)
     if policy is not None and policy.early:
         keep.EarlyHead(network, len(data.classes), data.train.images[:1].float() / 255, seed)

@@ -55,15 +55,7 @@ def obtain(
     path.parent.mkdir(parents=True, exist_ok=True)
 
     def loaded() -> Normalised:
-        network = models.build(
-            recipe.model,
-            classes=len(data.classes),
-            channels=data.train.images.shape[1],
-            side=data.train.images.shape[-1],
-            mean=data.mean,
-            std=data.std,
-            seed=SEED,
-        )
+        network = models.build_for(data, recipe.model, seed=SEED)
         models.load_weights(network, path)
         fold(network.eval())
         return network.to(workspace.device)

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -17,6 +18,9 @@ from bench.models.resnet import Bottleneck, ResNet
 from bench.models.shake_shake import ShakeShake
 from bench.models.wide_resnet import WideResNet
 from bench.seeds import derive
+
+if TYPE_CHECKING:
+    from bench.datasets import Dataset
 
 BASIC = {"resnet8": 1, "resnet20": 3, "resnet32": 5, "resnet44": 7, "resnet56": 9}
 TIMM = {"resnet18": "resnet18", "resnet50": "resnet50", "wide-resnet50-2": "wide_resnet50_2"}
@@ -90,6 +94,19 @@ def build(
         network = _network(name, classes, channels, side, pretrained)
     reseed(network, derive(seed, "network"))
     return Normalised(network, centre, spread)
+
+
+def build_for(data: Dataset, name: str, *, seed: int, **others: Any) -> Normalised:
+    """`build` for the classes, pictures and statistics of a data set; ``others`` replace them."""
+    images = data.train.images
+    fields: dict[str, Any] = {
+        "classes": len(data.classes),
+        "channels": images.shape[1],
+        "side": images.shape[-1],
+        "mean": data.mean,
+        "std": data.std,
+    }
+    return build(name, seed=seed, **(fields | others))
 
 
 def _network(name: str, classes: int, channels: int, side: int, pretrained: bool) -> nn.Module:
