@@ -1,5 +1,6 @@
 """What the documentation says is so."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -100,6 +101,12 @@ def test_the_attack_that_is_said_to_need_the_fewest_pixels_does() -> None:
     for column in range(len(rows["advmask"])):
         pixels = {name: float(rows[name][column]) for name in sparse if rows[name][column]}
         assert min(pixels, key=pixels.__getitem__) == "advmask"
+
+
+def test_the_attacks_that_are_said_to_succeed_do() -> None:
+    lines = (ROOT / "results/records/attacks.jsonl").read_text().splitlines()
+    found = [record for line in lines if (record := json.loads(line))["eps"] == "8/255"]
+    assert {record["success"] for record in found if record["role"] != "floor"} == {1.0}
 
 
 def test_the_readme_stays_short() -> None:
