@@ -17,6 +17,7 @@ from pathlib import Path
 
 from bench import search, training, victims
 from bench.executors import Executor, Local
+from bench.passes import give_back
 from bench.processes import Processes
 from bench.progress import Progress, Silent
 from bench.recipes import Recipe
@@ -110,8 +111,9 @@ def memory(
 
 
 def resident() -> float | None:
-    """MiB of memory that the process holds."""
+    """MiB of memory that the process holds and uses."""
     gc.collect()
+    give_back()
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:

@@ -165,7 +165,7 @@ def peak_memory(device: torch.device) -> Iterator[Callable[[], float | None]]:
         yield lambda: (torch.cuda.max_memory_allocated(device) - before) / 2**20
         return
     try:
-        _give_back()
+        give_back()
         Path("/proc/self/clear_refs").write_text("5")  # forgets the highest mark
         resident = _status("VmRSS")
     except (OSError, KeyError):
@@ -174,7 +174,7 @@ def peak_memory(device: torch.device) -> Iterator[Callable[[], float | None]]:
         yield lambda: max(0.0, _status("VmHWM") - resident) / 2**10
 
 
-def _give_back() -> None:
+def give_back() -> None:
     """Return freed pages to the system: the allocator would use them again, unseen as a rise."""
     with suppress(OSError, AttributeError):  # only the GNU library has it
         ctypes.CDLL(None).malloc_trim(0)
