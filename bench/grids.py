@@ -1,4 +1,4 @@
-"""Records → what a table shows: methods or attacks as rows, an interval in each cell."""
+"""Records → what a table shows: methods as rows, an interval in each cell."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from bench.records import Record
-from bench.statistics import Comparison, Interval, compare, mean_interval, verdict
+from bench.statistics import Comparison, Interval, compare, mean_interval, p_value, verdict
 
 Key = tuple[str, str]
 METHOD = ("augmentation", "guide", "policy", "mix")
@@ -84,36 +84,48 @@ def grid(
     )
 
 
-def attack_grid(
-    records: Iterable[Record], metrics: Mapping[str, Literal["high", "low"] | None]
+def differences(
+    records: Iterable[Record], metric: str = "accuracy", baseline: str = "none"
 ) -> Table:
-    """Attacks against metrics such as success and l0, with the direction in which each is better.
+    """What each method of `grid` gains over the baseline, paired by seed, and what was resolvable.
 
-    Metrics whose name begins with ``success``, ``accuracy`` or ``share`` are fractions.
+    Three columns for each of the grid's: the mean difference with its t-interval, its p-value after
+    Holm's correction, and the smallest difference that the seeds could have shown. Raises
+    ``ValueError`` where no method shares a seed with the baseline.
     """
-    records = [record for record in records if record.kind == "attack"]
-    groups = _groups(records, ("attack",))
-    several = len({column for _, column in groups}) > 1
+    of = grid(records, metric, baseline)
     cells: dict[Key, Interval | str | None] = {}
-    failed: dict[Key, int] = {}
-    for (attack, victim), group in groups.items():
-        row = f"{attack}, {victim}" if several else attack
-        for metric in metrics:
-            values = list(_values(group, metric).values())
-            cells[row, metric] = mean_interval(values) if values else None
-            if lost := sum(record.status == "failed" for record in group.records):
-                failed[row, metric] = lost
+    comparisons: dict[Key, Comparison] = {}
+    for (row, column), each in of.comparisons.items():
+        if each.difference is None:
+            continue
+        where = column.replace(" / ", ", ")
+        gain, corrected, least = (
+            (row, f"{where} / {head}") for head in ("difference", "Holm p", "detectable")
+        )
+        half = None if each.high is None else each.high - each.difference
+        cells[gain] = Interval(each.difference, None, half, each.n)
+        cells[corrected] = "" if each.p_holm is None else p_value(each.p_holm)
+        cells[least] = "" if each.detectable is None else f"{100 * each.detectable:.2g}"
+        comparisons[gain] = each
+    if not cells:
+        raise ValueError(
+            f"no method shares a seed with {baseline} in the same settings: add --aug {baseline}"
+        )
+    columns = list(dict.fromkeys(column for _, column in cells))
     return Table(
-        title="Attacks",
-        rows=list(dict.fromkeys(row for row, _ in cells)),
-        columns=list(metrics),
-        cells=cells,
-        corner="attack",
-        percent=[name for name in metrics if _fraction(name)],
-        best={name: best for name, best in metrics.items() if best},
-        failed=failed,
-        measure="Rates in percent",
-        origin=_origin(groups.values()),
+        title=f"{of.title} gained over {baseline}",
+        rows=[row for row in of.rows if any(row == each for each, _ in cells)],
+        columns=columns,
+        cells={
+            (row, column): cells.get((row, column), "") for row, _ in cells for column in columns
+        },
+        percent=[column for column in columns if column.endswith("difference")],
+        baseline=baseline,
+        comparisons=comparisons,
+        measure=f"{of.measure.replace('in percent', 'in points')}, minus that of {baseline} with "
+        "the same seed",
+        origin=of.origin,
     )
 
 
@@ -168,7 +180,7 @@ class _Group:
     records: list[Record]
 
 
-def _groups(records: Sequence[Record], method: Sequence[str] = METHOD) -> dict[Key, _Group]:
+def _groups(records: Sequence[Record]) -> dict[Key, _Group]:
     """The records of each (row, column); settings that vary in a column extend the row's label."""
     columns: dict[str, list[Record]] = {}
     for record in records:
@@ -176,7 +188,7 @@ def _groups(records: Sequence[Record], method: Sequence[str] = METHOD) -> dict[K
         columns.setdefault(" / ".join(names), []).append(record)
     groups: dict[Key, _Group] = {}
     for column, members in columns.items():
-        named = {name for record in members for name in record.job} - set(method)
+        named = {name for record in members for name in record.job} - set(METHOD)
         varying = sorted(
             name for name in named if len({repr(record.job.get(name)) for record in members}) > 1
         )
@@ -184,20 +196,20 @@ def _groups(records: Sequence[Record], method: Sequence[str] = METHOD) -> dict[K
         for record in members:
             given = [f"{name}={record.job[name]}" for name in varying if name in record.job]
             settings = f" [{', '.join(given)}]" if given else ""
-            row = _method(record, method) + settings
+            row = _method(record) + settings
             if keys.setdefault(row, record.key) != record.key:
                 row += f" #{record.key[:6]}"  # two jobs that their labels do not tell apart
             groups.setdefault((row, column), _Group(settings, [])).records.append(record)
     return groups
 
 
-def _method(record: Record, method: Sequence[str]) -> str:
-    parts = [record.labels[name] for name in method if name in record.labels]
+def _method(record: Record) -> str:
+    parts = [record.labels[name] for name in METHOD if name in record.labels]
     return " + ".join(parts[1:] if len(parts) > 1 and parts[0] == "none" else parts)
 
 
 def _fraction(metric: str) -> bool:
-    return metric.startswith(("success", "accuracy", "share"))
+    return metric.startswith("accuracy")
 
 
 def _values(group: _Group, metric: str) -> dict[int, float]:

@@ -264,10 +264,20 @@ def verdict(comparison: Comparison) -> str:
         return f"{points} with a single seed, which cannot be tested"
     if comparison.p_holm is None or comparison.detectable is None:
         return f"{points} in each of {comparison.n} seeds, without a spread to test against"
-    holm = "< 0.001" if comparison.p_holm < 0.001 else f"= {comparison.p_holm:.2g}"
+    holm = p_value(comparison.p_holm)
+    holm = holm if holm.startswith("<") else f"= {holm}"
     if comparison.p_holm < 1 - LEVEL:
         return f"{points}, significant (Holm p {holm})"
     return (
         f"{points}, not resolvable with {comparison.n} seeds (Holm p {holm}): an effect below "
         f"{100 * comparison.detectable:.2g} points could not have been shown"
     )
+
+
+def p_value(p: float) -> str:
+    """A p-value as it is printed.
+
+    >>> p_value(0.0312), p_value(1e-5)
+    ('0.031', '< 0.001')
+    """
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"

@@ -14,32 +14,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from bench.grids import (
-    Key,
-    Table,
-    attack_grid,
-    difference_entry,
-    grid,
-    interval_entry,
-    intervals,
-    missing,
-)
+from bench.grids import Key, Table, difference_entry, interval_entry, missing
 from bench.statistics import Comparison, Interval
-
-__all__ = [
-    "Table",
-    "attack_grid",
-    "caption",
-    "csv",
-    "grid",
-    "html",
-    "intervals",
-    "json",
-    "latex",
-    "markdown",
-    "missing",
-    "text",
-]
 
 
 @dataclass(frozen=True)
@@ -270,6 +246,7 @@ def _cell(table: Table, row: str, column: str, style: _Style, best: Collection[K
         if cell.n != _usual(table):
             notes.append(f"n={cell.n}")
         mean, half = _round(cell, column in table.percent)
+        mean = mean.replace("-", style.escape("\u2212"))
         shown = style.bold.format(mean) if (row, column) in best else mean
         shown = style.interval.format(shown, half) if half else shown
         if (row, column) in table.comparisons:

@@ -139,7 +139,7 @@ class Tracker:
     def summarise(
         self, intervals: Iterable[Mapping[str, Any]], files: Mapping[str, str] | None = None
     ) -> None:
-        """Write intervals over seeds (`bench.tables.intervals`) to the parents, and files to each.
+        """Write intervals over seeds (`bench.grids.intervals`) to the parents, and files to each.
 
         ``files`` maps names, such as ``table.tex``, to contents.
         """

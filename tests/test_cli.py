@@ -104,6 +104,11 @@ def test_the_tables_come_from_the_records() -> None:
     markdown = bench("tables", "--format", "markdown")
     assert "| cutout" in markdown.stdout
     assert len(json.loads(bench("tables", "--format", "json").stdout)) == 2
+    differences = bench("tables", "differences", "--format", "text")
+    assert "minus that of none with the same seed" in differences.stdout
+    lacking = bench("tables", "differences", "--baseline", "has")
+    assert lacking.exit_code == 2
+    assert "no method shares a seed with has in the same settings" in lacking.stderr
 
 
 @pytest.mark.parametrize(

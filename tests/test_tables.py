@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from bench import tables
+from bench import grids, tables
 from bench.grids import Table
 from bench.records import Record
 from bench.statistics import Interval, compare, mean_interval
@@ -47,7 +47,7 @@ def records(
 
 def usual() -> Table:
     """Two columns, three methods; one cell is missing, one has a failed seed."""
-    return tables.grid(
+    return grids.grid(
         [
             *records("cutout(length=8)", BETTER),
             *records("none", NONE),
@@ -110,12 +110,12 @@ def test_the_caption_says_what_the_numbers_mean() -> None:
         "--: not run.",
     ):
         assert part in caption
-    plain = tables.caption(tables.grid(records("none", [0.5, 0.6])))
+    plain = tables.caption(grids.grid(records("none", [0.5, 0.6])))
     assert plain.endswith("over n = 2 seeds. Bold: best mean of a column.")
 
 
 def test_a_single_seed_has_no_interval() -> None:
-    table = tables.grid([*records("none", [0.961]), *records("has", [0.9644])])
+    table = grids.grid([*records("none", [0.961]), *records("has", [0.9644])])
     assert "±" not in tables.text(table)
     assert "96.10" in tables.text(table)
     assert "a single seed, so there is no interval" in tables.text(table)
@@ -123,7 +123,7 @@ def test_a_single_seed_has_no_interval() -> None:
 
 
 def test_what_does_not_differ_is_said_not_to() -> None:
-    table = tables.grid([*records("none", NONE), *records("has", SAME)])
+    table = grids.grid([*records("none", NONE), *records("has", SAME)])
     assert "No method differs from none significantly." in tables.caption(table)
     assert "*" not in tables.text(table)
 
@@ -151,7 +151,7 @@ def test_digits_are_those_that_the_interval_supports(
 
 
 def test_settings_that_differ_in_a_column_are_named_and_not_compared() -> None:
-    table = tables.grid(
+    table = grids.grid(
         [
             *records("none", NONE, epochs=300),
             *records("none", SAME),
@@ -172,7 +172,7 @@ def test_settings_that_differ_in_a_column_are_named_and_not_compared() -> None:
 def test_jobs_that_labels_do_not_tell_apart_keep_rows_of_their_own() -> None:
     first, second = records("none", NONE), records("none", SAME)
     second = [Record(**{**vars(record), "key": "0123456789ab"}) for record in second]
-    assert tables.grid(first + second).rows == ["none", "none #012345"]
+    assert grids.grid(first + second).rows == ["none", "none #012345"]
 
 
 def test_policies_and_mixing_belong_to_the_method() -> None:
@@ -180,22 +180,22 @@ def test_policies_and_mixing_belong_to_the_method() -> None:
         Record(**{**vars(record), "labels": {**record.labels, "mix": "cutmix"}, "job": {"mix": 1}})
         for record in records("none", BETTER)
     ]
-    table = tables.grid([*records("none", NONE), *mixed])
+    table = grids.grid([*records("none", NONE), *mixed])
     assert table.rows == ["none", "cutmix"]
     assert ("cutmix", "cifar10 / resnet18") in table.comparisons
 
 
 def test_missing_cells_are_listed() -> None:
-    assert tables.missing(usual()) == [("cutout(length=8)", "cifar100 / resnet_18")]
+    assert grids.missing(usual()) == [("cutout(length=8)", "cifar100 / resnet_18")]
 
 
 def test_published_numbers_are_never_bold_and_never_tested() -> None:
-    table = tables.grid(
+    table = grids.grid(
         [*records("none", NONE), *records("has", SAME)],
         published={("has", "cifar10 / resnet18"): 99.9, ("advmask", "cifar10 / resnet18"): 99.95},
     )
     assert not any("99.9" in cell and "*" in cell for cell in tables.markdown(table).split("|"))
-    assert ("advmask", "cifar10 / resnet18") in tables.missing(table)
+    assert ("advmask", "cifar10 / resnet18") in grids.missing(table)
     assert ("advmask", "cifar10 / resnet18") not in table.comparisons
 
 
@@ -212,7 +212,7 @@ def test_every_cell_of_tabulate_stays_as_it_was_formatted() -> None:
 
 
 def test_an_empty_table_can_be_written() -> None:
-    table = tables.grid([])
+    table = grids.grid([])
     for output in (tables.text, tables.markdown, tables.latex, tables.csv, tables.json):
         assert isinstance(output(table), str)
 
@@ -232,7 +232,7 @@ def test_csv_and_json_hold_the_same_fractions() -> None:
 
 def test_intervals_are_objects_for_programs() -> None:
     mixed = [*records("none", NONE), *records("has", BETTER)]
-    none, has = tables.intervals(mixed)
+    none, has = grids.intervals(mixed)
     assert list(none) == [
         "augmentation", "model", "data", "key", "metric", "failed",
         "n", "mean", "std", "low", "high",
@@ -244,45 +244,55 @@ def test_intervals_are_objects_for_programs() -> None:
     assert has["difference"] == pytest.approx(0.02)
     assert has["augmentation"] == "has"
     json.dumps([none, has], allow_nan=False)
-    assert "difference" not in tables.intervals(mixed, baseline="nobody")[1]
-    assert tables.intervals(records("none", [None]))[0]["mean"] is None
+    assert "difference" not in grids.intervals(mixed, baseline="nobody")[1]
+    assert grids.intervals(records("none", [None]))[0]["mean"] is None
 
 
 def test_a_seed_whose_accuracy_is_not_a_number_has_failed() -> None:
-    table = tables.grid(records("none", [0.9, 0.92, float("nan")]))
+    table = grids.grid(records("none", [0.9, 0.92, float("nan")]))
     assert table.failed == {("none", "cifar10 / resnet18"): 1}
     assert "(1 failed)" in tables.text(table)
 
 
 def test_what_a_failed_seed_measured_is_not_in_the_mean() -> None:
     failed = Record(**{**vars(records("none", [0.1])[0]), "status": "failed", "seed": 9})
-    table = tables.grid([*records("none", [0.9, 0.92]), failed])
+    table = grids.grid([*records("none", [0.9, 0.92]), failed])
     assert table.cells["none", "cifar10 / resnet18"] == mean_interval([0.9, 0.92])
 
 
-def test_attacks_are_rows_and_their_metrics_columns() -> None:
-    found = [
-        Record(
-            kind="attack",
-            key=attack,
-            seed=seed,
-            labels={"attack": attack, "data": "digits", "model": "resnet18"},
-            metrics={"success": success, "l0": l0},
-        )
-        for attack, success, l0 in [("jsma", 1.0, 40.0), ("sapf", 0.9, 30.0)]
-        for seed in range(3)
+def test_differences_are_paired_by_seed_with_their_interval_and_what_could_be_shown() -> None:
+    mixed = [*records("none", NONE), *records("has", BETTER), *records("cutout", SAME)]
+    alone = records("none", NONE, "cifar100 / resnet_18")
+    table = grids.differences([*mixed, *alone, *records("gridmask", NONE, "photos / resnet18")])
+    assert table.columns == [
+        f"cifar10, resnet18 / {head}" for head in ("difference", "Holm p", "detectable")
     ]
-    table = tables.attack_grid(found, {"success": "high", "l0": "low", "seconds": None})
-    lines = tables.markdown(table).splitlines()
-    assert cells_of(lines[2], "|") == ["jsma", "**100.00** ± 0.00", "40.0 ± 0.0", "--"]
-    assert cells_of(lines[3], "|") == ["sapf", "90.00 ± 0.00", "**30.0** ± 0.0", "--"]
+    assert table.rows == ["has", "cutout"]
+    gains = [0.01, 0.02, 0.03, 0.02, 0.02]
+    interval = mean_interval(gains)
+    found = table.cells["has", table.columns[0]]
+    assert isinstance(found, Interval)
+    assert (found.mean, found.half) == pytest.approx((interval.mean, interval.half))
+    again = compare({"none": seeds(NONE), "has": seeds(BETTER), "cutout": seeds(SAME)}, "none")
+    line = tables.markdown(table).splitlines()[2]
+    assert cells_of(line, "|") == [
+        "has", "2.00 ± 0.88†", f"{again['has'].p_holm:.2g}",
+        f"{100 * (again['has'].detectable or 0):.2g}",
+    ]  # fmt: skip
+    assert "minus that of none with the same seed: mean ± half-width" in tables.caption(table)
+    with pytest.raises(ValueError, match="no method shares a seed with none"):
+        grids.differences(alone)
+
+
+def seeds(values: list[float]) -> dict[int, float]:
+    return dict(enumerate(values))
 
 
 HOSTILE = r"a_b & 50% {x} ~^ $#\ <|> ± †"
 
 
 def hostile() -> Table:
-    return tables.grid(
+    return grids.grid(
         [
             *records(HOSTILE, BETTER, f"data {HOSTILE} / model {HOSTILE}"),
             *records("none", [*NONE[:4], None], f"data {HOSTILE} / other"),

@@ -10,6 +10,7 @@ import click
 
 from bench.cli import SOME_FAILED, options
 
+KINDS = {"runs": "run", "differences": "run", "attacks": "attack"}
 ACCURACIES = ("accuracy", "accuracy_median10", "accuracy_best_validation")
 
 
@@ -34,7 +35,7 @@ def declared(name: str, scale: str, data: str | None, results: str | None) -> An
 @click.command()
 @click.argument(
     "what",
-    type=options.Name(lambda: ["runs", "attacks", *experiment_names()]),
+    type=options.Name(lambda: [*KINDS, *experiment_names()]),
     default="runs",
 )
 @click.option(
@@ -74,11 +75,13 @@ def tables(
 ) -> None:
     """Print a table of all finished runs, of attacks or of the paper, with intervals.
 
-    WHAT is runs, attacks, or a table or figure of the paper (see bench list experiments). That is
-    printed with the published numbers; missing cells are named, and the exit code is then 3.
+    WHAT is runs, differences (of runs, paired by seed, from the baseline), attacks, or a table or
+    figure of the paper (see bench list experiments). That is printed with the published numbers;
+    missing cells are named, and the exit code is then 3.
 
     \b
     Example: bench tables --format markdown
+    Example: bench tables differences --baseline cutout
     Example: bench tables attacks
     Example: bench tables attacks --metric l0_pixels_mean --eps 8/255 --format markdown
     Example: bench tables table1 --scale reduced
@@ -91,12 +94,12 @@ def tables(
     store = Store(results_folder(results))
     if what != "attacks" and metric not in (None, *ACCURACIES):
         raise ValueError(f"runs have no metric {metric!r}: there are {', '.join(ACCURACIES)}")
-    if what not in ("runs", "attacks"):
+    if what not in KINDS:
         chosen = declared(what, scale, only["data"], results)
         if not chosen.attacks:
             one(chosen, store.all(), style, metric)
             return
-    kind = "run" if what == "runs" else "attack"
+    kind = KINDS.get(what, "attack")
     if kind == "attack" and eps is not None:
         only["eps"] = str(eps)
     records = [
@@ -105,16 +108,30 @@ def tables(
         if record.kind == kind
         and all(value is None or record.labels.get(name) == value for name, value in only.items())
     ]
-    if not records and what not in ("runs", "attacks"):
+    if not records and what not in KINDS:
         click.echo(f"{what} is missing: bench run {what} --scale {scale}", err=True)
         raise SystemExit(SOME_FAILED)
     if not records:
-        maker = "bench run" if what == "runs" else "bench attack-eval"
-        raise ValueError(f"there are no {what} for such a table yet: {maker} makes them")
+        maker = "bench run" if kind == "run" else "bench attack-eval"
+        raise ValueError(f"there are no {kind}s for such a table yet: {maker} makes them")
     if kind == "attack":
         attacks(records, style, metric)
         return
-    metric = metric or "accuracy"
+    if what == "differences":
+        table = grids.differences(records, metric or "accuracy", baseline)
+        click.echo(getattr(printer, style)(table))
+        return
+    runs(records, style, metric or "accuracy", baseline)
+
+
+def runs(records: list[Any], style: str, metric: str, baseline: str) -> None:
+    """Methods against data sets and networks; cells without runs are named with their command.
+
+    JSON is as `bench run` prints it.
+    """
+    from bench import grids
+    from bench import tables as printer
+
     table = grids.grid(records, metric=metric, baseline=baseline)
     if style == "json":
         click.echo(json.dumps(grids.intervals(records, baseline, metric), indent=1))
