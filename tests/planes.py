@@ -26,6 +26,12 @@ class Plane(nn.Module):
         return images.flatten(1) @ self.weight.flatten(1).T + self.bias
 
 
+def two_classes(weight: Float[Tensor, "c h w"], bias: float) -> Plane:
+    """The margin of class 0 over class 1 is weight·image + bias."""
+    both = torch.stack([weight, torch.zeros_like(weight)])
+    return Plane(both, torch.tensor([bias, 0], dtype=weight.dtype))
+
+
 def some_images(size: Size, count: int, seed: int, spread: float = 0.1) -> Tensor:
     generator = Generator().manual_seed(seed)
     noise = torch.randn(count, *size, generator=generator, dtype=torch.float64)

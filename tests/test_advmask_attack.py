@@ -6,6 +6,8 @@ import math
 
 import pytest
 import torch
+from planes import two_classes
+from smooth import network, pictures, predicted
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,37 +20,6 @@ from attacks.norms import l0_pixels
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def network(channels: int = 3, classes: int = 5) -> nn.Module:
-    """A small smooth network with random weights."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        layers = [nn.Conv2d(channels, 8, 3), nn.Tanh(), nn.Flatten(), nn.LazyLinear(classes)]
-        model = nn.Sequential(nn.BatchNorm2d(channels), *layers, nn.Dropout(0.5)).double().eval()
-        model(torch.rand(2, channels, 6, 7, dtype=torch.float64))
-    return model
-
-
-def pictures(count: int, channels: int = 3) -> Tensor:
-    return torch.rand(count, channels, 6, 7, dtype=torch.float64, generator=generator(1))
-
-
-def predicted(model: nn.Module, images: Tensor) -> Tensor:
-    with torch.no_grad():
-        return model(images).argmax(1)
-
-
-class Plane(nn.Module):
-    """Two classes with the margin weight·image + bias, untargeted from class 0."""
-
-    def __init__(self, weight: Tensor, bias: float) -> None:
-        super().__init__()
-        self.weight, self.bias = weight, bias
-
-    def forward(self, images: Tensor) -> Tensor:
-        margin = (images * self.weight).flatten(1).sum(1) + self.bias
-        return torch.stack([margin, torch.zeros_like(margin)], dim=1)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +193,7 @@ def test_images_that_reach_the_goal_or_cannot_come_back_unchanged(name: str) -> 
     labels = predicted(model, images)
     there = VARIANTS[name](model, images, Goal(labels, targeted=True), generator())
     assert (there == images).all()
-    stuck = Plane(torch.zeros(3, 6, 7, dtype=torch.float64), 1.0)
+    stuck = two_classes(torch.zeros(3, 6, 7, dtype=torch.float64), 1.0)
     goal = Goal(torch.zeros(4, dtype=torch.long))
     assert (VARIANTS[name](stuck, images, goal, generator()) == images).all()
     assert VARIANTS[name](model, images[:0], Goal(labels[:0]), generator()).shape == (0, 3, 6, 7)
@@ -244,7 +215,7 @@ def test_advmask_is_near_the_fewest_pixels_on_a_plane(targeted: bool) -> None:
     for fewest in (1, 5, 12):
         # fewest is the smallest count with reach > margin
         margin = reach[fewest - 1].item() - 1e-3
-        model = Plane(weight, margin - (images[0] * weight).sum().item())
+        model = two_classes(weight, margin - (images[0] * weight).sum().item())
         goal = Goal(torch.full((4,), int(targeted)), targeted)
         adversarial = AdvMask(eps=0.1)(model, images, goal, generator())
         assert goal.reached(model(adversarial)).all()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from planes import two_classes
+from smooth import network, pictures, predicted
 from torch import Tensor, nn
 
 from attacks import BUILTIN, Goal
@@ -14,37 +16,6 @@ from attacks.sparsest import Sparsest
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def network(channels: int = 3, classes: int = 5) -> nn.Module:
-    """A small smooth network with random weights."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        layers = [nn.Conv2d(channels, 8, 3), nn.Tanh(), nn.Flatten(), nn.LazyLinear(classes)]
-        model = nn.Sequential(nn.BatchNorm2d(channels), *layers, nn.Dropout(0.5)).double().eval()
-        model(torch.rand(2, channels, 6, 7, dtype=torch.float64))
-    return model
-
-
-def pictures(count: int, channels: int = 3) -> Tensor:
-    return torch.rand(count, channels, 6, 7, dtype=torch.float64, generator=generator(1))
-
-
-def predicted(model: nn.Module, images: Tensor) -> Tensor:
-    with torch.no_grad():
-        return model(images).argmax(1)
-
-
-class Plane(nn.Module):
-    """Two classes with the margin weight·image + bias, untargeted from class 0."""
-
-    def __init__(self, weight: Tensor, bias: float) -> None:
-        super().__init__()
-        self.weight, self.bias = weight, bias
-
-    def forward(self, images: Tensor) -> Tensor:
-        margin = (images * self.weight).flatten(1).sum(1) + self.bias
-        return torch.stack([margin, torch.zeros_like(margin)], dim=1)
 
 
 class Counted(nn.Module):
@@ -109,7 +80,7 @@ def test_images_that_reach_the_goal_or_cannot_come_back_unchanged() -> None:
     labels = predicted(model, images)
     there = SigmaZero()(model, images, Goal(labels, targeted=True), generator())
     assert (there == images).all()
-    stuck = Plane(torch.zeros(3, 6, 7, dtype=torch.float64), 1.0)
+    stuck = two_classes(torch.zeros(3, 6, 7, dtype=torch.float64), 1.0)
     goal = Goal(torch.zeros(4, dtype=torch.long))
     assert (SigmaZero()(stuck, images, goal, generator()) == images).all()
     assert SigmaZero()(model, images[:0], Goal(labels[:0]), generator()).shape == (0, 3, 6, 7)
@@ -134,7 +105,7 @@ def test_sigma_zero_is_near_the_fewest_changes_on_a_plane(
     reach = (eps or 0.5) * room.flatten().sort(descending=True).values.cumsum(0)
     for fewest in (1, 5, 12):
         margin = reach[fewest - 1].item() * (1 - 1e-3)
-        model = Plane(weight, margin - (images[0] * weight).sum().item())
+        model = two_classes(weight, margin - (images[0] * weight).sum().item())
         goal = Goal(torch.tensor([int(targeted)]), targeted)
         attack = SigmaZero(eps, "pixels" if unit == "pixels" else "elements", steps=300)
         adversarial = attack(model, images, goal, generator())
@@ -147,7 +118,7 @@ def test_sigma_zero_is_near_the_fewest_changes_on_a_plane(
 def test_the_last_iterate_counts_and_nothing_more_is_asked_of_the_model() -> None:
     weight = torch.ones(1, 2, 2, dtype=torch.float64)
     images = torch.full((1, 1, 2, 2), 0.5, dtype=torch.float64)
-    model = Counted(Plane(weight, -1.9))
+    model = Counted(two_classes(weight, -1.9))
     goal = Goal(torch.zeros(1, dtype=torch.long))
     adversarial = SigmaZero(steps=1, threshold=0.0)(model, images, goal, generator())
     assert model.passes == 2
