@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bench.attack_tables import rows, strengths
 from bench.records import Number, Record
-from bench.statistics import Interval
+from bench.statistics import Interval, mean_interval
 
 Curve = Sequence[Mapping[str, Number]]
 
@@ -85,6 +85,19 @@ class Estimates:
     def joined(self) -> bool:
         """Whether the entries are steps of one parameter."""
         return bool(self.kind)
+
+
+def differences(gained: Mapping[tuple[str, str], Sequence[float]]) -> list[Estimates]:
+    """The paired differences of `bench.grids.gains`, in points; one panel for each column."""
+    methods = list(dict.fromkeys(row for row, _ in gained))
+    panels = []
+    for column in dict.fromkeys(column for _, column in gained):
+        entries = []
+        for row in methods:
+            points = [100 * value for value in gained.get((row, column), ())]
+            entries.append(Estimate(row, mean_interval(points) if points else None, points))
+        panels.append(Estimates(column, "accuracy gained / points", entries, zero=True))
+    return panels
 
 
 def attacks(

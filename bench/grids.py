@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -109,9 +109,7 @@ def differences(
         cells[least] = "" if each.detectable is None else f"{100 * each.detectable:.2g}"
         comparisons[gain] = each
     if not cells:
-        raise ValueError(
-            f"no method shares a seed with {baseline} in the same settings: add --aug {baseline}"
-        )
+        raise ValueError(alone(baseline))
     columns = list(dict.fromkeys(column for _, column in cells))
     return Table(
         title=f"{of.title} gained over {baseline}",
@@ -127,6 +125,30 @@ def differences(
         "the same seed",
         origin=of.origin,
     )
+
+
+def gains(
+    records: Iterable[Record], metric: str = "accuracy", baseline: str = "none"
+) -> dict[Key, list[float]]:
+    """What each method gains over the baseline in each seed that both have, by (row, column).
+
+    Raises ``ValueError`` where no method shares a seed with the baseline.
+    """
+    groups = _groups([record for record in records if record.kind == "run"])
+    found = {
+        (row, column): [values[seed] - family[own][seed] for seed in values if seed in family[own]]
+        for column, own, family in _families(groups, metric, baseline)
+        for row, values in family.items()
+        if row != own
+    }
+    if not any(found.values()):
+        raise ValueError(alone(baseline))
+    return found
+
+
+def alone(baseline: str) -> str:
+    """What to do where there is nothing to compare."""
+    return f"no method shares a seed with {baseline} in the same settings: add --aug {baseline}"
 
 
 def intervals(
@@ -225,15 +247,23 @@ def _comparisons(
     groups: Mapping[Key, _Group], metric: str, baseline: str | None
 ) -> dict[Key, Comparison]:
     """Each row against the baseline of the same column and settings; one Holm family each."""
+    return {
+        (row, column): comparison
+        for column, own, family in _families(groups, metric, baseline)
+        for row, comparison in compare(family, own).items()
+    }
+
+
+def _families(
+    groups: Mapping[Key, _Group], metric: str, baseline: str | None
+) -> Iterator[tuple[str, str, dict[str, dict[int, float]]]]:
+    """Column, row of the baseline, and the values of all rows that share its settings."""
     families: dict[Key, dict[str, dict[int, float]]] = {}
     for (row, column), group in groups.items():
         families.setdefault((group.settings, column), {})[row] = _values(group, metric)
-    return {
-        (row, column): comparison
-        for (settings, column), family in families.items()
-        if f"{baseline}{settings}" in family
-        for row, comparison in compare(family, f"{baseline}{settings}").items()
-    }
+    for (settings, column), family in families.items():
+        if (own := f"{baseline}{settings}") in family:
+            yield column, own, family
 
 
 def _origin(groups: Iterable[_Group]) -> str:

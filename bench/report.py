@@ -63,6 +63,10 @@ def build(store: Store) -> Page:
     if runs:
         result = grids.grid(runs)
         add_table(page, "results", "All runs", result)
+        if any(each.n for each in result.comparisons.values()):
+            note = "Minus none with the same seed. Bars: 95 % t-interval; grey dots: single seeds."
+            gained = figures.differences(grids.gains(runs))
+            add_figure(page, "results", "Accuracy gained over none", gained, note)
         judge(page, result, runs, found)
         for name, column in groups.items():
             learning(page, name, column, result, curves)

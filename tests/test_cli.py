@@ -96,7 +96,7 @@ def test_failed_seeds_are_reported_and_stay_in_the_table() -> None:
     assert "failed" in result.stdout
 
 
-def test_the_tables_come_from_the_records() -> None:
+def test_tables_and_figures_come_from_the_records(tmp_path: Path) -> None:
     bench("run", "--aug", "none", "--aug", "cutout", "--seeds", "2", *SMALL)
     latex = bench("tables")
     assert latex.exit_code == 0
@@ -109,6 +109,14 @@ def test_the_tables_come_from_the_records() -> None:
     lacking = bench("tables", "differences", "--baseline", "has")
     assert lacking.exit_code == 2
     assert "no method shares a seed with has in the same settings" in lacking.stderr
+    assert bench("figures", "differences").exit_code == 0
+    drawn = json.loads((tmp_path / "results/figures/differences.json").read_text())
+    (line,) = drawn["numbers"]
+    assert line["row"] == "cutout"
+    assert len(line["gained"]) == 2
+    assert "minus that of none with the same seed" in drawn["caption"]
+    assert (tmp_path / "results/figures/differences.png").stat().st_size > 0
+    assert bench("figures", "differences", "--baseline", "has").exit_code == 2
 
 
 @pytest.mark.parametrize(

@@ -424,3 +424,16 @@ def test_a_browser_shows_every_section_without_an_error(
     written = Outline(page[1]).elements
     for tag in ("section", "article", "figure", "table", "svg", "details", "th", "td"):
         assert outline.elements[tag] == written[tag], tag
+
+
+def test_differences_are_drawn_where_seeds_are_common(tmp_path: Path) -> None:
+    (found,) = [
+        part
+        for part in report.build(filled(tmp_path)).sections["results"]
+        if part.title == "Accuracy gained over none"
+    ]
+    for row in ("cutout", "advmask", "has"):
+        assert row in found.svg
+    alone = Store(tmp_path / "alone")
+    alone.add(run("cutout", 0, 0.9))
+    assert len(report.build(alone).sections["results"]) == 1

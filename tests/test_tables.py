@@ -280,8 +280,12 @@ def test_differences_are_paired_by_seed_with_their_interval_and_what_could_be_sh
         f"{100 * (again['has'].detectable or 0):.2g}",
     ]  # fmt: skip
     assert "minus that of none with the same seed: mean ± half-width" in tables.caption(table)
-    with pytest.raises(ValueError, match="no method shares a seed with none"):
-        grids.differences(alone)
+    gained = grids.gains([*mixed, *alone])
+    assert gained["has", "cifar10 / resnet18"] == pytest.approx(gains)
+    assert set(gained) == {(row, "cifar10 / resnet18") for row in ("has", "cutout")}
+    for compared in (grids.differences, grids.gains):
+        with pytest.raises(ValueError, match="no method shares a seed with none"):
+            compared(alone)
 
 
 def seeds(values: list[float]) -> dict[int, float]:

@@ -15,7 +15,7 @@ from bench.cli import SOME_FAILED, options
 from bench.cli.tables import declared
 
 DRAWN = ("figure2", "figure3", "figure4", "figure5", "figure6", "figure7", "figure8")
-OWN = ("attacks", "occlusion")
+OWN = ("differences", "attacks", "occlusion")
 
 
 @click.command()
@@ -34,7 +34,8 @@ OWN = ("attacks", "occlusion")
     show_default=True,
     help="What is counted as a change in attacks.",
 )
-@click.option("--model", help="Only this network, in attacks and occlusion.")
+@click.option("--model", help="Only this network, in differences, attacks and occlusion.")
+@click.option("--baseline", default="none", show_default=True, help="What others are held against.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
@@ -44,15 +45,25 @@ OWN = ("attacks", "occlusion")
 @options.results
 @options.compute
 def figures(
-    what: str, scale: str, unit: Any, model: str | None, output: Path | None, **given: Any
+    what: str,
+    scale: str,
+    unit: Any,
+    model: str | None,
+    baseline: str,
+    output: Path | None,
+    **given: Any,
 ) -> None:
-    """Draw figures of the paper, the success of attacks or the accuracy under occlusion.
+    """Draw figures of the paper, or what runs, attacks and occlusion have shown.
+
+    differences: what each method gains over the baseline, paired by seed. attacks: their success
+    against the number of changes. occlusion: the accuracy of stored networks under it.
 
     Each is written as PDF and PNG, with its caption and the numbers behind it beside. What is
     missing is drawn as a gap and named, and the exit code is then 3.
 
     \b
     Example: bench figures figure8 --scale reduced
+    Example: bench figures differences
     Example: bench figures attacks --unit elements
     """
     from bench.errors import Missing
@@ -66,7 +77,9 @@ def figures(
     missing = 0
     for name in (*DRAWN, *OWN) if what == "all" else (what,):
         try:
-            if name == "attacks":
+            if name == "differences":
+                differences(records, folder, baseline, only)
+            elif name == "attacks":
                 attacks(store, records, folder, unit, only)
             elif name == "occlusion":
                 occlusion(store, records, folder, only)
@@ -127,6 +140,31 @@ def mosaic(experiment: Any, store: Any, records: list[Any], given: dict[str, Any
     if experiment.name == "figure2":
         return paper_maps.masks(experiment, pictures, store.folder)
     return paper_maps.maps(experiment, records, pictures, store.folder, workspace.device)
+
+
+def differences(
+    records: list[Any], folder: Path, baseline: str, only: Mapping[str, str | None]
+) -> None:
+    """What each method gains over the baseline, one panel for each data set and network."""
+    from bench import figures as pictures
+    from bench import grids
+
+    found = chosen(records, "run", only)
+    if not found:
+        raise ValueError("there are no runs for such a figure yet: bench run makes them")
+    gained = grids.gains(found, baseline=baseline)
+    panels = pictures.differences(gained)
+    counts = {len(values) for values in gained.values()}
+    n = " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
+    caption = (
+        f"Accuracy after the last epoch minus that of {baseline} with the same seed, in percentage "
+        f"points. Markers: mean; bars: 95 % t-interval; grey dots: single seeds. n = {n} seeds."
+    )
+    numbers = [
+        {"row": row, "column": column, "gained": values} for (row, column), values in gained.items()
+    ]
+    drawn = {style: pictures.draw(panels, style) for style in ("pdf", "png")}
+    save(folder, "differences", drawn, caption, {"baseline": baseline, "numbers": numbers})
 
 
 def attacks(
