@@ -1,0 +1,125 @@
+"""The results that are shown come from the records beside them, and the studies are whole."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import attacks
+from bench.cli import main
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "results"
+README = (ROOT / "README.md").read_text()
+SHOWN = README.partition("<!-- results: start -->")[2].partition("<!-- results: end -->")[0]
+
+
+def commands() -> list[str]:
+    """Every command of results/README.md; a backslash at the end of a line continues it."""
+    text = (RESULTS / "README.md").read_text().replace("\\\n", "")
+    return [" ".join(line.split()) for line in re.findall(r"^\$ (bench .+)$", text, re.MULTILINE)]
+
+
+STUDIES = [each for each in commands() if each.startswith(("bench run", "bench attack-eval"))]
+TABLES = [each for each in commands() if each.startswith("bench tables")]
+
+
+def test_results_are_made_by_commands() -> None:
+    assert len(STUDIES) > 5
+    assert len(TABLES) > 10
+
+
+@pytest.mark.parametrize("command", STUDIES)
+def test_a_study_has_nothing_missing(command: str, tmp_path: Path) -> None:
+    words = shlex.split(command)[1:]
+    folder = words.index("--results") + 1
+    shutil.copy(ROOT / words[folder] / "records.jsonl", tmp_path)
+    words[folder] = str(tmp_path)
+    if "--victim" in words:
+        place = words.index("--victim") + 1
+        victim = Path(os.environ.get("BENCH_DATA", "")) / "../models" / words[place]
+        if not victim.exists():
+            pytest.skip(f"{words[place]} is not beside $BENCH_DATA")
+        words[place] = str(victim)
+    result = CliRunner().invoke(main, [*words, "--dry-run"])
+    if result.exit_code == 4:
+        pytest.skip("its data set is not on this machine")
+    assert result.exit_code == 0, result.output
+    done, whole = re.findall(r"(\d+) of (\d+) (?:runs|trials) are done", result.stdout)[0]
+    assert int(whole) > 0
+    assert done == whole, result.stdout
+
+
+@pytest.mark.parametrize("command", TABLES)
+def test_a_table_is_that_of_its_records(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    typed, _, path = command.partition(" > ")
+    result = CliRunner().invoke(main, shlex.split(typed)[1:])
+    assert result.exit_code == 0, result.output
+    kept = (ROOT / path).read_text()
+    if not path.endswith(".csv"):
+        assert result.stdout.rstrip() == kept.rstrip()
+        return
+    for line, other in zip(
+        *(csv.DictReader(io.StringIO(t)) for t in (result.stdout, kept)), strict=True
+    ):
+        assert {name: number(cell) for name, cell in line.items()} == {
+            name: number(cell) for name, cell in other.items()
+        }
+
+
+def number(cell: str) -> object:
+    """A cell, so that the last bits of a number may differ."""
+    try:
+        return pytest.approx(float(cell))
+    except ValueError:
+        return cell
+
+
+def test_every_file_is_named_in_their_readme_or_made_by_its_commands() -> None:
+    text = (RESULTS / "README.md").read_text()
+    for path in RESULTS.glob("*/*"):
+        if path.is_file() and not path.name.endswith((".lock", ".db")):
+            assert path.relative_to(ROOT).as_posix() in text, f"{path} is not explained"
+
+
+def test_the_numbers_of_the_readme_are_those_of_the_results() -> None:
+    tables = re.findall(r"((?:^\|.*\n)+)", SHOWN, re.MULTILINE)
+    assert tables, "the README shows no table"
+    kept = [path.read_text() for path in RESULTS.glob("*/*.md")]
+    for table in tables:
+        assert any(table.strip() in text for text in kept), "a table is not from the results"
+
+
+def test_the_pictures_of_the_readme_are_there() -> None:
+    found = re.findall(r"!\[.+?\]\((.+?)\)", README)
+    assert found
+    for path in found:
+        assert (ROOT / path).stat().st_size > 0
+
+
+def test_the_attack_that_is_said_to_need_the_fewest_pixels_does() -> None:
+    text = (RESULTS / "attacks/pixels.md").read_text()
+    lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ")]
+    sparse = set(attacks.BUILTIN) - {"pgd", "mi-fgsm", "noise"}
+    rows = {row[0].strip(): [cell.strip(" *") for cell in row[1:]] for row in lines}
+    for column in range(len(rows["advmask"])):
+        pixels = {name: float(rows[name][column]) for name in sparse if rows[name][column]}
+        assert min(pixels, key=pixels.__getitem__) == "advmask"
+
+
+def test_the_attacks_that_are_said_to_succeed_do() -> None:
+    lines = (RESULTS / "attacks/records.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    assert {record["success"] for record in found if record["role"] == "sparse"} == {1.0}
