@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -106,10 +105,15 @@ def _serve(pipe: Any, asked: Any, workspace: Workspace, threads: int) -> None:
 
 @dataclass(frozen=True)
 class Processes:
-    """Several processes on this machine, one per slot, with the threads shared out among them."""
+    """Several processes on this machine, one per slot, each with so many ``threads``.
+
+    The number of threads stays the same when few jobs are left: it changes the last bits of a
+    result, which must not depend on where a study was interrupted.
+    """
 
     count: int
     deadline: float | None = None
+    threads: int = 1
 
     def map(
         self,
@@ -122,13 +126,12 @@ class Processes:
     ) -> Iterator[tuple[int, Any]]:
         """Run every job, as many at a time as there are slots."""
         slots = min(self.count, len(jobs))
-        threads = max(1, (os.cpu_count() or 1) // max(slots, 1))
         places = [replace(workspace, device=device) for device in devices(workspace.device, slots)]
         yield from Pool(
             work,
             jobs,
             slots,
-            lambda slot: ProcessWorker(places[slot], threads),
+            lambda slot: ProcessWorker(places[slot], self.threads),
             ProcessWorker.hear,
             progress,
             stop,

@@ -5,12 +5,18 @@ import signal
 import time
 from collections.abc import Callable
 
+import torch
+
 from bench.progress import Progress
 from bench.workspace import Workspace
 
 
 def square(job: int, workspace: Workspace, progress: Progress, stop: Callable[[], bool]) -> int:
     return job * job
+
+
+def threads(job: int, workspace: Workspace, progress: Progress, stop: Callable[[], bool]) -> int:
+    return torch.get_num_threads()
 
 
 def fragile(job: int, workspace: Workspace, progress: Progress, stop: Callable[[], bool]) -> int:

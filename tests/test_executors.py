@@ -1,11 +1,14 @@
 """The same jobs through each executor give the same results, whatever dies on the way."""
 
+import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from jobs import fragile, patient, refuse, square
+import torch
+from jobs import fragile, patient, refuse, square, threads
 
 from bench.cli import options
 from bench.executors import Local, Lost
@@ -57,6 +60,26 @@ def test_a_deadline_is_passed_on(tmp_path: Path) -> None:
     place = Workspace(results=tmp_path, data="digits")
     for name in ("processes", "ray"):
         assert options.executor(place, name, 1, deadline=9.0).deadline == 9
+
+
+@pytest.fixture
+def own_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("own_threads")
+def test_threads_do_not_depend_on_how_many_jobs_are_left(tmp_path: Path) -> None:
+    place = Workspace(results=tmp_path, data="digits")
+    cores = os.cpu_count() or 1
+    alone, shared = (options.executor(place, "processes", jobs) for jobs in (1, cores))
+    assert (alone.threads, shared.threads) == (cores, 1)
+    assert torch.get_num_threads() == 1  # what this process computes has the same bits
+    asked = options.executor(place, "processes", 1, threads=3)
+    for jobs in ([1], [1, 2, 3]):
+        assert set(through(asked, threads, jobs, tmp_path).values()) == {3}
+    assert options.executor(place, "ray", 1, threads=3).cpus == 3
 
 
 def test_bad_wishes_are_refused(tmp_path: Path) -> None:

@@ -130,7 +130,11 @@ compute = together(
     click.option(
         "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps."
     ),
-    click.option("--threads", type=click.IntRange(min=1), help="Threads of the processor to use."),
+    click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        help="Threads of the processor, of each job.  [default: its share of the cores]",
+    ),
 )
 spread = together(
     click.option(
@@ -193,9 +197,14 @@ def executor(
     address: str | None = None,
     gpus: float | None = None,
     deadline: float | None = None,
+    threads: int | None = None,
     **_: Any,
 ) -> Any:
-    """The executor that the options describe; refuses more jobs than there are slots."""
+    """The executor that the options describe; refuses more jobs than there are slots.
+
+    With processes this one keeps to the threads of a worker as well: what it computes itself has
+    the same last bits then, and leaves the others their cores.
+    """
     from bench.executors import Local
 
     if executor == "local":
@@ -217,11 +226,15 @@ def executor(
     from bench.processes import Processes
 
     on_gpu = workspace.device.startswith("cuda")
-    slots = torch.cuda.device_count() if on_gpu else (os.cpu_count() or 1)
+    cores = os.cpu_count() or 1
+    slots = torch.cuda.device_count() if on_gpu else cores
     if executor == "processes":
         if jobs is not None and jobs > slots:
             kind = "GPUs" if on_gpu else "processor cores"
             raise ValueError(f"--jobs {jobs} is more than the {slots} {kind} of this machine")
-        return Processes(jobs or slots, deadline)
+        threads = threads or max(1, cores // (jobs or slots))
+        torch.set_num_threads(threads)
+        return Processes(jobs or slots, deadline, threads)
     share = (1.0 if on_gpu else 0.0) if gpus is None else gpus
-    return Ray(jobs or slots, address=address, gpus=share, deadline=deadline)
+    each = float(threads or 1)
+    return Ray(jobs or slots, address=address, gpus=share, cpus=each, deadline=deadline)
