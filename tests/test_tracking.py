@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from bench import tables
+from bench import grids
 from bench.records import Record
 from bench.tracking import Tracker, mask
 
@@ -172,7 +172,7 @@ def both() -> list[Record]:
 def test_a_parent_holds_the_intervals_over_its_seeds(tracker: Tracker) -> None:
     for one in both():
         tracker.log(one)
-    intervals = tables.intervals(both())
+    intervals = grids.intervals(both())
     for _ in range(2):
         tracker.summarise(intervals, {"table.md": "| a |"})
     none, cutout = runs(tracker, "cell")
@@ -194,7 +194,7 @@ def test_a_tracker_is_made_anew_from_the_records(tracker: Tracker) -> None:
     other = Tracker(tracker.uri, tracker.folder, study="other", warn=pytest.fail)
     other.log(record(8))
     curves = {one.name: CURVE for one in both()}
-    tracker.rebuild(both(), lambda one: curves[one.name], tables.intervals(both()))
+    tracker.rebuild(both(), lambda one: curves[one.name], grids.intervals(both()))
     names = {each.data.tags["bench.name"] for each in runs(tracker, "seed")}
     assert names == {one.name for one in both()} | {record(8).name}
     assert "accuracy_mean" in runs(tracker, "cell")[-1].data.metrics
@@ -266,7 +266,7 @@ def test_a_server_that_does_not_answer_costs_one_warning(
         start = time.monotonic()
         tracker = Tracker(address, tmp_path, warn=warned.append)
         tracker.log(record())
-        tracker.summarise(tables.intervals([record()]))
+        tracker.summarise(grids.intervals([record()]))
         assert not tracker.on
         assert time.monotonic() - start < 10
     assert len(warned) == 2
@@ -326,7 +326,7 @@ def test_a_store_that_breaks_at_the_end_costs_one_warning(
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         database.execute("DROP TABLE latest_metrics")
     database.close()
-    tracker.summarise(tables.intervals(both()))
+    tracker.summarise(grids.intervals(both()))
     tracker.end_seed(record(), "KILLED")
     assert len(warned) == 1
 
