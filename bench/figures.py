@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -96,7 +97,8 @@ def differences(gained: Mapping[tuple[str, str], Sequence[float]]) -> list[Estim
         for row in methods:
             points = [100 * value for value in gained.get((row, column), ())]
             entries.append(Estimate(row, mean_interval(points) if points else None, points))
-        panels.append(Estimates(column, "accuracy gained / points", entries, zero=True))
+        title = textwrap.fill(column, 30)  # neighbours have little room
+        panels.append(Estimates(title, "accuracy gained / points", entries, zero=True))
     return panels
 
 
