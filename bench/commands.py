@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections.abc import Sequence
 
 from bench import registry
 from bench.experiments import SIDES
 from bench.recipes import DEFAULT, Recipe, usual
+from bench.records import Record
 
 OPTIONS = (
     *("epochs", "batch_size", "learning_rate", "weight_decay", "schedule", "validation"),
@@ -41,3 +43,21 @@ def run(recipe: Recipe, seeds: Sequence[int]) -> str:
     else:
         words += ["--seed-list", ",".join(map(str, ordered))]
     return shlex.join(words)
+
+
+def fill(method: Record, others: Sequence[Record]) -> str:
+    """The ``bench run`` of a record's method in the setting of others and with their seeds.
+
+    Raises ``ValueError`` for records whose recipe is of another version.
+    """
+    recipe = Recipe.from_json(dict(others[0].job))
+    side = SIDES.get(registry.parse(recipe.data)[0], 32)
+    text = method.labels["augmentation"]
+    recipe = dataclasses.replace(
+        recipe,
+        augmentation=registry.build("augmentations", text, data=recipe.data, side=side),
+        guide=method.labels.get("guide"),
+        policy=method.labels.get("policy"),
+        mix=method.labels.get("mix"),
+    )
+    return run(recipe, [record.seed for record in others])

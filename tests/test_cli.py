@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,7 +15,12 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from bench import registry
 from bench.cli import main
+from bench.experiments import SIDES
+from bench.recipes import Recipe
+from bench.records import Record, Store
+from bench.runs import labels
 
 SMALL = ["--model", "resnet8", "--epochs", "1", "--data", "digits(train=100)"]
 SMALL += ["--no-tracking", "--quiet"]
@@ -117,6 +123,39 @@ def test_tables_and_figures_come_from_the_records(tmp_path: Path) -> None:
     assert "minus that of none with the same seed" in drawn["caption"]
     assert (tmp_path / "results/figures/differences.png").stat().st_size > 0
     assert bench("figures", "differences", "--baseline", "has").exit_code == 2
+
+
+def test_a_missing_cell_is_named_with_the_command_that_fills_it(tmp_path: Path) -> None:
+    for seed in range(2):
+        for recipe in (
+            Recipe(data="digits", model="resnet8", epochs=7),
+            Recipe(data="photos", model="resnet8", epochs=7),
+            Recipe(
+                data="photos",
+                model="resnet8",
+                epochs=7,
+                augmentation=registry.build("augmentations", "advmask", data="photos", side=32),
+                guide="random",
+            ),
+        ):
+            record = Record(
+                kind="run",
+                key=recipe.key,
+                seed=seed,
+                labels=labels(recipe, SIDES[recipe.data]),
+                metrics={"accuracy": 0.5},
+                job=recipe.to_json(),
+            )
+            Store(tmp_path / "results").add(record)
+    told = bench("tables").stderr
+    (line,) = [line for line in told.splitlines() if line.startswith("missing: ")]
+    _, _, command = line.partition("resnet8: ")
+    assert command.startswith(
+        "bench run --aug advmask --model resnet8 --data digits --guide random"
+    )
+    planned = bench(*shlex.split(command)[1:], "--dry-run").stdout
+    assert planned.count("to run") == 2
+    assert "7 epochs" in planned
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def runs(records: list[Any], style: str, metric: str, baseline: str) -> None:
 
     JSON is as `bench run` prints it.
     """
-    from bench import grids
+    from bench import commands, grids
     from bench import tables as printer
 
     table = grids.grid(records, metric=metric, baseline=baseline)
@@ -137,12 +137,15 @@ def runs(records: list[Any], style: str, metric: str, baseline: str) -> None:
         click.echo(json.dumps(grids.intervals(records, baseline, metric), indent=1))
     else:
         click.echo(getattr(printer, style)(table))
+    groups = grids.groups(records)
     for row, column in grids.missing(table):
-        data, _, model = column.partition(" / ")
-        click.echo(
-            f"missing: {row} on {column}: bench run --aug {row!r} --model {model} --data {data}",
-            err=True,
-        )
+        method = next(members[0] for (name, _), members in groups.items() if name == row)
+        others = next(members for (_, place), members in groups.items() if place == column)
+        try:
+            remedy = commands.fill(method, others)
+        except (ValueError, TypeError, LookupError):
+            remedy = "its recipe is of another version"
+        click.echo(f"missing: {row} on {column}: {remedy}", err=True)
 
 
 def one(experiment: Any, records: list[Any], style: str, metric: str | None) -> None:
