@@ -6,7 +6,7 @@ import io
 import math
 import textwrap
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -86,6 +86,17 @@ class Estimates:
     def joined(self) -> bool:
         """Whether the entries are steps of one parameter."""
         return bool(self.kind)
+
+
+def span(counts: Collection[int]) -> str:
+    """How many, from the fewest to the most.
+
+    >>> span({5, 3, 4}), span({5}), span(set())
+    ('3 to 5', '5', '0')
+    """
+    if not counts:
+        return "0"
+    return " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
 
 
 def differences(gained: Mapping[tuple[str, str], Sequence[float]]) -> list[Estimates]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from bench import experiments, training
 from bench.experiments import Cell, Experiment
-from bench.figures import Curve, Estimate, Estimates, Line, Panel
+from bench.figures import Curve, Estimate, Estimates, Line, Panel, span
 from bench.records import Record
 from bench.statistics import LEVEL, Interval, mean_interval
 
@@ -58,7 +58,7 @@ def caption(
 ) -> str:
     """What is shown, over how many seeds, and what is missing."""
     counts = {len(seeds) for seeds in experiments.values(experiment, records).values() if seeds}
-    n = " to ".join(str(count) for count in sorted({min(counts), max(counts)})) if counts else "0"
+    n = span(counts)
     parts = [f"{experiment.title}. {meaning} n = {n} seeds."]
     if not experiment.scale.faithful:
         parts.append(

@@ -155,7 +155,7 @@ def differences(
     gained = grids.gains(found, baseline=baseline)
     panels = pictures.differences(gained)
     counts = {len(values) for values in gained.values()}
-    n = " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
+    n = pictures.span(counts)
     caption = (
         f"Accuracy after the last epoch minus that of {baseline} with the same seed, in percentage "
         f"points. Markers: mean; bars: 95 % t-interval; grey dots: single seeds. n = {n} seeds."
@@ -210,7 +210,7 @@ def occlusion(store: Any, records: list[Any], folder: Path, only: Mapping[str, s
         raise ValueError("no network was tested under occlusion yet: bench occlusion does it")
     for (data, model), members in columns.items():
         counts = {len(curves) for curves in members.values()}
-        n = " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
+        n = pictures.span(counts)
         caption = (
             f"Accuracy of {model} on the test pictures of {data} with growing parts hidden by the "
             "mean colour: random cells of an 8x8 division, and the pixels with the largest "
