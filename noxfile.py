@@ -57,7 +57,7 @@ def peers(session: nox.Session) -> None:
     """JSMA and GreedyFool beside other libraries' JSMA and one picture at a time."""
     folder = str(Path(session.create_tmp()).resolve())
     python(
-        session, "pip", "install", "--quiet", "--no-deps", "--target", folder,
+        session, "pip", "install", "-qq", "--upgrade", "--no-deps", "--target", folder,
         "adversarial-robustness-toolbox", "torchattacks", "six", "tqdm",
     )  # fmt: skip
     session.env["PYTHONPATH"] = folder
