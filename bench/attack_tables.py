@@ -241,9 +241,9 @@ def paper(found: Sequence[Record]) -> Table:
         published=published,
         measure=(
             "ASR in percent of the pictures that the network classifies correctly; l0 in elements, "
-            f"l2 and linf, over successes; rows that say{UNBOUNDED} have no bound on linf and, "
-            "like the dense ceiling and the random floor, are not compared. The published network "
-            "and pictures are unknown"
+            f"l2 and linf, over the successes among {found[0].job['images']} pictures; rows that "
+            f"say{UNBOUNDED} have no bound on linf and, like the dense ceiling and the random "
+            "floor, are not compared. The published network and pictures are unknown"
         ),
         origin=f"{len(found)} records of {labels['victim']}",
     )
@@ -252,29 +252,32 @@ def paper(found: Sequence[Record]) -> Table:
 def across(found: Sequence[Record], metric: str) -> Table:
     """One metric of the attacks on all victims: a column for each victim, goal and eps.
 
-    Raises ``ValueError`` for a metric that no attack has.
+    A column names its data, pictures or cap where the table has several of them. Raises
+    ``ValueError`` for a metric that no attack has.
     """
     known = sorted({name for record in found for name in record.metrics})
     if metric not in known:
         raise ValueError(f"attacks have no metric {metric!r}: {registry.suggest(metric, known)}")
     tables = groups(found)
-    several = len({key[1] for key in tables}) > 1  # data sets
+    varying = [place for place in (1, 3, 4) if len({key[place] for key in tables}) > 1]
     cells: dict[Key, Interval | str | None] = {}
     lines: dict[str, None] = {}
     for key, members in tables.items():
         labels = members[0].labels
         goal = labels["goal"] if labels["goal"] == "untargeted" else f"targeted ({labels['goal']})"
-        head = [labels["model"], goal] + [labels["data"]] * several
+        head = [labels["model"], goal] + [key[place] for place in varying if key[place]]
         for eps in strengths(members):
             column = f"{', '.join(head)} / {eps}"
             if any(column == other for _, other in cells):
-                column = f"{', '.join(head)}, {key[3]} / {eps}"
+                column = f"{', '.join([*head, key[0]])} / {eps}"  # another victim of this model
             for row, same in rows([r for r in members if r.labels["eps"] == eps]).items():
                 lines[row] = None
                 cells[row, column] = _cell(same, metric) or ""
     columns = list(dict.fromkeys(column for _, column in cells))
     title, best = SHOWN.get(metric, (metric.replace("_", " "), None))
     fraction = metric.startswith(("success", "misclassified"))
+    pictures = "the pictures" if 3 in varying else next(iter(tables))[3]
+    over = pictures if fraction else f"the successes among {pictures}"
     return Table(
         title=f"Sparse attacks: {title.replace(' / ', ', ')}",
         rows=list(lines),
@@ -283,7 +286,7 @@ def across(found: Sequence[Record], metric: str) -> Table:
         corner="attack",
         percent=columns if fraction else (),
         best=dict.fromkeys(columns, best) if best else {},
-        measure=f"{title.replace(' / ', ', ').capitalize()}, over successes",
+        measure=f"{title.replace(' / ', ', ').capitalize()}, over {over}",
         origin=f"{len(found)} records",
     )
 

@@ -298,13 +298,26 @@ def test_one_metric_is_shown_over_all_victims_goals_and_eps(tmp_path: Path) -> N
     head = ["untargeted / 1/5", "untargeted / 3/10", "targeted (random) / 3/10"]
     places = [shown.index(f"resnet8, {name}") for name in head]
     assert places == sorted(places)
-    assert r"\toprule" in bench(tmp_path, *asked, "latex").stdout
+    latex = bench(tmp_path, *asked, "latex").stdout
+    assert r"\toprule" in latex
+    assert "Pixels, mean, over the successes among 6 pictures" in latex
     one = bench(tmp_path, *asked, "markdown", "--eps", "1/5").stdout
     assert "untargeted / 1/5" in one
     assert "3/10" not in one
     wrong = bench(tmp_path, "tables", "attacks", "--metric", "l0_pixels")
     assert wrong.exit_code == 2
     assert "attacks have no metric 'l0_pixels': did you mean 'l0_pixels_" in wrong.stderr
+
+
+def test_columns_over_unlike_many_pictures_say_how_many(tmp_path: Path) -> None:
+    for images in ("4", "6"):
+        bench(tmp_path, "attack-eval", *TWO, "--images", images, "--eps", "0.3")
+    asked = ("tables", "attacks", "--format", "markdown", "--metric")
+    shown = bench(tmp_path, *asked, "success").stdout
+    assert "resnet8, untargeted, 4 pictures / 3/10" in shown
+    assert "resnet8, untargeted, 6 pictures / 3/10" in shown
+    assert "Success, %, over the pictures" in shown
+    assert "over the successes among the pictures" in bench(tmp_path, *asked, "l2").stdout
 
 
 def test_the_figure_is_written_beside_its_records(tmp_path: Path) -> None:
