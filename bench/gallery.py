@@ -7,21 +7,22 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
-from augmentations import delete
+from augmentations import NoDeletion, delete
+from augmentations.base import Images
 from bench import registry, seeds
 from bench.datasets import Dataset
 from bench.points import Points
+from bench.saliency import saliency
 
 MARGIN, TITLE = 6, 16
 
 
 def masked(data: Dataset, points: Points, count: int) -> dict[str, Float[Tensor, "n _ h w"]]:
     """Training pictures, their points, AdvMask's masks on them and what is left."""
-    ids = torch.linspace(0, len(data.train.labels) - 1, count).long()
-    images = data.train.images[ids].float() / 255
+    ids, images = _spread(data, count)
     guide = points.guide()[ids]
     side = images.shape[-1]
     augmentation = registry.build("augmentations", "advmask", data=data.name, side=side)
@@ -33,6 +34,39 @@ def masked(data: Dataset, points: Points, count: int) -> dict[str, Float[Tensor,
         "mask": mask.float(),
         "masked": delete(images, mask, mean=data.mean),
     }
+
+
+def others(
+    data: Dataset, points: Points, count: int, network: nn.Module
+) -> dict[str, Float[Tensor, "n _ h w"]]:
+    """What every registered augmentation but AdvMask leaves of the pictures that `masked` shows.
+
+    Each picture gets a mask, whatever share of them is due in training. Saliency, where one asks
+    for it, is that of ``network``; in training it is that of the network being trained.
+    """
+    ids, images = _spread(data, count)
+    device = next(network.parameters()).device
+    guides = {
+        "attack": points.guide()[ids].float(),
+        "saliency": saliency(network, images.to(device), data.train.labels[ids].to(device)).cpu(),
+    }
+    found = {}
+    for name, method in registry.classes("augmentations").items():
+        if name == "advmask" or method is NoDeletion:
+            continue
+        augmentation = registry.build("augmentations", name, data=data.name, side=images.shape[-1])
+        generator = seeds.generator(0, "gallery")
+        mask = augmentation.mask(images, generator, guides.get(augmentation.wants))
+        found[name] = delete(
+            images, mask, mean=data.mean, std=data.std, fill=augmentation.fill, generator=generator
+        )
+    return found
+
+
+def _spread(data: Dataset, count: int) -> tuple[Int[Tensor, " n"], Images]:
+    """Numbers and pixels of training pictures at even distances."""
+    ids = torch.linspace(0, len(data.train.labels) - 1, count).long()
+    return ids, data.train.images[ids].float() / 255
 
 
 def grid(columns: Mapping[str, Float[Tensor, "n _ h w"]], width: int = 96) -> Any:

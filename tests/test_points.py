@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from bench import datasets, search, victims
+from augmentations import BUILTIN
+from bench import datasets, gallery, models, search, victims
 from bench.errors import Stopped
 from bench.points import Points, from_numpy, join, to_numpy
 from bench.progress import Silent
@@ -49,6 +50,20 @@ def test_what_is_saved_is_loaded(data: datasets.Dataset, tmp_path: Path) -> None
     points = some(data)
     points.save(tmp_path / "p.safetensors")
     assert same(Points.load(tmp_path / "p.safetensors"), points)
+
+
+def test_the_gallery_shows_what_every_augmentation_leaves(data: datasets.Dataset) -> None:
+    network = models.build_for(data, "resnet8", seed=0).eval()
+    images = gallery.masked(data, some(data), 5)["image"]
+    shown = gallery.others(data, some(data), 5, network)
+    assert set(shown) == set(BUILTIN) - {"none", "advmask"}
+    for name, left in shown.items():
+        deleted = (left != images).any(1)
+        assert deleted.flatten(1).any(1).sum() >= 3, name  # a mask may happen to be empty
+        assert not deleted.flatten(1).all(1).any(), name
+        if name != "random-erasing":  # which fills with noise
+            colours = left.movedim(1, -1)[deleted]
+            assert torch.allclose(colours, data.mean.expand_as(colours), atol=1e-6), name
 
 
 @pytest.mark.parametrize(

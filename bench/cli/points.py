@@ -72,17 +72,25 @@ def build(as_json: bool, **given: Any) -> None:
 @options.as_json
 @options.quiet
 def show(output: Path | None, count: int, as_json: bool, **given: Any) -> None:
-    """Write a picture of images, points, masks and masked images, and print statistics.
+    """Write a picture of images, their points and what each augmentation leaves of them.
+
+    It prints statistics of the points. KeepAugment is shown with the saliency of the network that
+    was attacked.
 
     \b
     Example: bench points show --data photos --output points.png
     """
-    from bench import gallery, records
+    from bench import gallery, records, search, victims
+    from bench.progress import open_progress
     from bench.registry import parse
 
     workspace, built = found(given)
     data = workspace.dataset()
+    victim = search.points_victim(data, given["victim"])
+    network = victims.obtain(victim, workspace, open_progress(given["quiet"]))
     columns = gallery.masked(data, built, count)
+    columns["advmask"] = columns.pop("masked")
+    columns |= gallery.others(data, built, count, network)
     path = output or workspace.results / "figures" / f"points-{parse(data.name)[0]}.png"
     records.write(path, gallery.png(gallery.grid(columns)))
     tell(built, as_json)
