@@ -230,8 +230,9 @@ def paper(found: Sequence[Record]) -> Table:
     columns = [f"{eps} / {column}" for eps in by_eps for column in TABLE6.values()]
     labels = found[0].labels
     goal = labels["goal"] if labels["goal"] == "untargeted" else f"target: {labels['goal']}"
+    setting = f"{labels['model']}, {labels['data']}, {goal}, {found[0].job['images']} pictures"
     return Table(
-        title=f"Sparse attacks on {labels['model']}, {labels['data']}, {goal}",
+        title=f"Sparse attacks on {setting}",
         rows=list(lines),
         columns=columns,
         cells={(row, column): cells.get((row, column)) for row in lines for column in columns},
@@ -240,10 +241,10 @@ def paper(found: Sequence[Record]) -> Table:
         best={c: "high" if c.endswith("ASR") else "low" for c in columns if "linf" not in c},
         published=published,
         measure=(
-            "ASR in percent of the pictures that the network classifies correctly; l0 in elements, "
-            f"l2 and linf, over the successes among {found[0].job['images']} pictures; rows that "
-            f"say{UNBOUNDED} have no bound on linf and, like the dense ceiling and the random "
-            "floor, are not compared. The published network and pictures are unknown"
+            f"{setting}: ASR in percent of the pictures that the network classifies correctly; l0 "
+            f"in elements, l2 and linf, over the successes; rows that say{UNBOUNDED} have no bound "
+            "on linf and, like the dense ceiling and the random floor, are not compared. The "
+            "published network and pictures are unknown"
         ),
         origin=f"{len(found)} records of {labels['victim']}",
     )

@@ -116,11 +116,15 @@ def html(table: Table) -> str:
     )
 
 
-def csv(table: Table) -> str:
-    """One line for each cell, in fractions."""
+def csv(*tables: Table) -> str:
+    """One line for each cell, in fractions; of several tables each cell names its own."""
     import csv
 
-    entries = _entries(table)
+    entries = [
+        {"table": table.title} | entry if len(tables) > 1 else entry
+        for table in tables
+        for entry in _entries(table)
+    ]
     file = io.StringIO()
     writer = csv.DictWriter(file, list(dict.fromkeys(name for each in entries for name in each)))
     writer.writeheader()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -312,6 +313,13 @@ def test_one_metric_is_shown_over_all_victims_goals_and_eps(tmp_path: Path) -> N
 def test_columns_over_unlike_many_pictures_say_how_many(tmp_path: Path) -> None:
     for images in ("4", "6"):
         bench(tmp_path, "attack-eval", *TWO, "--images", images, "--eps", "0.3")
+    lines = csv.DictReader(
+        bench(tmp_path, "tables", "attacks", "--format", "csv").stdout.splitlines()
+    )
+    named = {(line["table"].rpartition(", ")[2], line["row"]) for line in lines}
+    assert named >= {("4 pictures", "sigma-zero(steps=20)"), ("6 pictures", "sigma-zero(steps=20)")}
+    paper = bench(tmp_path, "tables", "attacks", "--format", "markdown").stdout
+    assert paper.count("resnet8, digits, untargeted, 4 pictures: ASR in percent") == 1
     asked = ("tables", "attacks", "--format", "markdown", "--metric")
     shown = bench(tmp_path, *asked, "success").stdout
     assert "resnet8, untargeted, 4 pictures / 3/10" in shown

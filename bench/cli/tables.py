@@ -194,5 +194,9 @@ def attacks(records: list[Any], style: str, metric: str | None) -> None:
     if metric is not None:
         click.echo(getattr(printer, style)(attack_tables.across(records, metric)))
         return
-    for members in attack_tables.groups(records).values():
-        click.echo(getattr(printer, style)(attack_tables.paper(members)))
+    shown = [attack_tables.paper(members) for members in attack_tables.groups(records).values()]
+    if style == "csv":
+        click.echo(printer.csv(*shown))
+        return
+    for table in shown:
+        click.echo(getattr(printer, style)(table))
