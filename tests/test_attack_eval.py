@@ -320,6 +320,9 @@ def test_columns_over_unlike_many_pictures_say_how_many(tmp_path: Path) -> None:
     assert named >= {("4 pictures", "sigma-zero(steps=20)"), ("6 pictures", "sigma-zero(steps=20)")}
     paper = bench(tmp_path, "tables", "attacks", "--format", "markdown").stdout
     assert paper.count("resnet8, digits, untargeted, 4 pictures: ASR in percent") == 1
+    drawn = bench(tmp_path, "figures", "attacks").stdout.splitlines()
+    assert sum("untargeted-4-pictures" in line for line in drawn) == 2  # a PDF and a PNG
+    assert sum("untargeted-6-pictures" in line for line in drawn) == 2
     asked = ("tables", "attacks", "--format", "markdown", "--metric")
     shown = bench(tmp_path, *asked, "success").stdout
     assert "resnet8, untargeted, 4 pictures / 3/10" in shown

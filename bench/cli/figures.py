@@ -170,7 +170,7 @@ def differences(
 def attacks(
     store: Any, records: list[Any], folder: Path, unit: Any, only: Mapping[str, str | None]
 ) -> None:
-    """The success of attacks against the number of changes, one figure per victim and goal."""
+    """The success of attacks against the number of changes, one figure for each of their tables."""
     from bench import attack_tables
     from bench import figures as pictures
     from bench.records import write
@@ -180,14 +180,13 @@ def attacks(
         raise ValueError("there are no attacks for such a figure yet: bench attack-eval makes them")
     for key, members in attack_tables.groups(found).items():
         victim = key[0].partition(" mean=")[0]
-        name = "-".join(
-            re.findall(r"[A-Za-z0-9.]+", " ".join(["attacks", victim, *key[1:3], unit]))
-        )
+        name = plain("attacks", victim, *key[1:], unit)
         panels = pictures.attacks([(each, store.curve(each)) for each in members], unit)
+        runs = len({each.seed for each in members})
+        spread = "a single seed" if runs == 1 else f"a line is the mean of n = {runs} seeds"
         caption = (
             f"Share of {key[3]} of {key[1]} that each attack breaks with at most so many changed "
-            f"{unit}; n = {len({each.seed for each in members})} seeds, of which a line is the "
-            "mean; no band."
+            f"{unit}; {spread}, no band."
         )
         drawn = {style: pictures.draw(panels, style) for style in ("pdf", "png")}
         save(folder, name, drawn, caption, None)
