@@ -113,6 +113,16 @@ def differences(gained: Mapping[tuple[str, str], Sequence[float]]) -> list[Estim
     return panels
 
 
+def attacks_caption(records: Sequence[Record], unit: str) -> str:
+    """What a figure of `attacks` shows, for records of one table."""
+    seeds = len({record.seed for record in records})
+    spread = "a single seed" if seeds == 1 else f"a line is the mean of n = {seeds} seeds"
+    return (
+        f"Share of {records[0].job['images']} pictures of {records[0].labels['data']} that each "
+        f"attack breaks with at most so many changed {unit}; {spread}, no band."
+    )
+
+
 def attacks(
     curves: Sequence[tuple[Record, Curve]], unit: Literal["pixels", "elements"] = "pixels"
 ) -> list[Panel]:

@@ -276,11 +276,8 @@ def attacked(page: Page, trials: Sequence[Record], curves: Callable[[Record], Cu
             if all(wanted <= set(entry) for entry in curve)
             and (curve or not record.metrics.get("success"))  # else its curve was lost
         ]
-        note = (
-            f"Share of {key[3]} broken with at most so many changed pixels; mean over "
-            f"n = {len({record.seed for record in members})} seeds, no band."
-        )
         if found:
+            note = figures.attacks_caption(members, "pixels")
             add_figure(page, "attacks", title, figures.attacks(found), note)
 
 

@@ -337,6 +337,9 @@ def test_the_figure_is_written_beside_its_records(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     written = (path.suffix for path in (tmp_path / "figures").iterdir())
     assert {".jsonl", ".pdf", ".png"} <= set(written)
+    (caption,) = (tmp_path / "figures").glob("*.txt")
+    assert "Share of 12 pictures of digits" in caption.read_text()
+    assert "a single seed, no band" in caption.read_text()
     nothing = bench(tmp_path / "empty", "figures", "attacks")
     assert nothing.exit_code == 2
     assert "bench attack-eval makes them" in nothing.stderr

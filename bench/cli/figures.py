@@ -182,12 +182,7 @@ def attacks(
         victim = key[0].partition(" mean=")[0]
         name = plain("attacks", victim, *key[1:], unit)
         panels = pictures.attacks([(each, store.curve(each)) for each in members], unit)
-        runs = len({each.seed for each in members})
-        spread = "a single seed" if runs == 1 else f"a line is the mean of n = {runs} seeds"
-        caption = (
-            f"Share of {key[3]} of {key[1]} that each attack breaks with at most so many changed "
-            f"{unit}; {spread}, no band."
-        )
+        caption = pictures.attacks_caption(members, unit)
         drawn = {style: pictures.draw(panels, style) for style in ("pdf", "png")}
         save(folder, name, drawn, caption, None)
         lines = [json.dumps(each.to_json()) + "\n" for each in members]
