@@ -260,6 +260,7 @@ def across(found: Sequence[Record], metric: str) -> Table:
     if metric not in known:
         raise ValueError(f"attacks have no metric {metric!r}: {registry.suggest(metric, known)}")
     tables = groups(found)
+    # data, pictures and cap: those of them that tell the columns apart
     varying = [place for place in (1, 3, 4) if len({key[place] for key in tables}) > 1]
     cells: dict[Key, Interval | str | None] = {}
     lines: dict[str, None] = {}

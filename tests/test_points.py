@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
+from PIL import Image
 
 from augmentations import BUILTIN
 from bench import datasets, gallery, models, search, victims
+from bench.cli import main
 from bench.errors import Stopped
 from bench.points import Points, from_numpy, join, to_numpy
 from bench.progress import Silent
@@ -64,6 +67,23 @@ def test_the_gallery_shows_what_every_augmentation_leaves(data: datasets.Dataset
         if name != "random-erasing":  # which fills with noise
             colours = left.movedim(1, -1)[deleted]
             assert torch.allclose(colours, data.mean.expand_as(colours), atol=1e-6), name
+
+
+def test_the_picture_has_a_column_for_each_augmentation(
+    data: datasets.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = Workspace(results=tmp_path, data="digits")
+    network = models.build_for(data, "resnet8", seed=0).eval()
+    monkeypatch.setattr("bench.cli.points.found", lambda given: (workspace, some(data)))
+    monkeypatch.setattr(victims, "obtain", lambda *args: network)
+    path = tmp_path / "points.png"
+    result = CliRunner().invoke(main, ["points", "show", "--count", "2", "--output", str(path)])
+    assert result.exit_code == 0, result.output
+    columns = len({"image", "points", "mask"}) + len(set(BUILTIN) - {"none"})
+    cell = 8 * (96 // 8) + gallery.MARGIN
+    with Image.open(path) as picture:
+        assert picture.width == columns * cell + gallery.MARGIN
+        assert picture.height == 2 * cell + gallery.TITLE + gallery.MARGIN
 
 
 @pytest.mark.parametrize(

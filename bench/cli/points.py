@@ -80,14 +80,16 @@ def show(output: Path | None, count: int, as_json: bool, **given: Any) -> None:
     \b
     Example: bench points show --data photos --output points.png
     """
-    from bench import gallery, records, search, victims
+    from bench import gallery, interrupts, records, search, victims
     from bench.progress import open_progress
     from bench.registry import parse
 
     workspace, built = found(given)
     data = workspace.dataset()
     victim = search.points_victim(data, given["victim"])
-    network = victims.obtain(victim, workspace, open_progress(given["quiet"]))
+    progress = open_progress(given["quiet"])
+    with interrupts.listen(progress.say) as stop:  # it is trained where the points alone are kept
+        network = victims.obtain(victim, workspace, progress, stop)
     columns = gallery.masked(data, built, count)
     columns["advmask"] = columns.pop("masked")
     columns |= gallery.others(data, built, count, network)
