@@ -95,6 +95,19 @@ def test_a_dry_run_shows_the_grid_and_does_nothing(tmp_path: Path) -> None:
     assert len((tmp_path / "results/records.jsonl").read_text().splitlines()) == 1
 
 
+def test_several_guides_are_compared_in_one_command() -> None:
+    asked = ["run", "--aug", "none", "--aug", "advmask", "--seeds", "1", *SMALL]
+    guides = ["--guide", "attack", "--guide", "random"]
+    assert bench(*asked, *guides, "--dry-run").stdout.splitlines() == [
+        "to run  none  resnet8  digits(train=100)  seed 0, 1 epochs",
+        "to run  advmask(length=(1, 4))  resnet8  digits(train=100)  seed 0, 1 epochs",
+        "to run  advmask(length=(1, 4)) + random  resnet8  digits(train=100)  seed 0, 1 epochs",
+        "0 of 3 runs are done",
+    ]
+    jobs = json.loads(bench(*asked, *guides, "--dry-run", "--json").stdout)["jobs"]
+    assert [job["guide"] for job in jobs] == [None, None, "random"]
+
+
 def test_failed_seeds_are_reported_and_stay_in_the_table() -> None:
     result = bench("run", "--aug", "none", "--seeds", "1", *SMALL, "--learning-rate", "1e30")
     assert result.exit_code == 3
@@ -166,6 +179,29 @@ def test_a_missing_cell_is_named_with_the_command_that_fills_it(tmp_path: Path) 
         (["run", "--aug", "cutout(length=-1)"], "length is -1", 2),
         (["run", "--aug", "cutout(length='x')"], "option length is 'x'", 2),
         (["run", "--model", "resnet19"], "did you mean resnet", 2),
+        (
+            ["run", "table1", "--epochs", "3", "--aug", "none"],
+            "table1 has its settings from --scale: leave --aug, --model, --epochs out",
+            2,
+        ),
+        (
+            ["run", "--scale", "paper"],
+            "runs have no scale, an experiment has (see bench list experiments): leave --scale out",
+            2,
+        ),
+        (["tables", "--eps", "8/255"], "without effect on runs: leave --eps out", 2),
+        (["tables", "attacks", "--baseline", "has"], "without effect on attacks: leave --b", 2),
+        (
+            ["tables", "table1", "--model", "resnet20", "--eps", "1"],
+            "without effect on table1: leave --model, --eps out",
+            2,
+        ),
+        (
+            ["figures", "attacks", "--scale", "paper"],
+            "without effect on attacks: leave --scale out",
+            2,
+        ),
+        (["figures", "figure8", "--unit", "pixels"], "without effect on figure8: leave --u", 2),
         (["run", "--seeds", "0"], "0 is not in the range x>=1", 2),
         (["run", "--seeds", "-3"], "-3 is not in the range x>=1", 2),
         (["run", "--seeds", "two"], "'two' is not a valid integer", 2),

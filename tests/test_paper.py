@@ -154,3 +154,24 @@ def test_an_experiment_without_any_record_still_prints(tmp_path: Path) -> None:
     attacks = CliRunner().invoke(main, ["tables", "table6", "--results", str(tmp_path)])
     assert attacks.exit_code == 3
     assert "bench run table6 --scale smoke" in attacks.stderr
+
+
+def test_an_experiment_of_attacks_heeds_the_options_of_its_command(tmp_path: Path) -> None:
+    asked = ["run", "table6", "--results", str(tmp_path), "--dry-run", "--json"]
+    for data, options in (("photos", []), ("digits", ["--data", "digits"])):
+        shown = CliRunner().invoke(main, [*asked, *options])
+        assert shown.exit_code == 0, shown.output
+        jobs = [job for line in shown.stdout.splitlines() for job in json.loads(line)["jobs"]]
+        assert len(jobs) == 20
+        assert {job["eps"] for job in jobs} == {"8/255", "16/255"}
+        assert {(job["data"].split()[0], job["images"]) for job in jobs} == {(data, 4)}
+
+
+def test_an_experiment_is_run_anew_when_it_is_asked_for(tmp_path: Path) -> None:
+    experiment = paper.experiment("table8", "smoke")
+    for each in complete(experiment):
+        Store(tmp_path).add(each)
+    asked = ["run", "table8", "--results", str(tmp_path), "--dry-run"]
+    told = CliRunner().invoke(main, asked).stderr
+    assert "6 runs, 6 done, 0 to run" in told
+    assert "6 runs, 0 done, 6 to run" in CliRunner().invoke(main, [*asked, "--fresh"]).stderr

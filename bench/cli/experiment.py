@@ -11,6 +11,12 @@ import click
 from bench.cli import SOME_FAILED, options
 from bench.cli import jobs as training
 
+SETTINGS = (
+    *("augmentations", "models", "seeds", "seed_list", "policy", "mix", "guides", "epochs"),
+    *("batch_size", "learning_rate", "weight_decay", "schedule", "validation", "precision"),
+)
+"""Options of ``bench run`` that an experiment decides by itself."""
+
 
 def run_experiments(name: str, scale: str, given: dict[str, Any]) -> None:
     """Run one experiment, or ``all``: state the cost, run what is missing, print what there is."""
@@ -18,19 +24,22 @@ def run_experiments(name: str, scale: str, given: dict[str, Any]) -> None:
 
     chosen = list(paper.EXPERIMENTS) if name == "all" else [name]
     experiments = [paper.experiment(each, scale) for each in chosen]
+    options.refuse(f"{name} has its settings from --scale", *SETTINGS)
+    given = {option: value for option, value in given.items() if option not in SETTINGS}
     workspace = options.workspace(**given)
     if given["data"] is not None:
         data = workspace.dataset()
         side = data.train.images.shape[-1]
         experiments = [paper.moved(each, data.name, side, data.pin) for each in experiments]
     jobs = list({job.name: job for each in experiments for job in each.jobs()}.values())
+    jobs = [replace(job, fresh=given["fresh"]) for job in jobs]
     cost(experiments, jobs, workspace)
-    if given["dry_run"]:
-        return
-    finished = train(jobs, workspace, given)
+    finished = [] if given["dry_run"] else train(jobs, workspace, given)
     for each in experiments:
         if each.attacks:
             attack(list(each.attacks), given)
+    if given["dry_run"]:
+        return
     output(experiments, finished, workspace, given)
     failed = [record for record in finished if record.status == "failed"]
     if failed:
@@ -46,7 +55,7 @@ def cost(experiments: list[Any], jobs: list[Any], workspace: Any) -> None:
 
     store = Store(workspace.results)
     records = store.all()
-    done = store.find(job.name for job in jobs)
+    done = store.find(job.name for job in jobs if not job.fresh)
     rest = [job for job in jobs if job.name not in done]
     scale = experiments[0].scale
     click.echo(f"scale {scale.name}: {scale.about}", err=True)
@@ -75,13 +84,12 @@ def train(jobs: list[Any], workspace: Any, given: dict[str, Any]) -> list[Any]:
 
 
 def attack(arguments: list[str], given: dict[str, Any]) -> None:
-    """Evaluate attacks as ``bench attack-eval`` does."""
+    """Evaluate attacks as ``bench attack-eval`` does, with the options that both commands have."""
     from bench.cli.attack_eval import attack_eval
 
-    shared = ["--results", given["results"]] if given["results"] else []
-    shared += ["--quiet"] if given["quiet"] else []
-    shared += ["--no-tracking"] if given["no_tracking"] else []
-    attack_eval.main([*arguments, *shared], standalone_mode=False)
+    with attack_eval.make_context("attack-eval", arguments) as context:
+        context.params |= {name: value for name, value in given.items() if value is not None}
+        attack_eval.invoke(context)
 
 
 def output(

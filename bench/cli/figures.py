@@ -15,7 +15,8 @@ from bench.cli import SOME_FAILED, options
 from bench.cli.tables import declared
 
 DRAWN = ("figure2", "figure3", "figure4", "figure5", "figure6", "figure7", "figure8")
-OWN = ("differences", "attacks", "occlusion")
+OWN = {"differences": {"model", "baseline"}, "attacks": {"model", "unit"}, "occlusion": {"model"}}
+"""Figures that are not of the paper → the options that they, and no others, depend on."""
 
 
 @click.command()
@@ -70,6 +71,11 @@ def figures(
     from bench.records import Store
     from bench.workspace import results_folder
 
+    if what != "all":
+        options.refuse(
+            f"without effect on {what}",
+            *({"scale"}.union(*OWN.values()) - OWN.get(what, {"scale"})),
+        )
     store = Store(results_folder(given["results"]))
     folder = output or store.folder / "figures"
     records = store.all()

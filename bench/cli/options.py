@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 Command = Callable[..., Any]
@@ -163,6 +164,19 @@ tracking = together(
     ),
     click.option("--no-tracking", is_flag=True, help="Write records only, no MLflow."),
 )
+
+
+def refuse(why: str, *names: str) -> None:
+    """Refuse those of these options that stand on the command line, where they are not heeded."""
+    context = click.get_current_context()
+    typed = [
+        param.opts[0]
+        for param in context.command.params
+        if param.name in names
+        and context.get_parameter_source(param.name) is ParameterSource.COMMANDLINE
+    ]
+    if typed:
+        raise click.UsageError(f"{why}: leave {', '.join(typed)} out")
 
 
 def workspace(

@@ -68,7 +68,12 @@ def seed_list(text: str) -> list[int]:
     help="Operations on every picture: see bench list policies; NAME+cutout adds a Cutout.",
 )
 @click.option("--mix", type=options.Name(options.mix_names), help="mixup or cutmix.")
-@click.option("--guide", help="Guide of advmask: see bench list guides.  [default: attack]")
+@click.option(
+    "--guide",
+    "guides",
+    multiple=True,
+    help="Guide of advmask: see bench list guides; repeat to compare.  [default: attack]",
+)
 @click.option("--epochs", type=int, help="Passes over the training pictures.")
 @click.option("--batch-size", type=int, help="Pictures per step.")
 @click.option("--learning-rate", type=float, help="At the start.")
@@ -112,6 +117,7 @@ def run(
 
         run_experiments(experiment, scale, given)
         return
+    options.refuse("runs have no scale, an experiment has (see bench list experiments)", "scale")
     given["data"] = given["data"] or "digits"
     # rejected before anything slow is imported
     seeds = seed_list(given["seed_list"]) if given["seed_list"] else list(range(given["seeds"]))
@@ -143,7 +149,7 @@ def run(
 def recipes(
     workspace: Any, augmentations: tuple[str, ...], models: tuple[str, ...], given: dict[str, Any]
 ) -> list[Any]:
-    """One recipe per network and augmentation: the usual settings, or what was asked for."""
+    """One recipe per network, augmentation and guide: the usual settings, or what was asked for."""
     import bench.models
     from bench import guides, registry
     from bench.recipes import Recipe, usual
@@ -169,18 +175,20 @@ def recipes(
         bench.models.check(model)
         for text in augmentations:
             augmentation = registry.build("augmentations", text, data=data.name, side=side)
-            recipe = Recipe(
-                data=data.name,
-                digest=data.pin,
-                model=model,
-                augmentation=augmentation,
-                guide=given["guide"] if augmentation.wants else None,
-                precision=precision(given["precision"], workspace.device),
-                **(usual(data.name, model, side) | asked),
-            )
-            guides.check(recipe, workspace)
-            if recipe not in found:
-                found.append(recipe)
+            for guide in (given["guides"] if augmentation.wants else ()) or (None,):
+                recipe = Recipe(
+                    data=data.name,
+                    digest=data.pin,
+                    model=model,
+                    augmentation=augmentation,
+                    # its own guide by name is the same recipe as the default
+                    guide=None if guide == augmentation.wants == "attack" else guide,
+                    precision=precision(given["precision"], workspace.device),
+                    **(usual(data.name, model, side) | asked),
+                )
+                guides.check(recipe, workspace)
+                if recipe not in found:
+                    found.append(recipe)
     return found
 
 
@@ -207,6 +215,7 @@ def plan(jobs: list[Job], store: Store, *, as_json: bool) -> None:
             "data": job.recipe.data,
             "seed": job.seed,
             "epochs": job.recipe.epochs,
+            "guide": job.recipe.guide,
             "policy": job.recipe.policy,
             "mix": job.recipe.mix,
             "done": job.name in done,
@@ -218,7 +227,7 @@ def plan(jobs: list[Job], store: Store, *, as_json: bool) -> None:
         return
     for line in lines:
         state = "done" if line["done"] else "to run"
-        others = "".join(f" + {line[name]}" for name in ("policy", "mix") if line[name])
+        others = "".join(f" + {line[name]}" for name in ("guide", "policy", "mix") if line[name])
         click.echo(
             f"{state:7} {line['augmentation']}{others}  {line['model']}  {line['data']}  "
             f"seed {line['seed']}, {line['epochs']} epochs"

@@ -11,6 +11,13 @@ import click
 from bench.cli import SOME_FAILED, options
 
 KINDS = {"runs": "run", "differences": "run", "attacks": "attack"}
+HEEDED = {
+    "runs": {"metric", "baseline", "data", "model"},
+    "differences": {"metric", "baseline", "data", "model"},
+    "attacks": {"metric", "data", "model", "eps"},
+    "experiment": {"metric", "data"},
+}
+"""What each kind of table depends on; an experiment, and one of attacks, on the scale as well."""
 ACCURACIES = ("accuracy", "accuracy_median10", "accuracy_best_validation")
 
 
@@ -91,14 +98,16 @@ def tables(
     from bench.records import Store
     from bench.workspace import results_folder
 
+    chosen = None if what in KINDS else declared(what, scale, only["data"], results)
+    heeded = {"scale"} | HEEDED["attacks" if chosen and chosen.attacks else "experiment"]
+    unheeded = {"scale"}.union(*HEEDED.values()) - HEEDED.get(what, heeded)
+    options.refuse(f"without effect on {what}", *unheeded)
     store = Store(results_folder(results))
     if what != "attacks" and metric not in (None, *ACCURACIES):
         raise ValueError(f"runs have no metric {metric!r}: there are {', '.join(ACCURACIES)}")
-    if what not in KINDS:
-        chosen = declared(what, scale, only["data"], results)
-        if not chosen.attacks:
-            one(chosen, store.all(), style, metric)
-            return
+    if chosen is not None and not chosen.attacks:
+        one(chosen, store.all(), style, metric)
+        return
     kind = KINDS.get(what, "attack")
     if kind == "attack" and eps is not None:
         only["eps"] = str(eps)
