@@ -107,6 +107,34 @@ def test_the_pictures_of_the_readme_are_there() -> None:
         assert (ROOT / path).stat().st_size > 0
 
 
+def test_the_methods_that_are_said_to_lose_do() -> None:
+    records = [
+        json.loads(line)
+        for line in (RESULTS / "augmentations/records.jsonl").read_text().splitlines()
+    ]
+    assert f"95 % t-interval over {len({each['seed'] for each in records})} seeds" in SHOWN
+    rows = marks("differences")
+    assert len(rows) == 11
+    lose = {"has", "advmask + random"}
+    for name, (cifar, fashion) in rows.items():
+        assert cifar.endswith(("†", "*")) == (name in lose), name
+        assert fashion.endswith(("†", "*")), name
+        assert fashion.startswith("-"), name
+        assert cifar.startswith("-") or name not in lose, name
+    assert marks("differences-advmask")["advmask + corners-matched"][1] == "1.00 ± 0.55*"
+
+
+def marks(name: str) -> dict[str, tuple[str, str]]:
+    """The differences of a table, with their marks: on `cifar10-jpeg` and on Fashion-MNIST."""
+    text = (RESULTS / f"augmentations/{name}.md").read_text()
+    lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ")][1:]
+    cells = [
+        [cell.strip().replace("\\", "").replace("\N{MINUS SIGN}", "-") for cell in line]
+        for line in lines
+    ]
+    return {row[0]: (row[1], row[4]) for row in cells}
+
+
 def test_the_attack_that_is_said_to_need_the_fewest_pixels_does() -> None:
     text = (RESULTS / "attacks/pixels-all.md").read_text()
     lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ")]
