@@ -337,7 +337,9 @@ def test_a_command_gives_the_recipe_back(recipe: Recipe) -> None:
             data=recipe.data,
             side=side,
         ),
-        **{name: given[name] for name in ("guide", "policy", "mix")},
+        guide=next(iter(given["guides"]), None),
+        policy=given["policy"],
+        mix=given["mix"],
         **(
             usual(given["data"], given["models"][0], side)
             | {
