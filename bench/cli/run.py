@@ -72,7 +72,8 @@ def seed_list(text: str) -> list[int]:
     "--guide",
     "guides",
     multiple=True,
-    help="Guide of advmask: see bench list guides; repeat to compare.  [default: attack]",
+    help="Fixed guide of advmask or keepaugment: see bench list guides; repeat to compare.  "
+    "[default: attack; for keepaugment the saliency of the network in training]",
 )
 @click.option("--epochs", type=int, help="Passes over the training pictures.")
 @click.option("--batch-size", type=int, help="Pictures per step.")

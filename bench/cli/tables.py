@@ -17,7 +17,7 @@ HEEDED = {
     "attacks": {"metric", "data", "model", "eps"},
     "experiment": {"metric", "data"},
 }
-"""What each kind of table depends on; an experiment, and one of attacks, on the scale as well."""
+"""The options that each kind of table depends on; one of the paper's depends on the scale too."""
 ACCURACIES = ("accuracy", "accuracy_median10", "accuracy_best_validation")
 
 
@@ -99,9 +99,12 @@ def tables(
     from bench.workspace import results_folder
 
     chosen = None if what in KINDS else declared(what, scale, only["data"], results)
-    heeded = {"scale"} | HEEDED["attacks" if chosen and chosen.attacks else "experiment"]
-    unheeded = {"scale"}.union(*HEEDED.values()) - HEEDED.get(what, heeded)
-    options.refuse(f"without effect on {what}", *unheeded)
+    if chosen is None:
+        heeded = HEEDED[what]
+    else:
+        heeded = {"scale"} | HEEDED["attacks" if chosen.attacks else "experiment"]
+    every = {"scale"}.union(*HEEDED.values())
+    options.refuse(f"without effect on {what}", *(every - heeded))
     store = Store(results_folder(results))
     if what != "attacks" and metric not in (None, *ACCURACIES):
         raise ValueError(f"runs have no metric {metric!r}: there are {', '.join(ACCURACIES)}")
