@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -101,7 +102,8 @@ class _Actor:
 class Ray:
     """A Ray cluster: a local one, or an existing one by its address.
 
-    The results folder must be one that all nodes see. The data set is put once per node. ``gpus``
+    The local one listens on the loopback address alone and asks for a token; an existing one asks
+    for what its owner chose (``RAY_AUTH_MODE``, ``RAY_AUTH_TOKEN``). The results folder must be one that all nodes see. The data set is put once per node. ``gpus``
     may be a fraction: how much of a GPU a job takes.
     """
 
@@ -155,11 +157,31 @@ class Ray:
                 socket.create_connection((host, int(port)), timeout=5).close()
                 ray.init(address=self.address, **quiet)
             else:
-                os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-                ray.init(num_cpus=os.cpu_count(), include_dashboard=False, **quiet)
+                _lock_down()
+                ray.init("local", num_cpus=os.cpu_count(), include_dashboard=False, **quiet)
         except (OSError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f"no Ray cluster answers at {self.address}: {type(error).__name__}; "
                 "start one with ray start --head, or leave --address out"
             ) from None
         return ray
+
+
+def _lock_down() -> None:
+    """Keep a cluster that this process is about to start to itself.
+
+    Ray otherwise listens on every network interface, and whoever reaches a port can run code. Here
+    its processes are bound to the loopback address, and every call needs a token, a random one
+    unless ``RAY_AUTH_TOKEN`` names one. Must run before ``ray.init``.
+    """
+    # the first name is history: it holds on Linux too
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    from ray._private import ray_constants
+    from ray._raylet import AuthenticationTokenLoader, Config
+
+    # where Ray was imported before, it has read the variables already
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()

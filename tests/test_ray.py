@@ -1,6 +1,9 @@
 """A real Ray cluster of two nodes on one machine, one of which dies in the middle."""
 
 import os
+import subprocess
+import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -101,3 +104,90 @@ def test_trainings_and_attacks_give_the_same_as_here(connected: Any, tmp_path: P
 def test_an_address_where_nobody_answers_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no Ray cluster answers at 127\.0\.0\.1:1"):
         through(Ray(1, address="127.0.0.1:1"), square, [1], tmp_path)
+
+
+OWN_CLUSTER = """
+import subprocess, sys
+from bench.cluster import Ray
+ray = Ray(1).connect()
+print(ray.get_runtime_context().gcs_address, flush=True)
+assert ray.get(ray.remote(lambda: 7).remote()) == 7
+sys.stdin.read()
+"""
+CALLER = """
+import sys, ray
+ray.init(sys.argv[1], log_to_driver=False, logging_level="ERROR")
+print("came in", ray.get(ray.remote(lambda: 7).remote()))
+"""
+
+
+def listeners(mark: str) -> list[str]:
+    """The local addresses, in hexadecimal, at which processes with a variable in them listen."""
+    inodes = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() not in (process / "environ").read_bytes():
+                continue
+            inodes |= {os.readlink(link) for link in (process / "fd").iterdir()}
+        except OSError:
+            continue
+    lines = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]
+    ]
+    return [
+        line[1].partition(":")[0]
+        for line in lines
+        if line[3] == "0A" and f"socket:[{line[9]}]" in inodes
+    ]
+
+
+def comes_in(address: str, environment: dict[str, str], seconds: int) -> bool:
+    """Whether a driver can run code on a cluster; one that is refused goes on asking."""
+    try:
+        caller = subprocess.run(
+            [sys.executable, "-c", CALLER, address],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return "came in" in caller.stdout
+
+
+TOKEN = 64 * "7"
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="only Linux tells who listens")
+def test_a_cluster_of_our_own_listens_on_loopback_alone_and_asks_for_a_token() -> None:
+    mark = f"bench-{uuid.uuid4()}"
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    with subprocess.Popen(
+        [sys.executable, "-c", OWN_CLUSTER],
+        env=clean | {"BENCH_MARK": mark, "RAY_AUTH_TOKEN": TOKEN},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as driver:
+        assert driver.stdout is not None
+        address = driver.stdout.readline().strip()
+        try:
+            found = listeners(mark)
+            assert len(found) >= 3  # at least the store, the node and a worker
+            assert set(found) <= LOOPBACK
+            token = {
+                "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+                "RAY_AUTH_MODE": "token",
+                "RAY_AUTH_TOKEN": TOKEN,
+            }
+            assert comes_in(address, clean | token, 60)
+            assert not comes_in(address, clean | token | {"RAY_AUTH_TOKEN": 64 * "0"}, 10)
+            assert not comes_in(address, clean | token | {"RAY_AUTH_MODE": "disabled"}, 10)
+        finally:
+            driver.communicate("", timeout=60)
+    assert driver.returncode == 0
