@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import torch
 
-from bench.progress import Progress
-from bench.workspace import Workspace
+from bench.execution.progress import Progress
+from bench.execution.workspace import Workspace
 
 
 def square(job: int, workspace: Workspace, progress: Progress, stop: Callable[[], bool]) -> int:

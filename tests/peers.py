@@ -22,21 +22,23 @@ from torch import Tensor, nn
 
 from attacks import BUILTIN, Goal
 from attacks.norms import l0_elements
-from bench import datasets, models, seeds, victims
-from bench.progress import Silent
-from bench.robustness import pictures
-from bench.workspace import Workspace
+from bench.data import catalog, seeds
+from bench.execution.progress import Silent
+from bench.execution.workspace import Workspace
+from bench.models import networks
+from bench.robustness.judge import pictures
+from bench.training import victims
 
 
-def victim() -> tuple[nn.Module, datasets.Dataset]:
+def victim() -> tuple[nn.Module, catalog.Dataset]:
     """Public weights where there are some, else a network trained on the embedded photos."""
     folder = os.environ.get("BENCH_DATA")
     weights = Path(folder).parent / "models/cifar10-resnet20.safetensors" if folder else None
     if weights is not None and weights.exists():
-        data = datasets.load("cifar10-jpeg")
+        data = catalog.load("cifar10-jpeg")
         mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-        network = models.build("resnet20", classes=10, mean=mean, std=std, seed=0)
-        models.load_weights(network, weights)
+        network = networks.build("resnet20", classes=10, mean=mean, std=std, seed=0)
+        weights.load_weights(network, weights)
         return network.eval(), data
     with tempfile.TemporaryDirectory() as results:
         workspace = Workspace(results=Path(results), data="photos")

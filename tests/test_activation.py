@@ -8,35 +8,35 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench import activation, models
-from bench.models import Normalised
+from bench.models import gradcam, networks
+from bench.models.networks import Normalised
 
 
 def test_an_even_map_has_spread_1_and_half_its_mass_in_the_central_half() -> None:
     even = torch.ones(2, 32, 32)
-    assert activation.spread(even).tolist() == pytest.approx([1.0, 1.0])
-    assert activation.central(even).tolist() == pytest.approx([0.5, 0.5], abs=1e-5)
-    assert activation.central(torch.ones(1, 7, 9)).tolist() == pytest.approx([0.5], abs=1e-5)
+    assert gradcam.spread(even).tolist() == pytest.approx([1.0, 1.0])
+    assert gradcam.central(even).tolist() == pytest.approx([0.5, 0.5], abs=1e-5)
+    assert gradcam.central(torch.ones(1, 7, 9)).tolist() == pytest.approx([0.5], abs=1e-5)
 
 
 def test_a_single_pixel_has_no_spread_and_lies_inside_or_outside() -> None:
     maps = torch.zeros(2, 16, 16)
     maps[0, 8, 8] = 0.3
     maps[1, 0, 15] = 1.0
-    assert activation.spread(maps).tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
-    assert activation.central(maps).tolist() == pytest.approx([1.0, 0.0])
+    assert gradcam.spread(maps).tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
+    assert gradcam.central(maps).tolist() == pytest.approx([1.0, 0.0])
 
 
 def test_spread_and_share_do_not_depend_on_the_scale_of_a_map() -> None:
     maps = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(activation.spread(maps), activation.spread(5 * maps), atol=1e-6)
-    assert torch.allclose(activation.central(maps), activation.central(5 * maps), atol=1e-6)
+    assert torch.allclose(gradcam.spread(maps), gradcam.spread(5 * maps), atol=1e-6)
+    assert torch.allclose(gradcam.central(maps), gradcam.central(5 * maps), atol=1e-6)
 
 
 def test_an_empty_map_has_no_numbers() -> None:
     empty = torch.zeros(1, 8, 8)
-    assert math.isnan(activation.spread(empty))
-    assert math.isnan(activation.central(empty))
+    assert math.isnan(gradcam.spread(empty))
+    assert math.isnan(gradcam.central(empty))
 
 
 @pytest.mark.parametrize(
@@ -44,11 +44,11 @@ def test_an_empty_map_has_no_numbers() -> None:
     [("resnet8", "Basic"), ("resnet44-bottleneck", "Bottleneck"), ("wrn-40-2", None)],
 )
 def test_the_last_stage_of_every_family_is_known(name: str, kind: str | None) -> None:
-    network = models.build(name, classes=3, mean=[0.5] * 3, std=[0.5] * 3, seed=0)
-    stage = activation.last_stage(network.network)
+    network = networks.build(name, classes=3, mean=[0.5] * 3, std=[0.5] * 3, seed=0)
+    stage = gradcam.last_stage(network.network)
     assert kind is None or type(stage).__name__ == kind
     with pytest.raises(ValueError, match="Linear has no convolution"):
-        activation.last_stage(nn.Linear(2, 2))
+        gradcam.last_stage(nn.Linear(2, 2))
 
 
 class Quarter(nn.Module):
@@ -70,20 +70,20 @@ def test_the_map_is_bright_where_the_class_comes_from() -> None:
     images[0, :, :8, :8] = 1.0
     images[1, :, 8:, 8:] = 1.0
     network = Normalised(Quarter(), torch.tensor([0.0]), torch.tensor([1.0])).eval()
-    found = activation.maps(network, images, torch.tensor([1, 1]))
+    found = gradcam.maps(network, images, torch.tensor([1, 1]))
     assert found.shape == (2, 16, 16)
     assert torch.equal(found.round(), images[:, 0])
-    shown = activation.overlay(images, found)
+    shown = gradcam.overlay(images, found)
     assert shown.shape == (2, 3, 16, 16)
     assert float(shown[0, :, :8, :8].mean()) > float(shown[0, :, 8:, 8:].mean())
 
 
 def test_maps_of_a_network_leave_it_as_it_was() -> None:
     pytest.importorskip("pytorch_grad_cam", reason="the library grad-cam is not installed")
-    network = models.build("resnet8", classes=4, mean=[0.5] * 3, std=[0.5] * 3, seed=0).eval()
+    network = networks.build("resnet8", classes=4, mean=[0.5] * 3, std=[0.5] * 3, seed=0).eval()
     images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     before = network(images)
-    found = activation.maps(network, images, torch.tensor([0, 1, 2]))
+    found = gradcam.maps(network, images, torch.tensor([0, 1, 2]))
     assert found.shape == (3, 16, 16)
     assert 0 <= float(found.min()) <= float(found.max()) <= 1
     assert torch.equal(network(images), before)

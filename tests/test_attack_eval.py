@@ -17,10 +17,14 @@ from torch import Tensor, nn
 import attacks
 from attacks import Goal
 from attacks.base import Streams
-from bench import attack_tables, datasets, models, victims
 from bench.cli import main
-from bench.records import Record, Store
-from bench.statistics import paired_pictures
+from bench.data import catalog
+from bench.models import networks, weight_files
+from bench.records.record import Record
+from bench.records.statistics import paired_pictures
+from bench.records.store import Store
+from bench.reporting import attack_tables
+from bench.training import victims
 
 TWO = ("--attack", "sigma-zero(steps=20)", "--attack", "pgd(steps=5)")
 
@@ -30,7 +34,7 @@ class Weighted(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        train = datasets.load("digits").train
+        train = catalog.load("digits").train
         images = train.images.float().flatten(1) / 255
         design = torch.cat([images, torch.ones(len(images), 1)], 1).double()
         answers = nn.functional.one_hot(train.labels).double()
@@ -226,7 +230,7 @@ def test_bad_input_is_one_clear_line(
 def weights(path: Path, **options: int) -> Path:
     given = {"classes": 10, "channels": 1, "side": 8} | options
     mean = [0.5] * given["channels"]
-    models.save_weights(models.build("resnet8", mean=mean, std=mean, seed=0, **given), path)  # type: ignore[arg-type]
+    weight_files.save_weights(networks.build("resnet8", mean=mean, std=mean, seed=0, **given), path)  # type: ignore[arg-type]
     return path
 
 
@@ -360,10 +364,10 @@ def record(attack: str, *, bounded: str = "yes", success: float = 1.0) -> Record
 
 
 def test_what_ignores_eps_never_wins_a_column() -> None:
-    from bench import tables
+    from bench.reporting import formats
 
     found = [record("a", success=0.8), record("b", success=0.9), record("c", bounded="no")]
-    latex = tables.latex(attack_tables.paper(found))
+    latex = formats.latex(attack_tables.paper(found))
     assert r"\textbf{90.00}" in latex
     assert r"\textbf{100.00}" not in latex
     assert r"\textbf{80.0}" in latex  # the fewest elements among the two that are bounded

@@ -17,10 +17,11 @@ from click.testing import CliRunner, Result
 
 from bench import registry
 from bench.cli import main
-from bench.experiments import SIDES
-from bench.recipes import Recipe
-from bench.records import Record, Store
-from bench.runs import labels
+from bench.paper.experiments import SIDES
+from bench.records.record import Record
+from bench.records.store import Store
+from bench.studies.jobs import labels
+from bench.training.recipes import Recipe
 
 SMALL = ["--model", "resnet8", "--epochs", "1", "--data", "digits(train=100)"]
 SMALL += ["--no-tracking", "--quiet"]
@@ -273,7 +274,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_there(
     def full(path: Path, content: Any) -> None:
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("bench.records.write", full)
+    monkeypatch.setattr("bench.files.atomic.write", full)
     result = bench("run", "--aug", "cutout", "--seeds", "1", *SMALL)
     assert result.exit_code == 2
     assert "no space left on the disk of" in result.stderr

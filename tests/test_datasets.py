@@ -18,9 +18,9 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from bench import datasets, embedded, images, splits
-from bench.datasets import Missing, Split, cut, load, part
-from bench.seeds import generator
+from bench.data import catalog, embedded, image_folder, splits
+from bench.data.catalog import Missing, Split, cut, load, part
+from bench.data.seeds import generator
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     """No test reads or writes the cache of the user, nor finds data that lies about."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.delenv("BENCH_DATA", raising=False)
-    monkeypatch.setattr(datasets, "SYSTEM", Path("/nowhere"))
+    monkeypatch.setattr(catalog, "SYSTEM", Path("/nowhere"))
 
 
 def picture(value: int, size: tuple[int, int] = (6, 6), kind: str = "PNG") -> bytes:
@@ -149,17 +149,17 @@ def test_every_picture_of_a_class_is_as_likely_set_aside() -> None:
 
 
 def test_a_part_of_a_data_set_is_a_data_set_of_its_own() -> None:
-    whole, found = datasets.load("digits"), datasets.load("digits(train=100, test=30)")
+    whole, found = catalog.load("digits"), catalog.load("digits(train=100, test=30)")
     assert found.name == "digits(train=100, test=30)"
     assert (len(found.train), len(found.test)) == (100, 30)
     assert torch.bincount(found.train.labels).tolist() == [10] * 10
-    assert torch.equal(found.train.images, datasets.part(whole.train, 100).images)
+    assert torch.equal(found.train.images, catalog.part(whole.train, 100).images)
     assert torch.equal(found.train.ids, torch.arange(100))
     assert torch.allclose(found.mean, found.train.images.float().mean((0, 2, 3)) / 255)
     assert found.digest != whole.digest
     assert not found.flip
     assert found.pin == whole.pin == ""
-    assert len(datasets.load("digits(test=30)").train) == len(whole.train)
+    assert len(catalog.load("digits(test=30)").train) == len(whole.train)
 
 
 @pytest.mark.parametrize(
@@ -175,13 +175,13 @@ def test_a_part_of_a_data_set_is_a_data_set_of_its_own() -> None:
 )
 def test_parts_that_cannot_be_are_refused(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        datasets.load(name)
+        catalog.load(name)
 
 
 def test_a_folder_may_have_brackets_in_its_name_and_be_taken_in_part(tmp_path: Path) -> None:
     place = folder(tmp_path / "mine (2)", tree())
-    assert datasets.load(str(place)).name == "mine (2)"
-    found = datasets.load(f"{place}(train=2)")
+    assert catalog.load(str(place)).name == "mine (2)"
+    found = catalog.load(f"{place}(train=2)")
     assert found.name == "mine (2)(train=2)"
     assert found.pin == found.digest
 
@@ -229,7 +229,7 @@ def test_pictures_of_many_sizes_become_squares(tmp_path: Path) -> None:
     assert load(str(path), side=4).test.images.shape == (4, 3, 4, 4)
     wide = Image.fromarray(np.repeat(np.arange(12, dtype=np.uint8)[None], 4, 0))
     # the middle four of twelve columns
-    assert np.asarray(images.square(wide, 4))[0].tolist() == [4, 5, 6, 7]
+    assert np.asarray(image_folder.square(wide, 4))[0].tolist() == [4, 5, 6, 7]
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ def test_archives_larger_than_memory_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = archive(tmp_path / "a.zip", tree())
-    monkeypatch.setattr(images, "LARGEST_WHOLE", 500)
+    monkeypatch.setattr(image_folder, "LARGEST_WHOLE", 500)
     with pytest.raises(ValueError, match="refused: it unpacks to"):
         load(str(path))
     path.write_bytes(path.read_bytes()[:50])
@@ -339,7 +339,7 @@ def test_the_second_load_decodes_nothing(tmp_path: Path, monkeypatch: pytest.Mon
         raise AssertionError("decoded again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(images, "read", fail)
+        patch.setattr(image_folder, "read", fail)
         second = load(str(path))
     assert torch.equal(first.train.images, second.train.images)
     assert torch.equal(first.test.labels, second.test.labels)
@@ -392,7 +392,7 @@ def test_fashion_mnist_is_read_packed_or_not(tmp_path: Path, packed: bool) -> No
 def test_debians_fashion_mnist_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     if not Path("/usr/share/datasets/fashion-mnist").is_dir():
         pytest.skip("the package dataset-fashion-mnist is not installed")
-    monkeypatch.setattr(datasets, "SYSTEM", Path("/usr/share/datasets"))
+    monkeypatch.setattr(catalog, "SYSTEM", Path("/usr/share/datasets"))
     data = load("fashion-mnist")
     assert (len(data.train), len(data.test)) == (60_000, 10_000)
     assert float(data.mean) == pytest.approx(0.2860, abs=5e-5)
@@ -551,7 +551,7 @@ def test_flowers_keep_their_official_split(tmp_path: Path) -> None:
 def test_the_first_place_wins_and_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number, name in enumerate(("root", "variable", "system")):
         archive(tmp_path / name / "cifar10-jpeg.zip", tree(train=number + 1))
-    monkeypatch.setattr(datasets, "SYSTEM", tmp_path / "system")
+    monkeypatch.setattr(catalog, "SYSTEM", tmp_path / "system")
     assert load("cifar10-jpeg").source == str(tmp_path / "system" / "cifar10-jpeg.zip")
     monkeypatch.setenv("BENCH_DATA", str(tmp_path / "variable"))
     assert len(load("cifar10-jpeg").train) == 4
@@ -567,7 +567,7 @@ def test_what_is_not_there_is_said_with_its_remedy(tmp_path: Path) -> None:
         load("cifar-10")
     with pytest.raises(Missing, match="cifar10-jpeg has no publisher"):
         load("cifar10-jpeg", root=tmp_path, download=True)
-    assert [*datasets.names()][:2] == ["digits", "photos"]
+    assert [*catalog.names()][:2] == ["digits", "photos"]
 
 
 def test_downloads_are_asked_for_and_their_failure_is_one_line(
@@ -619,4 +619,4 @@ def test_a_folder_is_called_by_its_name_and_never_by_a_path_or_a_name_of_others(
             (tmp_path / name / place).mkdir(parents=True)
             Image.new("RGB", (8, 8), "red").save(tmp_path / name / place / "1.png")
         for _ in range(2):  # read, then kept
-            assert datasets.load(str(tmp_path / name)).name == expected
+            assert catalog.load(str(tmp_path / name)).name == expected

@@ -11,10 +11,10 @@ import torch
 from jobs import fragile, patient, refuse, square, threads
 
 from bench.cli import options
-from bench.executors import Local, Lost
-from bench.processes import Processes
-from bench.progress import Silent
-from bench.workspace import Workspace
+from bench.execution.executors import Local, Lost
+from bench.execution.processes import Processes
+from bench.execution.progress import Silent
+from bench.execution.workspace import Workspace
 
 
 def through(executor: Any, work: Any, jobs: list[int], folder: Path, stop: Any = None) -> Any:

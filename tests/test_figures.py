@@ -11,23 +11,14 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from bench import paper, paper_figures
 from bench.cli import main
-from bench.experiments import Experiment
-from bench.figures import (
-    Estimates,
-    Line,
-    Panel,
-    attacks,
-    draw,
-    look,
-    mean,
-    mosaic,
-    steps,
-)
-from bench.paper_figures import Picture
-from bench.records import Record, Store
-from bench.statistics import mean_interval
+from bench.paper import figures, tables
+from bench.paper.experiments import Experiment
+from bench.paper.figures import Picture
+from bench.records.record import Record
+from bench.records.statistics import mean_interval
+from bench.records.store import Store
+from bench.reporting.plots import Estimates, Line, Panel, attacks, draw, look, mean, mosaic, steps
 
 CURVE = [
     {"changes": 2.0, "pixels": 0.5, "elements": 0.0},
@@ -87,7 +78,7 @@ def test_more_lines_than_colours_can_be_told_apart() -> None:
 
 def trained(name: str, skip: tuple[str, ...] = ()) -> tuple[Experiment, list[Record]]:
     """Records for every seed of an experiment: row number i has accuracy 0.8 + i / 100."""
-    experiment = paper.experiment(name, "smoke")
+    experiment = tables.experiment(name, "smoke")
     found = []
     for (row, _), recipe in experiment.cells.items():
         for seed in range(experiment.scale.seeds):
@@ -105,7 +96,7 @@ def trained(name: str, skip: tuple[str, ...] = ()) -> tuple[Experiment, list[Rec
 
 def picture(name: str, skip: tuple[str, ...] = ()) -> Picture:
     experiment, records = trained(name, skip)
-    return paper_figures.picture(experiment, records, lambda record: record.curve)
+    return figures.picture(experiment, records, lambda record: record.curve)
 
 
 def estimates(panel: Panel | Estimates) -> Estimates:
@@ -115,7 +106,7 @@ def estimates(panel: Panel | Estimates) -> Estimates:
 
 def test_gains_are_paired_differences_to_the_baseline_in_points() -> None:
     panel = estimates(picture("figure3").panels[0])
-    assert [entry.label for entry in panel.entries] == list(paper.DELETION)[1:]
+    assert [entry.label for entry in panel.entries] == list(tables.DELETION)[1:]
     for place, entry in enumerate(panel.entries, 1):
         assert entry.interval is not None
         assert entry.interval.mean == pytest.approx(place)
@@ -124,7 +115,7 @@ def test_gains_are_paired_differences_to_the_baseline_in_points() -> None:
 
 def test_combinations_are_held_against_the_same_method_without_advmask() -> None:
     panel = estimates(picture("figure4").panels[0])
-    assert [entry.label for entry in panel.entries] == [f"AdvMask-{name}" for name in paper.OTHERS]
+    assert [entry.label for entry in panel.entries] == [f"AdvMask-{name}" for name in tables.OTHERS]
     for entry in panel.entries:
         assert entry.interval is not None
         assert entry.interval.mean == pytest.approx(1.0)
@@ -138,15 +129,15 @@ def test_time_and_convergence_stand_side_by_side() -> None:
 
 def test_a_run_has_converged_where_it_stays() -> None:
     entries = [{"test_accuracy": value} for value in (0.9, 0.2, 0.8995, 0.9005, 0.9)]
-    assert paper_figures.converged(entries) == 3
-    assert paper_figures.converged(entries[:1]) == 1
-    assert paper_figures.converged([]) is None
+    assert figures.converged(entries) == 3
+    assert figures.converged(entries[:1]) == 1
+    assert figures.converged([]) is None
 
 
 def test_the_band_of_a_curve_is_the_t_interval_of_each_epoch() -> None:
     values = [[0.5, 0.8], [0.51, 0.81], [0.52, 0.79]]
     curves = [[{"test_accuracy": value} for value in each] for each in values]
-    (line,) = paper_figures.error_lines({"a": curves, "never ran": []})
+    (line,) = figures.error_lines({"a": curves, "never ran": []})
     for epoch in range(2):
         interval = mean_interval([100 - 100 * each[epoch] for each in values])
         assert interval.half is not None
@@ -156,8 +147,8 @@ def test_the_band_of_a_curve_is_the_t_interval_of_each_epoch() -> None:
 
 def test_long_curves_are_thinned_but_keep_their_ends() -> None:
     curve = [{"test_accuracy": epoch / 1800} for epoch in range(1800)]
-    (line,) = paper_figures.error_lines({"a": [curve]})
-    assert len(line.points) <= paper_figures.MOST
+    (line,) = figures.error_lines({"a": [curve]})
+    assert len(line.points) <= figures.MOST
     assert (line.points[0][0], line.points[-1][0]) == (1, 1800)
     assert line.band == []
 
@@ -189,9 +180,9 @@ def test_every_figure_is_drawn_with_and_without_gaps(name: str) -> None:
 
 
 def test_a_figure_without_any_record_is_drawn_as_gaps() -> None:
-    for name in paper_figures.DRAWN:
-        found = paper_figures.picture(paper.experiment(name, "smoke"), [], lambda _: [])
-        assert len(found.gaps) == len(paper.experiment(name, "smoke").cells)
+    for name in figures.DRAWN:
+        found = figures.picture(tables.experiment(name, "smoke"), [], lambda _: [])
+        assert len(found.gaps) == len(tables.experiment(name, "smoke").cells)
         assert "n = 0 seeds" in found.caption
         assert draw(found.panels, "pdf")
 

@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from bench import growth, search, training, victims
 from bench.cli import main
-from bench.growth import Measure
-from bench.progress import Silent
-from bench.recipes import Recipe
-from bench.runs import Job
-from bench.workspace import Workspace
+from bench.execution.progress import Silent
+from bench.execution.workspace import Workspace
+from bench.points import find
+from bench.speed import growth
+from bench.speed.growth import Measure
+from bench.studies.jobs import Job
+from bench.training import loop, victims
+from bench.training.recipes import Recipe
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def test_what_a_driver_costs_a_job_and_an_epoch_is_found(
         for job in jobs:
             now[0] += 5.0 * job.recipe.epochs + 0.3 + 0.02 * job.recipe.epochs
 
-    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(loop, "train", train)
     job, epoch = growth.driver("x", drive, workspace, Silent(), count=2)
     assert job.value == pytest.approx(0.3)
     assert epoch.value == pytest.approx(0.02)
@@ -89,7 +91,7 @@ def test_the_pace_is_that_while_all_work(
 ) -> None:
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    jobs = [search.Block(number, Recipe(), "", "", Path()) for number in range(24)]
+    jobs = [find.Block(number, Recipe(), "", "", Path()) for number in range(24)]
     assert growth.pace(Paced(now, 0.5), jobs, 2, workspace, Silent()) == pytest.approx(2.0)
 
 

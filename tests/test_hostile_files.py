@@ -36,25 +36,22 @@ from PIL import Image
 from safetensors.torch import save as pack
 from scipy.io import savemat
 
-from bench import (
-    binaries,
-    blocks,
-    checkpoints,
-    costs,
-    datasets,
-    models,
-    occlusion,
-    records,
-    registry,
-    tensorfiles,
-)
-from bench.datasets import Dataset
+from bench import registry
+from bench.data import binary_formats, catalog
+from bench.data.catalog import Dataset
+from bench.data.splits import Split
 from bench.errors import Missing
-from bench.passes import peak_memory
-from bench.points import Points, from_numpy, to_numpy
-from bench.recipes import Recipe
-from bench.records import Record, Store
-from bench.splits import Split
+from bench.files import json_text, tensor_files
+from bench.models import networks, weight_files
+from bench.points.exchange import from_numpy, to_numpy
+from bench.points.store import Points
+from bench.records.record import PLAIN, Record
+from bench.records.store import Store
+from bench.reporting import cost_table
+from bench.robustness import batches, occlusion
+from bench.robustness.pass_counter import peak_memory
+from bench.training import checkpoints
+from bench.training.recipes import Recipe
 
 TIMES = 40  # damaged copies of each file
 ABOUT = {"trial": {"attack": "jsma"}, "seed": 0, "goal": 0}
@@ -71,8 +68,8 @@ def tiny() -> Dataset:
     return Dataset("tiny", ("a", "b"), both, both, mean, mean, False, "0123", "made here")
 
 
-def network() -> models.Normalised:
-    return models.build("resnet8", classes=2, channels=1, side=8, mean=[0.5], std=[0.5], seed=0)
+def network() -> networks.Normalised:
+    return networks.build("resnet8", classes=2, channels=1, side=8, mean=[0.5], std=[0.5], seed=0)
 
 
 def trainer(model: torch.nn.Module) -> torch.optim.Optimizer:
@@ -101,7 +98,7 @@ def weights(path: Path) -> object:
     model = network()
     before = [each.clone() for each in model.state_dict().values()]
     try:
-        models.load_weights(model, path)
+        weight_files.load_weights(model, path)
     except ValueError:
         # the network is as it was
         assert all(map(torch.equal, before, model.state_dict().values()))
@@ -140,7 +137,7 @@ def resumed(path: Path) -> object:
 def stored(path: Path) -> object:
     store = Store(path.parent)
     found = store.all()
-    assert all(isinstance(one, Record) and records.PLAIN.fullmatch(one.key) for one in found)
+    assert all(isinstance(one, Record) and PLAIN.fullmatch(one.key) for one in found)
     for one in found:
         assert float(sum(float(value) for value in one.metrics.values())) is not None
         store.curve(one)
@@ -157,7 +154,7 @@ def curve(path: Path) -> object:
 
 
 def recipe(path: Path) -> object:
-    return Recipe.from_json(records.parse(path.read_bytes())).key
+    return Recipe.from_json(json_text.parse(path.read_bytes())).key
 
 
 def known_points(path: Path) -> object:
@@ -175,11 +172,11 @@ def imported_points(path: Path) -> object:
 def point_seconds(path: Path) -> object:
     (path.parent / "points").mkdir(exist_ok=True)
     path.replace(path.parent / "points" / path.name)
-    return costs.point_seconds(path.parent)
+    return cost_table.point_seconds(path.parent)
 
 
 def block(path: Path) -> object:
-    return blocks.load(path, ABOUT, IDS)
+    return batches.load(path, ABOUT, IDS)
 
 
 def occluded(path: Path) -> object:
@@ -190,7 +187,7 @@ def occluded(path: Path) -> object:
 
 
 def pictures(path: Path) -> object:
-    return loaded(datasets.load(str(path)))
+    return loaded(catalog.load(str(path)))
 
 
 def loaded(data: Dataset) -> object:
@@ -210,7 +207,7 @@ def named(name: str, place: str, instead: str | None = None) -> Callable[[Path],
             if file == place or instead is None or not file.startswith(instead):
                 (root / file).parent.mkdir(parents=True, exist_ok=True)
                 (root / file).write_bytes(content)
-        return loaded(datasets.load(name, root=root))
+        return loaded(catalog.load(name, root=root))
 
     return read
 
@@ -220,7 +217,7 @@ def named(name: str, place: str, instead: str | None = None) -> Callable[[Path],
 
 def weights_file() -> bytes:
     model = network()
-    return tensorfiles.pack(model.network.state_dict(), {"data": "x"})
+    return tensor_files.pack(model.network.state_dict(), {"data": "x"})
 
 
 def foreign_weights_file() -> bytes:
@@ -237,7 +234,7 @@ def checkpoint_file() -> bytes:
     tensors = {f"network.{name}": each for name, each in model.state_dict().items()}
     for place, state in optimiser.state_dict()["state"].items():
         tensors[f"momentum.{place}"] = state["momentum_buffer"]
-    return tensorfiles.pack(tensors, {})
+    return tensor_files.pack(tensors, {})
 
 
 def checkpoint_text() -> bytes:
@@ -254,7 +251,7 @@ def records_file() -> bytes:
 def points_file() -> bytes:
     found = points()
     tensors = {"places": found.places, "offsets": found.offsets, "reached": found.reached}
-    return tensorfiles.pack(tensors, {"about": json.dumps(found.about | {"seconds": 1.5})})
+    return tensor_files.pack(tensors, {"about": json.dumps(found.about | {"seconds": 1.5})})
 
 
 def block_file() -> bytes:
@@ -268,7 +265,7 @@ def block_file() -> bytes:
         "ids": IDS, "adversarial": torch.rand(3, 1, 4, 5),
         "forwards": torch.ones(3).long(), "backwards": torch.ones(3).long(),
     }  # fmt: skip
-    return pack(tensors, {"job": text, "sha256": blocks._checksum(tensors, text)})
+    return pack(tensors, {"job": text, "sha256": batches._checksum(tensors, text)})
 
 
 def occlusion_file() -> bytes:
@@ -505,7 +502,7 @@ def test_a_file_whose_checksum_is_right_is_still_not_trusted(
     if whole:  # one that is right but for some tensors
         path = tmp_path / "whole"
         path.write_bytes(valid(what))
-        tensors = tensorfiles.read(path)[0] | tensors if what != "attack block" else {
+        tensors = tensor_files.read(path)[0] | tensors if what != "attack block" else {
             "ids": IDS, "adversarial": torch.zeros(3, 1, 4, 5),
             "forwards": 1 * IDS, "backwards": 2 * IDS,
         } | tensors  # fmt: skip
@@ -514,13 +511,13 @@ def test_a_file_whose_checksum_is_right_is_still_not_trusted(
     if what == "attack block":
         content = pack(tensors, metadata | {"sha256": sha256(tensors, text)})
     else:
-        content = tensorfiles.pack(tensors, metadata)
+        content = tensor_files.pack(tensors, metadata)
     answer(what, content, tmp_path)
 
 
 def sha256(tensors: dict[str, torch.Tensor], text: str) -> str:
     try:
-        return blocks._checksum(tensors, text)
+        return batches._checksum(tensors, text)
     except TypeError:  # a type that numpy does not have
         return ""
 
@@ -557,7 +554,7 @@ DEEP = b"[" * 100_000 + b"]" * 100_000
 
 def nested(what: str) -> bytes:
     if what in ("points", "points metadata"):
-        return tensorfiles.pack(
+        return tensor_files.pack(
             {"places": torch.zeros(0, 2).short(), "offsets": torch.zeros(9).long(),
              "reached": torch.zeros(8).bool()}, {"about": DEEP.decode()}
         )  # fmt: skip
@@ -649,7 +646,7 @@ def large_points() -> bytes:
     tensors |= {"reached": torch.ones(8).bool()}
     tensors["offsets"][0] = 0
     about = {"data": "tiny", "digest": "0123", "size": [32_000, 32_000]}
-    return tensorfiles.pack(tensors, {"about": json.dumps(about)})
+    return tensor_files.pack(tensors, {"about": json.dumps(about)})
 
 
 def deep_names() -> bytes:
@@ -737,7 +734,7 @@ BOMBS: dict[str, tuple[str, Callable[[], bytes]]] = {
 def test_a_file_that_claims_too_much_takes_little_memory(
     bomb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(binaries, "LARGEST", 1 << 24)
+    monkeypatch.setattr(binary_formats, "LARGEST", 1 << 24)
     what, make = BOMBS[bomb]
     content = make()
     with peak_memory(torch.device("cpu")) as peak:
@@ -752,7 +749,7 @@ def test_a_picture_that_is_a_device_is_refused(tmp_path: Path) -> None:
         (tmp_path / name / "1.png").write_bytes(picture())
     (tmp_path / "train/a/2.png").symlink_to("/dev/zero")
     with pytest.raises(ValueError, match=r"2\.png in .* is no file of up to"):
-        datasets.load(str(tmp_path))
+        catalog.load(str(tmp_path))
 
 
 LONG = ["advmask(" + "(" * 900, "cutout(length=" + "1/" * 900 + "1)", "has(p=" + "-" * 900 + "1)"]

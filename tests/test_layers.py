@@ -10,11 +10,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ONLY_IN = {
-    "mlflow": "bench/tracking.py",
-    "tabulate": "bench/tables.py",
+    "mlflow": "bench/records/tracking.py",
+    "tabulate": "bench/reporting/formats.py",
     "click": "bench/cli/",
-    "matplotlib": "bench/figures.py",
-    "ray": "bench/cluster.py",
+    "matplotlib": "bench/reporting/plots.py",
+    "ray": "bench/execution/ray_cluster.py",
 }
 LEAVES = {"augmentations", "attacks"}
 

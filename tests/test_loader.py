@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from augmentations import AdvMask, Cutout, GridMask, KeepAugment, Ramp, draw
-from bench import crops, loader
-from bench.loader import Loader, batches
-from bench.seeds import generator
-from bench.splits import Split
+from bench.data import crops, loader
+from bench.data.loader import Loader, batches
+from bench.data.seeds import generator
+from bench.data.splits import Split
 
 SIZE = (40, 3, 9, 7)  # not square: swapped axes must show
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench import mixing, seeds
+from bench.data import mixing, seeds
 
 CLASSES = 16
 

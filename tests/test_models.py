@@ -6,15 +6,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bench import models
-from bench.models import build, load_weights, reseed, save_weights
+from bench.models import networks
+from bench.models.networks import build, reseed
 from bench.models.resnet import fold
+from bench.models.weight_files import load_weights, save_weights
 
 GREY = {"mean": [0.5], "std": [0.25]}
 COLOUR = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 
-def tiny(seed: int = 0, name: str = "resnet8") -> models.Normalised:
+def tiny(seed: int = 0, name: str = "resnet8") -> networks.Normalised:
     return build(name, classes=4, channels=1, side=8, seed=seed, **GREY)
 
 
@@ -80,7 +81,7 @@ def test_parameter_counts_are_the_published_ones(name: str, classes: int, count:
 @pytest.mark.parametrize(("side", "channels"), [(8, 1), (32, 3), (28, 1)])
 def test_every_network_takes_every_picture(side: int, channels: int) -> None:
     norm = {"mean": [0.5] * channels, "std": [0.2] * channels}
-    for name in models.names():
+    for name in networks.names():
         with torch.device("meta"):
             model = build(name, classes=7, channels=channels, side=side, seed=0, **norm)
             assert model.eval()(torch.rand(2, channels, side, side)).shape == (2, 7), name
@@ -204,9 +205,9 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
     with pytest.raises(ValueError, match="did you mean resnet18"):
         build("resnet-18", classes=2, seed=0, **COLOUR)
     with pytest.raises(ValueError, match="did you mean timm:resnet26d"):
-        models.check("timm:resnet26-d")
-    for name in models.names():
-        models.check(name)
+        networks.check("timm:resnet26-d")
+    for name in networks.names():
+        networks.check(name)
     with pytest.raises(ValueError, match="resnet8 has no pretrained weights"):
         build("resnet8", classes=2, seed=0, pretrained=True, **COLOUR)
     with pytest.raises(ValueError, match="one per channel, 1"):
@@ -215,7 +216,7 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
 
 @pytest.mark.parametrize(("name", "accuracy"), [("resnet20", 0.810), ("resnet44", 0.827)])
 def test_public_weights_reach_their_accuracy(bench_data: Path, name: str, accuracy: float) -> None:
-    from bench.images import Files
+    from bench.data.image_folder import Files
 
     weights = bench_data.parent / "models" / f"cifar10-{name}.safetensors"
     archive = bench_data / "cifar10-jpeg.zip"

@@ -9,11 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench import datasets, models, occlusion, trained
-from bench.models import save_weights
-from bench.recipes import Recipe
-from bench.records import Record
-from bench.splits import Split
+from bench.data import catalog
+from bench.data.splits import Split
+from bench.models import networks
+from bench.models.weight_files import save_weights
+from bench.records.record import Record
+from bench.robustness import occlusion
+from bench.training import trained
+from bench.training.recipes import Recipe
 
 GREY = torch.tensor([0.5])
 
@@ -97,13 +100,13 @@ def test_the_area_is_the_mean_accuracy() -> None:
 
 def stored(results: Path, seed: int = 0) -> Record:
     """A record of an untrained network whose weights lie where a run leaves them."""
-    data = datasets.load("digits")
+    data = catalog.load("digits")
     recipe = Recipe(data="digits", model="resnet8")
     record = Record(
         kind="run", key=recipe.key, seed=seed, labels={"data": "digits", "model": "resnet8"},
         metrics={"accuracy": 0.1}, job=recipe.to_json(),
     )  # fmt: skip
-    network = models.build(
+    network = networks.build(
         "resnet8", classes=10, channels=1, side=8, mean=data.mean, std=data.std, seed=5 + seed
     )
     save_weights(network, trained.path(record, results), {"data": data.digest})
@@ -111,7 +114,7 @@ def stored(results: Path, seed: int = 0) -> Record:
 
 
 def test_a_stored_network_is_tested_once_and_again_when_its_weights_change(tmp_path: Path) -> None:
-    data = datasets.load("digits")
+    data = catalog.load("digits")
     record = stored(tmp_path)
     assert occlusion.kept(record, tmp_path) == []
     first, before = occlusion.evaluate(record, data, tmp_path)
@@ -136,7 +139,7 @@ def test_a_kept_file_that_cannot_be_right_is_passed_over(tmp_path: Path) -> None
 
 
 def test_weights_of_other_pictures_are_refused(tmp_path: Path) -> None:
-    data = datasets.load("digits")
+    data = catalog.load("digits")
     record = stored(tmp_path)
     network = trained.load(record, data, tmp_path)
     assert not network.training

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from bench import experiments, paper
 from bench.cli import main
-from bench.experiments import Experiment
-from bench.records import Record, Store
-from bench.runs import labels
+from bench.paper import experiments, tables
+from bench.paper.experiments import Experiment
+from bench.records.record import Record
+from bench.records.store import Store
+from bench.studies.jobs import labels
 
 NAMES = [*(f"table{n}" for n in range(1, 9)), *(f"figure{n}" for n in range(2, 9))]
 
@@ -41,13 +42,13 @@ def complete(experiment: Experiment) -> list[Record]:
 
 
 def test_every_table_and_figure_of_the_paper_is_declared() -> None:
-    assert list(paper.EXPERIMENTS) == NAMES
+    assert list(tables.EXPERIMENTS) == NAMES
 
 
-@pytest.mark.parametrize("scale", list(paper.SCALES))
+@pytest.mark.parametrize("scale", list(tables.SCALES))
 @pytest.mark.parametrize("name", NAMES)
 def test_every_experiment_builds_at_every_scale(name: str, scale: str) -> None:
-    experiment = paper.experiment(name, scale)
+    experiment = tables.experiment(name, scale)
     assert (experiment.name, experiment.scale.name) == (name, scale)
     assert experiment.kind == ("figure" if name.startswith("figure") else "table")
     assert experiment.cells or experiment.attacks
@@ -60,7 +61,7 @@ def test_every_experiment_builds_at_every_scale(name: str, scale: str) -> None:
 
 
 def test_only_the_paper_scale_may_be_held_against_published_numbers() -> None:
-    assert [name for name, scale in paper.SCALES.items() if scale.faithful] == ["paper"]
+    assert [name for name, scale in tables.SCALES.items() if scale.faithful] == ["paper"]
 
 
 @pytest.mark.parametrize(
@@ -79,32 +80,34 @@ def test_only_the_paper_scale_may_be_held_against_published_numbers() -> None:
 def test_published_numbers_are_those_that_were_printed(
     name: str, row: str, column: str, value: float, starred: bool | None
 ) -> None:
-    experiment = paper.experiment(name, "paper")
+    experiment = tables.experiment(name, "paper")
     assert experiment.published[row, column] == value
     assert starred is None or ((row, column) in experiment.starred) == starred
 
 
 def test_published_accuracies_are_percent() -> None:
     for name in NAMES:
-        assert all(50 < value < 100 for value in paper.experiment(name, "paper").published.values())
+        assert all(
+            50 < value < 100 for value in tables.experiment(name, "paper").published.values()
+        )
 
 
 def test_an_experiment_takes_one_function() -> None:
-    for name, function in paper.EXPERIMENTS.items():
-        assert (function.__module__, function.__name__) == ("bench.paper", name)
+    for name, function in tables.EXPERIMENTS.items():
+        assert (function.__module__, function.__name__) == ("bench.paper.tables", name)
         assert list(inspect.signature(function).parameters) == ["scale"]
         assert function.__doc__
 
 
 def test_unknown_names_are_answered_with_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"there is no experiment 'tabel1': .*table1"):
-        paper.experiment("tabel1", "smoke")
+        tables.experiment("tabel1", "smoke")
     with pytest.raises(ValueError, match=r"there is no scale 'smok': .*smoke"):
-        paper.experiment("table1", "smok")
+        tables.experiment("table1", "smok")
 
 
 def test_gaps_are_the_seeds_that_failed_or_never_ran() -> None:
-    experiment = paper.experiment("table1", "smoke")
+    experiment = tables.experiment("table1", "smoke")
     cell, other = list(experiment.cells)[:2]
     records = complete(experiment)
     assert experiments.gaps(experiment, records) == {}
@@ -116,7 +119,7 @@ def test_gaps_are_the_seeds_that_failed_or_never_ran() -> None:
 
 
 def test_a_complete_experiment_is_printed_with_published_numbers(tmp_path: Path) -> None:
-    experiment = paper.experiment("table8", "smoke")
+    experiment = tables.experiment("table8", "smoke")
     for each in complete(experiment):
         Store(tmp_path).add(each)
     asked = ["tables", "table8", "--results", str(tmp_path), "--format"]
@@ -133,7 +136,7 @@ def test_a_complete_experiment_is_printed_with_published_numbers(tmp_path: Path)
 def test_missing_cells_are_marked_and_named_with_the_command_that_fills_them(
     tmp_path: Path,
 ) -> None:
-    experiment = paper.experiment("table8", "smoke")
+    experiment = tables.experiment("table8", "smoke")
     for each in complete(experiment)[:-1]:
         Store(tmp_path).add(each)
     shown = CliRunner().invoke(
@@ -168,7 +171,7 @@ def test_an_experiment_of_attacks_heeds_the_options_of_its_command(tmp_path: Pat
 
 
 def test_an_experiment_is_run_anew_when_it_is_asked_for(tmp_path: Path) -> None:
-    experiment = paper.experiment("table8", "smoke")
+    experiment = tables.experiment("table8", "smoke")
     for each in complete(experiment):
         Store(tmp_path).add(each)
     asked = ["run", "table8", "--results", str(tmp_path), "--dry-run"]

@@ -11,20 +11,25 @@ from click.testing import CliRunner
 from PIL import Image
 
 from augmentations import BUILTIN
-from bench import datasets, gallery, models, search, victims
 from bench.cli import main
+from bench.data import catalog
 from bench.errors import Stopped
-from bench.points import Points, from_numpy, join, to_numpy
-from bench.progress import Silent
-from bench.workspace import Workspace
+from bench.execution.progress import Silent
+from bench.execution.workspace import Workspace
+from bench.models import networks
+from bench.points import find
+from bench.points.exchange import from_numpy, to_numpy
+from bench.points.store import Points, join
+from bench.reporting import image_grid
+from bench.training import victims
 
 
 @pytest.fixture
-def data() -> datasets.Dataset:
-    return datasets.load("digits")
+def data() -> catalog.Dataset:
+    return catalog.load("digits")
 
 
-def some(data: datasets.Dataset, seed: int = 0) -> Points:
+def some(data: catalog.Dataset, seed: int = 0) -> Points:
     n, _, h, w = data.train.images.shape
     changed = torch.rand(n, h, w, generator=torch.Generator().manual_seed(seed)) < 0.1
     about = {"data": data.name, "digest": data.digest, "attack": "none"}
@@ -49,16 +54,16 @@ def test_the_guide_is_true_at_the_points_alone() -> None:
     assert points.counts.tolist() == [2, 0, 1]
 
 
-def test_what_is_saved_is_loaded(data: datasets.Dataset, tmp_path: Path) -> None:
+def test_what_is_saved_is_loaded(data: catalog.Dataset, tmp_path: Path) -> None:
     points = some(data)
     points.save(tmp_path / "p.safetensors")
     assert same(Points.load(tmp_path / "p.safetensors"), points)
 
 
-def test_the_gallery_shows_what_every_augmentation_leaves(data: datasets.Dataset) -> None:
-    network = models.build_for(data, "resnet8", seed=0).eval()
-    images = gallery.masked(data, some(data), 5)["image"]
-    shown = gallery.others(data, some(data), 5, network)
+def test_the_gallery_shows_what_every_augmentation_leaves(data: catalog.Dataset) -> None:
+    network = networks.build_for(data, "resnet8", seed=0).eval()
+    images = image_grid.masked(data, some(data), 5)["image"]
+    shown = image_grid.others(data, some(data), 5, network)
     assert set(shown) == set(BUILTIN) - {"none", "advmask"}
     for name, left in shown.items():
         deleted = (left != images).any(1)
@@ -70,27 +75,27 @@ def test_the_gallery_shows_what_every_augmentation_leaves(data: datasets.Dataset
 
 
 def test_the_picture_has_a_column_for_each_augmentation(
-    data: datasets.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: catalog.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace = Workspace(results=tmp_path, data="digits")
-    network = models.build_for(data, "resnet8", seed=0).eval()
+    network = networks.build_for(data, "resnet8", seed=0).eval()
     monkeypatch.setattr("bench.cli.points.found", lambda given: (workspace, some(data)))
     monkeypatch.setattr(victims, "obtain", lambda *args: network)
     path = tmp_path / "points.png"
     result = CliRunner().invoke(main, ["points", "show", "--count", "2", "--output", str(path)])
     assert result.exit_code == 0, result.output
     columns = len({"image", "points", "mask"}) + len(set(BUILTIN) - {"none"})
-    cell = 8 * (96 // 8) + gallery.MARGIN
+    cell = 8 * (96 // 8) + image_grid.MARGIN
     with Image.open(path) as picture:
-        assert picture.width == columns * cell + gallery.MARGIN
-        assert picture.height == 2 * cell + gallery.TITLE + gallery.MARGIN
+        assert picture.width == columns * cell + image_grid.MARGIN
+        assert picture.height == 2 * cell + image_grid.TITLE + image_grid.MARGIN
 
 
 @pytest.mark.parametrize(
     ("harm", "message"),
     [("truncate", "no safetensors file"), ("flip", "damaged"), ("text", "no safetensors file")],
 )
-def test_damage_is_noticed(data: datasets.Dataset, tmp_path: Path, harm: str, message: str) -> None:
+def test_damage_is_noticed(data: catalog.Dataset, tmp_path: Path, harm: str, message: str) -> None:
     path = tmp_path / "p.safetensors"
     some(data).save(path)
     content = bytearray(path.read_bytes())
@@ -105,12 +110,12 @@ def test_damage_is_noticed(data: datasets.Dataset, tmp_path: Path, harm: str, me
         Points.load(path)
 
 
-def test_points_of_another_data_set_are_refused_with_both_names(data: datasets.Dataset) -> None:
+def test_points_of_another_data_set_are_refused_with_both_names(data: catalog.Dataset) -> None:
     with pytest.raises(ValueError, match=r"belong to digits .* not to photos"):
-        some(data).fits(datasets.load("photos"))
+        some(data).fits(catalog.load("photos"))
 
 
-def test_a_set_without_any_point_is_refused(data: datasets.Dataset) -> None:
+def test_a_set_without_any_point_is_refused(data: catalog.Dataset) -> None:
     n, _, h, w = data.train.images.shape
     about = {"data": data.name, "digest": data.digest}
     nothing = Points.of(torch.zeros(n, h, w, dtype=torch.bool), torch.zeros(n).bool(), about)
@@ -118,19 +123,19 @@ def test_a_set_without_any_point_is_refused(data: datasets.Dataset) -> None:
         nothing.fits(data)
 
 
-def test_numpy_and_back(data: datasets.Dataset, tmp_path: Path) -> None:
+def test_numpy_and_back(data: catalog.Dataset, tmp_path: Path) -> None:
     points = some(data)
     (tmp_path / "p.npz").write_bytes(to_numpy(points))
     assert same(from_numpy(tmp_path / "p.npz", data), points)
 
 
-def test_masks_of_other_people_are_taken(data: datasets.Dataset, tmp_path: Path) -> None:
+def test_masks_of_other_people_are_taken(data: catalog.Dataset, tmp_path: Path) -> None:
     points = some(data)
     np.savez(tmp_path / "m.npz", masks=points.guide()[:, 0].numpy())
     assert torch.equal(from_numpy(tmp_path / "m.npz", data).guide(), points.guide())
 
 
-def arrays(data: datasets.Dataset, **changes: Any) -> bytes:
+def arrays(data: catalog.Dataset, **changes: Any) -> bytes:
     points = some(data)
     found = {"places": points.places.numpy(), "offsets": points.offsets.numpy()} | changes
     buffer = io.BytesIO()
@@ -138,7 +143,7 @@ def arrays(data: datasets.Dataset, **changes: Any) -> bytes:
     return buffer.getvalue()
 
 
-def test_hostile_files_are_refused(data: datasets.Dataset, tmp_path: Path) -> None:
+def test_hostile_files_are_refused(data: catalog.Dataset, tmp_path: Path) -> None:
     points = some(data)
     outside = points.places.numpy().copy()
     outside[0, 0] = 8
@@ -166,7 +171,7 @@ def test_hostile_files_are_refused(data: datasets.Dataset, tmp_path: Path) -> No
             from_numpy(tmp_path / "x.npz", data)
 
 
-def test_parts_join_to_the_whole(data: datasets.Dataset) -> None:
+def test_parts_join_to_the_whole(data: catalog.Dataset) -> None:
     whole = some(data)
     changed = whole.guide()[:, 0]
     parts = [
@@ -178,7 +183,7 @@ def test_parts_join_to_the_whole(data: datasets.Dataset) -> None:
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A place where the victim takes an epoch and the attack a few steps."""
-    monkeypatch.setattr("bench.victims.EPOCHS", {"digits": 1})
+    monkeypatch.setattr("bench.training.victims.EPOCHS", {"digits": 1})
     return Workspace(results=tmp_path, data="digits")
 
 
@@ -186,7 +191,7 @@ def test_a_victim_is_the_same_when_it_was_just_trained_when_read_and_when_damage
     workspace: Workspace,
 ) -> None:
     data = workspace.dataset()
-    recipe = search.points_victim(data)
+    recipe = find.points_victim(data)
     images = data.test.images[:64].float() / 255
     found = []
     for turn in range(3):
@@ -213,19 +218,17 @@ def test_a_stopped_search_continues_and_a_damaged_block_is_done_again(
         return sorted(tmp_path.glob("cache/points/*/block-*.safetensors"))
 
     with pytest.raises(Stopped, match="stopped in epoch 1 of 1"):
-        search.adversarial(workspace, Silent(), attack_text=ATTACK, stop=lambda: True)
+        find.adversarial(workspace, Silent(), attack_text=ATTACK, stop=lambda: True)
     assert not finished()
     with pytest.raises(Stopped, match="stopped after 3 of 12 blocks; they are kept"):
-        search.adversarial(
-            workspace, Silent(), attack_text=ATTACK, stop=lambda: len(finished()) == 3
-        )
+        find.adversarial(workspace, Silent(), attack_text=ATTACK, stop=lambda: len(finished()) == 3)
     blocks = finished()
     untouched = blocks[0].stat().st_mtime_ns
     blocks[1].write_bytes(blocks[1].read_bytes()[:-3])
-    found = search.adversarial(workspace, Silent(), attack_text=ATTACK)
+    found = find.adversarial(workspace, Silent(), attack_text=ATTACK)
     assert len(found.reached) == 1438
     assert not list(tmp_path.glob("cache/points/*/block-*.safetensors"))
     other = Workspace(results=tmp_path / "other", data="digits")
-    whole = search.adversarial(other, Silent(), attack_text=ATTACK)
+    whole = find.adversarial(other, Silent(), attack_text=ATTACK)
     assert same(found, whole)
     assert untouched

@@ -10,11 +10,14 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from augmentations.advmask import AdvMask
-from bench import datasets, guides, keep, mixing, models, policies, seeds, training
 from bench.cli import main
-from bench.datasets import Dataset
-from bench.loader import Loader
-from bench.recipes import Recipe
+from bench.data import catalog, mixing, policies, seeds
+from bench.data.catalog import Dataset
+from bench.data.loader import Loader
+from bench.models import networks
+from bench.points import guides
+from bench.training import loop, selective_paste
+from bench.training.recipes import Recipe
 
 IDS = torch.arange(64)
 PLAIN = ["autoaugment", "trivialaugment", "fast-autoaugment"]
@@ -174,7 +177,9 @@ def test_the_pasted_square_is_exactly_one_of_high_importance() -> None:
     n, side, half = 400, 9, 2
     guide = torch.rand(1, 1, side, side, generator=stream).expand(n, 1, side, side)
     images, augmented = torch.ones(n, 3, side, side), torch.zeros(n, 3, side, side)
-    done = keep.selective_paste(images, augmented, guide, stream, length=2 * half, quantile=0.6)
+    done = selective_paste.selective_paste(
+        images, augmented, guide, stream, length=2 * half, quantile=0.6
+    )
     sums, squares = [], []
     for row in range(side):
         for column in range(side):
@@ -196,12 +201,14 @@ def test_the_pasted_square_is_exactly_one_of_high_importance() -> None:
 
 def test_under_a_constant_guide_a_square_is_still_pasted() -> None:
     ones = torch.ones(50, 1, 8, 8)
-    done = keep.selective_paste(ones, 0 * ones, 0 * ones, seeds.generator(0, "test"), length=4)
+    done = selective_paste.selective_paste(
+        ones, 0 * ones, 0 * ones, seeds.generator(0, "test"), length=4
+    )
     assert (done.sum((1, 2, 3)) >= 4).all()
 
 
-def network(name: str, channels: int = 1) -> models.Normalised:
-    return models.build(
+def network(name: str, channels: int = 1) -> networks.Normalised:
+    return networks.build(
         name,
         classes=5,
         channels=channels,
@@ -218,7 +225,7 @@ def test_the_low_resolution_saliency_is_that_of_the_half_size_copy() -> None:
             weights = torch.arange(images[0].numel(), dtype=torch.float32)
             return images.flatten(1) @ torch.stack([weights, -2 * weights], 1)
 
-    found = keep.low_resolution(Linear(), torch.rand(1, 1, 4, 4), torch.tensor([1]))
+    found = selective_paste.low_resolution(Linear(), torch.rand(1, 1, 4, 4), torch.tensor([1]))
     wanted = 2 * torch.tensor([[0.0, 1.0], [2.0, 3.0]])
     torch.testing.assert_close(found[0, 0], wanted.repeat_interleave(2, 0).repeat_interleave(2, 1))
 
@@ -226,7 +233,7 @@ def test_the_low_resolution_saliency_is_that_of_the_half_size_copy() -> None:
 @pytest.mark.parametrize("name", ["resnet8", "wrn-40-2", "shake-shake-26-2x32d"])
 def test_the_early_head_sees_the_first_stage_and_trains_along(name: str) -> None:
     built, images, labels = network(name), torch.rand(3, 1, 16, 16), torch.tensor([0, 1, 2])
-    head = keep.EarlyHead(built, 5, images, seed=0)
+    head = selective_paste.EarlyHead(built, 5, images, seed=0)
     assert all("early_head" not in key for key in built.network.state_dict())
     assert any("early_head" in key for key in built.state_dict())
     built.train()
@@ -239,7 +246,7 @@ def test_the_early_head_sees_the_first_stage_and_trains_along(name: str) -> None
     built.eval()
     statistics = {key: value.clone() for key, value in built.state_dict().items()}
     for kind in ("early", "early-low"):
-        found = keep.saliency(kind, built.train(), images, labels)
+        found = selective_paste.saliency(kind, built.train(), images, labels)
         assert found.shape == (3, 1, 16, 16)
         assert (found > 0).any()
     assert all(torch.equal(value, statistics[key]) for key, value in built.state_dict().items())
@@ -248,7 +255,7 @@ def test_the_early_head_sees_the_first_stage_and_trains_along(name: str) -> None
 
 def test_the_early_saliency_is_the_gradient_of_the_heads_logit() -> None:
     built, images, labels = network("resnet8"), torch.rand(2, 1, 16, 16), torch.tensor([3, 1])
-    head = keep.EarlyHead(built, 5, images, seed=0)
+    head = selective_paste.EarlyHead(built, 5, images, seed=0)
     built.eval()
     inner = built.network
     inputs = images.clone().requires_grad_()
@@ -256,8 +263,10 @@ def test_the_early_saliency_is_the_gradient_of_the_heads_logit() -> None:
     logits = head(features)
     (logits[0, 3] + logits[1, 1]).backward()
     assert inputs.grad is not None
-    torch.testing.assert_close(keep.saliency("early", built, images, labels), inputs.grad.abs())
-    full = keep.saliency("full", built, images, labels)
+    torch.testing.assert_close(
+        selective_paste.saliency("early", built, images, labels), inputs.grad.abs()
+    )
+    full = selective_paste.saliency("full", built, images, labels)
     torch.testing.assert_close(full, guides.saliency(built, images, labels))
     assert not torch.allclose(full, inputs.grad.abs())
 
@@ -265,7 +274,8 @@ def test_the_early_saliency_is_the_gradient_of_the_heads_logit() -> None:
 def test_an_early_head_draws_its_weights_from_the_seed() -> None:
     images, state = torch.rand(1, 1, 16, 16), torch.get_rng_state()
     weights = [
-        keep.EarlyHead(network("resnet8"), 5, images, seed).linear.weight for seed in (0, 0, 1)
+        selective_paste.EarlyHead(network("resnet8"), 5, images, seed).linear.weight
+        for seed in (0, 0, 1)
     ]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
@@ -273,14 +283,14 @@ def test_an_early_head_draws_its_weights_from_the_seed() -> None:
 
 
 def test_a_network_without_stages_gets_no_early_head() -> None:
-    plain = models.Normalised(nn.Flatten(), torch.zeros(1), torch.ones(1))
+    plain = networks.Normalised(nn.Flatten(), torch.zeros(1), torch.ones(1))
     with pytest.raises(ValueError, match="no early stage is known of Flatten"):
-        keep.EarlyHead(plain, 5, torch.rand(1, 1, 4, 4), seed=0)
+        selective_paste.EarlyHead(plain, 5, torch.rand(1, 1, 4, 4), seed=0)
 
 
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
-    return datasets.load("digits")
+    return catalog.load("digits")
 
 
 def recipe(policy: str | None, mix: str | None) -> Recipe:
@@ -296,7 +306,7 @@ def recipe(policy: str | None, mix: str | None) -> Recipe:
     )
 
 
-def losses(trained: training.Trained) -> list[float]:
+def losses(trained: loop.Trained) -> list[float]:
     return [entry["loss"] for entry in trained.curve]
 
 
@@ -306,7 +316,7 @@ def test_every_policy_and_mix_trains_with_advmask(
     policy: str | None, mix: str | None, digits: Dataset
 ) -> None:
     guide = torch.rand(len(digits.train), 1, 8, 8, generator=seeds.generator(0, "guide")) < 0.2
-    trained = training.train(recipe(policy, mix), 0, digits, guide=guide)
+    trained = loop.train(recipe(policy, mix), 0, digits, guide=guide)
     assert len(trained.curve) == 2
     assert all(0 < loss < 10 for loss in losses(trained))
 
@@ -314,17 +324,17 @@ def test_every_policy_and_mix_trains_with_advmask(
 def test_a_policy_with_an_early_head_continues_bit_for_bit(digits: Dataset, tmp_path: Path) -> None:
     guide = torch.ones(len(digits.train), 1, 8, 8, dtype=torch.bool)
     job = recipe("keep-autoaugment-early+cutout", "cutmix")
-    whole = training.train(job, 0, digits, guide=guide)
+    whole = loop.train(job, 0, digits, guide=guide)
     asked = iter([False] * 3 + [True])
-    with pytest.raises(training.Stopped):
-        training.train(job, 0, digits, guide=guide, checkpoint=tmp_path, stop=lambda: next(asked))
-    continued = training.train(job, 0, digits, guide=guide, checkpoint=tmp_path)
+    with pytest.raises(loop.Stopped):
+        loop.train(job, 0, digits, guide=guide, checkpoint=tmp_path, stop=lambda: next(asked))
+    continued = loop.train(job, 0, digits, guide=guide, checkpoint=tmp_path)
     assert losses(continued) == losses(whole)
 
 
 def test_the_loader_changes_pictures_by_id_ahead_of_crop_and_flip(digits: Dataset) -> None:
     policy = policies.build("keep-autoaugment", side=8)
-    split = datasets.part(digits.train, 100)
+    split = catalog.part(digits.train, 100)
     settings = {"seed": 3, "flip": True, "device": "cpu"}
     loader = Loader(split, batch_size=16, padding=0, policy=policy, **settings)
     wanted = policy.apply(split.images, 3, 1, split.ids)

@@ -12,15 +12,16 @@ import pytest
 from jobs import linger, square
 
 from attacks.dense import PGD
-from bench import evaluation, registry, runs
-from bench.cluster import Ray
-from bench.executors import Local, Lost
-from bench.progress import Silent
-from bench.recipes import Recipe
-from bench.runs import Job
-from bench.trials import Trial
-from bench.victims import Victim
-from bench.workspace import Workspace
+from bench import registry
+from bench.execution.executors import Local, Lost
+from bench.execution.progress import Silent
+from bench.execution.ray_cluster import Ray
+from bench.execution.workspace import Workspace
+from bench.robustness import evaluation
+from bench.robustness.trials import Trial
+from bench.studies.jobs import Job
+from bench.training.recipes import Recipe
+from bench.training.victims import Victim
 
 ray = pytest.importorskip("ray", reason="Ray is not there for this Python: pip install '.[ray]'")
 
@@ -85,7 +86,7 @@ def test_trainings_and_attacks_give_the_same_as_here(connected: Any, tmp_path: P
     shards: dict[str, list[Any]] = {}
     for name, executor in (("here", Local()), ("there", Ray(1))):
         place = Workspace(results=tmp_path / name, data=recipe.data)
-        records = [record for record, _ in runs.run(jobs, place, Silent(), executor=executor)]
+        records = [record for record, _ in jobs.run(jobs, place, Silent(), executor=executor)]
         records.sort(key=lambda record: record.seed)
         found[name] = [
             {n: v for n, v in record.metrics.items() if "seconds" not in n} for record in records

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 import attacks
 import augmentations
-from bench import paper
 from bench.cli import main
+from bench.paper import tables
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -64,7 +64,7 @@ def test_every_run_that_is_shown_has_a_plan(
 
 def test_every_method_and_experiment_is_named() -> None:
     text = "\n".join(page.read_text() for page in PAGES)
-    for name in [*augmentations.BUILTIN, *attacks.BUILTIN, *paper.EXPERIMENTS]:
+    for name in [*augmentations.BUILTIN, *attacks.BUILTIN, *tables.EXPERIMENTS]:
         assert f"`{name}`" in text, f"the documentation does not name {name}"
 
 

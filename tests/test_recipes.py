@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from augmentations import BUILTIN
 from bench import registry
-from bench.recipes import Recipe, usual
+from bench.training.recipes import Recipe, usual
 
 
 @given(

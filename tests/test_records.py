@@ -17,8 +17,9 @@ from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import records
-from bench.records import Record, Store, write
+from bench.files.atomic import write
+from bench.records.record import OWN, Record
+from bench.records.store import Store
 
 
 def record(seed: int = 0, **changes: Any) -> Record:
@@ -34,7 +35,7 @@ def record(seed: int = 0, **changes: Any) -> Record:
     return Record(**fields | changes)
 
 
-NAMES = st.text(min_size=1, max_size=8).filter(lambda name: name not in records.OWN)
+NAMES = st.text(min_size=1, max_size=8).filter(lambda name: name not in OWN)
 
 
 @given(
@@ -90,7 +91,7 @@ def test_lines_of_other_jobs_are_not_read_to_find_one(
         read.append(line)
         return json.loads(line)
 
-    monkeypatch.setattr(records, "parse", parse)
+    monkeypatch.setattr(record, "parse", parse)
     found = store.find([("job-3", 3), ("job-3", 13), ("job-4", 3)])
     assert found == {("job-3", n): record(n, key="job-3") for n in (3, 13)}
     assert len(read) == 11
@@ -245,7 +246,7 @@ def test_a_file_is_written_whole_or_not_at_all(
     def fail(_: int) -> None:
         raise OSError("no space")
 
-    monkeypatch.setattr(records.os, "fsync", fail)
+    monkeypatch.setattr(record.os, "fsync", fail)
     with pytest.raises(OSError, match="no space"):
         write(path, "third")
     assert path.read_text() == "second"

@@ -12,12 +12,17 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from bench import commands, costs, registry, report, soundness, trained
+from bench import registry
 from bench.cli import main
-from bench.page import inline
-from bench.recipes import Recipe, usual
-from bench.records import Record, Store, write
-from bench.runs import labels
+from bench.files.atomic import write
+from bench.records import validation
+from bench.records.record import Record
+from bench.records.store import Store
+from bench.reporting import commands, cost_table, report
+from bench.reporting.page import inline
+from bench.studies.jobs import labels
+from bench.training import trained
+from bench.training.recipes import Recipe, usual
 
 SECTIONS = [
     *("verdict", "results", "curves", "paper", "occlusion", "pictures", "attacks", "cost"),
@@ -208,10 +213,10 @@ def test_the_same_records_give_the_same_page(page: tuple[Path, str], tmp_path: P
 
 
 def test_the_papers_tables_appear_with_published_numbers(tmp_path: Path) -> None:
-    from bench import paper
+    from bench.paper import tables
 
     store = Store(tmp_path)
-    experiment = paper.experiment("table8", "smoke")
+    experiment = tables.experiment("table8", "smoke")
     for recipe in experiment.cells.values():
         for seed in range(2):
             store.add(
@@ -258,7 +263,7 @@ def test_records_that_no_table_can_hold_are_counted(tmp_path: Path) -> None:
     )
     with store.path.open("a") as file:
         file.write('{"version": 99}\n{"version": 1, "kind": "ru')
-    found, said = soundness.read(store)
+    found, said = validation.read(store)
     assert len(found) == 12
     assert len(said) == 2
     assert "skipped 3 line(s) that are damaged or of another version" in said[0]
@@ -271,7 +276,7 @@ def test_records_that_no_table_can_hold_are_counted(tmp_path: Path) -> None:
 
 def test_numbers_that_are_none_are_left_out() -> None:
     wild = {"accuracy": float("nan"), "seconds": 10**400, "epochs": 3}
-    found = soundness.cleaned(run("none", 0, 0.5, metrics=wild))
+    found = validation.cleaned(run("none", 0, 0.5, metrics=wild))
     assert found is not None
     assert found.metrics == {"epochs": 3}
 
@@ -283,7 +288,7 @@ def test_a_curve_that_is_none_is_passed_over(tmp_path: Path, content: str) -> No
     store = Store(tmp_path)
     record = run("none", 0, 0.9, curve=())
     write(tmp_path / "curves" / f"{record.name}.json", content)
-    assert soundness.reader(store)(record) == []
+    assert validation.reader(store)(record) == []
 
 
 def test_an_empty_folder_is_answered_with_what_to_do(tmp_path: Path) -> None:
@@ -368,9 +373,9 @@ def test_the_search_for_points_is_charged_to_those_who_use_them(tmp_path: Path) 
         save({"places": torch.zeros(1)}, {"about": json.dumps(about)}),
     )
     write(tmp_path / "points" / "broken.safetensors", b"no")
-    assert costs.point_seconds(tmp_path) == {"digits": 40.0}
+    assert cost_table.point_seconds(tmp_path) == {"digits": 40.0}
     groups = {"c": {name: [run(name, seed, 0.9) for seed in range(2)] for name in GAIN}}
-    table = costs.table(groups, tmp_path)
+    table = cost_table.table(groups, tmp_path)
     assert table is not None
     whole = {
         row: cell.mean
@@ -378,7 +383,7 @@ def test_the_search_for_points_is_charged_to_those_who_use_them(tmp_path: Path) 
         if column == "seconds per run including points" and not isinstance(cell, str | None)
     }
     assert whole == {"none, c": 3.5, "cutout, c": 3.5, "advmask, c": 43.5}
-    unknown = costs.table(groups, tmp_path / "elsewhere")
+    unknown = cost_table.table(groups, tmp_path / "elsewhere")
     assert unknown is not None
     assert unknown.cells["advmask, c", "seconds per run including points"] == "not known"
 

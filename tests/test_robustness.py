@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from attacks import Goal
-from bench.outcomes import Outcome, curve, join, relate, summarise
-from bench.passes import Counted, peak_memory
-from bench.robustness import Pictures, Verdict, goals, judge, pictures
-from bench.splits import Split
+from bench.data.splits import Split
+from bench.robustness.judge import Pictures, Verdict, goals, judge, pictures
+from bench.robustness.metrics import Outcome, curve, join, relate, summarise
+from bench.robustness.pass_counter import Counted, peak_memory
 
 
 class Brightness(nn.Module):

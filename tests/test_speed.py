@@ -6,16 +6,17 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from bench import datasets, models
 from bench.cli import main
+from bench.data import catalog
+from bench.models import networks
 
 
 def test_attacks_stand_beside_their_passes_and_beside_the_first(tmp_path: Path) -> None:
-    data, weights = datasets.load("digits"), tmp_path / "victim.safetensors"
-    network = models.build(
+    data, weights = catalog.load("digits"), tmp_path / "victim.safetensors"
+    network = networks.build(
         "resnet8", classes=10, channels=1, side=8, mean=data.mean, std=data.std, seed=0
     )
-    models.save_weights(network, weights, {})
+    weights.save_weights(network, weights, {})
     given = ["speed", "attacks", "--json", "--quiet", "--results", str(tmp_path), "--images", "3"]
     given += ["--victim", str(weights), "--rounds", "2"]
     given += ["--attack", "sigma-zero(steps=3)", "--attack", "advmask(steps=3)"]

@@ -11,7 +11,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.statistics import (
+from bench.records.statistics import (
     Comparison,
     compare,
     effect,

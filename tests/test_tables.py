@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from bench import grids, tables
-from bench.grids import Table
-from bench.records import Record
-from bench.statistics import Interval, compare, mean_interval
+from bench.records.record import Record
+from bench.records.statistics import Interval, compare, mean_interval
+from bench.reporting import formats, run_tables
+from bench.reporting.table import Table, missing
 
 # of five seeds; the differences from the first are (1, 2, 3, 2, 2) points
 NONE = [0.90, 0.91, 0.92, 0.93, 0.94]
@@ -47,7 +47,7 @@ def records(
 
 def usual() -> Table:
     """Two columns, three methods; one cell is missing, one has a failed seed."""
-    return grids.grid(
+    return run_tables.grid(
         [
             *records("cutout(length=8)", BETTER),
             *records("none", NONE),
@@ -83,7 +83,7 @@ def test_each_column_is_a_family_of_its_own() -> None:
 
 
 def test_markdown_is_this() -> None:
-    lines = tables.markdown(usual()).splitlines()
+    lines = formats.markdown(usual()).splitlines()
     assert cells_of(lines[0], "|") == [
         "method",
         "cifar10 / resnet18",
@@ -97,7 +97,7 @@ def test_markdown_is_this() -> None:
 
 
 def test_the_caption_says_what_the_numbers_mean() -> None:
-    caption = tables.caption(usual())
+    caption = formats.caption(usual())
     for part in (
         "Accuracy in percent after the last epoch: mean ± half-width of the 95 % t-interval over "
         "n = 5 seeds unless stated.",
@@ -110,22 +110,22 @@ def test_the_caption_says_what_the_numbers_mean() -> None:
         "--: not run.",
     ):
         assert part in caption
-    plain = tables.caption(grids.grid(records("none", [0.5, 0.6])))
+    plain = formats.caption(run_tables.grid(records("none", [0.5, 0.6])))
     assert plain.endswith("over n = 2 seeds. Bold: best mean of a column.")
 
 
 def test_a_single_seed_has_no_interval() -> None:
-    table = grids.grid([*records("none", [0.961]), *records("has", [0.9644])])
-    assert "±" not in tables.text(table)
-    assert "96.10" in tables.text(table)
-    assert "a single seed, so there is no interval" in tables.text(table)
-    assert "No method" not in tables.text(table)
+    table = run_tables.grid([*records("none", [0.961]), *records("has", [0.9644])])
+    assert "±" not in formats.text(table)
+    assert "96.10" in formats.text(table)
+    assert "a single seed, so there is no interval" in formats.text(table)
+    assert "No method" not in formats.text(table)
 
 
 def test_what_does_not_differ_is_said_not_to() -> None:
-    table = grids.grid([*records("none", NONE), *records("has", SAME)])
-    assert "No method differs from none significantly." in tables.caption(table)
-    assert "*" not in tables.text(table)
+    table = run_tables.grid([*records("none", NONE), *records("has", SAME)])
+    assert "No method differs from none significantly." in formats.caption(table)
+    assert "*" not in formats.text(table)
 
 
 @pytest.mark.parametrize(
@@ -147,11 +147,11 @@ def test_what_does_not_differ_is_said_not_to() -> None:
 def test_digits_are_those_that_the_interval_supports(
     mean: float, half: float | None, percent: bool, expected: tuple[str, str]
 ) -> None:
-    assert tables._round(Interval(mean, half, half, 5), percent) == expected
+    assert formats._round(Interval(mean, half, half, 5), percent) == expected
 
 
 def test_settings_that_differ_in_a_column_are_named_and_not_compared() -> None:
-    table = grids.grid(
+    table = run_tables.grid(
         [
             *records("none", NONE, epochs=300),
             *records("none", SAME),
@@ -172,7 +172,7 @@ def test_settings_that_differ_in_a_column_are_named_and_not_compared() -> None:
 def test_jobs_that_labels_do_not_tell_apart_keep_rows_of_their_own() -> None:
     first, second = records("none", NONE), records("none", SAME)
     second = [Record(**{**vars(record), "key": "0123456789ab"}) for record in second]
-    assert grids.grid(first + second).rows == ["none", "none #012345"]
+    assert run_tables.grid(first + second).rows == ["none", "none #012345"]
 
 
 def test_policies_and_mixing_belong_to_the_method() -> None:
@@ -180,22 +180,22 @@ def test_policies_and_mixing_belong_to_the_method() -> None:
         Record(**{**vars(record), "labels": {**record.labels, "mix": "cutmix"}, "job": {"mix": 1}})
         for record in records("none", BETTER)
     ]
-    table = grids.grid([*records("none", NONE), *mixed])
+    table = run_tables.grid([*records("none", NONE), *mixed])
     assert table.rows == ["none", "cutmix"]
     assert ("cutmix", "cifar10 / resnet18") in table.comparisons
 
 
 def test_missing_cells_are_listed() -> None:
-    assert grids.missing(usual()) == [("cutout(length=8)", "cifar100 / resnet_18")]
+    assert missing(usual()) == [("cutout(length=8)", "cifar100 / resnet_18")]
 
 
 def test_published_numbers_are_never_bold_and_never_tested() -> None:
-    table = grids.grid(
+    table = run_tables.grid(
         [*records("none", NONE), *records("has", SAME)],
         published={("has", "cifar10 / resnet18"): 99.9, ("advmask", "cifar10 / resnet18"): 99.95},
     )
-    assert not any("99.9" in cell and "*" in cell for cell in tables.markdown(table).split("|"))
-    assert ("advmask", "cifar10 / resnet18") in grids.missing(table)
+    assert not any("99.9" in cell and "*" in cell for cell in formats.markdown(table).split("|"))
+    assert ("advmask", "cifar10 / resnet18") in missing(table)
     assert ("advmask", "cifar10 / resnet18") not in table.comparisons
 
 
@@ -206,21 +206,21 @@ def test_every_cell_of_tabulate_stays_as_it_was_formatted() -> None:
         columns=["c"],
         cells={("1e5", "c"): "96.10", ("007", "c"): "1e3"},
     )
-    for output in (tables.text, tables.markdown, tables.latex):
+    for output in (formats.text, formats.markdown, formats.latex):
         for word in ("1e5", "007", "96.10", "1e3"):
             assert word in output(table)
 
 
 def test_an_empty_table_can_be_written() -> None:
-    table = grids.grid([])
-    for output in (tables.text, tables.markdown, tables.latex, tables.csv, tables.json):
+    table = run_tables.grid([])
+    for output in (formats.text, formats.markdown, formats.latex, formats.csv, formats.json):
         assert isinstance(output(table), str)
 
 
 def test_csv_and_json_hold_the_same_fractions() -> None:
     table = usual()
-    lines = list(csv.DictReader(io.StringIO(tables.csv(table))))
-    cells = json.loads(tables.json(table))["cells"]
+    lines = list(csv.DictReader(io.StringIO(formats.csv(table))))
+    cells = json.loads(formats.json(table))["cells"]
     assert len(lines) == len(cells) == 6
     for line, cell in zip(lines, cells, strict=True):
         assert (line["row"], line["column"]) == (cell["row"], cell["column"])
@@ -232,7 +232,7 @@ def test_csv_and_json_hold_the_same_fractions() -> None:
 
 def test_intervals_are_objects_for_programs() -> None:
     mixed = [*records("none", NONE), *records("has", BETTER)]
-    none, has = grids.intervals(mixed)
+    none, has = run_tables.intervals(mixed)
     assert list(none) == [
         "augmentation", "model", "data", "key", "metric", "failed",
         "n", "mean", "std", "low", "high",
@@ -244,26 +244,28 @@ def test_intervals_are_objects_for_programs() -> None:
     assert has["difference"] == pytest.approx(0.02)
     assert has["augmentation"] == "has"
     json.dumps([none, has], allow_nan=False)
-    assert "difference" not in grids.intervals(mixed, baseline="nobody")[1]
-    assert grids.intervals(records("none", [None]))[0]["mean"] is None
+    assert "difference" not in run_tables.intervals(mixed, baseline="nobody")[1]
+    assert run_tables.intervals(records("none", [None]))[0]["mean"] is None
 
 
 def test_a_seed_whose_accuracy_is_not_a_number_has_failed() -> None:
-    table = grids.grid(records("none", [0.9, 0.92, float("nan")]))
+    table = run_tables.grid(records("none", [0.9, 0.92, float("nan")]))
     assert table.failed == {("none", "cifar10 / resnet18"): 1}
-    assert "(1 failed)" in tables.text(table)
+    assert "(1 failed)" in formats.text(table)
 
 
 def test_what_a_failed_seed_measured_is_not_in_the_mean() -> None:
     failed = Record(**{**vars(records("none", [0.1])[0]), "status": "failed", "seed": 9})
-    table = grids.grid([*records("none", [0.9, 0.92]), failed])
+    table = run_tables.grid([*records("none", [0.9, 0.92]), failed])
     assert table.cells["none", "cifar10 / resnet18"] == mean_interval([0.9, 0.92])
 
 
 def test_differences_are_paired_by_seed_with_their_interval_and_what_could_be_shown() -> None:
     mixed = [*records("none", NONE), *records("has", BETTER), *records("cutout", SAME)]
     alone = records("none", NONE, "cifar100 / resnet_18")
-    table = grids.differences([*mixed, *alone, *records("gridmask", NONE, "photos / resnet18")])
+    table = run_tables.differences(
+        [*mixed, *alone, *records("gridmask", NONE, "photos / resnet18")]
+    )
     assert table.columns == [
         f"cifar10, resnet18 / {head}" for head in ("difference", "Holm p", "detectable")
     ]
@@ -274,16 +276,16 @@ def test_differences_are_paired_by_seed_with_their_interval_and_what_could_be_sh
     assert isinstance(found, Interval)
     assert (found.mean, found.half) == pytest.approx((interval.mean, interval.half))
     again = compare({"none": seeds(NONE), "has": seeds(BETTER), "cutout": seeds(SAME)}, "none")
-    line = tables.markdown(table).splitlines()[2]
+    line = formats.markdown(table).splitlines()[2]
     assert cells_of(line, "|") == [
         "has", "2.00 ± 0.88†", f"{again['has'].p_holm:.2g}",
         f"{100 * (again['has'].detectable or 0):.2g}",
     ]  # fmt: skip
-    assert "minus that of none with the same seed: mean ± half-width" in tables.caption(table)
-    gained = grids.gains([*mixed, *alone])
+    assert "minus that of none with the same seed: mean ± half-width" in formats.caption(table)
+    gained = run_tables.gains([*mixed, *alone])
     assert gained["has", "cifar10 / resnet18"] == pytest.approx(gains)
     assert set(gained) == {(row, "cifar10 / resnet18") for row in ("has", "cutout")}
-    for compared in (grids.differences, grids.gains):
+    for compared in (run_tables.differences, run_tables.gains):
         with pytest.raises(ValueError, match="no method shares a seed with none"):
             compared(alone)
 
@@ -296,7 +298,7 @@ HOSTILE = r"a_b & 50% {x} ~^ $#\ <|> ± †"
 
 
 def hostile() -> Table:
-    return grids.grid(
+    return run_tables.grid(
         [
             *records(HOSTILE, BETTER, f"data {HOSTILE} / model {HOSTILE}"),
             *records("none", [*NONE[:4], None], f"data {HOSTILE} / other"),
@@ -308,7 +310,7 @@ def hostile() -> Table:
 
 @pytest.mark.parametrize("make", [usual, hostile])
 def test_latex_braces_balance_and_every_line_has_all_columns(make: Any) -> None:
-    source = tables.latex(make())
+    source = formats.latex(make())
     bare = re.sub(r"\\[{}&%$#_\\]", lambda m: "\\\\" if m[0] == r"\\" else "", source)
     assert bare.count("{") == bare.count("}")
     body = bare.split(r"\toprule")[1].split(r"\bottomrule")[0]
@@ -328,7 +330,7 @@ def test_latex_compiles(make: Any, tmp_path: Path) -> None:
     source = tmp_path / "table.tex"
     source.write_text(
         "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n"
-        f"{tables.latex(make())}\\end{{document}}\n"
+        f"{formats.latex(make())}\\end{{document}}\n"
     )
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", source.name]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -336,7 +338,7 @@ def test_latex_compiles(make: Any, tmp_path: Path) -> None:
 
 
 def test_latex_has_the_rules_of_booktabs_bold_and_marks() -> None:
-    source = tables.latex(usual())
+    source = formats.latex(usual())
     expected: Mapping[str, int] = {
         r"\toprule": 1,
         r"\midrule": 1,

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from bench import grids
-from bench.records import Record
-from bench.tracking import Tracker, mask
+from bench.records.record import Record
+from bench.records.tracking import Tracker, mask
+from bench.reporting import run_tables
 
 CURVE = [{"epoch": epoch + 1, "loss": 1 / (epoch + 1), "test_accuracy": 0.5} for epoch in range(9)]
 
@@ -172,7 +172,7 @@ def both() -> list[Record]:
 def test_a_parent_holds_the_intervals_over_its_seeds(tracker: Tracker) -> None:
     for one in both():
         tracker.log(one)
-    intervals = grids.intervals(both())
+    intervals = run_tables.intervals(both())
     for _ in range(2):
         tracker.summarise(intervals, {"table.md": "| a |"})
     none, cutout = runs(tracker, "cell")
@@ -194,7 +194,7 @@ def test_a_tracker_is_made_anew_from_the_records(tracker: Tracker) -> None:
     other = Tracker(tracker.uri, tracker.folder, study="other", warn=pytest.fail)
     other.log(record(8))
     curves = {one.name: CURVE for one in both()}
-    tracker.rebuild(both(), lambda one: curves[one.name], grids.intervals(both()))
+    tracker.rebuild(both(), lambda one: curves[one.name], run_tables.intervals(both()))
     names = {each.data.tags["bench.name"] for each in runs(tracker, "seed")}
     assert names == {one.name for one in both()} | {record(8).name}
     assert "accuracy_mean" in runs(tracker, "cell")[-1].data.metrics
@@ -266,7 +266,7 @@ def test_a_server_that_does_not_answer_costs_one_warning(
         start = time.monotonic()
         tracker = Tracker(address, tmp_path, warn=warned.append)
         tracker.log(record())
-        tracker.summarise(grids.intervals([record()]))
+        tracker.summarise(run_tables.intervals([record()]))
         assert not tracker.on
         assert time.monotonic() - start < 10
     assert len(warned) == 2
@@ -326,7 +326,7 @@ def test_a_store_that_breaks_at_the_end_costs_one_warning(
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         database.execute("DROP TABLE latest_metrics")
     database.close()
-    tracker.summarise(grids.intervals(both()))
+    tracker.summarise(run_tables.intervals(both()))
     tracker.end_seed(record(), "KILLED")
     assert len(warned) == 1
 
@@ -355,7 +355,7 @@ def test_a_server_that_is_slow_costs_a_minute_and_one_warning(
 ) -> None:
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     tracker = Tracker(None, tmp_path, warn=warned.append)
-    monkeypatch.setattr("bench.tracking.PATIENCE", tracker._spent + 0.5)
+    monkeypatch.setattr("bench.records.tracking.PATIENCE", tracker._spent + 0.5)
     server = slow(tracker, 0.06)
     tracker.log(record(0))  # more than ten questions
     assert not tracker.on
@@ -369,7 +369,7 @@ def test_a_server_that_is_slow_costs_a_minute_and_one_warning(
 def test_a_slow_server_is_borne_where_it_is_little_beside_the_run(
     tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.tracking.PATIENCE", 0.1)
+    monkeypatch.setattr("bench.records.tracking.PATIENCE", 0.1)
     slow(tracker, 0.02)
     tracker._began -= 10_000  # the run has lasted for hours
     tracker.log(record(0))
@@ -429,7 +429,7 @@ def attacked(attack: str, seed: int, eps: str = "8/255") -> Record:
 
 
 def test_attacks_on_one_victim_at_one_eps_share_a_parent(tracker: Tracker) -> None:
-    from bench import attack_tables
+    from bench.reporting import attack_tables
 
     found = [attacked(name, seed) for name in ("jsma", "pgd(steps=5)") for seed in (0, 1)]
     found.append(attacked("jsma", 0, eps="16/255"))

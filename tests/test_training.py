@@ -8,18 +8,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import checkpoints, datasets, models, registry, runs, seeds, training
+from bench import registry
+from bench.data import catalog, seeds
 from bench.errors import Stopped
-from bench.progress import Silent
-from bench.recipes import Recipe
-from bench.runs import Job
-from bench.saliency import saliency
-from bench.workspace import Workspace
+from bench.execution.progress import Silent
+from bench.execution.workspace import Workspace
+from bench.models import networks
+from bench.models.saliency import saliency
+from bench.studies import jobs
+from bench.studies.jobs import Job
+from bench.training import checkpoints, loop
+from bench.training.recipes import Recipe
 
 
 @pytest.fixture(scope="module")
-def data() -> datasets.Dataset:
-    return datasets.load("digits(train=200)")
+def data() -> catalog.Dataset:
+    return catalog.load("digits(train=200)")
 
 
 def recipe(augmentation: str = "cutout", **fields: object) -> Recipe:
@@ -28,11 +32,11 @@ def recipe(augmentation: str = "cutout", **fields: object) -> Recipe:
     return Recipe(augmentation=method, **(small | fields))  # type: ignore[arg-type]
 
 
-def weights(trained: training.Trained) -> list[torch.Tensor]:
+def weights(trained: loop.Trained) -> list[torch.Tensor]:
     return list(trained.network.state_dict().values())
 
 
-def same(a: training.Trained, b: training.Trained) -> bool:
+def same(a: loop.Trained, b: loop.Trained) -> bool:
     timeless = [
         [{k: v for k, v in entry.items() if "seconds" not in k} for entry in each.curve]
         for each in (a, b)
@@ -44,48 +48,46 @@ def same(a: training.Trained, b: training.Trained) -> bool:
 
 @pytest.mark.parametrize("augmentation", ["cutout", "random-erasing", "keepaugment"])
 def test_the_same_seed_gives_the_same_network_bit_for_bit(
-    data: datasets.Dataset, augmentation: str
+    data: catalog.Dataset, augmentation: str
 ) -> None:
     before = torch.get_rng_state()
-    first = training.train(recipe(augmentation), 0, data)
-    assert same(first, training.train(recipe(augmentation), 0, data))
-    assert not same(first, training.train(recipe(augmentation), 1, data))
+    first = loop.train(recipe(augmentation), 0, data)
+    assert same(first, loop.train(recipe(augmentation), 0, data))
+    assert not same(first, loop.train(recipe(augmentation), 1, data))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_methods_share_their_first_weights_and_validation_part(data: datasets.Dataset) -> None:
-    parts = [training.split(recipe(name), 3, data)[1].ids for name in ("none", "cutout")]
+def test_methods_share_their_first_weights_and_validation_part(data: catalog.Dataset) -> None:
+    parts = [loop.split(recipe(name), 3, data)[1].ids for name in ("none", "cutout")]
     assert torch.equal(*parts)
-    assert not torch.equal(parts[0], training.split(recipe("none"), 4, data)[1].ids)
+    assert not torch.equal(parts[0], loop.split(recipe("none"), 4, data)[1].ids)
 
 
 @pytest.mark.parametrize("stop_after", [1, 5, 9])
 def test_a_stopped_training_continues_bit_for_bit(
-    data: datasets.Dataset, tmp_path: Path, stop_after: int
+    data: catalog.Dataset, tmp_path: Path, stop_after: int
 ) -> None:
-    whole = training.train(recipe(), 0, data)
+    whole = loop.train(recipe(), 0, data)
     calls = itertools.count(1)
     with pytest.raises(Stopped, match="stopped"):
-        training.train(
-            recipe(), 0, data, checkpoint=tmp_path, stop=lambda: next(calls) >= stop_after
-        )
-    assert same(whole, training.train(recipe(), 0, data, checkpoint=tmp_path))
+        loop.train(recipe(), 0, data, checkpoint=tmp_path, stop=lambda: next(calls) >= stop_after)
+    assert same(whole, loop.train(recipe(), 0, data, checkpoint=tmp_path))
 
 
 def test_a_clock_that_is_set_back_changes_nothing(
-    data: datasets.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: catalog.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace, job = Workspace(results=tmp_path, data="digits(train=200)"), Job(recipe(), 0)
-    whole, _ = runs.work(
+    whole, _ = jobs.work(
         job, Workspace(results=tmp_path / "whole", data="digits(train=200)"), Silent(), never
     )
     now = itertools.count(2_000_000_000, -3600)
     monkeypatch.setattr(time, "time", lambda: float(next(now)))
     calls = itertools.count(1)
     with pytest.raises(Stopped):
-        runs.work(job, workspace, Silent(), lambda: next(calls) >= 5)
+        jobs.work(job, workspace, Silent(), lambda: next(calls) >= 5)
     monkeypatch.setattr(time, "time", lambda: 0.0)
-    found, before = runs.work(job, workspace, Silent(), never)
+    found, before = jobs.work(job, workspace, Silent(), never)
     assert not before
     for one in (whole, found):
         assert one.metrics["seconds"] >= 0
@@ -94,7 +96,7 @@ def test_a_clock_that_is_set_back_changes_nothing(
         for one in (whole, found)
     ]
     assert timeless[0] == timeless[1]
-    assert runs.work(job, workspace, Silent(), never) == (
+    assert jobs.work(job, workspace, Silent(), never) == (
         dataclasses.replace(found, curve=()),
         True,
     )
@@ -106,11 +108,11 @@ def never() -> bool:
 
 @pytest.mark.parametrize("harm", ["truncate", "flip", "json", "outside"])
 def test_a_damaged_checkpoint_costs_a_warning_and_not_the_result(
-    data: datasets.Dataset, tmp_path: Path, harm: str
+    data: catalog.Dataset, tmp_path: Path, harm: str
 ) -> None:
     calls = itertools.count(1)
     with pytest.raises(Stopped):
-        training.train(recipe(), 0, data, checkpoint=tmp_path, stop=lambda: next(calls) > 5)
+        loop.train(recipe(), 0, data, checkpoint=tmp_path, stop=lambda: next(calls) > 5)
     (state,) = tmp_path.glob("epoch-*.safetensors")
     about = tmp_path / "checkpoint.json"
     content = bytearray(state.read_bytes())
@@ -123,17 +125,19 @@ def test_a_damaged_checkpoint_costs_a_warning_and_not_the_result(
         about.write_text(about.read_text()[:-20])
     else:
         about.write_text(about.read_text().replace(state.name, f"../../{state.name}x"))
-    whole = training.train(recipe(), 0, data)
+    whole = loop.train(recipe(), 0, data)
     if harm == "outside":
-        again = training.train(recipe(), 0, data, checkpoint=tmp_path)
+        again = loop.train(recipe(), 0, data, checkpoint=tmp_path)
     else:
         with pytest.warns(UserWarning, match="cannot continue from it"):
-            again = training.train(recipe(), 0, data, checkpoint=tmp_path)
+            again = loop.train(recipe(), 0, data, checkpoint=tmp_path)
     assert same(whole, again)
 
 
 def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
-    network = models.build("resnet8", classes=2, channels=1, side=8, mean=[0.5], std=[0.5], seed=0)
+    network = networks.build(
+        "resnet8", classes=2, channels=1, side=8, mean=[0.5], std=[0.5], seed=0
+    )
     optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
     checkpoints.save(tmp_path, network, optimiser, [dict.fromkeys(checkpoints.ENTRY, 1)])
 
@@ -153,29 +157,31 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
         assert checkpoints.resume(tmp_path, network, optimiser) == []
 
 
-def test_a_loss_that_is_no_number_is_a_failure(data: datasets.Dataset) -> None:
-    with pytest.raises(training.Diverged, match=r"the loss is nan .* smaller --learning-rate"):
-        training.train(recipe("none", learning_rate=1e30), 0, data)
+def test_a_loss_that_is_no_number_is_a_failure(data: catalog.Dataset) -> None:
+    with pytest.raises(loop.Diverged, match=r"the loss is nan .* smaller --learning-rate"):
+        loop.train(recipe("none", learning_rate=1e30), 0, data)
 
 
 def test_the_learning_rate_follows_its_schedule() -> None:
     cosine = Recipe(epochs=300, learning_rate=0.1)
-    assert training.rate(cosine, 0) == 0.1
-    assert training.rate(cosine, 150) == pytest.approx(0.05)
+    assert loop.rate(cosine, 0) == 0.1
+    assert loop.rate(cosine, 150) == pytest.approx(0.05)
     steps = dataclasses.replace(cosine, schedule="steps")
-    rates = [training.rate(steps, epoch) for epoch in range(300)]
+    rates = [loop.rate(steps, epoch) for epoch in range(300)]
     changes = [epoch for epoch in range(1, 300) if rates[epoch] != rates[epoch - 1]]
     assert changes == [60, 120, 160, 220, 280]
     assert rates[-1] == pytest.approx(0.1 * 0.2**5)
 
 
-def test_metrics_take_the_last_epoch_and_the_best_validation(data: datasets.Dataset) -> None:
-    network = models.build("resnet8", classes=2, channels=1, side=8, mean=[0.5], std=[0.5], seed=0)
+def test_metrics_take_the_last_epoch_and_the_best_validation(data: catalog.Dataset) -> None:
+    network = networks.build(
+        "resnet8", classes=2, channels=1, side=8, mean=[0.5], std=[0.5], seed=0
+    )
     curve = [
         {"epoch": e, "test_accuracy": t, "validation_accuracy": v, "seconds": 1, "test_seconds": 0}
         for e, t, v in ((1, 0.5, 0.6), (2, 0.9, 0.7), (3, 0.8, 0.9), (4, 0.7, 0.8))
     ]
-    metrics = training.Trained(network, curve).metrics
+    metrics = loop.Trained(network, curve).metrics
     assert metrics["accuracy"] == 0.7
     assert metrics["accuracy_best_validation"] == 0.8
     assert metrics["accuracy_best"] == 0.9
@@ -183,7 +189,7 @@ def test_metrics_take_the_last_epoch_and_the_best_validation(data: datasets.Data
 
 
 def test_saliency_is_the_gradient_of_the_label_and_leaves_the_network_alone() -> None:
-    network = models.build("resnet8", classes=3, mean=[0.5] * 3, std=[0.2] * 3, seed=0)
+    network = networks.build("resnet8", classes=3, mean=[0.5] * 3, std=[0.2] * 3, seed=0)
     network = network.double().train()
     images = torch.rand(2, 3, 9, 7, generator=seeds.generator(0, "test"), dtype=torch.float64)
     labels = torch.tensor([2, 0])

@@ -15,17 +15,18 @@ from torch import Tensor, nn
 import attacks
 from attacks import Goal
 from attacks.base import Streams, streams
-from bench import datasets, evaluation, trials
+from bench.data import catalog
+from bench.data.splits import Split
 from bench.errors import Stopped
-from bench.evaluation import Part, run
-from bench.executors import Executor, Lost, Work
-from bench.outcomes import Outcome, join
-from bench.progress import Silent
-from bench.robustness import Pictures, pictures
-from bench.splits import Split
-from bench.trials import Trial, folder
-from bench.victims import Victim
-from bench.workspace import Workspace, adopt
+from bench.execution.executors import Executor, Lost, Work
+from bench.execution.progress import Silent
+from bench.execution.workspace import Workspace, adopt
+from bench.robustness import evaluation
+from bench.robustness.evaluation import Part, run
+from bench.robustness.judge import Pictures, pictures
+from bench.robustness.metrics import Outcome, join
+from bench.robustness.trials import Trial, applies, folder
+from bench.training.victims import Victim
 
 
 class Linear(nn.Module):
@@ -128,16 +129,16 @@ VICTIM = Given(model="linear")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def data() -> datasets.Dataset:
+def data() -> catalog.Dataset:
     levels = torch.linspace(0.2, 0.8, GREY).reshape(-1, 1, 1, 1).expand(-1, 3, 4, 4)
     images = (levels * 255).round().to(torch.uint8)
     split = Split(images, (levels[:, 0, 0, 0] > 0.5).long())
     half = torch.full((3,), 0.5)
-    return datasets.Dataset("grey", ("dark", "light"), split, split, half, half, True, "0", "here")
+    return catalog.Dataset("grey", ("dark", "light"), split, split, half, half, True, "0", "here")
 
 
 @pytest.fixture(scope="module")
-def chosen(data: datasets.Dataset) -> Pictures:
+def chosen(data: catalog.Dataset) -> Pictures:
     return pictures(Linear(), data.test, 20, "cpu")
 
 
@@ -147,7 +148,7 @@ def trial(attack: Signs, **changes: object) -> Trial:
 
 
 @pytest.fixture
-def place(tmp_path: Path, data: datasets.Dataset) -> Workspace:
+def place(tmp_path: Path, data: catalog.Dataset) -> Workspace:
     workspace = Workspace(results=tmp_path, data="grey")
     adopt(workspace, data)
     return workspace
@@ -384,7 +385,7 @@ def test_the_floor_changes_as_many_pixels_as_the_other_attack(
 
 def test_an_attack_that_cannot_aim_says_so_before_the_trial(chosen: Pictures) -> None:
     def reason(attack: Signs, aim: str) -> str:
-        return trials.applies(trial(attack, aim=aim), chosen.images[:1], chosen.labels[:1], 3)
+        return applies(trial(attack, aim=aim), chosen.images[:1], chosen.labels[:1], 3)
 
     assert reason(Signs(), "random") == ""
     assert reason(Untargeted(), "untargeted") == ""

@@ -13,9 +13,9 @@ import click
 from bench.cli import options
 
 if TYPE_CHECKING:
-    from bench.records import Record
-    from bench.trials import Trial
-    from bench.victims import Victim
+    from bench.records.record import Record
+    from bench.robustness.trials import Trial
+    from bench.training.victims import Victim
 
 IMAGES = 16
 """So few by default that all attacks, with the victim's training, take minutes on two cores."""
@@ -118,9 +118,9 @@ def attack_eval(eps: tuple[Fraction, ...], attacks: tuple[str, ...], **given: An
     victim = opponent(workspace, given)
     seeds = list(range(given["seeds"])) if given["seed"] is None else [given["seed"]]
 
-    from bench import interrupts
     from bench.cli.trials import evaluate
-    from bench.progress import open_progress
+    from bench.execution import signals
+    from bench.execution.progress import open_progress
 
     progress = open_progress(given["quiet"])
     studies = {}
@@ -130,7 +130,7 @@ def attack_eval(eps: tuple[Fraction, ...], attacks: tuple[str, ...], **given: An
     if given["dry_run"]:
         plan(studies, seeds, workspace, as_json=given["as_json"])
         return
-    with interrupts.listen(progress.say) as stop:
+    with signals.listen(progress.say) as stop:
         found, pairs = evaluate(studies, seeds, victim, workspace, progress, stop, given)
     report(found, pairs, workspace, given)
 
@@ -150,7 +150,8 @@ def check(given: dict[str, Any]) -> None:
 
 def opponent(workspace: Any, given: dict[str, Any]) -> Victim:
     """The network under attack, as the options describe it; it is not loaded yet."""
-    from bench import foreign, victims
+    from bench.models import pretrained
+    from bench.training import victims
 
     data, name = workspace.dataset(), given["victim"]
     statistics: dict[str, Any] = {
@@ -164,7 +165,7 @@ def opponent(workspace: Any, given: dict[str, Any]) -> Victim:
     if name.startswith("timm:"):
         return victims.Victim(model=name, **statistics)
     path = Path(name)
-    digest = foreign.check(path)
+    digest = pretrained.check(path)
     return victims.Victim(model=given["model"], path=path.resolve(), digest=digest, **statistics)
 
 
@@ -173,7 +174,7 @@ def trials(
 ) -> list[Trial]:
     """One trial per attack: those asked for, or all, with the floor matched to AdvMask."""
     from bench import registry
-    from bench.trials import Trial
+    from bench.robustness.trials import Trial
 
     data = workspace.dataset()
     texts = attacks or tuple(options.attack_names())
@@ -202,7 +203,7 @@ def able_ones(
     trials: list[Trial], workspace: Any, say: Callable[[str], None], asked: bool
 ) -> list[Trial]:
     """The trials whose attack can do what is asked; an attack that was asked for must."""
-    from bench.trials import applies
+    from bench.robustness.trials import applies
 
     data = workspace.dataset()
     image, label = data.test.images[:1].float() / 255, data.test.labels[:1]
@@ -222,7 +223,7 @@ def plan(
     studies: dict[Fraction, list[Trial]], seeds: list[int], workspace: Any, *, as_json: bool
 ) -> None:
     """Show what would be attacked and what is done."""
-    from bench.records import Store
+    from bench.records.store import Store
 
     jobs = [(trial, seed) for trials in studies.values() for trial in trials for seed in seeds]
     done = Store(workspace.results).find((trial.key, seed) for trial, seed in jobs)
@@ -255,7 +256,7 @@ def report(
     found: list[Record], tests: list[dict[str, Any]], workspace: Any, given: dict[str, Any]
 ) -> None:
     """The tables, or everything as JSON."""
-    from bench import attack_tables, tables
+    from bench.reporting import attack_tables, formats
 
     if given["as_json"]:
         click.echo(
@@ -275,7 +276,7 @@ def report(
             f"\n{labels['model']}, {labels['data']}, eps {eps}, {labels['goal']}, "
             f"{given['images']} pictures\n"
         )
-        click.echo(tables.text(attack_tables.overview(members)))
+        click.echo(formats.text(attack_tables.overview(members)))
         seed = members[0].seed
         same = [test for test in tests if test["eps"] == eps and test["seed"] == seed]
         for line in attack_tables.compared(same, "advmask"):

@@ -20,17 +20,17 @@ SETTINGS = (
 
 def run_experiments(name: str, scale: str, given: dict[str, Any]) -> None:
     """Run one experiment, or ``all``: state the cost, run what is missing, print what there is."""
-    from bench import paper
+    from bench.paper import tables
 
-    chosen = list(paper.EXPERIMENTS) if name == "all" else [name]
-    experiments = [paper.experiment(each, scale) for each in chosen]
+    chosen = list(tables.EXPERIMENTS) if name == "all" else [name]
+    experiments = [tables.experiment(each, scale) for each in chosen]
     options.refuse(f"{name} has its settings from --scale", *SETTINGS)
     given = {option: value for option, value in given.items() if option not in SETTINGS}
     workspace = options.workspace(**given)
     if given["data"] is not None:
         data = workspace.dataset()
         side = data.train.images.shape[-1]
-        experiments = [paper.moved(each, data.name, side, data.pin) for each in experiments]
+        experiments = [tables.moved(each, data.name, side, data.pin) for each in experiments]
     jobs = list({job.name: job for each in experiments for job in each.jobs()}.values())
     jobs = [replace(job, fresh=given["fresh"]) for job in jobs]
     cost(experiments, jobs, workspace)
@@ -49,9 +49,9 @@ def run_experiments(name: str, scale: str, given: dict[str, Any]) -> None:
 
 def cost(experiments: list[Any], jobs: list[Any], workspace: Any) -> None:
     """Say what will be run, what is done, and how long it will take."""
-    from bench import plans
-    from bench.progress import clock
-    from bench.records import Store
+    from bench.execution.progress import clock
+    from bench.records.store import Store
+    from bench.studies import estimates
 
     store = Store(workspace.results)
     records = store.all()
@@ -63,7 +63,7 @@ def cost(experiments: list[Any], jobs: list[Any], workspace: Any) -> None:
         click.echo(f"{each.name}: {each.title} ({len(each.jobs())} runs)", err=True)
         if each.chosen:
             click.echo(f"  {each.chosen}", err=True)
-    time = plans.seconds(rest, records, workspace.device) if rest else 0.0
+    time = estimates.seconds(rest, records, workspace.device) if rest else 0.0
     click.echo(
         f"{len(jobs)} runs, {len(done)} done, {len(rest)} to run: about {clock(time)} on "
         f"{workspace.device}, the search for adversarial points not counted",
@@ -73,7 +73,7 @@ def cost(experiments: list[Any], jobs: list[Any], workspace: Any) -> None:
 
 def train(jobs: list[Any], workspace: Any, given: dict[str, Any]) -> list[Any]:
     """Run the jobs, one data set after the other."""
-    from bench.records import Store
+    from bench.records.store import Store
 
     finished = []
     for data in dict.fromkeys(job.recipe.data for job in jobs):
@@ -96,9 +96,9 @@ def output(
     experiments: list[Any], finished: list[Any], workspace: Any, given: dict[str, Any]
 ) -> None:
     """Print the tables, or everything as JSON; draw the figures."""
-    from bench import experiments as shapes
-    from bench import tables
-    from bench.records import Store
+    from bench.paper import experiments as shapes
+    from bench.records.store import Store
+    from bench.reporting import formats
 
     records = Store(workspace.results).all()
     drawn: dict[str, Any] = {}
@@ -106,10 +106,10 @@ def output(
         if not each.cells:
             continue
         table = shapes.table(each, records)
-        drawn[each.name] = json.loads(tables.json(table))
+        drawn[each.name] = json.loads(formats.json(table))
         if not given["as_json"]:
             click.echo(f"\n{each.name}: {each.title}")
-            click.echo(tables.text(table))
+            click.echo(formats.text(table))
     if given["as_json"]:
         found = [record.to_json() for record in finished]
         click.echo(json.dumps({"records": found, "experiments": drawn}))

@@ -68,8 +68,8 @@ def figures(
     Example: bench figures attacks --unit elements
     """
     from bench.errors import Missing
-    from bench.records import Store
-    from bench.workspace import results_folder
+    from bench.execution.workspace import results_folder
+    from bench.records.store import Store
 
     if what != "all":
         options.refuse(
@@ -104,8 +104,9 @@ def paper_figure(
     name: str, scale: str, store: Any, records: list[Any], folder: Path, given: dict[str, Any]
 ) -> int:
     """Draw a figure of the paper; returns how many of its cells are missing or failed."""
-    from bench import experiments, paper_figures, tables
-    from bench import figures as pictures
+    from bench.paper import experiments, figures
+    from bench.reporting import formats
+    from bench.reporting import plots as pictures
 
     experiment = declared(name, scale, given["data"], given["results"])
     if name in ("figure2", "figure5"):
@@ -113,9 +114,9 @@ def paper_figure(
         drawn = {style: pictures.mosaic(found.columns, style) for style in ("pdf", "png")}
         numbers: Any = list(found.numbers)
     else:
-        found = paper_figures.picture(experiment, records, store.curve)
+        found = figures.picture(experiment, records, store.curve)
         drawn = {style: pictures.draw(found.panels, style) for style in ("pdf", "png")}
-        numbers = json.loads(tables.json(experiments.table(experiment, records)))["cells"]
+        numbers = json.loads(formats.json(experiments.table(experiment, records)))["cells"]
     command = f"bench run {name} --scale {scale}"
     command += f" --data {given['data']}" if given["data"] else ""
     about = {
@@ -138,27 +139,27 @@ def paper_figure(
 
 def mosaic(experiment: Any, store: Any, records: list[Any], given: dict[str, Any]) -> Any:
     """Figures 2 and 5, which show pictures of the data set that they are made with."""
-    from bench import paper_maps
+    from bench.paper import image_figures
 
     workspace = options.workspace(**given)
     data = next(iter(experiment.cells.values())).data
     pictures = replace(workspace, data=given["data"] or data).dataset()
     if experiment.name == "figure2":
-        return paper_maps.masks(experiment, pictures, store.folder)
-    return paper_maps.maps(experiment, records, pictures, store.folder, workspace.device)
+        return image_figures.masks(experiment, pictures, store.folder)
+    return image_figures.maps(experiment, records, pictures, store.folder, workspace.device)
 
 
 def differences(
     records: list[Any], folder: Path, baseline: str, only: Mapping[str, str | None]
 ) -> None:
     """What each method gains over the baseline, one panel for each data set and network."""
-    from bench import figures as pictures
-    from bench import grids
+    from bench.reporting import plots as pictures
+    from bench.reporting import run_tables
 
     found = chosen(records, "run", only)
     if not found:
         raise ValueError("there are no runs for such a figure yet: bench run makes them")
-    gained = grids.gains(found, baseline=baseline)
+    gained = run_tables.gains(found, baseline=baseline)
     panels = pictures.differences(gained)
     counts = {len(values) for values in gained.values()}
     n = pictures.span(counts)
@@ -177,9 +178,9 @@ def attacks(
     store: Any, records: list[Any], folder: Path, unit: Any, only: Mapping[str, str | None]
 ) -> None:
     """The success of attacks against the number of changes, one figure for each of their tables."""
-    from bench import attack_tables
-    from bench import figures as pictures
-    from bench.records import write
+    from bench.files.atomic import write
+    from bench.reporting import attack_tables
+    from bench.reporting import plots as pictures
 
     found = chosen(records, "attack", only)
     if not found:
@@ -197,8 +198,9 @@ def attacks(
 
 def occlusion(store: Any, records: list[Any], folder: Path, only: Mapping[str, str | None]) -> None:
     """The accuracy of stored networks under occlusion, one figure per data set and network."""
-    from bench import figures as pictures
-    from bench import occlusion, paper_figures
+    from bench.paper import figures
+    from bench.reporting import plots as pictures
+    from bench.robustness import occlusion
 
     columns: dict[tuple[str, str], dict[str, list[Sequence[Mapping[str, float]]]]] = {}
     for record in chosen(records, "run", only):
@@ -216,7 +218,7 @@ def occlusion(store: Any, records: list[Any], folder: Path, only: Mapping[str, s
             "mean colour: random cells of an 8x8 division, and the pixels with the largest "
             f"gradient of the true class. Lines: mean over n = {n} seeds; bands: 95 % t-interval."
         )
-        panels = paper_figures.occlusions(members)
+        panels = figures.occlusions(members)
         drawn = {style: pictures.draw(panels, style) for style in ("pdf", "png")}
         name = plain("occlusion", data, model)
         save(folder, name, drawn, caption, {"data": data, "model": model, "curves": members})
@@ -246,7 +248,7 @@ def save(
     folder: Path, name: str, drawn: Mapping[str, bytes], caption: str, about: Any | None
 ) -> None:
     """Write a figure with its caption and numbers beside, and name the files."""
-    from bench.records import write
+    from bench.files.atomic import write
 
     for style, content in drawn.items():
         write(folder / f"{name}.{style}", content)

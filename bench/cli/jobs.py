@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from bench.cli import options
 
 if TYPE_CHECKING:
-    from bench.records import Record, Store
-    from bench.runs import Job
+    from bench.records.record import Record
+    from bench.records.store import Store
+    from bench.studies.jobs import Job
 
 
 class Follower:
@@ -18,13 +19,13 @@ class Follower:
         self.workspace, self.tracker = workspace, None
         self.under_way: dict[str, Record] = {}
         if not given["no_tracking"]:
-            from bench.tracking import Tracker
+            from bench.records.tracking import Tracker
 
             self.tracker = Tracker(given["tracking_uri"], workspace.results, warn=say)
 
     def begin(self, job: Job) -> None:
         """A job has started."""
-        from bench import runs
+        from bench.studies import jobs as runs
 
         if self.tracker:
             record = runs.describe(job, self.workspace)
@@ -33,7 +34,7 @@ class Follower:
 
     def end(self, record: Record, curve: Any) -> None:
         """A job has given its record."""
-        from bench import runs
+        from bench.studies import jobs as runs
 
         if self.tracker:
             self.under_way.pop(record.name, None)
@@ -47,30 +48,32 @@ class Follower:
 
     def summarise(self, finished: list[Record]) -> None:
         """Every job is done: the intervals go to the parents."""
-        from bench import grids, tables
+        from bench.reporting import formats, run_tables
 
         if self.tracker:
-            table = grids.grid(finished)
-            files = {"table.tex": tables.latex(table), "table.md": tables.markdown(table)}
-            self.tracker.summarise(grids.intervals(finished), files)
+            table = run_tables.grid(finished)
+            files = {"table.tex": formats.latex(table), "table.md": formats.markdown(table)}
+            self.tracker.summarise(run_tables.intervals(finished), files)
 
 
 def train(jobs: list[Job], workspace: Any, store: Store, given: dict[str, Any]) -> list[Record]:
     """Run what is missing, with progress, a tracker that may fail, and a way to stop."""
-    from bench import executors, interrupts, plans, runs
-    from bench.progress import open_progress
+    from bench.execution import executors, signals
+    from bench.execution.progress import open_progress
+    from bench.studies import estimates
+    from bench.studies import jobs as runs
 
     progress = open_progress(given["quiet"])
     executor = options.executor(workspace, **given)
     settings(jobs, workspace, progress)
     queue = jobs
     if not isinstance(executor, executors.Local):  # the longest first: no worker idles at the end
-        queue = sorted(jobs, key=plans.operations, reverse=True)
+        queue = sorted(jobs, key=estimates.operations, reverse=True)
     follower = Follower(workspace, given, progress.say)
     finished: list[Record] = []
     reused = 0
     try:
-        with interrupts.listen(progress.say) as stop:
+        with signals.listen(progress.say) as stop:
             for record, before in runs.run(
                 queue, workspace, progress, executor=executor, stop=stop, begin=follower.begin
             ):

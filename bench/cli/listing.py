@@ -69,42 +69,42 @@ def methods(kind: Any) -> list[dict[str, str]]:
 
 def policies() -> list[dict[str, str]]:
     """Operations on every picture, by name."""
-    from bench.policies import NAMES
+    from bench.data.policies import NAMES
 
     return [{"name": name, "about": about} for name, about in NAMES.items()]
 
 
 def mixes() -> list[dict[str, str]]:
     """The ways to mix pictures."""
-    from bench.mixing import NAMES
+    from bench.data.mixing import NAMES
 
     return [{"name": name, "about": about} for name, about in NAMES.items()]
 
 
 def models() -> list[dict[str, str]]:
     """Every network by name."""
-    from bench import models
+    from bench.models import networks
 
-    return [{"name": name, "about": about} for name, about in models.names().items()]
+    return [{"name": name, "about": about} for name, about in networks.names().items()]
 
 
 def data() -> list[dict[str, str]]:
     """Every data set that has a name."""
-    from bench import datasets
+    from bench.data import catalog
 
-    return [{"name": name, "about": about} for name, about in datasets.names().items()]
+    return [{"name": name, "about": about} for name, about in catalog.names().items()]
 
 
 def guides() -> list[dict[str, str]]:
     """What can take the place of the adversarial points."""
-    from bench.guides import FIXED
+    from bench.points.guides import FIXED
 
     return [{"name": name, "about": about} for name, about in FIXED.items()]
 
 
 def experiments() -> list[dict[str, str]]:
     """Every table and figure of the paper."""
-    from bench.paper import EXPERIMENTS
+    from bench.paper.tables import EXPERIMENTS
 
     return [
         {"name": name, "about": (function.__doc__ or "").strip()}
@@ -114,8 +114,8 @@ def experiments() -> list[dict[str, str]]:
 
 def runs(results: str | None) -> list[dict[str, str]]:
     """The records of the results folder."""
-    from bench.records import Store
-    from bench.workspace import results_folder
+    from bench.execution.workspace import results_folder
+    from bench.records.store import Store
 
     rows = []
     for record in Store(results_folder(results)).all():

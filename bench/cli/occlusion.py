@@ -27,10 +27,11 @@ def occlusion(model: str | None, as_json: bool, quiet: bool, **given: Any) -> No
     \b
     Example: bench occlusion --data digits
     """
-    from bench import occlusion, trained
     from bench.errors import Missing
-    from bench.progress import open_progress
-    from bench.records import Store
+    from bench.execution.progress import open_progress
+    from bench.records.store import Store
+    from bench.robustness import occlusion
+    from bench.training import trained
 
     workspace = options.workspace(**given)
     progress = open_progress(quiet)

@@ -46,30 +46,30 @@ def attack_names() -> list[str]:
 
 def policy_names() -> list[str]:
     """Every policy there is."""
-    from bench import policies
+    from bench.data import policies
 
     return list(policies.NAMES)
 
 
 def mix_names() -> list[str]:
     """Every way to mix pictures."""
-    from bench import mixing
+    from bench.data import mixing
 
     return list(mixing.NAMES)
 
 
 def data_names() -> list[str]:
     """Every data set that has a name."""
-    from bench import datasets
+    from bench.data import catalog
 
-    return list(datasets.names())
+    return list(catalog.names())
 
 
 def model_names() -> list[str]:
     """Every network that has a name."""
-    from bench import models
+    from bench.models import networks
 
-    return list(models.names())
+    return list(networks.names())
 
 
 class Eps(click.ParamType[Fraction, str]):
@@ -189,7 +189,7 @@ def workspace(
     **_: Any,
 ) -> Any:
     """The workspace that the shared options describe."""
-    from bench.workspace import Workspace, pick_device, results_folder
+    from bench.execution.workspace import Workspace, pick_device, results_folder
 
     if threads is not None:
         import torch
@@ -219,7 +219,7 @@ def executor(
     With processes this one keeps to the threads of a worker as well: what it computes itself has
     the same last bits then, and leaves the others their cores.
     """
-    from bench.executors import Local
+    from bench.execution.executors import Local
 
     if executor == "local":
         if jobs not in (None, 1):
@@ -236,8 +236,8 @@ def executor(
 
     import torch
 
-    from bench.cluster import Ray
-    from bench.processes import Processes
+    from bench.execution.processes import Processes
+    from bench.execution.ray_cluster import Ray
 
     on_gpu = workspace.device.startswith("cuda")
     cores = os.cpu_count() or 1

@@ -27,18 +27,19 @@ making = options.together(
 
 def found(given: dict[str, Any]) -> Any:
     """The workspace and the points that the options describe, built where they are missing."""
-    from bench import interrupts, search
-    from bench.progress import open_progress
+    from bench.execution import signals
+    from bench.execution.progress import open_progress
+    from bench.points import find
 
     workspace = options.workspace(**given)
     progress = open_progress(given.get("quiet", False))
     data = workspace.dataset()
-    with interrupts.listen(progress.say) as stop:
-        return workspace, search.adversarial(
+    with signals.listen(progress.say) as stop:
+        return workspace, find.adversarial(
             workspace,
             progress,
-            victim=search.points_victim(data, given["victim"]),
-            attack_text=given["attack"] or search.ATTACK,
+            victim=find.points_victim(data, given["victim"]),
+            attack_text=given["attack"] or find.ATTACK,
             executor=options.executor(workspace, **given),
             stop=stop,
         )
@@ -80,21 +81,25 @@ def show(output: Path | None, count: int, as_json: bool, **given: Any) -> None:
     \b
     Example: bench points show --data photos --output points.png
     """
-    from bench import gallery, interrupts, records, search, victims
-    from bench.progress import open_progress
+    from bench.execution import signals
+    from bench.execution.progress import open_progress
+    from bench.files import atomic
+    from bench.points import find
     from bench.registry import parse
+    from bench.reporting import image_grid
+    from bench.training import victims
 
     workspace, built = found(given)
     data = workspace.dataset()
-    victim = search.points_victim(data, given["victim"])
+    victim = find.points_victim(data, given["victim"])
     progress = open_progress(given["quiet"])
-    with interrupts.listen(progress.say) as stop:  # it is trained where the points alone are kept
+    with signals.listen(progress.say) as stop:  # it is trained where the points alone are kept
         network = victims.obtain(victim, workspace, progress, stop)
-    columns = gallery.masked(data, built, count)
+    columns = image_grid.masked(data, built, count)
     columns["advmask"] = columns.pop("masked")
-    columns |= gallery.others(data, built, count, network)
+    columns |= image_grid.others(data, built, count, network)
     path = output or workspace.results / "figures" / f"points-{parse(data.name)[0]}.png"
-    records.write(path, gallery.png(gallery.grid(columns)))
+    atomic.write(path, image_grid.png(image_grid.grid(columns)))
     tell(built, as_json)
     click.echo(f"wrote {path}", err=True)
 
@@ -112,11 +117,11 @@ def export(path: Path, **given: Any) -> None:
     \b
     Example: bench points export points.npz --data photos
     """
-    from bench import records
-    from bench.points import to_numpy
+    from bench.files import atomic
+    from bench.points.exchange import to_numpy
 
     _, built = found(given)
-    records.write(path, to_numpy(built))
+    atomic.write(path, to_numpy(built))
     click.echo(f"wrote {len(built.places)} points of {len(built.reached)} pictures to {path}")
 
 
@@ -133,8 +138,8 @@ def import_(path: Path, name: str, **given: Any) -> None:
     """
     import re
 
-    from bench.guides import FIXED
-    from bench.points import from_numpy
+    from bench.points.exchange import from_numpy
+    from bench.points.guides import FIXED
 
     if name in FIXED or not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,63}", name):
         raise ValueError(f"--name {name!r} is taken or not a plain name: letters, digits, - _ .")

@@ -31,9 +31,9 @@ def report(output: Path | None, results: str | None) -> None:
     import scipy.stats  # noqa: F401
     import statsmodels.stats.multitest  # noqa: F401
 
-    from bench import report as pages
-    from bench.records import Store
-    from bench.workspace import results_folder
+    from bench.execution.workspace import results_folder
+    from bench.records.store import Store
+    from bench.reporting import report as pages
 
     # statsmodels collects garbage at each correction; what was imported need not be searched
     gc.freeze()

@@ -11,8 +11,9 @@ from bench.cli import SOME_FAILED, options
 from bench.cli import jobs as training
 
 if TYPE_CHECKING:
-    from bench.records import Record, Store
-    from bench.runs import Job
+    from bench.records.record import Record
+    from bench.records.store import Store
+    from bench.studies.jobs import Job
 
 
 def seed_list(text: str) -> list[int]:
@@ -123,9 +124,10 @@ def run(
     # rejected before anything slow is imported
     seeds = seed_list(given["seed_list"]) if given["seed_list"] else list(range(given["seeds"]))
 
-    from bench import mixing, policies, registry
-    from bench.records import Store
-    from bench.runs import Job
+    from bench import registry
+    from bench.data import mixing, policies
+    from bench.records.store import Store
+    from bench.studies.jobs import Job
 
     if given["policy"] is not None:
         policies.build(given["policy"], side=32)
@@ -151,9 +153,10 @@ def recipes(
     workspace: Any, augmentations: tuple[str, ...], models: tuple[str, ...], given: dict[str, Any]
 ) -> list[Any]:
     """One recipe per network, augmentation and guide: the usual settings, or what was asked for."""
-    import bench.models
-    from bench import guides, registry
-    from bench.recipes import Recipe, usual
+    from bench import registry
+    from bench.models import networks
+    from bench.points import guides
+    from bench.training.recipes import Recipe, usual
 
     data = workspace.dataset()
     side = data.train.images.shape[-1]
@@ -173,7 +176,7 @@ def recipes(
     }
     found = []
     for model in models:
-        bench.models.check(model)
+        networks.check(model)
         for text in augmentations:
             augmentation = registry.build("augmentations", text, data=data.name, side=side)
             for guide in (given["guides"] if augmentation.wants else ()) or (None,):
@@ -238,7 +241,7 @@ def plan(jobs: list[Job], store: Store, *, as_json: bool) -> None:
 
 def report(jobs: list[Job], finished: list[Record], workspace: Any, given: dict[str, Any]) -> None:
     """The result table, or everything as JSON; exits with 3 when seeds have failed."""
-    from bench import grids, tables
+    from bench.reporting import formats, run_tables
 
     failed = [record for record in finished if record.status == "failed"]
     if given["as_json"]:
@@ -246,12 +249,12 @@ def report(jobs: list[Job], finished: list[Record], workspace: Any, given: dict[
             json.dumps(
                 {
                     "records": [record.to_json() for record in finished],
-                    "intervals": grids.intervals(finished),
+                    "intervals": run_tables.intervals(finished),
                 }
             )
         )
     else:
-        click.echo(tables.text(grids.grid(finished)))
+        click.echo(formats.text(run_tables.grid(finished)))
         click.echo(f"next: bench tables --results {workspace.results}", err=True)
     if failed:
         click.echo(f"{len(failed)} of {len(jobs)} runs failed: {failed[0].message}", err=True)

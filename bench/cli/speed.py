@@ -55,7 +55,7 @@ def speed(what: str, as_json: bool, **given: Any) -> None:
     Example: bench speed attacks --data photos --threads 1
     Example: bench speed growth
     """
-    from bench.progress import open_progress
+    from bench.execution.progress import open_progress
 
     progress = open_progress(given["quiet"])
     if what == "growth":
@@ -90,10 +90,10 @@ def growth(progress: Any, as_json: bool) -> None:
 
     import torch
 
-    from bench import growth as growing
     from bench.cli import jobs
-    from bench.records import Store
-    from bench.workspace import Workspace
+    from bench.execution.workspace import Workspace
+    from bench.records.store import Store
+    from bench.speed import growth as growing
 
     def drive(tracked: bool) -> Any:
         given: dict[str, Any] = {"no_tracking": not tracked, "tracking_uri": None, "quiet": True}
@@ -130,7 +130,7 @@ def start(workspace: Any, given: dict[str, Any], progress: Any) -> dict[str, lis
     import subprocess
     import sys
 
-    from bench.speed import compare
+    from bench.speed.throughput import compare
 
     def run(*arguments: str) -> Any:
         return lambda: subprocess.run(
@@ -144,7 +144,7 @@ def start(workspace: Any, given: dict[str, Any], progress: Any) -> dict[str, lis
 
 def masks(workspace: Any, given: dict[str, Any], progress: Any) -> dict[str, list[Any]]:
     """Every augmentation and the erasers of other libraries, for each size and device."""
-    from bench import speed as timing
+    from bench.speed import throughput as timing
 
     return {
         f"masks: batch {batch}, {side}x{side} pixels, {device}": timing.masks(
@@ -158,8 +158,8 @@ def masks(workspace: Any, given: dict[str, Any], progress: Any) -> dict[str, lis
 
 def inputs(workspace: Any, given: dict[str, Any], progress: Any) -> dict[str, list[Any]]:
     """The loader over at least 20,000 pictures, so that starting workers does not count."""
-    from bench import speed as timing
-    from bench.splits import Split
+    from bench.data.splits import Split
+    from bench.speed import throughput as timing
 
     data = workspace.dataset()
     times = -(-20_000 // len(data.train.labels))
@@ -170,8 +170,8 @@ def inputs(workspace: Any, given: dict[str, Any], progress: Any) -> dict[str, li
 def epochs(workspace: Any, given: dict[str, Any], progress: Any) -> dict[str, list[Any]]:
     """One recipe per augmentation at the usual settings."""
     from bench import registry
-    from bench import speed as timing
-    from bench.recipes import Recipe, usual
+    from bench.speed import throughput as timing
+    from bench.training.recipes import Recipe, usual
 
     data = workspace.dataset()
     side = data.train.images.shape[-1]
@@ -190,10 +190,10 @@ def epochs(workspace: Any, given: dict[str, Any], progress: Any) -> dict[str, li
 
 
 def attacks(workspace: Any, given: dict[str, Any], progress: Any) -> dict[str, list[Any]]:
-    """Attacks on the first test pictures; see `bench.speed.attacks`."""
+    """Attacks on the first test pictures; see `bench.speed.throughput.attacks`."""
     from bench import registry
-    from bench import speed as timing
     from bench.cli.attack_eval import numbers, opponent
+    from bench.speed import throughput as timing
 
     given = given | {each: numbers(given[each]) for each in ("mean", "std")}
     network = opponent(workspace, given).load(workspace, progress)

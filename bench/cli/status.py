@@ -23,9 +23,9 @@ def status(reap: bool, as_json: bool, **given: Any) -> None:
     \b
     Example: bench status --reap
     """
-    from bench.archive import left_behind
-    from bench.records import Store
-    from bench.workspace import results_folder
+    from bench.execution.workspace import results_folder
+    from bench.records.store import Store
+    from bench.studies.status import left_behind
 
     folder = results_folder(given["results"])
     records = Store(folder).all()
@@ -52,7 +52,7 @@ def status(reap: bool, as_json: bool, **given: Any) -> None:
 
 def tracker(given: dict[str, Any], folder: Path) -> Any:
     """The tracker that the options describe; its troubles go to stderr."""
-    from bench.tracking import Tracker
+    from bench.records.tracking import Tracker
 
     return Tracker(given["tracking_uri"], folder, warn=lambda line: click.echo(line, err=True))
 
@@ -71,16 +71,17 @@ def rebuild(**given: Any) -> None:
     \b
     Example: bench track rebuild --results results
     """
-    from bench import attack_tables, grids
-    from bench.records import Record, Store
-    from bench.workspace import results_folder
+    from bench.execution.workspace import results_folder
+    from bench.records.record import Record
+    from bench.records.store import Store
+    from bench.reporting import attack_tables, run_tables
 
     folder = results_folder(given["results"])
     store = Store(folder)
     records = store.all()
     runs = [record for record in records if record.kind == "run"]
     attacks = [record for record in records if record.kind == "attack"]
-    intervals = [*grids.intervals(runs), *attack_tables.intervals(attacks)]
+    intervals = [*run_tables.intervals(runs), *attack_tables.intervals(attacks)]
 
     def curve(record: Record) -> Any:
         return store.curve(record) if record.kind == "run" else []
@@ -98,8 +99,8 @@ def export(path: Path, results: str | None) -> None:
     \b
     Example: bench export supplement.zip
     """
-    from bench.archive import pack
-    from bench.workspace import results_folder
+    from bench.execution.workspace import results_folder
+    from bench.reporting.supplement import pack
 
     count = pack(results_folder(results), path)
     click.echo(f"packed {count} files into {path}")

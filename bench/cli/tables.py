@@ -23,20 +23,20 @@ ACCURACIES = ("accuracy", "accuracy_median10", "accuracy_best_validation")
 
 def experiment_names() -> list[str]:
     """Every table and figure of the paper."""
-    from bench import paper
+    from bench.paper import tables
 
-    return list(paper.EXPERIMENTS)
+    return list(tables.EXPERIMENTS)
 
 
 def declared(name: str, scale: str, data: str | None, results: str | None) -> Any:
     """The experiment of that name at a scale, on another data set where one is asked for."""
-    from bench import paper
+    from bench.paper import tables
 
-    found = paper.experiment(name, scale)
+    found = tables.experiment(name, scale)
     if data is None:
         return found
     pictures = options.workspace(results, data, device="cpu").dataset()
-    return paper.moved(found, pictures.name, pictures.train.images.shape[-1], pictures.pin)
+    return tables.moved(found, pictures.name, pictures.train.images.shape[-1], pictures.pin)
 
 
 @click.command()
@@ -93,10 +93,10 @@ def tables(
     Example: bench tables attacks --metric l0_pixels_mean --eps 8/255 --format markdown
     Example: bench tables table1 --scale reduced
     """
-    from bench import grids
-    from bench import tables as printer
-    from bench.records import Store
-    from bench.workspace import results_folder
+    from bench.execution.workspace import results_folder
+    from bench.records.store import Store
+    from bench.reporting import formats as printer
+    from bench.reporting import run_tables
 
     chosen = None if what in KINDS else declared(what, scale, only["data"], results)
     if chosen is None:
@@ -130,7 +130,7 @@ def tables(
         attacks(records, style, metric)
         return
     if what == "differences":
-        table = grids.differences(records, metric or "accuracy", baseline)
+        table = run_tables.differences(records, metric or "accuracy", baseline)
         click.echo(getattr(printer, style)(table))
         return
     runs(records, style, metric or "accuracy", baseline)
@@ -141,16 +141,17 @@ def runs(records: list[Any], style: str, metric: str, baseline: str) -> None:
 
     JSON is as `bench run` prints it.
     """
-    from bench import commands, grids
-    from bench import tables as printer
+    from bench.reporting import commands, run_tables
+    from bench.reporting import formats as printer
+    from bench.reporting.table import missing
 
-    table = grids.grid(records, metric=metric, baseline=baseline)
+    table = run_tables.grid(records, metric=metric, baseline=baseline)
     if style == "json":
-        click.echo(json.dumps(grids.intervals(records, baseline, metric), indent=1))
+        click.echo(json.dumps(run_tables.intervals(records, baseline, metric), indent=1))
     else:
         click.echo(getattr(printer, style)(table))
-    groups = grids.groups(records)
-    for row, column in grids.missing(table):
+    groups = run_tables.groups(records)
+    for row, column in missing(table):
         method = next(members[0] for (name, _), members in groups.items() if name == row)
         others = next(members for (_, place), members in groups.items() if place == column)
         try:
@@ -164,8 +165,8 @@ def one(experiment: Any, records: list[Any], style: str, metric: str | None) -> 
     """An experiment's table; exits with 3 when some of its seeds are missing or failed."""
     from dataclasses import replace
 
-    from bench import experiments
-    from bench import tables as printer
+    from bench.paper import experiments
+    from bench.reporting import formats as printer
 
     if metric is not None:
         experiment = replace(experiment, metric=metric)
@@ -175,7 +176,7 @@ def one(experiment: Any, records: list[Any], style: str, metric: str | None) -> 
 
 def tell_missing(experiment: Any, records: list[Any]) -> None:
     """Name the cells without all their seeds, and the command that fills them; exits with 3."""
-    from bench import experiments
+    from bench.paper import experiments
 
     gaps = experiments.gaps(experiment, records)
     for (row, column), seeds in gaps.items():
@@ -197,8 +198,8 @@ def attacks(records: list[Any], style: str, metric: str | None) -> None:
 
     JSON is as `bench attack-eval` prints it.
     """
-    from bench import attack_tables
-    from bench import tables as printer
+    from bench.reporting import attack_tables
+    from bench.reporting import formats as printer
 
     if style == "json":
         click.echo(json.dumps(attack_tables.summary(records), indent=1))

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from bench.cli import options
 
 if TYPE_CHECKING:
-    from bench.outcomes import Outcome
-    from bench.records import Record
-    from bench.robustness import Pictures
-    from bench.trials import Trial
-    from bench.victims import Victim
+    from bench.records.record import Record
+    from bench.robustness.judge import Pictures
+    from bench.robustness.metrics import Outcome
+    from bench.robustness.trials import Trial
+    from bench.training.victims import Victim
 
 
 def evaluate(
@@ -26,8 +26,8 @@ def evaluate(
     given: dict[str, Any],
 ) -> tuple[list[Record], list[dict[str, Any]]]:
     """Attack, judge, write the records and log them; also the paired tests of every table."""
-    from bench import attack_tables
-    from bench.evaluation import BLOCK, opponent, parts, run
+    from bench.reporting import attack_tables
+    from bench.robustness.evaluation import BLOCK, opponent, parts, run
 
     executor = options.executor(workspace, **given)
     data = workspace.dataset()
@@ -96,14 +96,14 @@ class Keeper:
         self.tracker = None
         self.found: list[Record] = []
         if not given["no_tracking"]:
-            from bench.tracking import Tracker
+            from bench.records.tracking import Tracker
 
             self.tracker = Tracker(given["tracking_uri"], workspace.results, warn=progress.say)
 
     def tell(self, trial: Trial, seed: int, outcomes: list[Outcome], reused: bool) -> None:
         """A line on what an attack reached, and a picture of what it did."""
-        from bench.attack_tables import complaint
-        from bench.outcomes import join, summarise
+        from bench.reporting.attack_tables import complaint
+        from bench.robustness.metrics import join, summarise
 
         metrics = summarise(outcomes)
         pixels = metrics.get("l0_pixels_mean")
@@ -119,10 +119,10 @@ class Keeper:
 
     def keep(self, table: dict[Trial, list[Outcome]], seed: int) -> None:
         """Write the records of a table and log them."""
-        from bench import attack_tables
-        from bench.records import Store
-        from bench.trials import folder
-        from bench.workspace import machine
+        from bench.execution.workspace import machine
+        from bench.records.store import Store
+        from bench.reporting import attack_tables
+        from bench.robustness.trials import folder
 
         store, data = Store(self.workspace.results), self.workspace.dataset()
         made = attack_tables.records(
@@ -145,7 +145,7 @@ class Keeper:
 
     def summarise(self) -> None:
         """Every table is complete: the intervals go to the parents."""
-        from bench import attack_tables
+        from bench.reporting import attack_tables
 
         if self.tracker:
             self.tracker.summarise(attack_tables.intervals(self.found))
@@ -153,9 +153,10 @@ class Keeper:
 
 def picture(trial: Trial, seed: int, chosen: Pictures, workspace: Any) -> None:
     """Write a grid of the first pictures beside the blocks: clean, change, mask, adversarial."""
-    from bench import gallery, records
-    from bench.evaluation import peek
-    from bench.trials import folder
+    from bench.files import atomic
+    from bench.reporting import image_grid
+    from bench.robustness.evaluation import peek
+    from bench.robustness.trials import folder
 
     place = folder(trial, seed, workspace)
     if (attacked := peek(place)) is None:
@@ -170,4 +171,4 @@ def picture(trial: Trial, seed: int, chosen: Pictures, workspace: Any) -> None:
         "mask": (delta != 0).any(1, keepdim=True).float(),
         "adversarial": adversarial,
     }
-    records.write(place / "pictures.png", gallery.png(gallery.grid(columns)))
+    atomic.write(place / "pictures.png", image_grid.png(image_grid.grid(columns)))

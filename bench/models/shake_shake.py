@@ -68,7 +68,7 @@ class ShakeShake(nn.Module):
 
     In training the weights come from ``draws``, a generator on the CPU that is never torch's global
     one. A training loop that wants a step to depend on nothing before it reseeds ``draws`` ahead of
-    each step (``bench.models.reseed``).
+    each step (``bench.models.networks.reseed``).
 
     With ``width`` 32 and ten classes there are 2,923,146 parameters. Released code has 2,989,002:
     it also makes projections for the nine blocks whose shape stays, and never uses them.

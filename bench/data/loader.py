@@ -1,0 +1,196 @@
+"""Batches from memory; everything random about a picture is drawn by its place, epoch and seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
+from torch import Tensor
+
+from augmentations.base import Augmentation, Images, Mask
+from bench.data.crops import crop
+from bench.data.policies import Policy
+from bench.data.seeds import generator
+from bench.data.splits import Split
+
+BLOCK = 1024  # pictures whose masks come from one stream of random numbers
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Pictures to train on.
+
+    ``images`` are cropped and mirrored, not yet deleted from; ``ids`` are those of the split.
+    ``mask`` is None where the training loop has to draw it, from a guide of the network in
+    training. ``originals`` are the same pictures, moved alike, without the policy; None where
+    nothing of them is pasted back.
+    """
+
+    images: Images
+    labels: Int[Tensor, " b"]
+    ids: Int[Tensor, " b"]
+    mask: Mask | None
+    originals: Images | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Moves:
+    """How each picture of a split is moved in one epoch, and in which order they come."""
+
+    shifts: Int[Tensor, "n 2"]
+    flips: Bool[Tensor, " n"]
+    order: Int[Tensor, " n"]
+
+
+class Loader:
+    """The training batches of a split, epoch by epoch.
+
+    The pictures lie as bytes on ``device``. A crop shifts by up to ``padding`` pixels into a frame
+    of black; ``flip`` mirrors every other picture. ``guide``, shape (m, 1, h, w), of bytes, floats
+    or booleans, is looked up by the ids of the split and moves with its picture before masks are
+    drawn; what leaves the frame is lost. Masks are drawn on the CPU in blocks of 1,024 places,
+    those of the next epoch in the background while this one trains. So shifts, flips and masks
+    depend on the seed, the epoch and a picture's place in the split: on no batch size and no order.
+
+    A ``policy`` changes the stored bytes ahead of the crop, by the ids of the split; also on the
+    CPU and an epoch ahead, which takes two more copies of the pictures.
+
+    A last batch of a single picture is left out, since batch normalisation cannot use it; the order
+    is another one each epoch. Raises ValueError for a guide that is needed and absent, or that does
+    not fit.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        batch_size: int,
+        seed: int,
+        padding: int,
+        flip: bool,
+        device: str | torch.device,
+        augmentation: Augmentation | None = None,
+        guide: Shaped[Tensor, "m 1 h w"] | None = None,
+        policy: Policy | None = None,
+    ) -> None:
+        if batch_size < 1 or padding < 0 or not len(split):
+            raise ValueError(
+                f"batch_size is {batch_size}, padding {padding}, pictures {len(split)}: "
+                "a batch and a split need at least 1 picture, a padding at least 0 pixels"
+            )
+        wants = None if augmentation is None else augmentation.wants
+        if wants == "attack" and guide is None:
+            raise ValueError(f"{augmentation} needs a guide: one map of points per picture")
+        if wants is not None and guide is not None:
+            size = split.images.shape[-2:]
+            if guide.shape[-2:] != size or len(guide) <= int(split.ids.max()):
+                raise ValueError(
+                    f"the guide has shape {tuple(guide.shape)}, which does not fit pictures of "
+                    f"{tuple(size)} with ids up to {int(split.ids.max())}"
+                )
+        self.images = split.images.to(device)
+        self.labels = split.labels.to(device)
+        self.ids = split.ids
+        self.batch_size = batch_size
+        self.seed = seed
+        self.padding = padding
+        self.flip = flip
+        self.device = torch.device(device)
+        # a live guide is known to the training loop alone
+        self.augmentation = None if wants is not None and guide is None else augmentation
+        self.guide = None if wants is None or guide is None else guide.cpu().contiguous()
+        self.policy = policy
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="masks")
+        self._ahead: dict[str, tuple[int, Future[Any]]] = {}
+
+    def __len__(self) -> int:
+        """The number of batches of an epoch."""
+        n = len(self.ids)
+        return -(-n // self.batch_size) - (n > 1 and n % self.batch_size == 1)
+
+    def epoch(self, epoch: int, progress: float) -> Iterator[Batch]:
+        """Yield the batches of an epoch (from 0), with ``progress`` of the training done."""
+        moves = self.moves(epoch)
+        masks = self._due(epoch, progress)
+        pictures = self.images
+        if self.policy is not None:
+            pictures = self._ready(self._change, epoch, progress).to(self.device)
+        for index in range(len(self)):
+            places = moves.order[index * self.batch_size : (index + 1) * self.batch_size]
+            here = places.to(self.device)
+            shifts = moves.shifts[places].to(self.device)
+            flips = moves.flips[places].to(self.device)
+            pasted = self.policy is not None and self.policy.keep is not None
+            yield Batch(
+                crop(pictures, here, shifts, flips, 255.0),
+                self.labels[here],
+                self.ids[places],
+                None if masks is None else masks[here],
+                crop(self.images, here, shifts, flips, 255.0) if pasted else None,
+            )
+
+    def moves(self, epoch: int) -> Moves:
+        """Draw the shifts, flips and order of an epoch."""
+        n, reach = len(self.ids), 2 * self.padding + 1
+        shifts = torch.randint(reach, (n, 2), generator=generator(self.seed, "crops", epoch))
+        flips = torch.rand(n, generator=generator(self.seed, "flips", epoch)) < 0.5
+        order = torch.randperm(n, generator=generator(self.seed, "order", epoch))
+        return Moves(shifts - self.padding, flips & self.flip, order)
+
+    def _due(self, epoch: int, progress: float) -> Mask | None:
+        """The masks of an epoch, on the device; those of the next one are begun."""
+        if self.augmentation is None:
+            return None
+        masks, chance = self._ready(self._draw, epoch, progress)
+        # `augmentations.draw` in two halves: who gets a mask depends on the progress, which is not
+        # known yet when masks are drawn ahead
+        chosen = chance < self.augmentation.share.at(progress)
+        due: Mask = (masks & chosen[:, None, None, None]).to(self.device)
+        return due
+
+    def _ready(self, compute: Callable[[int], Any], epoch: int, progress: float) -> Any:
+        """What ``compute`` gives for an epoch; unless it is the last, the next one's is begun."""
+        begun, future = self._ahead.pop(compute.__name__, (None, None))
+        found = compute(epoch) if future is None or begun != epoch else future.result()
+        if progress < 1:
+            self._ahead[compute.__name__] = (epoch + 1, self._thread.submit(compute, epoch + 1))
+        return found
+
+    def _change(self, epoch: int) -> UInt8[Tensor, "n c h w"]:
+        """What the policy makes of every picture, on the CPU."""
+        assert self.policy is not None
+        blocks = zip(self.images.cpu().split(BLOCK), self.ids.split(BLOCK), strict=True)
+        return torch.cat([self.policy.apply(some, self.seed, epoch, ids) for some, ids in blocks])
+
+    def _draw(self, epoch: int) -> tuple[Mask, Float[Tensor, " n"]]:
+        """A mask for every picture, and the number that decides whether it is used."""
+        assert self.augmentation is not None
+        n, c, h, w = self.images.shape
+        moves = self.moves(epoch)
+        masks = torch.empty(n, 1, h, w, dtype=torch.bool)
+        chance = torch.empty(n)
+        for block, places in enumerate(torch.arange(n).split(BLOCK)):
+            stream = generator(self.seed, "masks", epoch, block)
+            chance[places] = torch.rand(len(places), generator=stream)
+            guide = None
+            if self.guide is not None:
+                guide = crop(
+                    self.guide, self.ids[places], moves.shifts[places], moves.flips[places]
+                )
+            # only the shape of the pictures counts
+            blank = torch.zeros(1, 1, 1, 1).expand(len(places), c, h, w)
+            masks[places] = self.augmentation.mask(blank, stream, guide)
+        return masks, chance
+
+
+def batches(
+    split: Split, batch_size: int, device: str | torch.device
+) -> Iterator[tuple[Images, Int[Tensor, " b"]]]:
+    """Yield the pictures and labels of a split in order, unchanged, the last batch too."""
+    for start in range(0, len(split), batch_size):
+        some = slice(start, start + batch_size)
+        yield split.images[some].to(device).float() / 255, split.labels[some].to(device)

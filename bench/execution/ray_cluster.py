@@ -1,0 +1,188 @@
+"""The executor that runs jobs on a Ray cluster. Only this module imports ray."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from bench.execution.executors import Begin, Stop, Work, silently
+from bench.execution.pool import Pool, Relay, Worker
+from bench.execution.progress import Progress
+
+if TYPE_CHECKING:
+    from bench.execution.workspace import Workspace
+
+
+class RayWorker:
+    """An actor on a Ray cluster that runs one job at a time."""
+
+    def __init__(self, ray: Any, workspace: Workspace, data: Any, cpus: float, gpus: float) -> None:
+        self.ray, self.workspace, self.data = ray, workspace, data
+        self.cpus, self.gpus = cpus, gpus
+        actor = ray.remote(_Actor).options(num_cpus=cpus, num_gpus=gpus, max_concurrency=2)
+        self.actor = actor.remote(workspace, data, max(1, int(cpus)))
+        self.answer: Any = None
+        self.awake = self.actor.wake.remote()
+
+    def ready(self) -> bool:
+        """Whether the cluster has found room for the actor."""
+        return bool(self.ray.wait([self.awake], timeout=0)[0])
+
+    def give(self, work: Work, job: Any) -> None:
+        """Send the job."""
+        self.answer = self.actor.run.remote(work, job)
+
+    def stop(self) -> None:
+        """Ask the job to stop soon."""
+        self.actor.stop.remote()
+
+    def close(self) -> None:
+        """End the actor."""
+        with suppress(Exception):
+            self.ray.kill(self.actor)
+
+    @staticmethod
+    def hear(workers: list[Worker], seconds: float) -> Iterator[tuple[Worker, str, Any]]:
+        """What the workers have to say within so many seconds."""
+        import ray
+
+        by_answer = {worker.answer: worker for worker in workers if isinstance(worker, RayWorker)}
+        if not by_answer:
+            time.sleep(seconds)
+            return
+        ready, _ = ray.wait(list(by_answer), timeout=seconds, num_returns=len(by_answer))
+        for answer in ready:
+            worker = by_answer[answer]
+            try:
+                kind, value, lines = ray.get(answer)
+            except ray.exceptions.RayError as error:
+                yield worker, "died", type(error).__name__
+                continue
+            for line in lines:
+                yield worker, "said", line
+            yield worker, kind, value
+
+
+class _Actor:
+    """What lives in a Ray worker process."""
+
+    def __init__(self, workspace: Workspace, data: Any, threads: int) -> None:
+        import torch
+
+        from bench.execution.workspace import adopt
+
+        torch.set_num_threads(threads)
+        adopt(workspace, data)
+        self.workspace, self.asked = workspace, False
+
+    def wake(self) -> None:
+        """Answer once the actor is there."""
+
+    def run(self, work: Work, job: Any) -> tuple[str, Any, list[str]]:
+        """Run a job; returns what it gave or raised, and what it said."""
+        lines: list[str] = []
+        try:
+            value = work(job, self.workspace, Relay(lines.append), lambda: self.asked)
+            return "result", value, lines
+        except Exception as error:
+            return "raised", error, lines
+
+    def stop(self) -> None:
+        """Ask the job to stop soon."""
+        self.asked = True
+
+
+@dataclass(frozen=True)
+class Ray:
+    """A Ray cluster: a local one, or an existing one by its address.
+
+    The local one listens on the loopback address alone and asks for a token; an existing one asks
+    for what its owner chose (``RAY_AUTH_MODE``, ``RAY_AUTH_TOKEN``). The results folder
+    must be one that all nodes see. The data set is put once per node. ``gpus`` may be a fraction:
+    how much of a GPU a job takes.
+    """
+
+    count: int
+    address: str | None = None
+    gpus: float = 0.0
+    cpus: float = 1.0
+    deadline: float | None = None
+
+    def map(
+        self,
+        work: Work,
+        jobs: Sequence[Any],
+        workspace: Workspace,
+        progress: Progress,
+        stop: Stop,
+        begin: Begin = silently,
+    ) -> Iterator[tuple[int, Any]]:
+        """Run every job, as many at a time as there are slots and room on the cluster."""
+        ray = self.connect()
+        absolute = replace(workspace, results=workspace.results.resolve())
+        data = ray.put(workspace.dataset())
+        yield from Pool(
+            work,
+            jobs,
+            self.count,
+            lambda slot: RayWorker(ray, absolute, data, self.cpus, self.gpus),
+            RayWorker.hear,
+            progress,
+            stop,
+            begin,
+            self.deadline,
+        ).run()
+
+    def connect(self) -> Any:
+        """The ray module, connected; raises ``ValueError`` where there is none to connect to."""
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        try:
+            import ray
+        except ImportError:
+            raise ValueError(
+                "--executor ray needs Ray: install it with pip install 'deletion-bench[ray]'"
+            ) from None
+        if ray.is_initialized():
+            return ray
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        try:
+            if self.address:
+                # Ray itself would wait for minutes
+                host, _, port = self.address.removeprefix("ray://").rpartition(":")
+                socket.create_connection((host, int(port)), timeout=5).close()
+                ray.init(address=self.address, **quiet)
+            else:
+                _lock_down()
+                ray.init("local", num_cpus=os.cpu_count(), include_dashboard=False, **quiet)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"no Ray cluster answers at {self.address}: {type(error).__name__}; "
+                "start one with ray start --head, or leave --address out"
+            ) from None
+        return ray
+
+
+def _lock_down() -> None:
+    """Keep a cluster that this process is about to start to itself.
+
+    Ray otherwise listens on every network interface, and whoever reaches a port can run code. Here
+    its processes are bound to the loopback address, and every call needs a token, a random one
+    unless ``RAY_AUTH_TOKEN`` names one. Must run before ``ray.init``.
+    """
+    # the first name is history: it holds on Linux too
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    from ray._private import ray_constants
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+    # where Ray was imported before, it has read the variables already
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()

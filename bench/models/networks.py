@@ -1,0 +1,181 @@
+"""Networks by name. Each takes images in [0, 1] and normalises inside."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from bench.data.seeds import derive
+from bench.models.resnet import Bottleneck, ResNet
+from bench.models.shake_shake import ShakeShake
+from bench.models.wide_resnet import WideResNet
+
+if TYPE_CHECKING:
+    from bench.data.catalog import Dataset
+
+BASIC = {"resnet8": 1, "resnet20": 3, "resnet32": 5, "resnet44": 7, "resnet56": 9}
+TIMM = {"resnet18": "resnet18", "resnet50": "resnet50", "wide-resnet50-2": "wide_resnet50_2"}
+ABOUT = {
+    **{name: "for small images, shortcuts without parameters" for name in BASIC},
+    "resnet44-bottleneck": "three times seven bottlenecks, the ResNet-44 of the paper's code",
+    "wrn-28-10": "wide residual network",
+    "wrn-40-2": "wide residual network",
+    "shake-shake-26-2x32d": "two branches, mixed at random in training",
+    **{name: "timm's, with a 3x3 stem for sides up to 64" for name in TIMM},
+}
+SMALL = 64  # pixels; up to this side the ImageNet stem would throw away most of the picture
+
+
+class Normalised(nn.Module):
+    """A network behind the normalisation of its data set: takes images in [0, 1].
+
+    ``mean`` and ``std`` are per channel and no part of the weights, so the ``network`` inside loads
+    plain published files.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, network: nn.Module, mean: Float[Tensor, " c"], std: Float[Tensor, " c"]
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", mean.reshape(1, -1, 1, 1).clone(), persistent=False)
+        self.register_buffer("std", std.reshape(1, -1, 1, 1).clone(), persistent=False)
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
+        """Return the logits."""
+        logits: Tensor = self.network((images - self.mean) / self.std)
+        return logits
+
+
+def build(
+    name: str,
+    *,
+    classes: int,
+    channels: int = 3,
+    side: int = 32,
+    mean: Float[Tensor, " c"] | Sequence[float],
+    std: Float[Tensor, " c"] | Sequence[float],
+    seed: int,
+    pretrained: bool = False,
+) -> Normalised:
+    """Build a network for images of ``side`` pixels, its first weights drawn from ``seed`` alone.
+
+    ``mean`` and ``std`` (per channel, in [0, 1]) are those of the data set; weights made elsewhere
+    need theirs. ``resnet18``, ``resnet50`` and ``wide-resnet50-2`` are timm's; for sides up to 64
+    their stem becomes one 3x3 convolution of stride 1 without pooling, as in the published CIFAR
+    code. ``pretrained`` asks timm for its ImageNet weights (a download) and keeps their stem;
+    nothing is downloaded otherwise. Raises ValueError for a name that is not known.
+    """
+    if pretrained and name not in TIMM and not name.startswith("timm:"):
+        raise ValueError(
+            f"{name} has no pretrained weights: they exist for {', '.join(TIMM)} and timm:NAME"
+        )
+    centre, spread = (torch.as_tensor(v, dtype=torch.float32) for v in (mean, std))
+    if len(centre) != channels or len(spread) != channels:
+        raise ValueError(
+            f"mean and std have {len(centre)} and {len(spread)} values: one per channel, {channels}"
+        )
+    # fork_rng gives the global generator back as it was; seeding it alone leaves CUDA's in peace
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive(seed, "weights"))
+        network = _network(name, classes, channels, side, pretrained)
+    reseed(network, derive(seed, "network"))
+    return Normalised(network, centre, spread)
+
+
+def build_for(data: Dataset, name: str, *, seed: int, **others: Any) -> Normalised:
+    """`build` for the classes, pictures and statistics of a data set; ``others`` replace them."""
+    images = data.train.images
+    fields: dict[str, Any] = {
+        "classes": len(data.classes),
+        "channels": images.shape[1],
+        "side": images.shape[-1],
+        "mean": data.mean,
+        "std": data.std,
+    }
+    return build(name, seed=seed, **(fields | others))
+
+
+def _network(name: str, classes: int, channels: int, side: int, pretrained: bool) -> nn.Module:
+    if name in BASIC:
+        return ResNet(BASIC[name], classes, channels)
+    if name == "resnet44-bottleneck":
+        return ResNet(7, classes, channels, Bottleneck)
+    if name == "wrn-28-10":
+        return WideResNet(28, 10, classes, channels)
+    if name == "wrn-40-2":
+        return WideResNet(40, 2, classes, channels)
+    if name == "shake-shake-26-2x32d":
+        return ShakeShake(32, classes, channels)
+    if name in TIMM:
+        network = _timm(TIMM[name], classes, channels, side, pretrained)
+        if side <= SMALL and not pretrained:
+            network.conv1 = nn.Conv2d(channels, 64, 3, 1, 1, bias=False)
+            nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+            network.maxpool = nn.Identity()
+        return network
+    if name.startswith("timm:"):
+        return _timm(name.removeprefix("timm:"), classes, channels, side, pretrained)
+    raise _unknown(name)
+
+
+def _timm(name: str, classes: int, channels: int, side: int, pretrained: bool) -> nn.Module:
+    import timm
+
+    if not timm.is_model(name):
+        raise _unknown(f"timm:{name}")
+    options = {"num_classes": classes, "in_chans": channels, "pretrained": pretrained}
+    card = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if card is not None and card.fixed_input_size:
+        options["img_size"] = side
+    network: nn.Module = timm.create_model(name, **options)
+    return network
+
+
+def _unknown(name: str) -> ValueError:
+    known = list(ABOUT)
+    if name.startswith("timm:"):
+        import timm
+
+        known = [f"timm:{other}" for other in timm.list_models()]
+    near = difflib.get_close_matches(name, known, 1)
+    return ValueError(
+        f"no network is called {name!r}: "
+        + (f"did you mean {near[0]}?" if near else f"there are {', '.join(ABOUT)} and timm:NAME")
+    )
+
+
+def names() -> dict[str, str]:
+    """Every network that has a name, and what it is; ``timm:NAME`` reaches those of timm."""
+    return dict(ABOUT)
+
+
+def check(name: str) -> None:
+    """Raise ValueError, with the nearest name, for a network that ``build`` does not know."""
+    if name.startswith("timm:"):
+        import timm
+
+        if timm.is_model(name.removeprefix("timm:")):
+            return
+    if name not in ABOUT:
+        raise _unknown(name)
+
+
+def reseed(model: nn.Module, seed: int) -> None:
+    """Restart the draws that a network makes in training (Shake-Shake); no effect on the others.
+
+    Called ahead of each step, with a seed derived from run, epoch and step, it makes a step depend
+    on nothing before it.
+    """
+    for module in model.modules():
+        draws = getattr(module, "draws", None)
+        if isinstance(draws, Generator):
+            draws.manual_seed(seed)

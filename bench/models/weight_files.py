@@ -1,0 +1,56 @@
+"""Weights of networks as safetensors files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from bench.files import atomic, tensor_files
+from bench.models.networks import Normalised
+
+SHOWN = 8  # of the entries of a weights file that do not fit
+
+
+def save_weights(model: Normalised, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write the weights of the inner network as safetensors; the file appears whole or not at all.
+
+    ``metadata`` goes into the header of the file, with a checksum of the weights.
+    """
+    content = tensor_files.pack(model.network.state_dict(), metadata or {})
+    atomic.write(path, content)
+
+
+def load_weights(model: Normalised, path: Path) -> None:
+    """Load safetensors into the inner network, which keeps its device.
+
+    The counters of batch normalisation may be absent (older files lack them). Raises ValueError
+    for a damaged file, and naming what is missing, unexpected, of another shape or not finite; the
+    network is then unchanged.
+    """
+    weights, _ = tensor_files.read(path)
+    own = model.network.state_dict()
+    needed = {key for key in own if not key.endswith(".num_batches_tracked")}
+    both = sorted(own.keys() & weights.keys())
+    troubles = {
+        "missing": sorted(needed - weights.keys()),
+        "unexpected": sorted(weights.keys() - own.keys()),
+        "of another shape": [
+            f"{key} {tuple(weights[key].shape)} for {tuple(own[key].shape)}"
+            for key in both
+            if own[key].shape != weights[key].shape
+        ],
+        "of another type": [
+            f"{key} {weights[key].dtype}"
+            for key in both
+            if own[key].is_floating_point() != weights[key].is_floating_point()
+        ],
+        "not finite": [key for key in both if not weights[key].float().isfinite().all()],
+    }
+    if any(troubles.values()):
+        listed = "; ".join(
+            f"{what}: {', '.join(keys[:SHOWN])}{' …' * (len(keys) > SHOWN)}"
+            for what, keys in troubles.items()
+            if keys
+        )
+        raise ValueError(f"{path} does not fit this network: {listed}")
+    model.network.load_state_dict(weights, strict=False)

@@ -1,0 +1,122 @@
+"""Figures 2 and 5 of the paper: points and masks, and where trained networks look."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bench.data.catalog import Dataset
+from bench.data.splits import part
+from bench.errors import Missing
+from bench.models import gradcam
+from bench.paper import experiments
+from bench.paper.experiments import Cell, Experiment
+from bench.points.store import Points
+from bench.records.record import Record
+from bench.records.statistics import mean_interval
+from bench.reporting import image_grid
+from bench.training import trained
+
+SHOWN, MEASURED = 5, 200
+"""Pictures that a figure shows, and test pictures that its numbers are taken over."""
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """Pictures side by side before they are drawn; ``numbers`` are one object per method."""
+
+    name: str
+    columns: Mapping[str, Float[Tensor, "n _ h w"]]
+    caption: str
+    numbers: Sequence[Mapping[str, Any]]
+    gaps: Mapping[Cell, Sequence[int]]
+
+
+def stored_points(data: Dataset, results: Path) -> Points:
+    """The adversarial points of a data set that were found before; raises `Missing` without any."""
+    for path in sorted((results / "points").glob("*.safetensors")):
+        try:
+            points = Points.load(path)
+            points.fits(data)
+        except ValueError:
+            continue
+        if "attack" in points.about:
+            return points
+    raise Missing(
+        f"there are no adversarial points of {data.name} yet: bench points build --data {data.name}"
+    )
+
+
+def masks(experiment: Experiment, data: Dataset, results: Path) -> Mosaic:
+    """Figure 2: training pictures, their adversarial points and the masks drawn from them."""
+    points = stored_points(data, results)
+    summary = points.summary()
+    return Mosaic(
+        f"{experiment.name}-{experiment.scale.name}",
+        image_grid.masked(data, points, SHOWN),
+        f"Adversarial points and masks on {data.name}: picture, the pixels that "
+        f"{points.about['attack']} changes, AdvMask's mask, and what is left. "
+        f"n = {summary['pictures']:.0f} pictures with "
+        f"{summary['points_mean']:.1f} points each on average; "
+        f"{summary['inside']:.0%} of the points lie in the central half of the area.",
+        [summary],
+        {},
+    )
+
+
+def maps(
+    experiment: Experiment,
+    records: Sequence[Record],
+    data: Dataset,
+    results: Path,
+    device: str = "cpu",
+) -> Mosaic:
+    """Figure 5: class activation maps of the networks trained with each method, and two numbers."""
+    pool = part(data.test, min(MEASURED, len(data.test)))
+    images = pool.images.to(device).float() / 255
+    labels = pool.labels.to(device)
+    places = torch.linspace(0, len(pool) - 1, SHOWN).long()
+    columns: dict[str, Tensor] = {"image": images[places]}
+    numbers, gaps = [], dict(experiments.gaps(experiment, records))
+    for (row, column), recipe in experiment.cells.items():
+        found: dict[str, list[float]] = {"spread": [], "central": []}
+        shown: Tensor | None = None
+        for record in records:
+            if record.key != recipe.key or record.seed >= experiment.scale.seeds:
+                continue
+            if not trained.path(record, results).exists():
+                gaps[row, column] = sorted({*gaps.get((row, column), ()), record.seed})
+                continue
+            network = trained.load(record, data, results, device)
+            seen = torch.cat(
+                [
+                    gradcam.maps(network, images[some], labels[some])
+                    for some in torch.arange(len(pool)).split(50)
+                ]
+            )
+            shown = gradcam.overlay(images[places].cpu(), seen[places]) if shown is None else shown
+            found["spread"].append(float(gradcam.spread(seen).nanmean()))
+            found["central"].append(float(gradcam.central(seen).nanmean()))
+        if shown is None:
+            continue
+        entry: dict[str, Any] = {"method": row, "column": column}
+        for name, values in found.items():
+            interval = mean_interval(values)
+            entry |= {name: interval.mean, f"{name}_half": interval.half, "n": interval.n}
+        numbers.append(entry)
+        title = f"{row}\nspread {entry['spread']:.2f}\ncentre {entry['central']:.0%}"
+        columns[title] = shown
+    caption = (
+        f"Class activation maps (Grad-CAM) for the true class on test pictures of {data.name}, "
+        "first seed; bright where the network looks. Numbers: mean over "
+        f"{len(pool)} test pictures and n = {max((e['n'] for e in numbers), default=0)} seeds of "
+        "the spread of a map (1: even) and of the share of its mass in the central half of the "
+        "area, which stands for the object: these data sets have no outlines of objects."
+    )
+    return Mosaic(f"{experiment.name}-{experiment.scale.name}", columns, caption, numbers, gaps)

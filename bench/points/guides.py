@@ -1,0 +1,145 @@
+"""Guides: a map per picture of how much each pixel matters.
+
+Fixed guides are made once per training set and moved with the crop and the flip; they are the
+adversarial points and the controls of the paper's Table 7. KeepAugment's saliency is live: it is
+taken from the network in training, at each step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from attacks.norms import largest
+from bench import registry
+from bench.data import seeds
+from bench.data.catalog import Dataset
+from bench.execution.executors import Executor
+from bench.execution.progress import Progress
+from bench.execution.workspace import Workspace
+from bench.models.saliency import saliency
+from bench.points import find
+from bench.points.store import Points
+from bench.training import victims
+from bench.training.recipes import Recipe
+
+FIXED = {
+    "attack": "where a sparse attack changes the picture (AdvMask's own)",
+    "random": "as many points at random places",
+    "corners": "the corners that a Harris detector finds, as many as there are",
+    "corners-matched": "the strongest corner responses, as many as adversarial points",
+    "saliency": "the largest gradients of the label's logit, as many as adversarial points",
+    "everywhere": "every pixel: squares at random places",
+}
+"""Guides by name; any other name is a set of points imported under that name."""
+
+
+def live(recipe: Recipe) -> bool:
+    """Whether the recipe's guide is taken from the network in training."""
+    return recipe.augmentation.wants == "saliency" and recipe.guide is None
+
+
+def needed(recipe: Recipe) -> str | None:
+    """The fixed guide that a recipe needs, if any."""
+    if recipe.augmentation.wants is None or live(recipe):
+        return None
+    return recipe.guide or recipe.augmentation.wants
+
+
+def fixed(
+    name: str,
+    workspace: Workspace,
+    progress: Progress,
+    executor: Executor | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Bool[Tensor, "n 1 h w"]:
+    """The guide of that name for the training part of the workspace's data set.
+
+    Shape (n, 1, h, w). Adversarial points are built if they are not there yet. Raises
+    ``ValueError`` for a name that is neither a guide nor an imported set of points, and `Stopped`
+    when ``stop()`` turns true while they are built.
+    """
+    data = workspace.dataset()
+    n, _, h, w = data.train.images.shape
+    if name == "everywhere":
+        return torch.ones(n, 1, h, w, dtype=torch.bool)
+    if name == "corners":
+        return corners(data, progress)
+    if name not in FIXED:
+        return imported(name, workspace)
+    found = find.adversarial(workspace, progress, executor=executor, stop=stop)
+    if name == "attack":
+        return found.guide()
+    scores: Tensor
+    if name == "random":
+        scores = torch.rand(n, 1, h, w, generator=seeds.generator(0, "guides", "random"))
+    elif name == "corners-matched":
+        scores = responses(data, progress)
+    else:
+        recipe = find.points_victim(data)
+        scores = gradients(data, victims.obtain(recipe, workspace, progress), workspace.device)
+    return strongest(scores, found.counts)
+
+
+def imported(name: str, workspace: Workspace) -> Bool[Tensor, "n 1 h w"]:
+    """The guide of a set of points that was imported under a name."""
+    path = workspace.results / "points" / f"{name}.safetensors"
+    if not path.exists():
+        known = [*FIXED, *sorted(file.stem for file in path.parent.glob("*.safetensors"))]
+        raise ValueError(f"there is no guide {name!r}: {registry.suggest(name, known)}")
+    found = Points.load(path)
+    found.fits(workspace.dataset())
+    return found.guide()
+
+
+def gradients(
+    data: Dataset, network: nn.Module, device: str, batch_size: int = 256
+) -> Float[Tensor, "n 1 h w"]:
+    """The saliency of every training picture under a trained network."""
+    found = []
+    for ids in torch.arange(len(data.train.labels)).split(batch_size):
+        images = data.train.images[ids].to(device).float() / 255
+        found.append(saliency(network, images, data.train.labels[ids].to(device)).cpu())
+    return torch.cat(found)
+
+
+def responses(data: Dataset, progress: Progress) -> Float[Tensor, "n 1 h w"]:
+    """The response of a Harris detector at every pixel of every training picture."""
+    from skimage.feature import corner_harris
+
+    grey = data.train.images.float().mean(1) / 255
+    found = torch.empty(len(grey), 1, *grey.shape[1:])
+    with progress.task("corner responses", len(grey)) as advance:
+        for i, picture in enumerate(grey.numpy()):
+            found[i, 0] = torch.from_numpy(corner_harris(picture))
+            advance()
+    return found
+
+
+def corners(data: Dataset, progress: Progress) -> Bool[Tensor, "n 1 h w"]:
+    """The peaks of the Harris response: conventional corners, as many as there are."""
+    from skimage.feature import corner_peaks
+
+    found = responses(data, progress)
+    guide = torch.zeros_like(found, dtype=torch.bool)
+    for i, response in enumerate(found.numpy()):
+        peaks = torch.from_numpy(corner_peaks(response[0], min_distance=1, threshold_rel=0.01))
+        guide[i, 0, peaks[:, 0], peaks[:, 1]] = True
+    return guide
+
+
+def strongest(
+    scores: Float[Tensor, "n 1 h w"], counts: Int[Tensor, " n"]
+) -> Bool[Tensor, "n 1 h w"]:
+    """The highest scores of each map, as many as ``counts`` says."""
+    return largest(scores.flatten(1), counts).reshape(scores.shape)
+
+
+def check(recipe: Recipe, workspace: Workspace) -> None:
+    """Refuse a guide that does not exist, before anything is run."""
+    name = needed(recipe)
+    if name is not None and name not in FIXED:
+        imported(name, workspace)

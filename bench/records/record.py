@@ -1,0 +1,104 @@
+"""What one job with one seed gave, and the folder that keeps it: the source of truth.
+
+``records.jsonl`` holds one line per record; the curves lie beside it, one file per record, so that
+listing thousands of records stays fast.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+VERSION = 1
+TYPES: dict[str, type] = {
+    "kind": str, "key": str, "seed": int, "status": str, "message": str, "job": dict,
+    "machine": dict,
+}  # fmt: skip
+OWN = {"version", *TYPES}
+SHARED = {"victim", "data", "eps", "aim", "images", "query_cap"}  # by attacks that are compared
+KINDS, STATES = ("run", "attack"), ("finished", "failed")
+HEAD = re.compile(rb'\{"version": 1, "kind": "[a-z]+", "key": "([\w.-]+)", ')  # of most lines
+PLAIN = re.compile(r"[\w-][\w.-]{0,99}", re.ASCII)  # what a key may be, for files are named by it
+Number = int | float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What one job with one seed gave.
+
+    ``kind`` is ``"run"`` (a training) or ``"attack"``; ``key`` names the job without its seed.
+    ``labels`` are what tables group by (augmentation, model, data, …), ``metrics`` fractions in
+    [0, 1], seconds and counts, never percent. ``curve`` has one entry an epoch. A job that failed
+    (``status``) says why in ``message``.
+    """
+
+    kind: Literal["run", "attack"]
+    key: str
+    seed: int
+    labels: Mapping[str, str]
+    metrics: Mapping[str, Number]
+    job: Mapping[str, Any] = field(default_factory=dict)
+    machine: Mapping[str, str] = field(default_factory=dict)
+    status: Literal["finished", "failed"] = "finished"
+    message: str = ""
+    curve: Sequence[Mapping[str, Number]] = ()
+
+    def __post_init__(self) -> None:
+        names = [*self.labels, *self.metrics]
+        if twice := {name for name in names if name in OWN or names.count(name) > 1}:
+            raise ValueError(
+                f"the label or metric {min(twice)!r} is taken in a record: give it another name"
+            )
+
+    @property
+    def name(self) -> str:
+        """The record's own name: the job's key and the seed."""
+        return f"{self.key}-{self.seed}"
+
+    @property
+    def cell(self) -> str:
+        """Names what the record shares with others: its job; for attacks, their victim and eps."""
+        if self.kind == "run":
+            return self.key
+        shared = {name: value for name, value in self.job.items() if name in SHARED}
+        text = json.dumps(shared, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def to_json(self) -> dict[str, Any]:
+        """A flat object: labels are its texts, metrics its numbers; the curve is kept elsewhere."""
+        return {
+            "version": VERSION,
+            "kind": self.kind,
+            "key": self.key,
+            "seed": self.seed,
+            "status": self.status,
+            "message": self.message,
+            **self.labels,
+            **self.metrics,
+            "job": dict(self.job),
+            "machine": dict(self.machine),
+        }
+
+    @classmethod
+    def from_json(cls, line: Any) -> Record:
+        """The record that `to_json` wrote; raises ``ValueError`` for anything else."""
+        if not isinstance(line, Mapping) or line.get("version") != VERSION:
+            raise ValueError("not a record of this version")
+        if missing := OWN - set(line):
+            raise ValueError(f"a record without {', '.join(sorted(missing))}")
+        if wrong := [name for name, kind in TYPES.items() if not isinstance(line[name], kind)]:
+            raise ValueError(f"a record whose {', '.join(wrong)} cannot be: {line[wrong[0]]!r}")
+        if not PLAIN.fullmatch(line["key"]):
+            raise ValueError(f"a record whose key is no plain name: {line['key'][:80]!r}")
+        if line["kind"] not in KINDS or line["status"] not in STATES:
+            raise ValueError(f"a record of kind {line['kind']!r} and status {line['status']!r}")
+        rest = {name: value for name, value in line.items() if name not in OWN}
+        return cls(
+            **{name: line[name] for name in TYPES},
+            labels={name: value for name, value in rest.items() if isinstance(value, str)},
+            metrics={name: value for name, value in rest.items() if isinstance(value, int | float)},
+        )

@@ -1,0 +1,63 @@
+"""The command that runs a recipe, as one would type it."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Sequence
+
+from bench import registry
+from bench.paper.experiments import SIDES
+from bench.records.record import Record
+from bench.training.recipes import DEFAULT, Recipe, usual
+
+OPTIONS = (
+    *("epochs", "batch_size", "learning_rate", "weight_decay", "schedule", "validation"),
+    "precision",
+)
+
+
+def run(recipe: Recipe, seeds: Sequence[int]) -> str:
+    """The ``bench run`` with these seeds whose records have the recipe's key.
+
+    Options that a data set and a network have anyway are left out. Crop padding and momentum have
+    no option; they follow the data set.
+
+    >>> run(Recipe(data="digits", model="resnet8", **usual("digits", "resnet8", 8)), [0, 1])
+    'bench run --aug none --model resnet8 --data digits --seeds 2'
+    """
+    side = SIDES.get(registry.parse(recipe.data)[0], 32)
+    given = {name: getattr(DEFAULT, name) for name in OPTIONS}
+    given |= usual(recipe.data, recipe.model, side)
+    words = ["bench", "run", "--aug", registry.label(recipe.augmentation, recipe.data, side)]
+    words += ["--model", recipe.model, "--data", recipe.data]
+    for name in ("guide", "policy", "mix"):
+        if value := getattr(recipe, name):
+            words += [f"--{name}", value]
+    for name in OPTIONS:
+        if (value := getattr(recipe, name)) != given[name]:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    ordered = sorted(seeds)
+    if ordered == list(range(len(ordered))):
+        words += ["--seeds", str(len(ordered))]
+    else:
+        words += ["--seed-list", ",".join(map(str, ordered))]
+    return shlex.join(words)
+
+
+def fill(method: Record, others: Sequence[Record]) -> str:
+    """The ``bench run`` of a record's method in the setting of others and with their seeds.
+
+    Raises ``ValueError`` for records whose recipe is of another version.
+    """
+    recipe = Recipe.from_json(dict(others[0].job))
+    side = SIDES.get(registry.parse(recipe.data)[0], 32)
+    text = method.labels["augmentation"]
+    recipe = dataclasses.replace(
+        recipe,
+        augmentation=registry.build("augmentations", text, data=recipe.data, side=side),
+        guide=method.labels.get("guide"),
+        policy=method.labels.get("policy"),
+        mix=method.labels.get("mix"),
+    )
+    return run(recipe, [record.seed for record in others])

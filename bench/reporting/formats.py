@@ -1,0 +1,327 @@
+"""Tables for a paper, a terminal and a program, all from the same `Table`.
+
+`latex`, `markdown` and `text` are for readers, in percent and rounded; `csv` and `json` hold
+fractions in full.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from bench.records.statistics import Comparison, Interval
+from bench.reporting.table import Key, Table, difference_entry, interval_entry, missing
+
+
+@dataclass(frozen=True)
+class _Style:
+    """How one output writes the parts of a cell."""
+
+    escape: Callable[[str], str]
+    bold: str
+    interval: str
+    marks: tuple[str, str]  # below 0.05, below 0.01
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+_SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_SPECIAL |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$"}
+_SPECIAL |= {"†": r"$\dagger$", "\u2212": "$-$"} | {each: f"\\{each}" for each in "{}$&#_%"}
+_TEXT = _Style(_flat, "{}", "{} ± {}", ("*", "†"))
+_MARKDOWN = _Style(
+    lambda text: "".join("\\" * (each in "\\|*_`<") + each for each in _flat(text)),
+    "**{}**", "{} ± {}", ("\\*", "†"),
+)  # fmt: skip
+_LATEX = _Style(
+    lambda text: "".join(_SPECIAL.get(each, each) for each in _flat(text)),
+    r"\textbf{{{}}}", r"{} $\pm$ {}", ("$^{*}$", r"$^{\dagger}$"),
+)  # fmt: skip
+_HTML = _Style(lambda text: escape(_flat(text)), "<strong>{}</strong>", "{} ± {}", ("*", "†"))
+
+
+def text(table: Table) -> str:
+    """The table for a terminal, which has no bold."""
+    headers = [name.replace(" / ", "\n") for name in _headers(table)]
+    return f"{_tabulate(table, _TEXT, headers, 'simple')}\n\n{caption(table, bold=False)}\n"
+
+
+def markdown(table: Table) -> str:
+    """The table as a pipe table, with its caption below."""
+    headers = [_MARKDOWN.escape(name) for name in _headers(table)]
+    body = _tabulate(table, _MARKDOWN, headers, "pipe")
+    return f"{body}\n\n{_MARKDOWN.escape(caption(table))}\n"
+
+
+def latex(table: Table) -> str:
+    """The table as a float for a document that uses the package booktabs."""
+    from tabulate import DataRow, Line, TableFormat
+
+    names = _headers(table)
+    groups = [name.partition(" / ")[0] if " / " in name else "" for name in names]
+    headers = [_LATEX.escape(name.rpartition(" / ")[2]) for name in names]
+
+    def begin(_widths: list[int], _aligns: list[str]) -> str:
+        top = f"\\begin{{tabular}}{{l{'c' * (len(names) - 1)}}}\n\\toprule"
+        return top + _spans(groups) if any(groups) else top
+
+    booktabs = TableFormat(
+        lineabove=begin,
+        linebelowheader=Line("\\midrule", "", "", ""),
+        linebetweenrows=None,
+        linebelow=Line("\\bottomrule\n\\end{tabular}", "", "", ""),
+        headerrow=DataRow("", " & ", r" \\"),
+        datarow=DataRow("", " & ", r" \\"),
+        padding=0,
+        with_header_hide=None,
+    )
+    label = "-".join("".join(c if c.isalnum() else " " for c in table.title.lower()).split())
+    return "\n".join(
+        [
+            f"% {_flat(table.origin)}",
+            "% needs \\usepackage{booktabs}",
+            "\\begin{table}",
+            "\\centering",
+            f"\\caption{{{_LATEX.escape(caption(table))}}}",
+            f"\\label{{tab:{label}}}",
+            _tabulate(table, _LATEX, headers, booktabs),
+            "\\end{table}\n",
+        ]
+    )
+
+
+def html(table: Table) -> str:
+    """The table for a page, with its caption; every name in it is escaped."""
+    best = _best(table)
+    heads = "".join(f'<th scope="col">{_HTML.escape(name)}</th>' for name in _headers(table))
+    lines = []
+    for row in table.rows:
+        cells = [
+            f'<td class="published">{_published(table, row, column)}</td>'
+            if published
+            else f"<td>{_cell(table, row, column, _HTML, best)}</td>"
+            for column, published in _columns(table)
+        ]
+        lines.append(f'<tr><th scope="row">{_HTML.escape(row)}</th>{"".join(cells)}</tr>')
+    return (
+        f"<table><caption>{_HTML.escape(caption(table))}</caption>"
+        f"<thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    )
+
+
+def csv(*tables: Table) -> str:
+    """One line for each cell, in fractions; of several tables each cell names its own."""
+    import csv
+
+    entries = [
+        {"table": table.title} | entry if len(tables) > 1 else entry
+        for table in tables
+        for entry in _entries(table)
+    ]
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(dict.fromkeys(name for each in entries for name in each)))
+    writer.writeheader()
+    writer.writerows(entries)
+    return file.getvalue()
+
+
+def json(table: Table) -> str:
+    """The table as an object with a list of cells, in fractions."""
+    from json import dumps
+
+    whole = {
+        "title": table.title,
+        "caption": caption(table),
+        "origin": table.origin,
+        "baseline": table.baseline,
+        "cells": _entries(table),
+    }
+    return dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def caption(table: Table, bold: bool = True) -> str:
+    """What the numbers, the ± and the marks of this table mean."""
+    measured = [cell for cell in table.cells.values() if isinstance(cell, Interval)]
+    usual = _usual(table)
+    parts = []
+    if any(cell.half is not None for cell in measured):
+        unless = " unless stated" if any(cell.n != usual for cell in measured) else ""
+        spread = f"mean ± half-width of the 95 % t-interval over n = {usual} seeds{unless}"
+        parts.append(f"{table.measure or table.title}: {spread}.")
+    elif measured:
+        parts.append(f"{table.measure or table.title}: a single seed, so there is no interval.")
+    if bold and table.best and measured:
+        parts.append("Bold: best mean of a column.")
+    if any(_mark(each, ("*", "†")) for each in table.comparisons.values()):
+        parts.append(
+            f"* and †: differs from {table.baseline}, p < 0.05 and p < 0.01 "
+            "(paired t-test over seeds, Holm's correction over the methods of a column)."
+        )
+    elif any(each.p_holm is not None for each in table.comparisons.values()):
+        parts.append(f"No method differs from {table.baseline} significantly.")
+    if limits := [
+        100 * each.detectable
+        for (_, column), each in table.comparisons.items()
+        if each.detectable and column in table.percent
+    ]:
+        low, high = f"{min(limits):.2g}", f"{max(limits):.2g}"
+        parts.append(
+            f"Differences below {low if low == high else f'{low} to {high}'} points "
+            "could not have been shown with 80 % power."
+        )
+    if table.failed:
+        parts.append("Failed: seeds whose training or attack broke down, not in the mean.")
+    if table.published:
+        parts.append("Published: printed by others, neither bold nor tested.")
+    if missing(table):
+        parts.append("--: not run.")
+    return " ".join(parts)
+
+
+def _tabulate(table: Table, style: _Style, headers: list[str], form: Any) -> str:
+    from tabulate import tabulate
+
+    best = _best(table)
+    lines = [
+        [
+            style.escape(row),
+            *(
+                _published(table, row, column)
+                if published
+                else _cell(table, row, column, style, best)
+                for column, published in _columns(table)
+            ),
+        ]
+        for row in table.rows
+    ]
+    # numbers are formatted already, and tabulate would turn 96.10 into 96.1
+    return tabulate(
+        lines,
+        headers,
+        tablefmt=form,
+        disable_numparse=True,
+        colalign=["left", *["center"] * (len(headers) - 1)] if lines else None,
+    )
+
+
+def _columns(table: Table) -> list[tuple[str, bool]]:
+    """The printed columns: ours, and after each the published one where there is any."""
+    known = {column for _, column in table.published}
+    return [
+        (column, published)
+        for column in table.columns
+        for published in ([False, True] if column in known else [False])
+    ]
+
+
+def _headers(table: Table) -> list[str]:
+    return [
+        table.corner,
+        *(f"{name} (published)" if published else name for name, published in _columns(table)),
+    ]
+
+
+def _spans(groups: Sequence[str]) -> str:
+    """The heading row above the columns' names: equal neighbours under one rule."""
+    cells, rules, start = [], [], 0
+    for name, members in itertools.groupby(groups):
+        end = start + len(list(members))
+        cells.append(
+            f"\\multicolumn{{{end - start}}}{{c}}{{{_LATEX.escape(name)}}}" if name else ""
+        )
+        if name:
+            rules.append(f"\\cmidrule(lr){{{start + 1}-{end}}}")
+        cells += [""] * (end - start - 1) if not name else []
+        start = end
+    return f"\n{' & '.join(cells)} \\\\\n{' '.join(rules)}"
+
+
+def _cell(table: Table, row: str, column: str, style: _Style, best: Collection[Key]) -> str:
+    cell, failed = table.cells.get((row, column)), table.failed.get((row, column), 0)
+    notes = []
+    if isinstance(cell, Interval):
+        if cell.n != _usual(table):
+            notes.append(f"n={cell.n}")
+        mean, half = _round(cell, column in table.percent)
+        mean = mean.replace("-", style.escape("\u2212"))
+        shown = style.bold.format(mean) if (row, column) in best else mean
+        shown = style.interval.format(shown, half) if half else shown
+        if (row, column) in table.comparisons:
+            shown += _mark(table.comparisons[row, column], style.marks)
+    else:
+        shown = "--" if cell is None else style.escape(cell)
+    if failed:
+        notes.append(f"{failed} failed")
+    return f"{shown} ({', '.join(notes)})" if notes else shown
+
+
+def _round(interval: Interval, percent: bool) -> tuple[str, str]:
+    """The mean to the second significant digit of its half-width; percents to 0.01 at most."""
+    scale = 100 if percent else 1
+    mean, half = scale * interval.mean, scale * (interval.half or 0)
+    decimals = 2
+    if half:
+        decimals = 1 - math.floor(math.log10(half))
+    elif not percent and mean:
+        decimals = 2 - math.floor(math.log10(abs(mean)))
+    decimals = min(max(decimals, 0), 2 if percent else 6)
+    shown = "" if interval.half is None else f"{half:.{decimals}f}"
+    return f"{mean:.{decimals}f}", shown
+
+
+def _published(table: Table, row: str, column: str) -> str:
+    value = table.published.get((row, column))
+    if value is None:
+        return ""
+    return f"{value:.2f}" if column in table.percent else f"{value:g}"
+
+
+def _mark(comparison: Comparison, marks: tuple[str, str]) -> str:
+    p = comparison.p_holm
+    return "" if p is None or p >= 0.05 else marks[p < 0.01]
+
+
+def _usual(table: Table) -> int:
+    """The most frequent number of seeds of a cell."""
+    counts = [cell.n for cell in table.cells.values() if isinstance(cell, Interval)]
+    return max(counts, key=lambda n: (counts.count(n), n), default=0)
+
+
+def _best(table: Table) -> set[Key]:
+    """The cells with the best mean of their column, where there is a choice."""
+    found: set[Key] = set()
+    for column, direction in table.best.items():
+        means = {
+            (row, column): cell.mean
+            for row in table.rows
+            if isinstance(cell := table.cells.get((row, column)), Interval)
+        }
+        if len(means) > 1:
+            best = max(means.values()) if direction == "high" else min(means.values())
+            found |= {key for key, mean in means.items() if mean == best}
+    return found
+
+
+def _entries(table: Table) -> list[dict[str, Any]]:
+    found = []
+    for row in table.rows:
+        for column in table.columns:
+            key = row, column
+            cell = table.cells.get(key)
+            entry: dict[str, Any] = {"row": row, "column": column}
+            entry |= {"text": cell} if isinstance(cell, str) else interval_entry(cell)
+            entry["failed"] = table.failed.get(key, 0)
+            if key in table.published:
+                scale = 100 if column in table.percent else 1
+                entry["published"] = round(table.published[key] / scale, 12)
+            if key in table.comparisons:
+                entry |= difference_entry(table.comparisons[key])
+            found.append(entry)
+    return found

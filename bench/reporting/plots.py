@@ -1,0 +1,371 @@
+"""Figures for a paper, as vector PDF and as PNG; only this module imports matplotlib."""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from bench.records.record import Number, Record
+from bench.records.statistics import Interval, mean_interval
+from bench.reporting.attack_tables import rows, strengths
+
+Curve = Sequence[Mapping[str, Number]]
+
+COLOURS = (
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#4d4d4d"),
+)
+"""Told apart by colour-blind readers (Okabe and Ito), with a brown and a grey."""
+
+STYLES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+"""Lines differ in these as well, so that a print in grey can be read."""
+
+COLUMN, PAGE = 3.25, 6.75
+"""Widths in inches of a column of text and of a page with two columns."""
+
+Style = Literal["pdf", "png", "svg"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a panel; ``steps`` for a share that rises at each point.
+
+    ``band`` holds the lower and upper end of an interval for each point.
+    """
+
+    label: str
+    points: Sequence[tuple[float, float]]
+    steps: bool = False
+    band: Sequence[tuple[float, float]] = ()
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes with lines; ``marks`` are places across that a thin line shows."""
+
+    title: str
+    across: str
+    up: str
+    lines: Sequence[Line]
+    logarithmic: bool = False
+    marks: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its interval and the single seeds; without an interval it is drawn as a gap."""
+
+    label: str
+    interval: Interval | None
+    seeds: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """One pair of axes with a row for each estimate, or joined by a line from left to right.
+
+    ``measure`` is what the numbers are, ``kind`` what the joined labels are; ``zero`` draws a line
+    at no difference.
+    """
+
+    title: str
+    measure: str
+    entries: Sequence[Estimate]
+    kind: str = ""
+    zero: bool = False
+
+    @property
+    def joined(self) -> bool:
+        """Whether the entries are steps of one parameter."""
+        return bool(self.kind)
+
+
+def span(counts: Collection[int]) -> str:
+    """How many, from the fewest to the most.
+
+    >>> span({5, 3, 4}), span({5}), span(set())
+    ('3 to 5', '5', '0')
+    """
+    if not counts:
+        return "0"
+    return " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
+
+
+def differences(gained: Mapping[tuple[str, str], Sequence[float]]) -> list[Estimates]:
+    """The paired differences of `run_tables.gains`, in points; one panel for each column."""
+    methods = list(dict.fromkeys(row for row, _ in gained))
+    panels = []
+    for column in dict.fromkeys(column for _, column in gained):
+        entries = []
+        for row in methods:
+            points = [100 * value for value in gained.get((row, column), ())]
+            entries.append(Estimate(row, mean_interval(points) if points else None, points))
+        title = textwrap.fill(column, 30)  # neighbours have little room
+        panels.append(Estimates(title, "accuracy gained / points", entries, zero=True))
+    return panels
+
+
+def attacks_caption(records: Sequence[Record], unit: str) -> str:
+    """What a figure of `attacks` shows, for records of one table."""
+    seeds = len({record.seed for record in records})
+    spread = "a single seed" if seeds == 1 else f"a line is the mean of n = {seeds} seeds"
+    return (
+        f"Share of {records[0].job['images']} pictures of {records[0].labels['data']} that each "
+        f"attack breaks with at most so many changed {unit}; {spread}, no band."
+    )
+
+
+def attacks(
+    curves: Sequence[tuple[Record, Curve]], unit: Literal["pixels", "elements"] = "pixels"
+) -> list[Panel]:
+    """The share of pictures broken with at most so many changes; one panel for each eps.
+
+    With several seeds the line is the mean of theirs.
+    """
+    panels = []
+    found = {id(record): curve for record, curve in curves}
+    for eps in strengths(record for record, _ in curves):
+        members = [record for record, _ in curves if record.labels["eps"] == eps]
+        lines = [
+            Line(label, mean([steps(found[id(record)], unit) for record in same]), steps=True)
+            for label, same in rows(members).items()
+            if same[0].labels["role"] != "ceiling"
+        ]
+        panels.append(
+            Panel(f"eps = {eps}", f"changed {unit}, at most", "success", lines, logarithmic=True)
+        )
+    return panels
+
+
+def steps(curve: Curve, unit: str) -> list[tuple[float, float]]:
+    """Where the share of one unit rises, and to what.
+
+    >>> steps([{"changes": 1.0, "pixels": 0.0, "elements": 0.5}], "elements")
+    [(1.0, 0.5)]
+    """
+    found: list[tuple[float, float]] = []
+    for entry in curve:
+        if entry[unit] > (found[-1][1] if found else 0):
+            found.append((entry["changes"], entry[unit]))
+    return found
+
+
+def mean(curves: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, float]]:
+    """The mean of step functions that begin at 0.
+
+    >>> mean([[(1.0, 0.5)], [(2.0, 1.0)]])
+    [(1.0, 0.25), (2.0, 0.75)]
+    """
+    if len(curves) == 1:
+        return list(curves[0])
+    places = sorted({place for curve in curves for place, _ in curve})
+
+    def at(curve: Sequence[tuple[float, float]], place: float) -> float:
+        return max((share for where, share in curve if where <= place), default=0.0)
+
+    return [(place, sum(at(each, place) for each in curves) / len(curves)) for place in places]
+
+
+def draw(panels: Sequence[Panel | Estimates], style: Style, name: str = "bench") -> bytes:
+    """The panels, at most three in a row, with one legend; the same panels give the same bytes.
+
+    One panel has the width of a column, more that of a page. ``name`` keeps the ids of several SVG
+    drawings on one page apart.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    wide = min(len(panels), 3)
+    lines = -(-len(panels) // wide)
+    width = COLUMN if wide == 1 else PAGE
+    labels = list(
+        dict.fromkeys(
+            line.label for panel in panels if isinstance(panel, Panel) for line in panel.lines
+        )
+    )
+    longest = 40 + 4.5 * max((len(label) for label in labels), default=0)  # points, with its line
+    across = min(max(1, int(72 * width / longest)), 2 if wide == 1 else 4)
+    height = lines * _height(panels) + 0.17 * math.ceil(len(labels) / across)
+    with matplotlib.rc_context(_settings(name)):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(lines, wide, squeeze=False, sharey="row").flatten()
+        handles: dict[str, Any] = {}
+        for place, (panel, ax) in enumerate(zip(panels, axes, strict=False)):
+            if isinstance(panel, Panel):
+                _fill(ax, panel, labels, handles)
+                ax.set_ylabel("" if place % wide else panel.up)
+            elif panel.joined:
+                _sweep(ax, panel)
+                ax.set_ylabel("" if place % wide else panel.measure)
+            else:
+                _forest(ax, panel)
+        if any(isinstance(p, Panel) and any(line.steps for line in p.lines) for p in panels):
+            axes[0].set_ylim(bottom=0)  # shared, and last: it fixes the top as well
+        for ax in axes[len(panels) :]:
+            ax.set_axis_off()
+        if handles:
+            figure.legend(
+                list(handles.values()), list(handles), handlelength=3,
+                loc="outside lower center", frameon=False,
+                ncols=across,
+            )  # fmt: skip
+        return _saved(figure, style)
+
+
+def mosaic(
+    columns: Mapping[str, Float[Tensor, "n _ h w"]], style: Style, width: float = PAGE
+) -> bytes:
+    """Pictures side by side, pixel by pixel: one titled column for each entry, one row a picture.
+
+    The tensors hold values in [0, 1] with one or three channels; titles may have several lines.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    n, _, h, w = next(iter(columns.values())).shape
+    cell = min(width / len(columns), 1.1)
+    with matplotlib.rc_context(_settings("mosaic")):
+        figure = Figure(
+            figsize=(cell * len(columns), cell * n * h / w + 0.45), layout="constrained"
+        )
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(n, len(columns), squeeze=False)
+        for place, (title, pictures) in enumerate(columns.items()):
+            for ax, picture in zip(axes[:, place], pictures, strict=True):
+                colour = picture.expand(3, -1, -1).clamp(0, 1).permute(1, 2, 0)
+                ax.imshow(colour.cpu().numpy(), interpolation="nearest")
+                ax.set_axis_off()
+            axes[0, place].set_title(title, fontsize=7)
+        return _saved(figure, style)
+
+
+def _settings(name: str) -> dict[Any, Any]:
+    return {
+        "font.size": 8,
+        "text.parse_math": False,  # names may hold anything
+        "axes.titlesize": 8,
+        "legend.fontsize": 7,
+        "pdf.fonttype": 42,
+        "svg.fonttype": "none",
+        "svg.hashsalt": name,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
+
+
+def _saved(figure: Any, style: Style) -> bytes:
+    buffer = io.BytesIO()
+    undated: dict[str, Any] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
+    with warnings.catch_warnings():
+        # names may hold letters that the font lacks
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)
+        figure.savefig(buffer, format=style, dpi=200, metadata=undated[style])
+    return buffer.getvalue()
+
+
+def _height(panels: Sequence[Panel | Estimates]) -> float:
+    """Inches of one line of panels: rows of estimates need room for each."""
+    rows = [
+        len(panel.entries) for panel in panels if isinstance(panel, Estimates) and not panel.joined
+    ]
+    if rows:
+        return 0.75 + 0.19 * max(rows)
+    return 2.5 if any(isinstance(panel, Panel) for panel in panels) else 2.1
+
+
+def look(number: int) -> dict[str, str]:
+    """Colour, style and marker of a line; the first 32 differ, in grey too.
+
+    >>> look(0) == look(8)
+    False
+    """
+    lap, place = divmod(number, len(COLOURS))
+    return {
+        "color": COLOURS[place],
+        "linestyle": STYLES[(place + lap) % len(STYLES)],
+        "marker": MARKERS[place],
+    }
+
+
+def _fill(ax: Any, panel: Panel, labels: Sequence[str], handles: dict[str, Any]) -> None:
+    places = [place for line in panel.lines for place, _ in line.points] or [1.0]
+    first, last = (0.8 * min(places) if panel.logarithmic else 0.0), max(places)
+    for mark in panel.marks:
+        ax.axvline(mark, color="0.6", linewidth=0.5, linestyle=":")
+    for line in panel.lines:
+        number = labels.index(line.label)
+        colour = look(number)["color"]
+        x, y = [place for place, _ in line.points], [value for _, value in line.points]
+        if line.band:
+            low, high = zip(*line.band, strict=True)
+            ax.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+        if line.steps:  # from nothing before the first point, level after the last
+            x, y = [first, *x, last], [0.0, *y, y[-1] if y else 0.0]
+        (handles[line.label],) = ax.plot(
+            x, y, label=line.label, linewidth=1.1,
+            drawstyle="steps-post" if line.steps else "default", markersize=3,
+            **look(number),
+            markevery=(number % 5 * 0.03, 0.15) if len(x) > 12 else 1,
+        )  # fmt: skip
+    if panel.logarithmic:
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter("{x:g}")  # the usual 10^n is mathematics, which is off
+    ax.set(title=panel.title, xlabel=panel.across)
+    ax.grid(visible=True, linewidth=0.3)
+
+
+def _forest(ax: Any, panel: Estimates) -> None:
+    """A row for each estimate: the mean, its interval, and every seed below it."""
+    for row, entry in enumerate(panel.entries):
+        colour = COLOURS[row % len(COLOURS)]
+        ax.plot(list(entry.seeds), [row + 0.25] * len(entry.seeds), ".", color="0.55", markersize=2)
+        if entry.interval is None:
+            ax.text(
+                0.5, row, "missing", transform=ax.get_yaxis_transform(), ha="center",
+                va="center", color="0.4", fontsize=7,
+            )  # fmt: skip
+            continue
+        ax.errorbar(
+            entry.interval.mean, row, xerr=entry.interval.half or 0.0, color=colour,
+            fmt=MARKERS[row % len(MARKERS)], markersize=4, capsize=2, linewidth=1,
+        )  # fmt: skip
+    if panel.zero:
+        ax.axvline(0, color="0.3", linewidth=0.6)
+    ax.set_yticks(range(len(panel.entries)), [entry.label for entry in panel.entries])
+    ax.set_ylim(len(panel.entries) - 0.4, -0.6)
+    ax.set(title=panel.title, xlabel=panel.measure)
+    ax.grid(visible=True, axis="x", linewidth=0.3)
+
+
+def _sweep(ax: Any, panel: Estimates) -> None:
+    """The estimates from left to right, joined where neighbours are there."""
+    found = [entry.interval for entry in panel.entries]
+    places = range(len(found))
+    ax.plot(places, [each.mean if each else math.nan for each in found], "-", color=COLOURS[0])
+    for place, (entry, interval) in enumerate(zip(panel.entries, found, strict=True)):
+        seeds = [place + 0.18] * len(entry.seeds)
+        ax.plot(seeds, list(entry.seeds), ".", color="0.55", markersize=2)
+        if interval is None:
+            ax.text(
+                place, 0.5, "missing", transform=ax.get_xaxis_transform(), rotation=90,
+                ha="center", va="center", color="0.4", fontsize=7,
+            )  # fmt: skip
+            continue
+        ax.errorbar(
+            place, interval.mean, yerr=interval.half or 0.0, fmt="o", color=COLOURS[0],
+            markersize=3, capsize=2, linewidth=1,
+        )  # fmt: skip
+    ax.set_xticks(places, [entry.label for entry in panel.entries], rotation=45, fontsize=6)
+    ax.set(title=panel.title, xlabel=panel.kind)
+    ax.grid(visible=True, axis="y", linewidth=0.3)

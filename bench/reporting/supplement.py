@@ -1,0 +1,47 @@
+"""A results folder as a whole: what is under way in it, and packing it for others."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import json
+import zipfile
+from pathlib import Path
+
+from bench.files import atomic
+from bench.records.store import Store
+
+KEPT = ("tables", "figures", "curves")
+
+
+def pack(folder: Path, path: Path) -> int:
+    """Write records, curves, tables, figures and the environment to a zip; returns how many files.
+
+    The archive is the same whenever it is made from the same folder in the same environment.
+    Raises ``ValueError`` when there are no records.
+    """
+    from bench.reporting import formats, run_tables
+
+    found = Store(folder).all()
+    if not found:
+        raise ValueError(f"there are no records in {folder} to pack")
+    contents = {"records.jsonl": (folder / "records.jsonl").read_bytes()}
+    for part in KEPT:
+        for file in sorted((folder / part).rglob("*")):
+            if file.is_file():
+                contents[file.relative_to(folder).as_posix()] = file.read_bytes()
+    runs = [record for record in found if record.kind == "run"]
+    if runs:
+        table = run_tables.grid(runs)
+        contents["runs.tex"] = formats.latex(table).encode()
+        contents["runs.md"] = formats.markdown(table).encode()
+    packages = sorted(f"{d.name}=={d.version}" for d in importlib.metadata.distributions())
+    contents["environment.json"] = json.dumps(
+        {"packages": packages, "machine": dict(found[-1].machine)}, indent=1
+    ).encode()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in contents.items():
+            archive.writestr(zipfile.ZipInfo(name), content)
+    atomic.write(path, buffer.getvalue())
+    return len(contents)

@@ -1,0 +1,188 @@
+"""What an attack did to its pictures, in numbers: metrics, curves, and attacks side by side."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from bench.records.statistics import mean_interval, optimality, wilson
+from bench.robustness.judge import Verdict
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an attack did to some pictures and what it took.
+
+    ``forwards`` and ``backwards`` are per picture; ``seconds`` of all pictures together, of which
+    ``passing`` inside the network; ``memory`` in MiB at the peak, where it is known; ``errors``
+    are what attacks raised, by picture.
+    """
+
+    verdict: Verdict
+    forwards: Int[Tensor, " n"]
+    backwards: Int[Tensor, " n"]
+    seconds: float
+    passing: float
+    memory: float | None
+    errors: Mapping[int, str]
+
+
+def join(parts: Sequence[Outcome]) -> Outcome:
+    """Outcomes of several blocks of pictures, or of several goals, as one."""
+    verdicts = [part.verdict for part in parts]
+    peaks = [part.memory for part in parts if part.memory is not None]
+    return Outcome(
+        verdict=Verdict(
+            **{
+                field.name: torch.cat([getattr(verdict, field.name) for verdict in verdicts])
+                for field in dataclasses.fields(Verdict)
+            }
+        ),
+        forwards=torch.cat([part.forwards for part in parts]),
+        backwards=torch.cat([part.backwards for part in parts]),
+        seconds=sum(part.seconds for part in parts),
+        passing=sum(part.passing for part in parts),
+        memory=max(peaks, default=None),
+        errors={i: text for part in parts for i, text in part.errors.items()},
+    )
+
+
+def summarise(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """The metrics of one attack with one seed; ``outcomes`` holds one entry per goal.
+
+    With several goals per picture (all other classes) the plain metrics are averages over pictures
+    and goals, ``_best`` and ``_worst`` those of each picture's easiest and hardest goal. Norms are
+    over the successes alone and absent without any; medians count failures as infinite and are
+    absent where that is the median.
+    """
+    whole = join(outcomes)
+    verdict, n = whole.verdict, len(whole.verdict.success)
+    won = verdict.success
+    metrics = {
+        "images": float(n // len(outcomes)),
+        "success": _mean(won),
+        "misclassified": _mean(verdict.misclassified),
+        "success_8bit": _mean(verdict.success_8bit),
+        "errors": float(len(whole.errors)),
+        **{
+            name: float(getattr(verdict, name).sum())
+            for name in ("not_finite", "outside_box", "beyond_eps")
+        },
+        "forwards": _mean(whole.forwards),
+        "backwards": _mean(whole.backwards),
+        "forwards_max": float(whole.forwards.max()),
+        "backwards_max": float(whole.backwards.max()),
+        "seconds_per_image": whole.seconds / n,
+    }
+    low, high = _rate(outcomes)
+    if low is not None and high is not None:
+        metrics |= {"success_low": low, "success_high": high}
+    if whole.passing:
+        metrics["pass_ratio"] = whole.seconds / whole.passing
+    if whole.memory is not None:
+        metrics["peak_memory_mb"] = whole.memory
+    metrics |= _norms(verdict)
+    for unit in ("pixels", "elements"):
+        distances = np.stack([each.verdict.distance(unit) for each in outcomes])
+        metrics |= _percentiles(f"l0_{unit}", distances.ravel())
+        if len(outcomes) > 1:
+            metrics |= _extremes(f"l0_{unit}", distances)
+    return metrics
+
+
+def _norms(verdict: Verdict) -> dict[str, float]:
+    """Mean norms over the successes, and over what is left of them after rounding."""
+    won, kept = verdict.success, verdict.success_8bit
+    found: dict[str, float] = {}
+    if won.any():
+        found |= {
+            "l0_pixels_mean": _mean(verdict.l0_pixels[won]),
+            "l0_elements_mean": _mean(verdict.l0_elements[won]),
+            "l2": _mean(verdict.l2[won]),
+            "linf": _mean(verdict.linf[won]),
+            "linf_max": float(verdict.linf[won].max()),
+        }
+    if kept.any():
+        found |= {
+            "l0_pixels_8bit": _mean(verdict.l0_pixels_8bit[kept]),
+            "l0_elements_8bit": _mean(verdict.l0_elements_8bit[kept]),
+        }
+    return found
+
+
+def _extremes(name: str, distances: np.ndarray) -> dict[str, float]:
+    """Success and mean l0 at each picture's easiest and hardest goal; goals are the rows."""
+    found: dict[str, float] = {}
+    for label, extreme in (("best", distances.min(0)), ("worst", distances.max(0))):
+        broken = np.isfinite(extreme)
+        found[f"success_{label}"] = float(broken.mean())
+        if broken.any():
+            found[f"{name}_{label}"] = float(extreme[broken].mean())
+    return found
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.double().mean())
+
+
+def _rate(outcomes: Sequence[Outcome]) -> tuple[float | None, float | None]:
+    """Wilson's interval of the success, or Student's where goals share a picture."""
+    successes = torch.stack([each.verdict.success for each in outcomes]).double()
+    if len(outcomes) == 1:
+        return wilson(int(successes.sum()), successes.shape[1])
+    interval = mean_interval(successes.mean(0).numpy())
+    return interval.low, interval.high
+
+
+def _percentiles(name: str, distances: np.ndarray) -> dict[str, float]:
+    """Median and quartiles with failures as infinite; those that are infinite are left out."""
+    ordered = np.sort(distances)
+    found = {}
+    for label, share in (("median", 0.5), ("q25", 0.25), ("q75", 0.75)):
+        place = share * (len(ordered) - 1)
+        below, above = ordered[int(np.floor(place))], ordered[int(np.ceil(place))]
+        if np.isfinite(above):
+            found[f"{name}_{label}"] = float(below + (place % 1) * (above - below))
+    return found
+
+
+def relate(
+    distances: Mapping[str, np.ndarray], references: Sequence[str] = ()
+) -> dict[str, dict[str, float]]:
+    """What attacks on the same pictures say about each other, for each attack.
+
+    ``distances`` are l0 counts, infinity for failures. ``l0_common`` is the mean over the pictures
+    that every attack broke but the ``references``, which are no sparse attacks; ``optimality`` is
+    that of AttackBench (`bench.records.statistics.optimality`). Absent where they do not exist.
+    """
+    sparse = [values for name, values in distances.items() if name not in references]
+    common = np.isfinite(np.stack(sparse)).all(0) if sparse else np.zeros(0, bool)
+    found: dict[str, dict[str, float]] = {}
+    for name, value in optimality(distances).items():
+        found[name] = {} if value is None else {"optimality": value}
+        if common.any() and np.isfinite(distances[name][common]).all():
+            found[name] |= {
+                "l0_common": float(distances[name][common].mean()),
+                "common": float(common.sum()),
+            }
+    return found
+
+
+def curve(verdict: Verdict) -> list[dict[str, float]]:
+    """The share of pictures broken with at most so many changes, at each count where it rises."""
+    pixels, elements = verdict.distance("pixels"), verdict.distance("elements")
+    counts = np.unique(np.concatenate([pixels, elements]))
+    return [
+        {
+            "changes": float(count),
+            "pixels": float((pixels <= count).mean()),
+            "elements": float((elements <= count).mean()),
+        }
+        for count in counts[np.isfinite(counts)]
+    ]

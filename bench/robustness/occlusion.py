@@ -1,0 +1,137 @@
+"""How accuracy falls as more and more of each picture is hidden.
+
+Networks trained with deletions ought to bear it better; the paper does not look. A picture loses
+either random cells or the pixels that matter most to the network that is tested.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from attacks.norms import largest
+from augmentations import delete
+from bench.data import seeds
+from bench.data.catalog import Dataset
+from bench.data.loader import batches
+from bench.data.splits import Split
+from bench.files import atomic, json_text
+from bench.models.saliency import saliency
+from bench.records.record import Number, Record
+from bench.training import trained
+
+SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+CELLS = 8
+"""Cells along a side: of 4x4 pixels where the side is 32."""
+VERSION = 1  # of the kept files; another number makes them anew
+
+
+def cells(ids: Int[Tensor, " b"], share: float, h: int, w: int) -> Bool[Tensor, "b 1 h w"]:
+    """Random cells of a regular 8x8 division that cover a share of the picture.
+
+    Which ones depends on the picture's place in its data set alone, so every network is tested
+    under the same masks; those of a smaller share lie within those of a larger one.
+    """
+    order = torch.stack(
+        [torch.randperm(CELLS**2, generator=seeds.generator(0, "occlusion", int(i))) for i in ids]
+    )
+    hidden = (order < round(share * CELLS**2)).view(-1, 1, CELLS, CELLS)
+    rows, columns = (torch.arange(size) * CELLS // size for size in (h, w))
+    return hidden[:, :, rows][:, :, :, columns]
+
+
+def most_important(scores: Float[Tensor, "b 1 h w"], share: float) -> Bool[Tensor, "b 1 h w"]:
+    """The pixels with the highest scores that make up a share of each picture."""
+    flat = scores.flatten(1)
+    counts = torch.full((len(flat),), round(share * flat.shape[1]), device=flat.device)
+    return largest(flat, counts).reshape(scores.shape)
+
+
+def curve(
+    network: nn.Module,
+    split: Split,
+    *,
+    mean: Float[Tensor, " c"],
+    device: str = "cpu",
+    batch_size: int = 500,
+) -> list[dict[str, Number]]:
+    """The accuracy under each of `SHARES` of occlusion; one entry for each share.
+
+    ``random``: the mean colour fills random cells. ``important``: it fills the pixels where the
+    gradient of the true label's logit is largest, taken once on the whole picture. Both are
+    fractions of the split's pictures. The network should be in eval mode.
+    """
+    right = {kind: [0] * len(SHARES) for kind in ("random", "important")}
+    places = torch.arange(len(split)).split(batch_size)
+    for where, (images, labels) in zip(places, batches(split, batch_size, device), strict=True):
+        h, w = images.shape[-2:]
+        scores = saliency(network, images, labels)
+        for number, share in enumerate(SHARES):
+            masks = {
+                "random": cells(split.ids[where], share, h, w).to(device),
+                "important": most_important(scores, share),
+            }
+            for kind, mask in masks.items():
+                with torch.inference_mode():
+                    logits = network(delete(images, mask, mean=mean))
+                right[kind][number] += int((logits.argmax(1) == labels).sum())
+    return [
+        {"share": share, **{kind: count[i] / len(split) for kind, count in right.items()}}
+        for i, share in enumerate(SHARES)
+    ]
+
+
+def area(curve: Iterable[dict[str, Number]], kind: str) -> float:
+    """The mean accuracy over the shares: one number for a curve.
+
+    >>> area([{"share": 0.0, "random": 1.0}, {"share": 0.4, "random": 0.5}], "random")
+    0.75
+    """
+    values = [float(entry[kind]) for entry in curve]
+    return sum(values) / len(values)
+
+
+def kept(record: Record, results: Path) -> list[dict[str, Number]]:
+    """The curve that `evaluate` kept for a run; empty if there is none that can be read."""
+    try:
+        whole: dict[str, Any] = json_text.parse(_file(record, results).read_bytes())
+        entries = [
+            {name: float(entry[name]) for name in ("share", "random", "important")}
+            for entry in whole["curve"]
+        ]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    fractions = all(0 <= value <= 1 for entry in entries for value in entry.values())
+    return list(entries) if fractions and whole.get("version") == VERSION else []
+
+
+def evaluate(
+    record: Record, data: Dataset, results: Path, device: str = "cpu"
+) -> tuple[list[dict[str, Number]], bool]:
+    """The curve of a run's network on the test pictures, and whether it was there before.
+
+    It is kept beside the weights and made anew when these have changed. Errors as `trained.load`.
+    """
+    weights = trained.path(record, results)
+    with weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    about = {"version": VERSION, "weights": digest, "data": data.digest}
+    if found := kept(record, results):
+        whole = json_text.parse(_file(record, results).read_bytes())
+        if about == {name: whole.get(name) for name in about}:
+            return found, True
+    network = trained.load(record, data, results, device)
+    found = curve(network, data.test, mean=data.mean, device=device)
+    atomic.write(_file(record, results), json.dumps(about | {"curve": found}))
+    return found, False
+
+
+def _file(record: Record, results: Path) -> Path:
+    return trained.path(record, results).with_suffix(".occlusion.json")

@@ -1,0 +1,4 @@
+"""Benchmarks of this project itself, always beside something else timed in the same run.
+
+Not here: the cost of a planned study (``studies.estimates``).
+"""

@@ -1,0 +1,179 @@
+"""Run jobs: a recipe and a seed give a record, and what is done is not done again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from filelock import FileLock
+
+from bench import registry
+from bench.errors import Stopped
+from bench.execution.executors import Executor, Local, Lost
+from bench.execution.progress import Progress
+from bench.execution.workspace import Workspace, machine
+from bench.models import weight_files
+from bench.points import guides
+from bench.records.record import Record
+from bench.records.store import Store
+from bench.training import checkpoints, loop
+from bench.training.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: a recipe and a seed. ``fresh`` runs it even if its record is there."""
+
+    recipe: Recipe
+    seed: int
+    fresh: bool = False
+
+    @property
+    def name(self) -> tuple[str, int]:
+        """What identifies the job among the records."""
+        return self.recipe.key, self.seed
+
+
+def labels(recipe: Recipe, side: int) -> dict[str, str]:
+    """What tables group a recipe's records by."""
+    found = {
+        "augmentation": registry.label(recipe.augmentation, recipe.data, side),
+        "hyperparameters": registry.express(recipe.augmentation),
+        "model": recipe.model,
+        "data": recipe.data,
+    }
+    for name in ("guide", "policy", "mix"):
+        if value := getattr(recipe, name):
+            found[name] = value
+    return found
+
+
+def prepare(
+    jobs: Iterable[Job],
+    workspace: Workspace,
+    progress: Progress,
+    executor: Executor,
+    stop: Callable[[], bool],
+) -> None:
+    """Make what several jobs share, such as adversarial points, before any of them starts."""
+    for name in dict.fromkeys(guides.needed(job.recipe) for job in jobs):
+        if name is not None:
+            guides.fixed(name, workspace, progress, executor, stop)
+
+
+def describe(job: Job, workspace: Workspace) -> Record:
+    """The record of a job before anything is known of its outcome."""
+    side = workspace.dataset().train.images.shape[-1]
+    return Record(
+        kind="run",
+        key=job.recipe.key,
+        seed=job.seed,
+        labels=labels(job.recipe, side),
+        metrics={},
+        job=job.recipe.to_json(),
+        machine=machine(workspace.device),
+    )
+
+
+def weights(record: Record, workspace: Workspace) -> Path:
+    """Where the weights of a finished training lie."""
+    return workspace.results / "weights" / f"{record.name}.safetensors"
+
+
+def execute(
+    job: Job,
+    workspace: Workspace,
+    progress: Progress,
+    stop: Callable[[], bool] = lambda: False,
+) -> Record:
+    """Train one network and return its record; the weights are kept beside it.
+
+    A training that diverges gives a record with the status ``"failed"``.
+    """
+    recipe, data = job.recipe, workspace.dataset()
+    if recipe.digest and recipe.digest != data.digest:
+        raise ValueError(
+            f"{recipe.data} has changed: its content is {data.digest}, not {recipe.digest}"
+        )
+    name = f"{recipe.key}-{job.seed}"
+    checkpoint = workspace.cache / "checkpoints" / name
+    wanted = guides.needed(recipe)
+    guide = None if wanted is None else guides.fixed(wanted, workspace, progress)
+    record = describe(job, workspace)
+    try:
+        trained = loop.train(
+            recipe,
+            job.seed,
+            data,
+            guide=guide,
+            device=workspace.device,
+            progress=progress,
+            checkpoint=checkpoint,
+            stop=stop,
+        )
+    except loop.Diverged as error:
+        checkpoints.discard(checkpoint)
+        return replace(record, status="failed", message=str(error))
+    about = {"recipe": recipe.key, "data": data.digest}
+    weight_files.save_weights(trained.network, weights(record, workspace), about)
+    checkpoints.discard(checkpoint)
+    return replace(record, metrics=trained.metrics, curve=trained.curve)
+
+
+def work(
+    job: Job, workspace: Workspace, progress: Progress, stop: Callable[[], bool]
+) -> tuple[Record, bool]:
+    """Run a job unless its record is there; returns the record and whether it was there before.
+
+    While another process runs the same job, this one waits and then takes that record.
+    """
+    lock = workspace.cache / "locks" / f"{job.recipe.key}-{job.seed}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    store = Store(workspace.results)
+    with FileLock(lock):
+        done = {} if job.fresh else store.find([job.name])
+        if job.name in done:
+            return done[job.name], True
+        record = execute(job, workspace, progress, stop)
+        store.add(record)
+        return record, False
+
+
+def run(
+    jobs: list[Job],
+    workspace: Workspace,
+    progress: Progress,
+    *,
+    executor: Executor | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    begin: Callable[[Job], None] = lambda job: None,
+) -> Iterator[tuple[Record, bool]]:
+    """Run the jobs that have no record yet; yields every record and whether it was there before.
+
+    ``begin(job)`` tells of each start. A job whose worker died again and again gives a record with
+    the status ``"failed"``.
+    """
+    store = Store(workspace.results)
+    done = store.find(job.name for job in jobs if not job.fresh)
+    for job in jobs:
+        if job.name in done:
+            yield done[job.name], True
+    rest = [job for job in jobs if job.name not in done]
+    if not rest:
+        return
+    executor = executor or Local()
+    prepare(rest, workspace, progress, executor, stop)
+    with progress.task("runs", len(rest)) as advance:
+        for index, outcome in executor.map(
+            work, rest, workspace, progress, stop, lambda index: begin(rest[index])
+        ):
+            if isinstance(outcome, Lost):
+                record = describe(rest[index], workspace)
+                record = replace(record, status="failed", message=outcome.message)
+                store.add(record)
+                outcome = record, False
+            yield outcome
+            advance()
+    if stop():
+        raise Stopped("stopped before the last run")

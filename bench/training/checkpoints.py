@@ -1,0 +1,96 @@
+"""The state of a training that is under way, on disk, so that it can continue bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import nn
+
+from bench.errors import reason
+from bench.files import atomic, json_text, tensor_files
+from bench.records import store
+from bench.records.record import Number
+
+ENTRY = {"epoch", "loss", "test_accuracy", "seconds", "test_seconds"}
+"""What the curve holds of every epoch."""
+
+
+def save(
+    folder: Path,
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    curve: list[dict[str, Number]],
+) -> None:
+    """Write the state after an epoch, whole or not at all; the previous one stays until then.
+
+    The state is tensors alone: the weights, and the momentum of each parameter that has one.
+    """
+    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+    for place, state in optimiser.state_dict()["state"].items():
+        if state.get("momentum_buffer") is not None:
+            tensors[f"momentum.{place}"] = state["momentum_buffer"]
+    content = tensor_files.pack(tensors, {})
+    name = f"epoch-{len(curve)}.safetensors"
+    atomic.write(folder / name, content)
+    about = {"state": name, "sha256": hashlib.sha256(content).hexdigest(), "curve": curve}
+    atomic.write(folder / "checkpoint.json", json.dumps(about))
+    for old in folder.glob("epoch-*"):
+        if old.name != name:
+            old.unlink(missing_ok=True)
+
+
+def resume(
+    folder: Path, network: nn.Module, optimiser: torch.optim.Optimizer
+) -> list[dict[str, Number]]:
+    """Load the state that `save` wrote; returns the curve so far, empty where there is none.
+
+    A checkpoint that is damaged, or of another network, is left out with a warning: the run starts
+    anew, with network and optimiser as they are.
+    """
+    own = network.state_dict()
+    parameters = [each for group in optimiser.param_groups for each in group["params"]]
+    try:
+        about = json_text.parse((folder / "checkpoint.json").read_bytes())
+        curve = store.entries(about["curve"])
+        content = (folder / Path(about["state"]).name).read_bytes()
+        if hashlib.sha256(content).hexdigest() != about["sha256"]:
+            raise ValueError("its checksum differs")
+        loaded = load(content)
+        weights = {name: loaded.pop(f"network.{name}") for name in own}
+        places = {name: int(name.removeprefix("momentum.")) for name in loaded}
+        pairs = [(weights[name], own[name]) for name in own]
+        pairs += [(loaded[name], parameters[place]) for name, place in places.items()]
+        if any((one.shape, one.dtype) != (other.shape, other.dtype) for one, other in pairs):
+            raise ValueError("it is of another network")
+        epochs = [entry["epoch"] for entry in curve if set(entry) >= ENTRY]
+        if not curve or epochs != list(range(1, len(curve) + 1)):
+            raise ValueError("its curve has gaps")
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
+        warnings.warn(
+            f"{folder}: cannot continue from it ({reason(error)}); starting anew", stacklevel=2
+        )
+        return []
+    network.load_state_dict(weights)
+    state = {
+        # in the parameter's own layout, so that steps stay as fast
+        place: {"momentum_buffer": torch.empty_like(parameters[place]).copy_(loaded[name])}
+        for name, place in places.items()
+    }
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+    return curve
+
+
+def discard(folder: Path) -> None:
+    """Remove the checkpoint of a run that is finished."""
+    for file in folder.glob("*"):
+        file.unlink(missing_ok=True)
+    if folder.exists():
+        folder.rmdir()

@@ -1,0 +1,257 @@
+"""Train one network by a recipe and a seed."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from augmentations import Images, delete, draw
+from augmentations.cutout import Cutout
+from bench.data import mixing, policies, seeds
+from bench.data.catalog import Dataset
+from bench.data.loader import Batch, Loader, batches
+from bench.data.splits import Split, cut
+from bench.errors import Stopped
+from bench.execution.progress import Progress, Silent
+from bench.models import networks
+from bench.models.networks import Normalised
+from bench.models.saliency import saliency
+from bench.records.record import Number
+from bench.training import checkpoints, selective_paste
+from bench.training.recipes import Precision, Recipe
+
+STEPS = (0.2, 0.4, 160 / 300, 220 / 300, 280 / 300)  # of the epochs, Figure 7 of the paper
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer a number."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network and how it came about; one curve entry an epoch."""
+
+    network: Normalised
+    curve: list[dict[str, Number]]
+
+    @property
+    def metrics(self) -> dict[str, Number]:
+        """What a record holds of a training; accuracies are fractions of the test pictures.
+
+        ``accuracy`` is that of the last epoch, the one that tables use; ``accuracy_median10`` the
+        median of the last ten epochs, ``accuracy_best_validation`` the test accuracy at the epoch
+        with the best validation accuracy (the last one where nothing was set aside), and
+        ``accuracy_best`` the best over epochs on the test pictures, which no table uses.
+        """
+        test = [entry["test_accuracy"] for entry in self.curve]
+        chosen = max(self.curve, key=lambda entry: entry.get("validation_accuracy", entry["epoch"]))
+        return {
+            "accuracy": test[-1],
+            "accuracy_median10": statistics.median(test[-10:]),
+            "accuracy_best_validation": chosen["test_accuracy"],
+            "accuracy_best": max(test),
+            "epochs": len(test),
+            "seconds_per_epoch": statistics.fmean(entry["seconds"] for entry in self.curve),
+            "seconds": sum(entry["seconds"] + entry["test_seconds"] for entry in self.curve),
+        }
+
+
+def rate(recipe: Recipe, epoch: int) -> float:
+    """The learning rate of an epoch (from 0): a cosine to zero, or times 0.2 at each of `STEPS`.
+
+    >>> rate(Recipe(epochs=300, learning_rate=0.1), 150)
+    0.05
+    """
+    done = epoch / recipe.epochs
+    if recipe.schedule == "cosine":
+        return recipe.learning_rate * (1 + math.cos(math.pi * done)) / 2
+    return recipe.learning_rate * 0.2 ** sum(done >= step for step in STEPS)
+
+
+def split(recipe: Recipe, seed: int, data: Dataset) -> tuple[Split, Split]:
+    """The training and validation part of one seed; disjoint, and neither holds a test picture."""
+    return cut(data.train, recipe.validation, seeds.generator(seed, "validation"))
+
+
+def train(
+    recipe: Recipe,
+    seed: int,
+    data: Dataset,
+    *,
+    guide: Tensor | None = None,
+    device: str | torch.device = "cpu",
+    progress: Progress | None = None,
+    checkpoint: Path | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Trained:
+    """Train a network; everything random comes from ``seed`` through separate named streams.
+
+    ``guide`` holds one map per training picture of the data set (before the validation cut), shape
+    (n, 1, h, w). With a ``checkpoint`` folder the run is saved after every epoch and continues
+    from there, bit for bit. Raises `Diverged` when the loss is not finite and `Stopped` when
+    ``stop()`` turns true, after the state was saved.
+    """
+    progress = progress or Silent()
+    training, validation = split(recipe, seed, data)
+    side = data.train.images.shape[-1]
+    network = networks.build_for(data, recipe.model, seed=seeds.derive(seed, "weights"))
+    policy = None if recipe.policy is None else policies.build(recipe.policy, side=side)
+    if policy is not None and policy.early:
+        selective_paste.EarlyHead(
+            network, len(data.classes), data.train.images[:1].float() / 255, seed
+        )
+    network = network.to(device).to(memory_format=torch.channels_last)
+    optimiser = torch.optim.SGD(
+        network.parameters(),
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.momentum > 0,
+    )
+    loader = Loader(
+        training,
+        batch_size=recipe.batch_size,
+        seed=seed,
+        padding=recipe.padding,
+        flip=data.flip,
+        device=device,
+        augmentation=recipe.augmentation,
+        guide=guide,
+        policy=policy,
+    )
+    curve = checkpoints.resume(checkpoint, network, optimiser) if checkpoint else []
+    label = f"{recipe.model}, seed {seed}"
+    with progress.task(label, recipe.epochs) as advance:
+        if curve:
+            advance(len(curve))
+        for epoch in range(len(curve), recipe.epochs):
+            for group in optimiser.param_groups:
+                group["lr"] = rate(recipe, epoch)
+            start = time.perf_counter()
+            loss = train_epoch(recipe, seed, data, network, optimiser, loader, epoch, stop)
+            trained = time.perf_counter()
+            entry = {"epoch": epoch + 1, "loss": loss, "learning_rate": rate(recipe, epoch)}
+            for name, pictures in (("validation", validation), ("test", data.test)):
+                if len(pictures.labels):
+                    entry[f"{name}_accuracy"] = accuracy(
+                        network, pictures, device=device, precision=recipe.precision
+                    )
+            entry["seconds"] = trained - start
+            entry["test_seconds"] = time.perf_counter() - trained
+            curve.append(entry)
+            if checkpoint:
+                checkpoints.save(checkpoint, network, optimiser, curve)
+            advance(note=f"test {entry['test_accuracy']:.1%}")
+            if stop():
+                raise Stopped(f"stopped after epoch {epoch + 1} of {recipe.epochs}")
+    return Trained(network, curve)
+
+
+def train_epoch(
+    recipe: Recipe,
+    seed: int,
+    data: Dataset,
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    loader: Loader,
+    epoch: int,
+    stop: Callable[[], bool] = lambda: False,
+) -> float:
+    """One pass over the training pictures; returns the mean loss."""
+    device = next(network.parameters()).device
+    mean, std = data.mean.to(device), data.std.to(device)
+    done = (epoch + 1) / recipe.epochs
+    fill = recipe.augmentation.fill
+    mix = None if recipe.mix is None else mixing.build(recipe.mix)
+    head = getattr(network, "early_head", None)
+    total, count = torch.zeros((), device=device), 0
+    network.train()
+    for step, batch in enumerate(loader.epoch(epoch, done)):
+        images, targets, mask = batch.images, batch.labels, batch.mask
+        if loader.policy is not None:
+            images = finish(loader.policy, network, batch, mean, (seed, epoch, step))
+        if mask is None:
+            guide = saliency(network, images, batch.labels)
+            stream = seeds.generator(seed, "masks", epoch, step)
+            mask = draw(recipe.augmentation, images, stream, guide=guide, progress=done)
+        if mix is not None:
+            stream = seeds.generator(seed, "mix", epoch, step)
+            images, targets = mix.apply(images, batch.labels, len(data.classes), stream)
+        noise = seeds.generator(seed, "noise", epoch, step) if fill == "noise" else None
+        images = delete(images, mask, mean=mean, std=std, fill=fill, generator=noise)
+        networks.reseed(network, seeds.derive(seed, "network", epoch, step))
+        with autocast(recipe.precision, device):
+            logits = network(images.contiguous(memory_format=torch.channels_last))
+            loss = functional.cross_entropy(logits, targets)
+            if head is not None:
+                loss = loss + head.loss(targets)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        total += loss.detach() * len(batch.labels)
+        count += len(batch.labels)
+        if stop():
+            raise Stopped(f"stopped in epoch {epoch + 1} of {recipe.epochs}")
+    mean_loss = float(total) / max(count, 1)
+    if not math.isfinite(mean_loss):
+        raise Diverged(
+            f"the loss is {mean_loss} in epoch {epoch + 1}: try a smaller --learning-rate"
+        )
+    return mean_loss
+
+
+def finish(
+    policy: policies.Policy,
+    network: nn.Module,
+    batch: Batch,
+    mean: Tensor,
+    step: tuple[int, int, int],
+) -> Images:
+    """What a policy does to pictures that are cropped and mirrored: paste a square back, Cutout.
+
+    ``step`` are seed, epoch and number of the step.
+    """
+    images = batch.images
+    seed, epoch, number = step
+    if policy.keep is not None and batch.originals is not None:
+        guide = selective_paste.saliency(policy.keep, network, batch.originals, batch.labels)
+        stream = seeds.generator(seed, "keep", epoch, number)
+        length = Cutout.preset("cifar10", images.shape[-1]).length
+        images = selective_paste.selective_paste(batch.originals, images, guide, stream, length)
+    if policy.cutout is not None:
+        stream = seeds.generator(seed, "cutout", epoch, number)
+        images = delete(images, Cutout(policy.cutout).mask(images, stream), mean=mean)
+    return images
+
+
+def accuracy(
+    network: nn.Module,
+    split: Split,
+    *,
+    device: str | torch.device = "cpu",
+    precision: Precision = "float32",
+) -> float:
+    """The fraction of pictures that the network classifies correctly, in eval mode."""
+    device = torch.device(device)
+    # on a processor, larger batches leave the caches and make the allocator fetch new pages
+    batch_size = 128 if device.type == "cpu" else 1000
+    correct = torch.zeros((), dtype=torch.long, device=device)
+    network.eval()
+    with torch.inference_mode(), autocast(precision, device):
+        for images, labels in batches(split, batch_size, device):
+            logits = network(images.contiguous(memory_format=torch.channels_last))
+            correct += (logits.argmax(1) == labels).sum()
+    return int(correct) / len(split.labels)
+
+
+def autocast(precision: Precision, device: torch.device) -> torch.autocast:
+    """Mixed precision where it is asked for."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
