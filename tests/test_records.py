@@ -91,7 +91,7 @@ def test_lines_of_other_jobs_are_not_read_to_find_one(
         read.append(line)
         return json.loads(line)
 
-    monkeypatch.setattr(record, "parse", parse)
+    monkeypatch.setattr("bench.records.store.parse", parse)
     found = store.find([("job-3", 3), ("job-3", 13), ("job-4", 3)])
     assert found == {("job-3", n): record(n, key="job-3") for n in (3, 13)}
     assert len(read) == 11
@@ -183,7 +183,8 @@ def test_a_full_disk_raises_and_leaves_no_half_line(
 WORKER = """
 import sys
 from pathlib import Path
-from bench.records import Record, Store
+from bench.records.record import Record
+from bench.records.store import Store
 
 for seed in range(25):
     worker = int(sys.argv[2])
@@ -246,7 +247,7 @@ def test_a_file_is_written_whole_or_not_at_all(
     def fail(_: int) -> None:
         raise OSError("no space")
 
-    monkeypatch.setattr(record.os, "fsync", fail)
+    monkeypatch.setattr("bench.files.atomic.os.fsync", fail)
     with pytest.raises(OSError, match="no space"):
         write(path, "third")
     assert path.read_text() == "second"

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from bench.cli import main
 from bench.data import catalog
-from bench.models import networks
+from bench.models import networks, weight_files
 
 
 def test_attacks_stand_beside_their_passes_and_beside_the_first(tmp_path: Path) -> None:
@@ -16,7 +16,7 @@ def test_attacks_stand_beside_their_passes_and_beside_the_first(tmp_path: Path) 
     network = networks.build(
         "resnet8", classes=10, channels=1, side=8, mean=data.mean, std=data.std, seed=0
     )
-    weights.save_weights(network, weights, {})
+    weight_files.save_weights(network, weights, {})
     given = ["speed", "attacks", "--json", "--quiet", "--results", str(tmp_path), "--images", "3"]
     given += ["--victim", str(weights), "--rounds", "2"]
     given += ["--attack", "sigma-zero(steps=3)", "--attack", "advmask(steps=3)"]

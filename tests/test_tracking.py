@@ -221,8 +221,8 @@ SILENT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from bench.records import Record
-from bench.tracking import Tracker
+from bench.records.record import Record
+from bench.records.tracking import Tracker
 
 tracker = Tracker(None, Path(sys.argv[2]))
 seed = int(sys.argv[3])

@@ -42,9 +42,10 @@ def load_weights(model: Normalised, path: Path) -> None:
         "of another type": [
             f"{key} {weights[key].dtype}"
             for key in both
-            if own[key].is_floating_point() != weights[key].is_floating_point()
+            if weights[key].is_complex()
+            or own[key].is_floating_point() != weights[key].is_floating_point()
         ],
-        "not finite": [key for key in both if not weights[key].float().isfinite().all()],
+        "not finite": [key for key in both if not weights[key].isfinite().all()],
     }
     if any(troubles.values()):
         listed = "; ".join(
