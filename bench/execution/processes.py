@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from bench.execution.executors import Begin, Stop, Work, silently
 from bench.execution.pool import Pool, Relay, Worker
 from bench.execution.progress import Progress
+from bench.execution.workspace import MEMORY, open_datasets
 
 if TYPE_CHECKING:
+    from bench.data.catalog import Dataset
     from bench.execution.workspace import Workspace
 
 
@@ -32,10 +34,14 @@ class ProcessWorker:
 
         context = multiprocessing.get_context("spawn")
         self.workspace, self.threads = workspace, threads
+        # the others are read from their files
+        in_memory = [data for data in open_datasets() if data.source == MEMORY]
         self.pipe, theirs = context.Pipe()
         self.asked = context.Event()
         self.process = context.Process(
-            target=_serve, args=(theirs, self.asked, workspace, threads), daemon=True
+            target=_serve,
+            args=(theirs, self.asked, workspace, threads, in_memory),
+            daemon=True,
         )
         self.process.start()
         theirs.close()
@@ -82,7 +88,9 @@ def _how(code: int | None) -> str:
     return f"exit code {code}"
 
 
-def _serve(pipe: Any, asked: Any, workspace: Workspace, threads: int) -> None:
+def _serve(
+    pipe: Any, asked: Any, workspace: Workspace, threads: int, in_memory: list[Dataset]
+) -> None:
     """What a worker process does: run jobs until the pipe closes."""
     import signal
 
@@ -91,6 +99,8 @@ def _serve(pipe: Any, asked: Any, workspace: Workspace, threads: int) -> None:
     # the driver decides: it passes the wish to stop on, and ends the process
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
+    for data in in_memory:
+        workspace.adopt(data)
     progress = Relay(lambda line: pipe.send(("said", line)))
     while True:
         try:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bench.execution.executors import Begin, Stop, Work, silently
 from bench.execution.pool import Pool, Relay, Worker
 from bench.execution.progress import Progress
+from bench.execution.workspace import open_datasets
 
 if TYPE_CHECKING:
     from bench.execution.workspace import Workspace
@@ -75,10 +76,11 @@ class _Actor:
     def __init__(self, workspace: Workspace, data: Any, threads: int) -> None:
         import torch
 
-        from bench.execution.workspace import adopt
-
         torch.set_num_threads(threads)
-        adopt(workspace, data)
+        import ray
+
+        for each in ray.get(data):
+            workspace.adopt(each)
         self.workspace, self.asked = workspace, False
 
     def wake(self) -> None:
@@ -126,7 +128,7 @@ class Ray:
         """Run every job, as many at a time as there are slots and room on the cluster."""
         ray = self.connect()
         absolute = replace(workspace, results=workspace.results.resolve())
-        data = ray.put(workspace.dataset())
+        data = [ray.put(each) for each in open_datasets()]
         yield from Pool(
             work,
             jobs,

@@ -7,53 +7,82 @@ import os
 import platform
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from bench.data.catalog import Dataset
+from bench.data import catalog
+from bench.data.catalog import Dataset
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workspace:
-    """Where a command works.
+    """Where jobs work and on what device; nothing in it changes a result.
 
-    ``results`` holds records, weights, points and the tracker; ``data`` is the data set as it was
-    typed (a name or a folder), ``data_root`` where named ones are looked for first.
+    Attributes:
+        results: Folder of records, weights, points and the tracker.
+        data_root: Folder in which named datasets are looked for first.
+        download: Whether a missing dataset may be fetched from its publisher.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
+        paths: (name, path) of datasets that come from a folder or archive of the user's; jobs know
+            a dataset by its name alone.
     """
 
     results: Path
-    data: str
     data_root: Path | None = None
     download: bool = False
     device: str = "cpu"
+    paths: tuple[tuple[str, str], ...] = ()
 
     @property
     def cache(self) -> Path:
-        """What can be made again: victims, guides, checkpoints."""
+        """What can be made again: victim models, guides, checkpoints."""
         return self.results / "cache"
 
-    def dataset(self) -> Dataset:
-        """The data set, loaded once per process."""
-        from bench.data import catalog
+    def dataset(self, name: str) -> Dataset:
+        """The dataset of that name, loaded once per process; errors as `catalog.load`."""
+        key = name, self.data_root
+        if key not in _open:
+            path = dict(self.paths).get(name, name)
+            found = catalog.load(path, root=self.data_root, download=self.download)
+            if found.name != name:
+                raise ValueError(f"{path} holds the dataset {found.name}, not {name}")
+            self.adopt(found)
+        return _open[key]
 
-        if (self.data, self.data_root) not in _LOADED:
-            found = catalog.load(self.data, root=self.data_root, download=self.download)
-            adopt(self, found)
-        return _LOADED[self.data, self.data_root]
+    def locate(self, text: str) -> Workspace:
+        """The workspace that also knows a dataset as a user types it: a name or a path.
+
+        The dataset is loaded; its name is the first of the last entry of ``paths`` if it has a
+        path, else ``text`` itself.
+        """
+        found = catalog.load(text, root=self.data_root, download=self.download)
+        self.adopt(found)
+        if found.name == text:
+            return self
+        return replace(self, paths=(*self.paths, (found.name, text)))
+
+    def adopt(self, data: Dataset) -> None:
+        """Take a dataset that is in memory already, so that this process need not read it."""
+        key = data.name, self.data_root
+        _open.pop(key, None)
+        _open[key] = data
+        # those that were read from files can be read again
+        for other in [other for other, each in _open.items() if each.source != MEMORY][:-KEPT]:
+            del _open[other]
 
 
-_LOADED: dict[tuple[str, Path | None], Dataset] = {}
+KEPT = 2  # datasets from files that stay in memory
+MEMORY = "memory"
+"""The source of a dataset that was made by a program and lies in no file."""
+_open: dict[tuple[str, Path | None], Dataset] = {}
 
 
-def adopt(workspace: Workspace, data: Dataset) -> None:
-    """Take a data set that was loaded elsewhere, so that this process need not read it."""
-    _LOADED.clear()
-    _LOADED[workspace.data, workspace.data_root] = data
+def open_datasets() -> list[Dataset]:
+    """The datasets that are in the memory of this process."""
+    return list(_open.values())
 
 
-def results_folder(given: str | None) -> Path:
+def results_folder(given: str | Path | None) -> Path:
     """The results folder: what was given, else ``$BENCH_RESULTS``, else ``./results``.
 
     Raises ``OSError`` when it cannot be written.

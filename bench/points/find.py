@@ -1,4 +1,4 @@
-"""Find the adversarial points of a training set: attack every picture once, block by block."""
+"""Find the adversarial points of a training set: attack every image once, block by block."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 from filelock import FileLock
+from jaxtyping import Int
+from torch import Tensor, nn
 
-from attacks import Goal
+from attacks import Attack, Goal
 from attacks.base import frozen
 from bench import registry
 from bench.data import seeds
@@ -22,35 +24,46 @@ from bench.execution.executors import Executor, Local, Lost
 from bench.execution.progress import Progress
 from bench.execution.workspace import Workspace
 from bench.files.keys import key
-from bench.models.networks import Normalised
 from bench.points.store import Points, join
 from bench.training import victims
 from bench.training.recipes import Recipe
 
 ATTACK = "advmask(steps=100)"
-"""What finds the points: half of the usual steps, for every training picture is attacked."""
+"""The attack that finds points: half of its usual steps, for every training image is attacked."""
 EPS = {"digits": 0.5}
 """Largest change of a value: 8/255 elsewhere, which breaks 3 % of the high-contrast digits only."""
 
 BLOCK = 128
-"""Pictures attacked together and written together. Fixed, because the number of pictures in a batch
+"""Images attacked together and written together. Fixed, because the number of images in a batch
 changes the last bits of a convolution, and with them points: whatever the order and the number of
-workers, a picture is always attacked among the same neighbours."""
+workers, an image is always attacked among the same neighbours."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some training pictures to attack, and where their points go."""
+    """Some training images to attack, and where their points go: what an executor takes as a job.
+
+    Attributes:
+        number: Its place among the blocks of the training set.
+        data: Name of the dataset.
+        victim: Recipe of the victim model; None for a network given by the caller.
+        network: Key of the victim model among the networks of this process.
+        attack: Text of the attack, as `registry.build` takes it.
+        about: JSON of what the points belong to.
+        folder: Where the files of the blocks are.
+    """
 
     number: int
-    victim: Recipe
+    data: str
+    victim: Recipe | None
+    network: str
     attack: str
     about: str
     folder: Path
 
     @property
     def path(self) -> Path:
-        """Where the points of the block lie."""
+        """The file of the block's points."""
         return self.folder / f"block-{self.number:05d}.safetensors"
 
     def finished(self) -> Points | None:
@@ -64,9 +77,9 @@ class Block:
 
 
 def points_victim(data: Dataset, model: str | None = None) -> Recipe:
-    """The victim whose points are used unless another is asked for.
+    """The victim model whose points are used unless another is asked for.
 
-    A ``resnet8`` for up to 10,000 training pictures, which it fits well enough and which it makes
+    A ``resnet8`` for up to 10,000 training images, which it fits well enough and which it makes
     three times cheaper to attack than a ``resnet20``.
     """
     model = model or ("resnet8" if len(data.train.labels) <= 10_000 else "resnet20")
@@ -74,28 +87,39 @@ def points_victim(data: Dataset, model: str | None = None) -> Recipe:
     return victims.usual_victim(data.name, data.digest, side, model=model)
 
 
-_networks: dict[str, Normalised] = {}
+_networks: dict[str, nn.Module] = {}
 
 
 def attack(
     block: Block, workspace: Workspace, progress: Progress, stop: Callable[[], bool]
 ) -> Points | None:
-    """Attack the pictures of a block and keep their points; None when asked to stop before.
-
-    The class to leave is the one that the victim predicts, so that a picture it gets wrong has
-    points too. Draws depend on a picture's place in the data set alone.
-    """
+    """Attack the images of a block and keep their points; None when asked to stop before."""
     if stop():
         return None
-    if block.victim.key not in _networks:
+    if block.network not in _networks:
+        assert block.victim is not None, "a network given by the caller is known to its process"
         _networks.clear()
-        _networks[block.victim.key] = victims.obtain(block.victim, workspace, progress, stop)
-    network = _networks[block.victim.key]
+        _networks[block.network] = victims.obtain(block.victim, workspace, progress, stop)
     start = time.perf_counter()
-    method = registry.build("attacks", block.attack)
-    data = workspace.dataset()
+    data = workspace.dataset(block.data)
     ids = torch.arange(len(data.train.labels)).split(BLOCK)[block.number]
-    images = data.train.images[ids].to(workspace.device).float() / 255
+    method = registry.build("attacks", block.attack)
+    found = attack_images(_networks[block.network], data, ids, method, workspace.device)
+    about = json.loads(block.about) | {"seconds": time.perf_counter() - start}
+    found = replace(found, about=found.about | about)
+    found.save(block.path)
+    return found
+
+
+def attack_images(
+    network: nn.Module, data: Dataset, ids: Int[Tensor, " b"], method: Attack, device: str
+) -> Points:
+    """The points of some training images, by their places in the training set.
+
+    The class to leave is the one that the victim predicts, so that an image that it gets wrong has
+    points too. Draws depend on an image's place in the dataset alone.
+    """
+    images = data.train.images[ids].to(device).float() / 255
     with frozen(network), torch.no_grad():
         goal = Goal(network(images).argmax(1))
     generators = [seeds.generator(0, "points", int(i)) for i in ids]
@@ -103,38 +127,50 @@ def attack(
     with frozen(network), torch.no_grad():
         reached = goal.reached(network(adversarial))
     changed = (adversarial != images).any(1) & reached[:, None, None]
-    about = json.loads(block.about) | {"seconds": time.perf_counter() - start}
-    found = Points.of(changed.cpu(), reached.cpu(), about)
-    found.save(block.path)
-    return found
+    return Points.of(changed.cpu(), reached.cpu(), {})
 
 
 def adversarial(
+    data: Dataset,
     workspace: Workspace,
     progress: Progress,
     *,
-    victim: Recipe | None = None,
+    victim: Recipe | nn.Module | None = None,
     attack_text: str = ATTACK,
+    eps: float | None = None,
     executor: Executor | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Points:
-    """The adversarial points of the workspace's data set: loaded, or found and kept.
+    """The adversarial points of a training set: loaded, or found and kept.
 
-    Finished blocks are kept whatever happens and not attacked again. Raises `Stopped`
-    when ``stop()`` turns true, ``RuntimeError`` when a worker died again and again.
+    Finished blocks are kept whatever happens and not attacked again.
+
+    Args:
+        data: Dataset whose training images are attacked.
+        workspace: Where points are kept and found again.
+        progress: Shows how far the search has come.
+        victim: Recipe of the victim model, or a network for images in [0, 1]; None: the usual one.
+        attack_text: The attack, as `registry.build` takes it.
+        eps: Largest change of a value, where the text does not say; None: the dataset's own.
+        executor: Where blocks are attacked; a network given as such is attacked in this process.
+        stop: Tells whether to stop soon.
+
+    Raises:
+        Stopped: ``stop()`` turned true.
+        RuntimeError: A worker died again and again.
     """
-    data = workspace.dataset()
-    victim = victim or points_victim(data)
-    method = registry.build(
-        "attacks", attack_text, eps=EPS.get(registry.parse(data.name)[0], 8 / 255)
-    )
-    attack_text = registry.express(method)
-    about: dict[str, Any] = {
-        "data": data.name,
-        "digest": data.digest,
-        "victim": victim.to_json(),
-        "attack": attack_text,
-    }
+    eps = EPS.get(registry.parse(data.name)[0], 8 / 255) if eps is None else eps
+    attack_text = registry.express(registry.build("attacks", attack_text, eps=eps))
+    about: dict[str, Any] = {"data": data.name, "digest": data.digest}
+    if isinstance(victim, nn.Module):
+        about["victim"] = describe(victim)
+        executor, recipe, network = Local(), None, key(about["victim"])
+        _networks.clear()
+        _networks[network] = victim
+    else:
+        recipe = victim or points_victim(data)
+        about["victim"], network = recipe.to_json(), recipe.key
+    about["attack"] = attack_text
     name = f"{registry.parse(data.name)[0]}-{key(about)}"
     path = workspace.results / "points" / f"{name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -142,11 +178,12 @@ def adversarial(
         if path.exists():
             found = Points.load(path)
         else:
-            victims.obtain(victim, workspace, progress, stop)
+            if recipe is not None:
+                victims.obtain(recipe, workspace, progress, stop)
             folder = (workspace.cache / "points" / name).resolve()
             count = -(-len(data.train.labels) // BLOCK)
             blocks = [
-                Block(number, victim, attack_text, json.dumps(about), folder)
+                Block(number, data.name, recipe, network, attack_text, json.dumps(about), folder)
                 for number in range(count)
             ]
             found = run(blocks, workspace, progress, executor or Local(), stop)
@@ -155,6 +192,13 @@ def adversarial(
                 block.path.unlink(missing_ok=True)
     found.fits(data)
     return found
+
+
+def describe(network: nn.Module) -> dict[str, str]:
+    """What tells a network of the caller from others: its class and the checksum of its weights."""
+    from bench.files.tensor_files import checksum
+
+    return {"network": type(network).__name__, "weights": checksum(network.state_dict())}
 
 
 def run(
@@ -167,7 +211,7 @@ def run(
     """Attack the blocks that are not finished; all of them as one set."""
     parts = {block.number: part for block in blocks if (part := block.finished()) is not None}
     rest = [block for block in blocks if block.number not in parts]
-    with progress.task("attacking the training pictures", len(blocks)) as advance:
+    with progress.task("attacking the training images", len(blocks)) as advance:
         advance(len(parts))
         for index, part in executor.map(attack, rest, workspace, progress, stop):
             if isinstance(part, Lost):

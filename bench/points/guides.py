@@ -20,6 +20,8 @@ from bench.data.catalog import Dataset
 from bench.execution.executors import Executor
 from bench.execution.progress import Progress
 from bench.execution.workspace import Workspace
+from bench.files import atomic, tensor_files
+from bench.files.keys import key
 from bench.models.saliency import saliency
 from bench.points import find
 from bench.points.store import Points
@@ -51,47 +53,76 @@ def needed(recipe: Recipe) -> str | None:
 
 def fixed(
     name: str,
+    data: Dataset,
     workspace: Workspace,
     progress: Progress,
     executor: Executor | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Bool[Tensor, "n 1 h w"]:
-    """The guide of that name for the training part of the workspace's data set.
+    """The guide of that name for the training images of a dataset; made once and then loaded.
 
-    Shape (n, 1, h, w). Adversarial points are built if they are not there yet. Raises
-    ``ValueError`` for a name that is neither a guide nor an imported set of points, and `Stopped`
-    when ``stop()`` turns true while they are built.
+    Args:
+        name: One of `FIXED`, or the name of an imported set of points.
+        data: Dataset with n training images of h times w pixels.
+        workspace: Where points and guides are kept.
+        progress: Shows how far the work has come.
+        executor: Where adversarial points are found, if they are not there yet.
+        stop: Tells whether to stop soon.
+
+    Returns:
+        One map per training image, True where the guide points.
+
+    Raises:
+        ValueError: The name is neither a guide nor an imported set of points.
+        Stopped: ``stop()`` turned true while the points were found.
     """
-    data = workspace.dataset()
     n, _, h, w = data.train.images.shape
     if name == "everywhere":
         return torch.ones(n, 1, h, w, dtype=torch.bool)
-    if name == "corners":
-        return corners(data, progress)
     if name not in FIXED:
-        return imported(name, workspace)
-    found = find.adversarial(workspace, progress, executor=executor, stop=stop)
+        return imported(name, data, workspace)
+    points = None
+    if name != "corners":
+        points = find.adversarial(data, workspace, progress, executor=executor, stop=stop)
     if name == "attack":
-        return found.guide()
-    scores: Tensor
-    if name == "random":
-        scores = torch.rand(n, 1, h, w, generator=seeds.generator(0, "guides", "random"))
-    elif name == "corners-matched":
-        scores = responses(data, progress)
+        assert points is not None
+        return points.guide()
+    made_from = {} if points is None else {**points.about, "seconds": None}
+    about = {"guide": name, "digest": data.digest, "points": made_from}
+    path = workspace.cache / "guides" / f"{name}-{key(about)}.safetensors"
+    try:
+        return tensor_files.read(path)[0]["guide"]
+    except (FileNotFoundError, ValueError, KeyError):
+        pass
+    if points is None:
+        guide = corners(data, progress)
     else:
-        recipe = find.points_victim(data)
-        scores = gradients(data, victims.obtain(recipe, workspace, progress), workspace.device)
-    return strongest(scores, found.counts)
+        guide = strongest(scores(name, data, workspace, progress), points.counts)
+    atomic.write(path, tensor_files.pack({"guide": guide}, {}))
+    return guide
 
 
-def imported(name: str, workspace: Workspace) -> Bool[Tensor, "n 1 h w"]:
+def scores(
+    name: str, data: Dataset, workspace: Workspace, progress: Progress
+) -> Float[Tensor, "n 1 h w"]:
+    """What a control ranks the pixels of each training image by."""
+    if name == "random":
+        n, _, h, w = data.train.images.shape
+        return torch.rand(n, 1, h, w, generator=seeds.generator(0, "guides", "random"))
+    if name == "corners-matched":
+        return responses(data, progress)
+    network = victims.obtain(find.points_victim(data), workspace, progress)
+    return gradients(data, network, workspace.device)
+
+
+def imported(name: str, data: Dataset, workspace: Workspace) -> Bool[Tensor, "n 1 h w"]:
     """The guide of a set of points that was imported under a name."""
     path = workspace.results / "points" / f"{name}.safetensors"
     if not path.exists():
         known = [*FIXED, *sorted(file.stem for file in path.parent.glob("*.safetensors"))]
         raise ValueError(f"there is no guide {name!r}: {registry.suggest(name, known)}")
     found = Points.load(path)
-    found.fits(workspace.dataset())
+    found.fits(data)
     return found.guide()
 
 
@@ -138,8 +169,8 @@ def strongest(
     return largest(scores.flatten(1), counts).reshape(scores.shape)
 
 
-def check(recipe: Recipe, workspace: Workspace) -> None:
+def check(recipe: Recipe, data: Dataset, workspace: Workspace) -> None:
     """Refuse a guide that does not exist, before anything is run."""
     name = needed(recipe)
     if name is not None and name not in FIXED:
-        imported(name, workspace)
+        imported(name, data, workspace)

@@ -41,6 +41,16 @@ class Points:
         """Points per picture."""
         return self.offsets.diff()
 
+    def __len__(self) -> int:
+        return len(self.reached)
+
+    def __getitem__(self, index: int) -> Int[Tensor, "k 2"]:
+        """The points of one image, as (row, column) pairs."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"there are points of {len(self)} images, none of number {index}")
+        index %= len(self)
+        return self.places[self.offsets[index] : self.offsets[index + 1]].long()
+
     def guide(self) -> Bool[Tensor, "n 1 h w"]:
         """One map per picture, True at its points."""
         h, w = self.about["size"]

@@ -18,6 +18,8 @@ from attacks.base import Images
 from bench.data import seeds
 from bench.errors import Stopped
 from bench.files import atomic, json_text
+from bench.robustness.judge import Verdict
+from bench.robustness.metrics import Outcome
 from bench.robustness.pass_counter import Counted, peak_memory
 from bench.robustness.trials import Trial
 
@@ -47,6 +49,19 @@ class Block:
         none = torch.zeros(len(ids), dtype=torch.long)
         errors = dict.fromkeys(ids.tolist(), why)
         return cls(ids, images.cpu(), none, none, 0.0, 0.0, None, errors)
+
+
+    def outcome(self, verdict: Verdict) -> Outcome:
+        """The block as it was judged."""
+        return Outcome(
+            verdict,
+            self.forwards,
+            self.backwards,
+            self.seconds,
+            self.passing,
+            self.memory,
+            self.errors,
+        )
 
 
 def attack(
@@ -164,6 +179,19 @@ def save(block: Block, path: Path, about: dict[str, Any]) -> None:
     took = {name: getattr(block, name) for name in ("seconds", "passing", "memory", "errors")}
     text = json.dumps({"about": about, "took": took})
     atomic.write(path, pack(tensors, {"job": text, "sha256": _checksum(tensors, text)}))
+
+
+def adversarial(path: Path) -> Images | None:
+    """The attacked images of a block's file, whatever they belong to; None without a whole one."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            found: Tensor = file.get_tensor("adversarial")
+    except (OSError, SafetensorError):
+        return None
+    else:
+        return found
 
 
 def load(path: Path, about: dict[str, Any], ids: Int[Tensor, " b"]) -> Block | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,9 @@ from bench.errors import Stopped
 from bench.execution.executors import Executor, Local, Lost
 from bench.execution.progress import Progress
 from bench.execution.workspace import Workspace
+from bench.robustness import batches
 from bench.robustness.batches import Block, attack, concatenate, load, save
-from bench.robustness.judge import Pictures, goals, judge, pictures
+from bench.robustness.judge import CorrectImages, correct_images, goals, judge
 from bench.robustness.metrics import Outcome, join
 from bench.robustness.trials import Trial, changes, folder
 from bench.training.victims import Victim
@@ -61,7 +61,7 @@ class Part:
         name = f"goal-{self.goal}-block-{self.number:05d}.safetensors"
         return folder(self.trial, self.seed, workspace) / name
 
-    def rows(self, chosen: Pictures) -> Int[Tensor, " b"]:
+    def rows(self, chosen: CorrectImages) -> Int[Tensor, " b"]:
         """The places of the block's pictures among those under attack."""
         first = BLOCK * self.number
         return torch.arange(first, min(first + BLOCK, len(chosen.ids)))
@@ -71,7 +71,7 @@ def parts(
     trial: Trial,
     seed: int,
     victim: Victim,
-    chosen: Pictures,
+    chosen: CorrectImages,
     *,
     matched: Sequence[Outcome] | None = None,
     **options: Any,
@@ -97,7 +97,7 @@ def parts(
 
 
 KEPT = 8  # networks in memory, for as many seeds
-_opponents: dict[tuple[Any, ...], tuple[nn.Module, Pictures]] = {}
+_opponents: dict[tuple[Any, ...], tuple[nn.Module, CorrectImages]] = {}
 
 
 def opponent(
@@ -106,15 +106,15 @@ def opponent(
     workspace: Workspace,
     progress: Progress,
     stop: Callable[[], bool] = lambda: False,
-) -> tuple[nn.Module, Pictures]:
+) -> tuple[nn.Module, CorrectImages]:
     """The network under attack and the pictures that it classifies correctly; kept in memory."""
     key = victim, images, workspace
     if key not in _opponents:
         if len(_opponents) == KEPT:
             del _opponents[next(iter(_opponents))]
         network = victim.load(workspace, progress, stop)
-        test = workspace.dataset().test
-        _opponents[key] = network, pictures(network, test, images, workspace.device)
+        test = workspace.dataset(victim.data).test
+        _opponents[key] = network, correct_images(network, test, images, workspace.device)
     return _opponents[key]
 
 
@@ -222,7 +222,6 @@ def gather(
     trial, seed = mine[0].trial, mine[0].seed
     network, chosen = opponent(mine[0].victim, trial.images, workspace, progress)
     aims = goals(trial.aim, chosen, seed)
-    bound = float(Fraction(trial.eps)) if trial.bounded else None
     found: list[list[Outcome]] = [[] for _ in aims]
     for part in mine:
         rows = part.rows(chosen)
@@ -231,27 +230,27 @@ def gather(
         if part in lost or block is None:
             why = lost.get(part, "its block of pictures was damaged after the attack")
             block = Block.untouched(chosen.ids[rows], chosen.images[there], why)
-        found[part.goal].append(
-            Outcome(
-                judge(
-                    network, chosen.images[there], chosen.labels[there],
-                    aims[part.goal][there], block.adversarial, bound,
-                ),
-                block.forwards, block.backwards,
-                block.seconds, block.passing, block.memory, block.errors,
-            )
+        verdict = judge(
+            network, chosen.images[there], chosen.labels[there],
+            aims[part.goal][there], block.adversarial, trial.bound,
         )  # fmt: skip
+        found[part.goal].append(block.outcome(verdict))
     return [join(each) for each in found]
 
 
-def peek(place: Path) -> Images | None:
-    """The attacked pictures of a trial's first block, if it is there."""
-    from safetensors import SafetensorError, safe_open
+def attacked(
+    trial: Trial, seed: int, workspace: Workspace, blocks: int | None = None
+) -> Images | None:
+    """The attacked images of a trial's first goal as they were kept; None if some are missing.
 
-    try:
-        with safe_open(place / "goal-0-block-00000.safetensors", "pt") as file:
-            adversarial: Tensor = file.get_tensor("adversarial")
-    except (OSError, SafetensorError):
-        return None
-    else:
-        return adversarial
+    ``blocks`` asks for the first blocks of images alone.
+    """
+    place = folder(trial, seed, workspace)
+    count = -(-trial.images // BLOCK) if blocks is None else blocks
+    found = []
+    for number in range(count):
+        images = batches.adversarial(place / f"goal-0-block-{number:05d}.safetensors")
+        if images is None:
+            return None
+        found.append(images)
+    return torch.cat(found)

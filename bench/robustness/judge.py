@@ -28,8 +28,8 @@ PORTION = 64
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Pictures under attack: those of a test part that the victim classifies correctly.
+class CorrectImages:
+    """Images under attack: those of a test part that the victim classifies correctly.
 
     ``ids`` are their places in the test part and ``seen`` how many pictures were looked at to find
     them, so that ``correct`` is the victim's accuracy on those.
@@ -47,7 +47,7 @@ class Pictures:
         return len(self.ids) / self.seen
 
 
-def pictures(network: nn.Module, test: Split, count: int, device: str) -> Pictures:
+def correct_images(network: nn.Module, test: Split, count: int, device: str) -> CorrectImages:
     """The first ``count`` correctly classified pictures of a test part.
 
     In a fixed order that mixes the classes, the same for every victim, attack and seed. Raises
@@ -67,7 +67,7 @@ def pictures(network: nn.Module, test: Split, count: int, device: str) -> Pictur
         found.append((ids[right.cpu()], images[right], labels[right], logits[right]))
         if len(right) == missing:
             chosen, shown, classes, answers = map(torch.cat, zip(*found, strict=True))
-            return Pictures(chosen, shown, classes, answers, seen)
+            return CorrectImages(chosen, shown, classes, answers, seen)
     total = sum(len(part[0]) for part in found)
     raise ValueError(
         f"the victim classifies {total} of {len(order)} test pictures correctly: "
@@ -81,7 +81,7 @@ def predict(network: nn.Module, images: Images) -> Float[Tensor, "b k"]:
         return torch.cat([network(portion) for portion in images.split(PORTION)])
 
 
-def goals(aim: Aim, chosen: Pictures, seed: int) -> list[Goal]:
+def goals(aim: Aim, chosen: CorrectImages, seed: int) -> list[Goal]:
     """What the attacks shall reach: one goal, or with ``"all"`` one for each other class.
 
     A random target comes from the seed and the picture alone, so that it is the same for every

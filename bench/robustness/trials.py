@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,11 @@ class Trial:
     def bounded(self) -> bool:
         """Whether the attack promises to keep within eps."""
         return bool(getattr(self.attack, "bounded", getattr(self.attack, "eps", 0) is not None))
+
+    @property
+    def bound(self) -> float | None:
+        """The largest change of a value that the judge allows; None for an unbounded attack."""
+        return float(Fraction(self.eps)) if self.bounded else None
 
     @property
     def name(self) -> str:

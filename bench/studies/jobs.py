@@ -1,10 +1,11 @@
-"""Run jobs: a recipe and a seed give a record, and what is done is not done again."""
+"""Training jobs: a recipe and a seed give a record, and what is done is not done again."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from filelock import FileLock
 
@@ -17,7 +18,7 @@ from bench.models import weight_files
 from bench.points import guides
 from bench.records.record import Record
 from bench.records.store import Store
-from bench.training import checkpoints, loop
+from bench.training import checkpoints, loop, trained
 from bench.training.recipes import Recipe
 
 
@@ -35,6 +36,28 @@ class Job:
         return self.recipe.key, self.seed
 
 
+class Observer(Protocol):
+    """Follows a list of jobs from outside; nothing it does changes a result."""
+
+    def started(self, job: Job) -> None:
+        """A job begins."""
+        ...
+
+    def finished(self, record: Record, reused: bool) -> None:
+        """A job gave its record, or had given it before."""
+        ...
+
+
+class Unobserved:
+    """Follows nothing."""
+
+    def started(self, job: Job) -> None:
+        """Do nothing."""
+
+    def finished(self, record: Record, reused: bool) -> None:
+        """Do nothing."""
+
+
 def labels(recipe: Recipe, side: int) -> dict[str, str]:
     """What tables group a recipe's records by."""
     found = {
@@ -49,22 +72,9 @@ def labels(recipe: Recipe, side: int) -> dict[str, str]:
     return found
 
 
-def prepare(
-    jobs: Iterable[Job],
-    workspace: Workspace,
-    progress: Progress,
-    executor: Executor,
-    stop: Callable[[], bool],
-) -> None:
-    """Make what several jobs share, such as adversarial points, before any of them starts."""
-    for name in dict.fromkeys(guides.needed(job.recipe) for job in jobs):
-        if name is not None:
-            guides.fixed(name, workspace, progress, executor, stop)
-
-
 def describe(job: Job, workspace: Workspace) -> Record:
     """The record of a job before anything is known of its outcome."""
-    side = workspace.dataset().train.images.shape[-1]
+    side = workspace.dataset(job.recipe.data).train.images.shape[-1]
     return Record(
         kind="run",
         key=job.recipe.key,
@@ -77,8 +87,8 @@ def describe(job: Job, workspace: Workspace) -> Record:
 
 
 def weights(record: Record, workspace: Workspace) -> Path:
-    """Where the weights of a finished training lie."""
-    return workspace.results / "weights" / f"{record.name}.safetensors"
+    """The weights file of a finished training."""
+    return trained.path(record, workspace.results)
 
 
 def execute(
@@ -91,22 +101,20 @@ def execute(
 
     A training that diverges gives a record with the status ``"failed"``.
     """
-    recipe, data = job.recipe, workspace.dataset()
+    recipe, data = job.recipe, workspace.dataset(job.recipe.data)
     if recipe.digest and recipe.digest != data.digest:
         raise ValueError(
             f"{recipe.data} has changed: its content is {data.digest}, not {recipe.digest}"
         )
-    name = f"{recipe.key}-{job.seed}"
-    checkpoint = workspace.cache / "checkpoints" / name
-    wanted = guides.needed(recipe)
-    guide = None if wanted is None else guides.fixed(wanted, workspace, progress)
+    checkpoint = workspace.cache / "checkpoints" / f"{recipe.key}-{job.seed}"
+    name = guides.needed(recipe)
     record = describe(job, workspace)
     try:
-        trained = loop.train(
+        result = loop.train(
             recipe,
             job.seed,
             data,
-            guide=guide,
+            guide=None if name is None else guides.fixed(name, data, workspace, progress),
             device=workspace.device,
             progress=progress,
             checkpoint=checkpoint,
@@ -116,9 +124,9 @@ def execute(
         checkpoints.discard(checkpoint)
         return replace(record, status="failed", message=str(error))
     about = {"recipe": recipe.key, "data": data.digest}
-    weight_files.save_weights(trained.network, weights(record, workspace), about)
+    weight_files.save_weights(result.network, weights(record, workspace), about)
     checkpoints.discard(checkpoint)
-    return replace(record, metrics=trained.metrics, curve=trained.curve)
+    return replace(record, metrics=result.metrics, curve=result.curve)
 
 
 def work(
@@ -140,6 +148,20 @@ def work(
         return record, False
 
 
+def prepare(
+    jobs: Iterable[Job],
+    workspace: Workspace,
+    progress: Progress,
+    executor: Executor,
+    stop: Callable[[], bool],
+) -> None:
+    """Make what several jobs share, such as adversarial points, before any of them starts."""
+    needed = dict.fromkeys((job.recipe.data, guides.needed(job.recipe)) for job in jobs)
+    for data, name in needed:
+        if name is not None:
+            guides.fixed(name, workspace.dataset(data), workspace, progress, executor, stop)
+
+
 def run(
     jobs: list[Job],
     workspace: Workspace,
@@ -147,32 +169,45 @@ def run(
     *,
     executor: Executor | None = None,
     stop: Callable[[], bool] = lambda: False,
-    begin: Callable[[Job], None] = lambda job: None,
+    observer: Observer | None = None,
 ) -> Iterator[tuple[Record, bool]]:
-    """Run the jobs that have no record yet; yields every record and whether it was there before.
+    """Run the jobs that have no record yet.
 
-    ``begin(job)`` tells of each start. A job whose worker died again and again gives a record with
-    the status ``"failed"``.
+    Args:
+        jobs: What to run; with several workers the longest should come first.
+        workspace: Where results go and on what device.
+        progress: Shows how far the work has come.
+        executor: Where jobs run; None: one after the other in this process.
+        stop: Tells whether to stop soon.
+        observer: Is told of each start and each record.
+
+    Yields:
+        Every record, and whether it was there before. A job whose worker died again and again gives
+        a record with the status ``"failed"``.
+
+    Raises:
+        Stopped: ``stop()`` turned true.
     """
-    store = Store(workspace.results)
+    store, executor, observer = Store(workspace.results), executor or Local(), observer or Unobserved()
     done = store.find(job.name for job in jobs if not job.fresh)
     for job in jobs:
         if job.name in done:
+            observer.finished(done[job.name], True)
             yield done[job.name], True
     rest = [job for job in jobs if job.name not in done]
     if not rest:
         return
-    executor = executor or Local()
     prepare(rest, workspace, progress, executor, stop)
     with progress.task("runs", len(rest)) as advance:
         for index, outcome in executor.map(
-            work, rest, workspace, progress, stop, lambda index: begin(rest[index])
+            work, rest, workspace, progress, stop, lambda index: observer.started(rest[index])
         ):
             if isinstance(outcome, Lost):
                 record = describe(rest[index], workspace)
                 record = replace(record, status="failed", message=outcome.message)
                 store.add(record)
                 outcome = record, False
+            observer.finished(*outcome)
             yield outcome
             advance()
     if stop():

@@ -10,6 +10,7 @@ from filelock import FileLock
 from torch import nn
 
 from bench import registry
+from bench.data.catalog import Dataset
 from bench.execution.progress import Progress
 from bench.execution.workspace import Workspace
 from bench.models import networks, pretrained, weight_files
@@ -51,7 +52,7 @@ def obtain(
     It is loaded, or trained once; one whose file is damaged is trained again, which gives the same
     weights. Raises `Stopped` when ``stop()`` turns true in training, which the same call continues.
     """
-    data = workspace.dataset()
+    data = workspace.dataset(recipe.data)
     name = f"{recipe.model}-{recipe.key}-{data.digest[:8]}" + f"-{seed}" * (seed != SEED)
     path = workspace.cache / "victims" / f"{name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,15 +89,22 @@ def obtain(
 
 @dataclass(frozen=True, kw_only=True)
 class Victim:
-    """A network under attack, told so that any process can load it.
+    """A victim model, described so that any process can load it.
 
-    It is trained here by a ``recipe`` with a ``seed``, or has the weights of a file (``path``,
-    whose content ``digest`` pins), or ``model`` is a network of timm with its published weights.
-    ``mean`` and ``std`` are what other people's weights were trained with, by default those of the
-    data set.
+    Attributes:
+        model: Name of its architecture; ``timm:NAME`` alone is a network of timm with its published
+            weights.
+        data: Name of the dataset whose classes it tells apart.
+        recipe: How it is trained here, or None for weights that were trained elsewhere.
+        seed: Seed of that training.
+        path: Safetensors file with its weights, or None.
+        digest: Pins the content of that file.
+        mean: Per-channel mean that the weights were trained with; None: the dataset's.
+        std: Per-channel standard deviation that goes with it.
     """
 
     model: str
+    data: str
     recipe: Recipe | None = None
     seed: int = SEED
     path: Path | None = None
@@ -128,9 +136,50 @@ class Victim:
         """The network, in eval mode on the workspace's device; errors as in `pretrained`."""
         if self.recipe is not None:
             return obtain(self.recipe, workspace, progress, stop, self.seed)
-        data = workspace.dataset()
+        data = workspace.dataset(self.data)
         if self.path is None:
             network = pretrained.from_timm(self.model, data, self.mean, self.std)
         else:
             network = pretrained.from_file(self.path, self.model, data, self.mean, self.std)
         return network.to(workspace.device)
+
+
+def choose(
+    data: Dataset,
+    *,
+    victim: str | None = None,
+    model: str | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> Victim:
+    """The victim model that a user describes; nothing is loaded or trained yet.
+
+    Args:
+        data: Dataset whose test images are attacked.
+        victim: Safetensors file with weights, or ``timm:NAME``; None trains one on ``data``.
+        model: Architecture of the weights, or of the network to train.
+        mean: Per-channel mean subtracted by a victim that was trained elsewhere.
+        std: Per-channel standard deviation that it divides by.
+
+    Raises:
+        ValueError: The arguments contradict each other.
+        Missing: The weights file is not there.
+    """
+    if victim is None:
+        if mean or std:
+            raise ValueError("--mean and --std belong to a --victim that was trained elsewhere")
+        side = data.train.images.shape[-1]
+        changes = {"model": model} if model else {}
+        recipe = usual_victim(data.name, data.pin, side, **changes)
+        return Victim(model=recipe.model, data=data.name, recipe=recipe)
+    if victim.startswith("timm:"):
+        if model:
+            raise ValueError(f"--model {model} has no effect on --victim {victim}; remove it")
+        return Victim(model=victim, data=data.name, mean=mean, std=std)
+    if not model:
+        raise ValueError(f"--victim {victim} needs --model: weights do not name their network")
+    path = Path(victim)
+    digest = pretrained.check(path)
+    return Victim(
+        model=model, data=data.name, path=path.resolve(), digest=digest, mean=mean, std=std
+    )

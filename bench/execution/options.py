@@ -1,0 +1,102 @@
+"""What a user asks of the execution: device, threads, and where jobs run."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from bench.execution.executors import Executor, Local
+from bench.execution.workspace import Workspace, pick_device, results_folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutionOptions:
+    """Where and how jobs run; the same jobs give the same records through every executor.
+
+    Attributes:
+        device: ``"auto"`` (an accelerator where there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``
+            or ``"mps"``.
+        threads: Processor threads of each job; None gives each its share of the cores. The number
+            changes the last bits of results.
+        executor: ``"local"`` (one job at a time in this process), ``"processes"`` or ``"ray"``.
+        jobs: How many jobs run at a time; None fills the cores, or the accelerators.
+        address: Address of an existing Ray cluster; None starts a local one.
+        gpus: GPUs that each job takes on Ray; may be a fraction.
+        deadline: Seconds after which a job is given to another worker; it is lost the third time.
+    """
+
+    device: str = "auto"
+    threads: int | None = None
+    executor: Literal["local", "processes", "ray"] = "local"
+    jobs: int | None = None
+    address: str | None = None
+    gpus: float | None = None
+    deadline: float | None = None
+
+    def workspace(
+        self,
+        results: str | Path | None = None,
+        data_root: Path | None = None,
+        download: bool = False,
+    ) -> Workspace:
+        """The workspace in which such jobs run; also sets the threads of this process.
+
+        Raises:
+            OSError: The results folder cannot be written.
+            ValueError: The device is not there.
+        """
+        if self.threads is not None:
+            import torch
+
+            torch.set_num_threads(self.threads)
+        return Workspace(
+            results=results_folder(results),
+            data_root=data_root,
+            download=download,
+            device=pick_device(self.device),
+        )
+
+    def build(self, device: str) -> Executor:
+        """The executor for jobs on ``device``.
+
+        With processes this one keeps to the threads of a worker as well: what it computes itself
+        then has the same last bits, and leaves the others their cores.
+
+        Raises:
+            ValueError: More jobs than slots, or an option that the executor has no use for.
+        """
+        if self.executor == "local":
+            for name, value in (("jobs", self.jobs), ("deadline", self.deadline)):
+                if value not in (None, 1):
+                    raise ValueError(
+                        f"--{name} {value:g} needs --executor processes or ray: local runs one job "
+                        "at a time in this process"
+                    )
+            return Local()
+        import torch
+
+        from bench.execution.processes import Processes
+        from bench.execution.ray_cluster import Ray
+
+        on_gpu = device.startswith("cuda")
+        cores = os.cpu_count() or 1
+        slots = torch.cuda.device_count() if on_gpu else cores
+        if self.executor == "processes":
+            if self.jobs is not None and self.jobs > slots:
+                kind = "GPUs" if on_gpu else "processor cores"
+                raise ValueError(
+                    f"--jobs {self.jobs} is more than the {slots} {kind} of this machine"
+                )
+            threads = self.threads or max(1, cores // (self.jobs or slots))
+            torch.set_num_threads(threads)
+            return Processes(self.jobs or slots, self.deadline, threads)
+        share = (1.0 if on_gpu else 0.0) if self.gpus is None else self.gpus
+        return Ray(
+            self.jobs or slots,
+            address=self.address,
+            gpus=share,
+            cpus=float(self.threads or 1),
+            deadline=self.deadline,
+        )
