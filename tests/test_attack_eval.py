@@ -24,6 +24,7 @@ from bench.records.record import Record
 from bench.records.statistics import paired_pictures
 from bench.records.store import Store
 from bench.reporting import attack_tables
+from bench.robustness.results import comparison_line
 from bench.training import victims
 
 TWO = ("--attack", "sigma-zero(steps=20)", "--attack", "pgd(steps=5)")
@@ -384,8 +385,8 @@ def test_a_comparison_names_who_needs_fewer_pixels() -> None:
     few = [float(each) for each in range(8)]
     many = [each + 10.0 for each in few]
     pair = {"attack": "x", "other": "advmask", **vars(paired_pictures(many, few)), "p_holm": 0.01}
-    (line,) = attack_tables.compared([pair], "advmask")
+    line = comparison_line([pair], "advmask")
     assert line.startswith("advmask needs fewer pixels than x (Wilcoxon")
     unclear = {**pair, "p_holm": 0.3}
-    assert "about as many pixels as x" in attack_tables.compared([unclear], "advmask")[0]
-    assert attack_tables.compared([], "advmask") == []
+    assert "about as many pixels as x" in comparison_line([unclear], "advmask")
+    assert comparison_line([], "advmask") == ""

@@ -257,6 +257,7 @@ def report(
 ) -> None:
     """The tables, or everything as JSON."""
     from bench.reporting import attack_tables, formats
+    from bench.robustness.results import comparison_line
 
     if given["as_json"]:
         click.echo(
@@ -279,6 +280,6 @@ def report(
         click.echo(formats.text(attack_tables.overview(members)))
         seed = members[0].seed
         same = [test for test in tests if test["eps"] == eps and test["seed"] == seed]
-        for line in attack_tables.compared(same, "advmask"):
+        if line := comparison_line(same, "advmask"):
             click.echo(line)
     click.echo(f"next: bench tables attacks --results {workspace.results}", err=True)

@@ -26,8 +26,8 @@ def evaluate(
     given: dict[str, Any],
 ) -> tuple[list[Record], list[dict[str, Any]]]:
     """Attack, judge, write the records and log them; also the paired tests of every table."""
-    from bench.reporting import attack_tables
     from bench.robustness.evaluation import BLOCK, opponent, parts, run
+    from bench.robustness.results import pairwise_tests
 
     executor = options.executor(workspace, **given)
     data = workspace.dataset()
@@ -75,7 +75,7 @@ def evaluate(
     tests = [
         {"eps": str(eps), "seed": seed, **pair}
         for (eps, seed), table in sorted(tables.items())
-        for pair in attack_tables.pairs(table)
+        for pair in pairwise_tests(table)
     ]
     return keeper.found, tests
 
@@ -102,8 +102,8 @@ class Keeper:
 
     def tell(self, trial: Trial, seed: int, outcomes: list[Outcome], reused: bool) -> None:
         """A line on what an attack reached, and a picture of what it did."""
-        from bench.reporting.attack_tables import complaint
         from bench.robustness.metrics import join, summarise
+        from bench.robustness.results import complaint
 
         metrics = summarise(outcomes)
         pixels = metrics.get("l0_pixels_mean")
@@ -121,11 +121,11 @@ class Keeper:
         """Write the records of a table and log them."""
         from bench.execution.workspace import machine
         from bench.records.store import Store
-        from bench.reporting import attack_tables
+        from bench.robustness.results import attack_records
         from bench.robustness.trials import folder
 
         store, data = Store(self.workspace.results), self.workspace.dataset()
-        made = attack_tables.records(
+        made = attack_records(
             table,
             seed,
             {"victim": self.victim.name, "model": self.victim.model, "data": data.name},

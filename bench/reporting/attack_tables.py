@@ -1,9 +1,8 @@
-"""Attacks side by side: their records, and what a terminal and Table 6 of the paper show."""
+"""Attacks side by side, as a terminal and Table 6 of the paper show them."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -11,13 +10,8 @@ import numpy as np
 
 from bench import registry
 from bench.records.record import Record
-from bench.records.statistics import Interval, mean_interval, paired_pictures
+from bench.records.statistics import Interval, mean_interval
 from bench.reporting.table import Key, Table, interval_entry
-from bench.robustness.metrics import Outcome, curve, join, relate, summarise
-from bench.robustness.trials import Trial
-
-ROLES = {"pgd": "ceiling", "mi-fgsm": "ceiling", "noise": "floor"}
-"""Attacks that are no sparse attacks: what eps allows at all, and what chance finds."""
 
 PAPER: dict[tuple[str, str], tuple[float, float, float, float]] = {
     ("jsma", "8/255"): (78.9, 440.8, 0.611, 0.031),
@@ -56,120 +50,6 @@ SHOWN: dict[str, tuple[str, Direction | None]] = {
 """Metric → its column in a terminal and the direction in which it is better."""
 
 TABLE6 = {"success": "ASR", "l0_elements_mean": "l0", "l2": "l2", "linf": "linf"}
-
-
-def role(trial: Trial) -> str:
-    """Whether a trial is of a sparse attack, or of the table's ceiling or floor."""
-    return ROLES.get(registry.express(trial.attack).partition("(")[0], "sparse")
-
-
-def records(
-    trials: Mapping[Trial, Sequence[Outcome]],
-    seed: int,
-    labels: Mapping[str, str],
-    machine: Mapping[str, str],
-    metrics: Mapping[str, float],
-) -> list[Record]:
-    """The records of one table and seed, each with what the attacks say about each other.
-
-    Attacks that ignore eps and those that are not sparse are measured against the others, but
-    never the standard: the best of each picture and the common pictures are those of the rest.
-    ``labels``, ``machine`` and ``metrics`` are the same for all.
-    """
-    wholes = {trial: join(outcomes) for trial, outcomes in trials.items()}
-    related: dict[str, dict[str, float]] = {}
-    for unit, suffix in (("elements", "_elements"), ("pixels", "")):
-        found = relate(
-            {
-                trial.key: whole.verdict.distance(unit)  # type: ignore[arg-type]
-                for trial, whole in wholes.items()
-                if trial.bounded
-            },
-            [trial.key for trial in trials if role(trial) != "sparse"],
-        )
-        for key, values in found.items():
-            related.setdefault(key, {}).update({f"{n}{suffix}": v for n, v in values.items()})
-    return [
-        Record(
-            kind="attack",
-            key=trial.key,
-            seed=seed,
-            labels={
-                "attack": trial.name,
-                "hyperparameters": registry.express(trial.attack),
-                "eps": trial.eps,
-                "goal": trial.aim,
-                "bounded": "yes" if trial.bounded else "no",
-                "role": role(trial),
-                **labels,
-            },
-            metrics={**metrics, **summarise(outcomes), **related.get(trial.key, {})},
-            job=trial.to_json(),
-            machine=machine,
-            message=complaint(wholes[trial]),
-            curve=curve(wholes[trial].verdict),
-        )
-        for trial, outcomes in trials.items()
-    ]
-
-
-def complaint(outcome: Outcome) -> str:
-    """What went wrong with some pictures, empty if nothing did."""
-    verdict = outcome.verdict
-    counts = {
-        "not finite": int(verdict.not_finite.sum()),
-        "outside [0, 1]": int(verdict.outside_box.sum()),
-        "beyond eps": int(verdict.beyond_eps.sum()),
-        "raised": len(outcome.errors),
-    }
-    parts = [f"{count} {what}" for what, count in counts.items() if count]
-    if outcome.errors:
-        parts.append(next(iter(outcome.errors.values())))
-    return "; ".join(parts)
-
-
-def pairs(trials: Mapping[Trial, Sequence[Outcome]]) -> list[dict[str, Any]]:
-    """Wilcoxon's test of the changed pixels of any two bounded sparse attacks, picture by picture.
-
-    With Holm's correction over all of them; ``p`` is None where no picture differs.
-    """
-    distances = {
-        trial.name: join(outcomes).verdict.distance("pixels")
-        for trial, outcomes in trials.items()
-        if trial.bounded and role(trial) == "sparse"
-    }
-    found = [
-        {"attack": a, "other": b, **vars(paired_pictures(distances[a], distances[b]))}
-        for a, b in itertools.combinations(distances, 2)
-    ]
-    tested = [entry for entry in found if entry["p"] is not None]
-    if tested:
-        from statsmodels.stats.multitest import multipletests
-
-        corrected = multipletests([entry["p"] for entry in tested], method="holm")[1]
-        for entry, p in zip(tested, corrected, strict=True):
-            entry["p_holm"] = float(p)
-    return found
-
-
-def compared(pairs: Sequence[Mapping[str, Any]], attack: str) -> list[str]:
-    """One line: against which others an attack needs fewer or more pixels, or neither shows."""
-    groups: dict[str, list[str]] = {"fewer": [], "more": [], "about as many": []}
-    for pair in pairs:
-        if attack not in (pair["attack"], pair["other"]):
-            continue
-        first = pair["attack"] == attack
-        less, more = (pair["less"], pair["more"]) if first else (pair["more"], pair["less"])
-        clear = pair.get("p_holm", 1.0) < 0.05
-        verdict = "about as many" if not clear else "fewer" if less > more else "more"
-        groups[verdict].append(pair["other"] if first else pair["attack"])
-    parts = [
-        f"{verdict} pixels {'as' if verdict.endswith('many') else 'than'} {', '.join(others)}"
-        for verdict, others in groups.items()
-        if others
-    ]
-    test = "Wilcoxon on the same pictures, Holm's correction, p < 0.05"
-    return [f"{attack} needs {'; '.join(parts)} ({test})"] if parts else []
 
 
 def groups(found: Iterable[Record]) -> dict[tuple[str, ...], list[Record]]:
