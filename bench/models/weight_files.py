@@ -44,7 +44,11 @@ def load_weights(model: Normalised, path: Path) -> None:
             for key in both
             if own[key].is_floating_point() != weights[key].is_floating_point()
         ],
-        "not finite": [key for key in both if not weights[key].float().isfinite().all()],
+        "not finite": [
+            key
+            for key in both
+            if weights[key].is_floating_point() and not weights[key].float().isfinite().all()
+        ],
     }
     if any(troubles.values()):
         listed = "; ".join(
