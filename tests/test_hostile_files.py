@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gzip
-import hashlib
 import io
 import json
 import os
@@ -41,7 +40,7 @@ from bench.data import binary_formats, catalog
 from bench.data.catalog import Dataset
 from bench.data.splits import Split
 from bench.errors import Missing
-from bench.files import json_text, tensor_files
+from bench.files import checksums, json_text, tensor_files
 from bench.models import networks, weight_files
 from bench.points.exchange import from_numpy, to_numpy
 from bench.points.store import Points
@@ -109,7 +108,7 @@ def weights(path: Path) -> object:
 def checkpoint(path: Path) -> object:
     """The state file; what describes it holds the checksum of what is there."""
     about = path.with_name("checkpoint.json")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = checksums.of_file(path)
     entry = dict.fromkeys(checkpoints.ENTRY, 1)
     about.write_text(json.dumps({"state": path.name, "sha256": digest, "curve": [entry]}))
     return resumed(about)
@@ -239,7 +238,7 @@ def checkpoint_file() -> bytes:
 
 def checkpoint_text() -> bytes:
     entry = dict.fromkeys(sorted(checkpoints.ENTRY), 1)
-    digest = hashlib.sha256(checkpoint_file()).hexdigest()
+    digest = checksums.of_bytes(checkpoint_file())
     return json.dumps({"state": "epoch-1.safetensors", "sha256": digest, "curve": [entry]}).encode()
 
 
@@ -265,7 +264,7 @@ def block_file() -> bytes:
         "ids": IDS, "adversarial": torch.rand(3, 1, 4, 5),
         "forwards": torch.ones(3).long(), "backwards": torch.ones(3).long(),
     }  # fmt: skip
-    return pack(tensors, {"job": text, "sha256": batches._checksum(tensors, text)})
+    return tensor_files.pack(tensors, {"job": text}, covered="job")
 
 
 def occlusion_file() -> bytes:
@@ -509,17 +508,10 @@ def test_a_file_whose_checksum_is_right_is_still_not_trusted(
         path.unlink()
     metadata = {"about": text, "job": text}
     if what == "attack block":
-        content = pack(tensors, metadata | {"sha256": sha256(tensors, text)})
+        content = tensor_files.pack(tensors, metadata, covered="job")
     else:
         content = tensor_files.pack(tensors, metadata)
     answer(what, content, tmp_path)
-
-
-def sha256(tensors: dict[str, torch.Tensor], text: str) -> str:
-    try:
-        return batches._checksum(tensors, text)
-    except TypeError:  # a type that numpy does not have
-        return ""
 
 
 class Trap:

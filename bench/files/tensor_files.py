@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from bench.errors import reason
+from bench.files import checksums
 
 
-def checksum(tensors: Mapping[str, Tensor]) -> str:
-    """A sha256 over names and values, which does not depend on their order in a file."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def pack(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str], covered: str | None = None
+) -> bytes:
+    """The contents of a file with these tensors, this metadata and a checksum.
 
-
-def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """The contents of a file with these tensors, this metadata and their checksum."""
+    Args:
+        tensors: What is kept, on any device, contiguous or not.
+        metadata: Texts for the header of the file; ``sha256`` is added to them.
+        covered: The entry of the metadata that the checksum covers beside the tensors, if any.
+    """
     from safetensors.torch import save
 
     whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    content: bytes = save(whole, metadata={**metadata, "sha256": checksum(whole)})
+    checksum = checksums.of_tensors(whole, metadata[covered] if covered else "")
+    content: bytes = save(whole, metadata={**metadata, "sha256": checksum})
     return content
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read(path: Path, covered: str | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and the metadata of a file; what it takes is bounded by the size of the file.
 
-    Raises ``FileNotFoundError`` where there is none and ``ValueError`` for one that is damaged. A
-    file that was made elsewhere has no checksum to compare.
+    Args:
+        path: The file.
+        covered: As in `pack`. With it the checksum is required; without it a file may lack one,
+            as those of other programs do.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged, or no safetensors file.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -46,6 +51,9 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{path} is no safetensors file: {reason(error)}") from error
-    if metadata.get("sha256", expected := checksum(tensors)) != expected:
+    if covered is not None and not {covered, "sha256"} <= metadata.keys():
+        raise ValueError(f"{path} has no {covered} with a checksum")
+    expected = checksums.of_tensors(tensors, metadata[covered] if covered else "")
+    if metadata.get("sha256", expected) != expected:
         raise ValueError(f"{path} is damaged: its checksum differs")
     return tensors, metadata

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from torch import nn
 
 from bench.data.catalog import Dataset
 from bench.errors import Missing
+from bench.files import checksums
 from bench.models import networks, weight_files
 from bench.models.resnet import fold
 
@@ -20,7 +20,7 @@ def check(path: Path) -> str:
     Raises ``Missing``.
     """
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        return checksums.of_file(path)[:12]
     except FileNotFoundError:
         raise Missing(
             f"there are no weights at {path}: give a safetensors file, or timm:NAME"

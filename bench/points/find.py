@@ -23,7 +23,7 @@ from bench.errors import Stopped
 from bench.execution.executors import Executor, Local, Lost
 from bench.execution.progress import Progress
 from bench.execution.workspace import Workspace
-from bench.files.keys import key
+from bench.files.checksums import key
 from bench.points.store import Points, join
 from bench.training import victims
 from bench.training.recipes import Recipe

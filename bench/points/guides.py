@@ -21,7 +21,7 @@ from bench.execution.executors import Executor
 from bench.execution.progress import Progress
 from bench.execution.workspace import Workspace
 from bench.files import atomic, tensor_files
-from bench.files.keys import key
+from bench.files.checksums import key
 from bench.models.saliency import saliency
 from bench.points import find
 from bench.points.store import Points

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from attacks import Goal
 from attacks.base import Images
 from bench.data import seeds
 from bench.errors import Stopped
-from bench.files import atomic, json_text
+from bench.files import atomic, json_text, tensor_files
 from bench.robustness.judge import Verdict
 from bench.robustness.metrics import Outcome
 from bench.robustness.pass_counter import Counted, peak_memory
@@ -168,42 +167,31 @@ def save(block: Block, path: Path, about: dict[str, Any]) -> None:
 
     The metadata holds as JSON what it belongs to, the seconds and errors, and a checksum.
     """
-    from safetensors.torch import save as pack
-
     tensors = {
         "ids": block.ids,
-        "adversarial": block.adversarial.contiguous(),
+        "adversarial": block.adversarial,
         "forwards": block.forwards,
         "backwards": block.backwards,
     }
     took = {name: getattr(block, name) for name in ("seconds", "passing", "memory", "errors")}
     text = json.dumps({"about": about, "took": took})
-    atomic.write(path, pack(tensors, {"job": text, "sha256": _checksum(tensors, text)}))
+    atomic.write(path, tensor_files.pack(tensors, {"job": text}, covered="job"))
 
 
 def adversarial(path: Path) -> Images | None:
     """The attacked images of a block's file, whatever they belong to; None without a whole one."""
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, "pt") as file:
-            found: Tensor = file.get_tensor("adversarial")
-    except (OSError, SafetensorError):
+        return tensor_files.read(path, covered="job")[0]["adversarial"]
+    except (OSError, ValueError, KeyError):
         return None
-    else:
-        return found
 
 
 def load(path: Path, about: dict[str, Any], ids: Int[Tensor, " b"]) -> Block | None:
     """The block that was written before, if it is whole and of these pictures and this job."""
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors, metadata = tensor_files.read(path, covered="job")
         job = json_text.parse(metadata["job"])
-        if _checksum(tensors, metadata["job"]) != metadata["sha256"] or job["about"] != about:
+        if job["about"] != about:
             return None
         if not torch.equal(tensors["ids"], ids):
             return None
@@ -212,13 +200,7 @@ def load(path: Path, about: dict[str, Any], ids: Int[Tensor, " b"]) -> Block | N
         if {len(each) for each in tensors.values()} != {len(ids)}:
             return None
         took = job["took"] | {"errors": {int(i): t for i, t in job["took"]["errors"].items()}}
-        return Block(**tensors, **took)
-    except (SafetensorError, LookupError, ValueError, TypeError, AttributeError, OSError):
+        fields: dict[str, Any] = {**tensors, **took}
+        return Block(**fields)
+    except (LookupError, ValueError, TypeError, AttributeError, OSError):
         return None
-
-
-def _checksum(tensors: dict[str, Tensor], text: str) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        digest.update(name.encode() + tensors[name].numpy().tobytes())
-    return digest.hexdigest()

@@ -6,7 +6,6 @@ either random cells or the pixels that matter most to the network that is tested
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,7 +21,7 @@ from bench.data import seeds
 from bench.data.catalog import Dataset
 from bench.data.loader import batches
 from bench.data.splits import Split
-from bench.files import atomic, json_text
+from bench.files import atomic, checksums, json_text
 from bench.models.saliency import saliency
 from bench.records.record import Number, Record
 from bench.training import trained
@@ -119,10 +118,8 @@ def evaluate(
 
     It is kept beside the weights and made anew when these have changed. Errors as `trained.load`.
     """
-    weights = trained.path(record, results)
-    with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    about = {"version": VERSION, "weights": digest, "data": data.digest}
+    weights = checksums.of_file(trained.path(record, results))
+    about = {"version": VERSION, "weights": weights, "data": data.digest}
     if found := kept(record, results):
         whole = json_text.parse(_file(record, results).read_bytes())
         if about == {name: whole.get(name) for name in about}:

@@ -16,7 +16,7 @@ from attacks.base import Images
 from bench import registry
 from bench.data import seeds
 from bench.execution.workspace import Workspace
-from bench.files.keys import key
+from bench.files.checksums import key
 from bench.robustness.judge import Aim
 from bench.robustness.metrics import Outcome
 

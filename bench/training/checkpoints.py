@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import warnings
 from pathlib import Path
@@ -13,7 +12,7 @@ from safetensors.torch import load
 from torch import nn
 
 from bench.errors import reason
-from bench.files import atomic, json_text, tensor_files
+from bench.files import atomic, checksums, json_text, tensor_files
 from bench.records import store
 from bench.records.record import Number
 
@@ -38,7 +37,7 @@ def save(
     content = tensor_files.pack(tensors, {})
     name = f"epoch-{len(curve)}.safetensors"
     atomic.write(folder / name, content)
-    about = {"state": name, "sha256": hashlib.sha256(content).hexdigest(), "curve": curve}
+    about = {"state": name, "sha256": checksums.of_bytes(content), "curve": curve}
     atomic.write(folder / "checkpoint.json", json.dumps(about))
     for old in folder.glob("epoch-*"):
         if old.name != name:
@@ -59,7 +58,7 @@ def resume(
         about = json_text.parse((folder / "checkpoint.json").read_bytes())
         curve = store.entries(about["curve"])
         content = (folder / Path(about["state"]).name).read_bytes()
-        if hashlib.sha256(content).hexdigest() != about["sha256"]:
+        if checksums.of_bytes(content) != about["sha256"]:
             raise ValueError("its checksum differs")
         loaded = load(content)
         weights = {name: loaded.pop(f"network.{name}") for name in own}

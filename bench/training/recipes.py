@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from augmentations import BUILTIN, Augmentation
 from bench import registry
-from bench.files.keys import key
+from bench.files.checksums import key
 
 Schedule = Literal["cosine", "steps"]
 Precision = Literal["float32", "bfloat16"]
