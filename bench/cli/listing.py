@@ -11,7 +11,7 @@ import click
 from bench.cli import options
 
 
-@click.command("list")
+@click.command("list", cls=options.Command)
 @click.argument(
     "what",
     type=click.Choice(

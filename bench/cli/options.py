@@ -1,18 +1,78 @@
-"""Options that several commands share."""
+"""Options that several commands share, in the sections of ``--help``."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
-Command = Callable[..., Any]
+if TYPE_CHECKING:
+    from bench.execution.options import ExecutionOptions
+    from bench.execution.workspace import Workspace
+    from bench.studies.comparison import TrainingOptions
+    from bench.studies.tracking import TrackingOptions
+
+Function = Callable[..., Any]
+
+
+class Command(click.Command):
+    """A command whose ``--help`` shows its options in sections."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options under the heading of their section."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            if record := param.get_help_record(ctx):
+                sections.setdefault(getattr(param, "section", "Options"), []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+class Option(click.Option):
+    """An option that belongs to a section of ``--help``."""
+
+    def __init__(self, *args: Any, section: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.section = section
+
+
+def section(title: str) -> Callable[..., Callable[[Function], Function]]:
+    """A maker of options that belong to one section."""
+    return functools.partial(click.option, cls=Option, section=title)
+
+
+def together(*options: Function) -> Function:
+    """Several options as one decorator."""
+
+    def decorate(command: Function) -> Function:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def gathered(name: str, load: Callable[[], type[Any]], *options: Function) -> Function:
+    """Options that reach the command as one argument: the frozen dataclass that ``load`` gives."""
+
+    def decorate(command: Function) -> Function:
+        @functools.wraps(command)
+        def wrapper(**values: Any) -> Any:
+            cls = load()
+            fields = [field.name for field in dataclasses.fields(cls) if field.name in values]
+            return command(**values, **{name: cls(**{each: values.pop(each) for each in fields})})
+
+        return together(*options)(wrapper)
+
+    return decorate
 
 
 class Name(click.ParamType[str, str]):
@@ -31,35 +91,35 @@ class Name(click.ParamType[str, str]):
 
 
 def augmentation_names() -> list[str]:
-    """Every augmentation there is."""
+    """Every augmentation."""
     from bench import registry
 
     return list(registry.classes("augmentations"))
 
 
 def attack_names() -> list[str]:
-    """Every attack there is."""
+    """Every attack."""
     from bench import registry
 
     return list(registry.classes("attacks"))
 
 
 def policy_names() -> list[str]:
-    """Every policy there is."""
+    """Every policy."""
     from bench.data import policies
 
     return list(policies.NAMES)
 
 
 def mix_names() -> list[str]:
-    """Every way to mix pictures."""
+    """Every way to mix images."""
     from bench.data import mixing
 
     return list(mixing.NAMES)
 
 
 def data_names() -> list[str]:
-    """Every data set that has a name."""
+    """Every dataset that has a name."""
     from bench.data import catalog
 
     return list(catalog.names())
@@ -70,6 +130,13 @@ def model_names() -> list[str]:
     from bench.models import networks
 
     return list(networks.names())
+
+
+def experiment_names() -> list[str]:
+    """Every table and figure of the paper."""
+    from bench.paper import tables
+
+    return list(tables.EXPERIMENTS)
 
 
 class Eps(click.ParamType[Fraction, str]):
@@ -90,165 +157,251 @@ class Eps(click.ParamType[Fraction, str]):
         except (ValueError, ZeroDivisionError):
             self.fail(f"{value!r} is not a number; write it as 8/255 or 0.03", param, ctx)
         if eps > 1:
-            self.fail(f"{value} is above 1; did you mean {value}/255?", param, ctx)
+            near = f"; did you mean {eps}/255?" if eps <= 255 else ""
+            self.fail(f"{value} is above 1{near}", param, ctx)
         if eps <= 0:
             self.fail(f"{value} is not above 0", param, ctx)
         return eps
 
 
-def together(*options: Command) -> Callable[[Command], Command]:
-    """Several options as one decorator."""
+class Numbers(click.ParamType[tuple[float, ...], str]):
+    """Numbers separated by commas, such as ``0.485,0.456,0.406``."""
 
-    def decorate(command: Command) -> Command:
-        return functools.reduce(lambda inner, option: option(inner), reversed(options), command)
+    name = "numbers"
 
-    return decorate
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """Read the numbers."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no list of numbers; write it as 0.485,0.456,0.406", param, ctx)
 
 
-results = click.option(
+class Seeds(click.ParamType[tuple[int, ...], str]):
+    """Seeds separated by commas, such as ``0,3,7``."""
+
+    name = "seeds"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """Read the seeds."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            seeds = tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no list of seeds; write it as 0,3,7", param, ctx)
+        if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+            self.fail(f"{value!r}: seeds are whole numbers from 0 up, each once", param, ctx)
+        return seeds
+
+
+compared, trained = section("What is compared"), section("Training")
+attacked, execution = section("Attack"), section("Execution")
+output = section("Output")
+
+
+def _execution_options() -> type[ExecutionOptions]:
+    from bench.execution.options import ExecutionOptions
+
+    return ExecutionOptions
+
+
+def _tracking_options() -> type[TrackingOptions]:
+    from bench.studies.tracking import TrackingOptions
+
+    return TrackingOptions
+
+
+def _training_options() -> type[TrainingOptions]:
+    from bench.studies.comparison import TrainingOptions
+
+    return TrainingOptions
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Which dataset, and where it and the results are.
+
+    Attributes:
+        data: A dataset by name, or the path of an image folder or archive; None: the usual one.
+        data_root: Folder in which named datasets are looked for first.
+        download: Whether a missing dataset may be fetched from its publisher.
+        results: Results folder; None: ``$BENCH_RESULTS``, else ``./results``.
+    """
+
+    data: str | None = None
+    data_root: Path | None = None
+    download: bool = False
+    results: str | None = None
+
+    def open(self, execution: ExecutionOptions) -> Workspace:
+        """The workspace that these options describe; the dataset is not loaded yet."""
+        return execution.workspace(self.results, self.data_root, self.download)
+
+
+results = output(
     "--results",
     metavar="DIR",
     help="Results folder.  [default: $BENCH_RESULTS, else ./results]",
 )
-quiet = click.option("--quiet", is_flag=True, help="No progress.")
-as_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
-dry_run = click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
-data = together(
-    click.option(
+quiet = output("--quiet", is_flag=True, help="Hide progress output.")
+as_json = output("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
+dry_run = output(
+    "--dry-run", is_flag=True, help="Show which jobs would run and which are done, and stop."
+)
+data = gathered(
+    "place",
+    lambda: DataOptions,
+    compared(
         "--data",
         type=Name(data_names),
-        help="A data set by name, or an image folder or zip: train/CLASS/*, test/CLASS/*.  "
+        help="A dataset by name, or an image folder or zip with train/CLASS/* and test/CLASS/*.  "
         "[default: digits; photos for attack-eval]",
     ),
-    click.option(
+    compared(
         "--data-root",
         type=click.Path(path_type=Path, exists=True, file_okay=False),
-        help="Where data sets are looked for first.  [then: $BENCH_DATA, the cache, the system]",
+        help="Folder searched first for named datasets.  [then: $BENCH_DATA, the cache, the "
+        "system]",
     ),
-    click.option("--download", is_flag=True, help="Fetch a data set that is not there."),
+    compared("--download", is_flag=True, help="Download a missing dataset from its publisher."),
+    results,
 )
-compute = together(
-    click.option(
+device = together(
+    execution(
         "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps."
     ),
-    click.option(
+    execution(
         "--threads",
         type=click.IntRange(min=1),
-        help="Threads of the processor, of each job.  [default: its share of the cores]",
+        help="Processor threads of each job; the number changes the last bits of results.  "
+        "[default: its share of the cores]",
     ),
 )
-spread = together(
-    click.option(
+compute = gathered("where", _execution_options, device)
+spread = gathered(
+    "where",
+    _execution_options,
+    device,
+    execution(
         "--executor",
         type=click.Choice(["local", "processes", "ray"]),
         default="local",
         show_default=True,
-        help="Where jobs run: here, in processes, or on a Ray cluster.",
+        help="Run jobs in this process, in several processes, or on a Ray cluster.",
     ),
-    click.option("--jobs", type=click.IntRange(min=1), help="How many at a time."),
-    click.option("--address", help="Of an existing Ray cluster.  [default: a local one]"),
-    click.option("--gpus", type=click.FloatRange(min=0), help="GPUs a job takes on Ray, as 0.5."),
-    click.option(
+    execution("--jobs", type=click.IntRange(min=1), help="How many jobs run at a time."),
+    execution(
+        "--address", help="Address of an existing Ray cluster.  [default: start a local one]"
+    ),
+    execution(
+        "--gpus", type=click.FloatRange(min=0), help="GPUs per job on Ray; may be a fraction."
+    ),
+    execution(
         "--deadline",
         type=click.FloatRange(min=0, min_open=True),
         metavar="SECONDS",
-        help="A job that runs for longer is given to another worker, and lost the third time.",
+        help="Give a job that runs longer to another worker; it is lost the third time.",
     ),
 )
-tracking = together(
-    click.option(
+tracking = gathered(
+    "tracking",
+    _tracking_options,
+    output(
         "--tracking-uri",
         metavar="URI",
         envvar="MLFLOW_TRACKING_URI",
-        help="MLflow server.  [default: sqlite in the results folder]",
+        help="MLflow server or database.  [default: SQLite in the results folder]",
     ),
-    click.option("--no-tracking", is_flag=True, help="Write records only, no MLflow."),
+    output("--no-tracking", is_flag=True, help="Write records only; do not log to MLflow."),
+)
+training = gathered(
+    "training",
+    _training_options,
+    compared(
+        "--policy",
+        type=Name(policy_names),
+        help="Image operations on every training image (bench list policies); NAME+cutout adds a "
+        "Cutout.",
+    ),
+    compared("--mix", type=Name(mix_names), help="Mix training images: mixup or cutmix."),
+    trained("--epochs", type=int, help="Passes over the training images."),
+    trained("--batch-size", type=int, help="Images per step."),
+    trained("--learning-rate", type=float, help="Initial learning rate."),
+    trained("--weight-decay", type=float, help="Weight decay of all parameters."),
+    trained("--schedule", type=click.Choice(["cosine", "steps"]), help="Learning-rate schedule."),
+    trained(
+        "--validation",
+        type=float,
+        help="Share of the training images held out for validation, drawn by the seed.",
+    ),
+    trained(
+        "--precision",
+        type=click.Choice(["auto", "float32", "bfloat16"]),
+        default="auto",
+        show_default=True,
+        help="Number format; auto uses bfloat16 on a CUDA device that computes it natively.",
+    ),
+)
+victim = together(
+    attacked(
+        "--victim",
+        metavar="FILE|timm:NAME",
+        help="Victim model: weights as safetensors, or a network of timm.  [default: trained once "
+        "on the dataset]",
+    ),
+    attacked(
+        "--model",
+        type=Name(model_names),
+        help="Architecture of the victim model.  [default: resnet20; resnet8 for digits]",
+    ),
+    attacked(
+        "--mean",
+        type=Numbers(),
+        metavar="0.485,…",
+        help="Per-channel mean subtracted by the victim model.  [default: the dataset's]",
+    ),
+    attacked(
+        "--std",
+        type=Numbers(),
+        metavar="0.229,…",
+        help="Per-channel standard deviation that the victim model divides by.  [default: the "
+        "dataset's]",
+    ),
 )
 
 
-def refuse(why: str, *names: str) -> None:
-    """Refuse those of these options that stand on the command line, where they are not heeded."""
+def typed(*names: str) -> list[str]:
+    """Those of these options that were typed on the command line, as they are typed."""
     context = click.get_current_context()
-    typed = [
+    return [
         param.opts[0]
         for param in context.command.params
         if param.name in names
         and context.get_parameter_source(param.name) is ParameterSource.COMMANDLINE
     ]
-    if typed:
-        raise click.UsageError(f"{why}: leave {', '.join(typed)} out")
+
+
+def refuse(what: str, *names: str) -> None:
+    """Refuse options that were typed but have no effect on ``what``."""
+    if found := typed(*names):
+        verb, pronoun = ("has", "it") if len(found) == 1 else ("have", "them")
+        raise click.UsageError(f"{', '.join(found)} {verb} no effect on {what}; remove {pronoun}")
 
 
 def workspace(
-    results: str | None,
-    data: str | None = None,
-    data_root: Path | None = None,
-    download: bool = False,
-    device: str = "auto",
-    threads: int | None = None,
-    **_: Any,
-) -> Any:
-    """The workspace that the shared options describe."""
-    from bench.execution.workspace import Workspace, pick_device, results_folder
+    results: str | None, data: str | None = None, data_root: Path | None = None,
+    download: bool = False, device: str = "auto", threads: int | None = None, **_: Any,
+) -> Any:  # fmt: skip
+    """Deprecated here: the workspace of commands that are not moved yet."""
+    from bench.execution.options import ExecutionOptions
+    from bench.studies.comparison import place
 
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
-    return Workspace(
-        results=results_folder(results),
-        data=data or "digits",
-        data_root=data_root,
-        download=download,
-        device=pick_device(device),
-    )
-
-
-def executor(
-    workspace: Any,
-    executor: str = "local",
-    jobs: int | None = None,
-    address: str | None = None,
-    gpus: float | None = None,
-    deadline: float | None = None,
-    threads: int | None = None,
-    **_: Any,
-) -> Any:
-    """The executor that the options describe; refuses more jobs than there are slots.
-
-    With processes this one keeps to the threads of a worker as well: what it computes itself has
-    the same last bits then, and leaves the others their cores.
-    """
-    from bench.execution.executors import Local
-
-    if executor == "local":
-        if jobs not in (None, 1):
-            raise ValueError(
-                f"--jobs {jobs} needs --executor processes or ray: local runs one at a time"
-            )
-        if deadline is not None:
-            raise ValueError(
-                f"--deadline {deadline:g} needs --executor processes or ray: local has no worker "
-                "to replace"
-            )
-        return Local()
-    import os
-
-    import torch
-
-    from bench.execution.processes import Processes
-    from bench.execution.ray_cluster import Ray
-
-    on_gpu = workspace.device.startswith("cuda")
-    cores = os.cpu_count() or 1
-    slots = torch.cuda.device_count() if on_gpu else cores
-    if executor == "processes":
-        if jobs is not None and jobs > slots:
-            kind = "GPUs" if on_gpu else "processor cores"
-            raise ValueError(f"--jobs {jobs} is more than the {slots} {kind} of this machine")
-        threads = threads or max(1, cores // (jobs or slots))
-        torch.set_num_threads(threads)
-        return Processes(jobs or slots, deadline, threads)
-    share = (1.0 if on_gpu else 0.0) if gpus is None else gpus
-    each = float(threads or 1)
-    return Ray(jobs or slots, address=address, gpus=share, cpus=each, deadline=deadline)
+    options = ExecutionOptions(device=device, threads=threads)
+    return place(options.workspace(results, data_root, download), data or "digits")[0]

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from bench.cli import options
+
+if TYPE_CHECKING:
+    from bench.cli.options import DataOptions
+    from bench.data.catalog import Dataset
+    from bench.execution.options import ExecutionOptions
+    from bench.execution.workspace import Workspace
+    from bench.points.store import Points
 
 
 @click.group()
@@ -17,63 +25,90 @@ def points() -> None:
     """Find, look at and exchange the adversarial points of a training set."""
 
 
-making = options.together(
-    click.option("--victim", type=options.Name(options.model_names), help="The network to attack."),
-    click.option(
-        "--attack", type=options.Name(options.attack_names), help="What finds the points."
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """How points are found: the victim model by name and the attack by its text."""
+
+    victim: str | None = None
+    attack: str | None = None
+
+
+search = options.gathered(
+    "search",
+    lambda: SearchOptions,
+    options.attacked("--victim", type=options.Name(options.model_names), help="Network to attack."),
+    options.attacked(
+        "--attack", type=options.Name(options.attack_names), help="Attack that finds the points."
     ),
 )
 
 
-def found(given: dict[str, Any]) -> Any:
-    """The workspace and the points that the options describe, built where they are missing."""
+def found(
+    place: DataOptions, search: SearchOptions, where: ExecutionOptions, quiet: bool
+) -> tuple[Workspace, Dataset, Points]:
+    """The workspace, the dataset and its points, which are searched for where they are missing."""
     from bench.execution import signals
     from bench.execution.progress import open_progress
     from bench.points import find
+    from bench.studies.comparison import place as locate
 
-    workspace = options.workspace(**given)
-    progress = open_progress(given.get("quiet", False))
-    data = workspace.dataset()
+    workspace, name = locate(place.open(where), place.data or "digits")
+    data, progress = workspace.dataset(name), open_progress(quiet)
     with signals.listen(progress.say) as stop:
-        return workspace, find.adversarial(
+        return (
             workspace,
-            progress,
-            victim=find.points_victim(data, given["victim"]),
-            attack_text=given["attack"] or find.ATTACK,
-            executor=options.executor(workspace, **given),
-            stop=stop,
+            data,
+            find.adversarial(
+                data,
+                workspace,
+                progress,
+                victim=find.points_victim(data, search.victim),
+                attack_text=search.attack or find.ATTACK,
+                executor=where.build(workspace.device),
+                stop=stop,
+            ),
         )
 
 
-@points.command()
+@points.command(cls=options.Command)
 @options.data
-@making
-@options.results
-@options.compute
+@search
 @options.spread
 @options.as_json
 @options.quiet
-def build(as_json: bool, **given: Any) -> None:
+def build(
+    place: DataOptions, search: SearchOptions, where: ExecutionOptions, as_json: bool, quiet: bool
+) -> None:
     """Attack a whole training set once; what is finished is kept, whatever happens.
 
     \b
     Example: bench points build --data photos
     """
-    _, built = found(given)
-    tell(built, as_json)
+    tell(found(place, search, where, quiet)[2], as_json)
 
 
-@points.command()
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="The PNG to write.")
-@click.option("--count", type=click.IntRange(1, 64), default=8, show_default=True)
+@points.command(cls=options.Command)
+@options.output(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="PNG file to write."
+)
+@options.output(
+    "--count", type=click.IntRange(1, 64), default=8, show_default=True, help="Images to show."
+)
 @options.data
-@making
-@options.results
+@search
 @options.compute
 @options.as_json
 @options.quiet
-def show(output: Path | None, count: int, as_json: bool, **given: Any) -> None:
-    """Write a picture of images, their points and what each augmentation leaves of them.
+def show(
+    output: Path | None,
+    count: int,
+    place: DataOptions,
+    search: SearchOptions,
+    where: ExecutionOptions,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Draw training images, their points and what each augmentation leaves of them.
 
     It prints statistics of the points. KeepAugment is shown with the saliency of the network that
     was attacked.
@@ -89,11 +124,10 @@ def show(output: Path | None, count: int, as_json: bool, **given: Any) -> None:
     from bench.reporting import image_grid
     from bench.training import victims
 
-    workspace, built = found(given)
-    data = workspace.dataset()
-    victim = find.points_victim(data, given["victim"])
-    progress = open_progress(given["quiet"])
+    workspace, data, built = found(place, search, where, quiet)
+    progress = open_progress(quiet)
     with signals.listen(progress.say) as stop:  # it is trained where the points alone are kept
+        victim = find.points_victim(data, search.victim)
         network = victims.obtain(victim, workspace, progress, stop)
     columns = image_grid.masked(data, built, count)
     columns["advmask"] = columns.pop("masked")
@@ -104,14 +138,15 @@ def show(output: Path | None, count: int, as_json: bool, **given: Any) -> None:
     click.echo(f"wrote {path}", err=True)
 
 
-@points.command()
+@points.command(cls=options.Command)
 @click.argument("path", type=click.Path(path_type=Path, dir_okay=False))
 @options.data
-@making
-@options.results
+@search
 @options.compute
 @options.quiet
-def export(path: Path, **given: Any) -> None:
+def export(
+    path: Path, place: DataOptions, search: SearchOptions, where: ExecutionOptions, quiet: bool
+) -> None:
     """Write the points as a NumPy .npz file.
 
     \b
@@ -120,17 +155,16 @@ def export(path: Path, **given: Any) -> None:
     from bench.files import atomic
     from bench.points.exchange import to_numpy
 
-    _, built = found(given)
+    built = found(place, search, where, quiet)[2]
     atomic.write(path, to_numpy(built))
-    click.echo(f"wrote {len(built.places)} points of {len(built.reached)} pictures to {path}")
+    click.echo(f"wrote {len(built.places)} points of {len(built)} images to {path}")
 
 
-@points.command("import")
+@points.command("import", cls=options.Command)
 @click.argument("path", type=click.Path(path_type=Path, dir_okay=False, exists=True))
-@click.option("--name", required=True, help="What --guide of bench run will call them.")
+@options.output("--name", required=True, help="Name by which --guide of bench run finds them.")
 @options.data
-@options.results
-def import_(path: Path, name: str, **given: Any) -> None:
+def import_(path: Path, name: str, place: DataOptions) -> None:
     """Take over points from a NumPy .npz file, for `bench run --aug advmask --guide NAME`.
 
     \b
@@ -138,27 +172,29 @@ def import_(path: Path, name: str, **given: Any) -> None:
     """
     import re
 
+    from bench.execution.options import ExecutionOptions
     from bench.points.exchange import from_numpy
     from bench.points.guides import FIXED
+    from bench.studies.comparison import place as locate
 
     if name in FIXED or not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,63}", name):
         raise ValueError(f"--name {name!r} is taken or not a plain name: letters, digits, - _ .")
-    workspace = options.workspace(**given)
-    taken = from_numpy(path, workspace.dataset())
+    workspace, data = locate(place.open(ExecutionOptions(device="cpu")), place.data or "digits")
+    taken = from_numpy(path, workspace.dataset(data))
     taken.save(workspace.results / "points" / f"{name}.safetensors")
     tell(taken, as_json=False)
-    data = shlex.quote(workspace.data)
-    click.echo(f"use them with: bench run --aug advmask --guide {name} --data {data}")
+    shown = shlex.quote(place.data or "digits")
+    click.echo(f"use them with: bench run --aug advmask --guide {name} --data {shown}")
 
 
-def tell(built: Any, as_json: bool) -> None:
+def tell(built: Points, as_json: bool) -> None:
     """Print what a set of points is like."""
     summary = built.summary()
     if as_json:
         click.echo(json.dumps({"about": built.about, "summary": summary}))
         return
     click.echo(
-        f"{summary['pictures']:.0f} pictures, {summary['points_mean']:.1f} points each "
+        f"{summary['pictures']:.0f} images, {summary['points_mean']:.1f} points each "
         f"(median {summary['points_median']:.0f}), attack success {summary['success']:.1%}, "
         f"{summary['without_points']:.1%} without points"
     )

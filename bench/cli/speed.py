@@ -3,51 +3,141 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli import options
+from bench.cli import SOME_FAILED, options
+
+if TYPE_CHECKING:
+    from bench.cli.options import DataOptions
+    from bench.data.catalog import Dataset
+    from bench.execution.options import ExecutionOptions
+    from bench.execution.progress import Progress
+    from bench.execution.workspace import Workspace
+    from bench.speed.throughput import Rate
+
+    Rates = dict[str, list[Rate]]
 
 
-@click.command()
+@dataclass(frozen=True, kw_only=True)
+class SpeedOptions:
+    """What is timed, and on how much."""
+
+    batch_size: tuple[int, ...]
+    side: tuple[int, ...]
+    model: str
+    attack: tuple[str, ...]
+    eps: Fraction
+    images: int
+    rounds: int
+    victim: str | None
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+
+
+chosen = options.gathered(
+    "chosen",
+    lambda: SpeedOptions,
+    options.compared(
+        "--batch-size",
+        type=click.IntRange(min=1),
+        multiple=True,
+        default=[128, 512],
+        show_default=True,
+        help="Images per batch of masks; repeat for several.",
+    ),
+    options.compared(
+        "--side",
+        type=click.IntRange(min=4),
+        multiple=True,
+        default=[32, 64],
+        show_default=True,
+        help="Side of the images in pixels; repeat for several.",
+    ),
+    options.compared(
+        "--model",
+        type=options.Name(options.model_names),
+        default="resnet8",
+        show_default=True,
+        help="Network of epochs and attacks.",
+    ),
+    options.attacked(
+        "--attack",
+        multiple=True,
+        type=options.Name(options.attack_names),
+        default=["sigma-zero", "advmask", "jsma", "greedyfool"],
+        show_default=True,
+        help="Attack to time; repeat for several. Ratios are to the first.",
+    ),
+    options.attacked(
+        "--eps",
+        type=options.Eps(),
+        default="8/255",
+        show_default=True,
+        help="Largest change of a value.",
+    ),
+    options.attacked(
+        "--images",
+        type=click.IntRange(min=1),
+        default=64,
+        show_default=True,
+        help="Number of images to attack.",
+    ),
+    options.attacked(
+        "--rounds",
+        type=click.IntRange(min=1),
+        default=3,
+        show_default=True,
+        help="Number of times that each attack is timed.",
+    ),
+    options.attacked(
+        "--victim", metavar="FILE", help="Weights of the network to attack.  [default: trained]"
+    ),
+    options.attacked(
+        "--mean",
+        type=options.Numbers(),
+        metavar="0.485,…",
+        help="Per-channel mean subtracted by the victim model.  [default: the dataset's]",
+    ),
+    options.attacked(
+        "--std",
+        type=options.Numbers(),
+        metavar="0.229,…",
+        help="Per-channel standard deviation that it divides by.  [default: the dataset's]",
+    ),
+)
+
+
+@click.command(cls=options.Command)
 @click.argument(
     "what",
     type=click.Choice(["masks", "input", "epochs", "attacks", "start", "all", "growth"]),
     default="masks",
 )
-@click.option("--batch-size", type=click.IntRange(min=1), multiple=True, default=[128, 512])
-@click.option("--side", type=click.IntRange(min=4), multiple=True, default=[32, 64])
-@click.option("--model", type=options.Name(options.model_names), default="resnet8")
-@click.option(
-    "--attack",
-    "specs",
-    multiple=True,
-    type=options.Name(options.attack_names),
-    default=["sigma-zero", "advmask", "jsma", "greedyfool"],
-    show_default=True,
-    help="Which attacks; ratios are to the first.",
-)
-@click.option("--eps", type=options.Eps(), default="8/255", show_default=True)
-@click.option("--images", type=click.IntRange(min=1), default=64, help="Pictures of an attack.")
-@click.option("--rounds", type=click.IntRange(min=1), default=3, help="How often to attack.")
-@click.option("--victim", metavar="FILE", help="Weights of --model to attack.  [default: trained]")
-@click.option("--mean", metavar="0.485,…", help="What the victim subtracts.  [default: the data's]")
-@click.option("--std", metavar="0.229,…", help="What the victim divides by.  [default: the data's]")
+@chosen
 @options.data
-@options.results
 @options.compute
 @options.as_json
 @options.quiet
-def speed(what: str, as_json: bool, **given: Any) -> None:
+def speed(
+    what: str,
+    chosen: SpeedOptions,
+    place: DataOptions,
+    where: ExecutionOptions,
+    as_json: bool,
+    quiet: bool,
+) -> None:
     """Time masks, the input side, training epochs, attacks, the start, or growth.
 
-    masks: pictures per second of every augmentation, as a share of `images * mask`. input: batches
+    masks: images per second of every augmentation, as a share of `images * mask`. input: batches
     per second against torchvision over PIL with two workers. epochs: seconds of a training epoch
-    against a bare loop over ready batches. attacks: seconds of an attack against the forwards and
-    backwards it asks for, and of an iteration against sigma-zero's. start: bench --help against an
-    empty Python. growth (minutes, not part of all): what jobs, epochs, 10,000 records and cores
-    cost, beside targets.
+    against a bare loop over ready batches. attacks: seconds of an attack against the forward and
+    backward passes it asks for, and of an iteration against sigma-zero's. start: bench --help
+    against an empty Python. growth (minutes, not part of all): what jobs, epochs, 10,000 records
+    and cores cost, beside targets.
 
     \b
     Example: bench speed masks
@@ -57,18 +147,26 @@ def speed(what: str, as_json: bool, **given: Any) -> None:
     """
     from bench.execution.progress import open_progress
 
-    progress = open_progress(given["quiet"])
+    progress = open_progress(quiet)
     if what == "growth":
         growth(progress, as_json)
         return
-    workspace = options.workspace(**given)
-    parts = {
-        "start": start, "masks": masks, "input": inputs, "epochs": epochs, "attacks": attacks,
-    }  # fmt: skip
-    chosen = parts if what == "all" else {what: parts[what]}
-    tables: dict[str, list[Any]] = {}
-    for measure in chosen.values():
-        tables |= measure(workspace, given, progress)
+    if what == "start":
+        show(start(progress), as_json)
+        return
+    from bench.studies.comparison import place as locate
+
+    workspace, name = locate(place.open(where), place.data or "digits")
+    data = workspace.dataset(name)
+    parts = {"masks": masks, "input": inputs, "epochs": epochs, "attacks": attacks}
+    tables = start(progress) if what == "all" else {}
+    for measure in parts.values() if what == "all" else [parts[what]]:
+        tables |= measure(workspace, data, chosen, progress)
+    show(tables, as_json)
+
+
+def show(tables: Rates, as_json: bool) -> None:
+    """Print the rates of each table."""
     if as_json:
         click.echo(json.dumps({title: [vars(r) for r in rows] for title, rows in tables.items()}))
         return
@@ -82,7 +180,7 @@ def speed(what: str, as_json: bool, **given: Any) -> None:
             click.echo(f"  {row.name:44} {shown}  {row.ratio:6.3f}")
 
 
-def growth(progress: Any, as_json: bool) -> None:
+def growth(progress: Progress, as_json: bool) -> None:
     """Every measure of growth in a results folder of its own; exits with 3 where one is missed."""
     import os
     import tempfile
@@ -90,18 +188,21 @@ def growth(progress: Any, as_json: bool) -> None:
 
     import torch
 
-    from bench.cli import jobs
+    from bench.execution.options import ExecutionOptions
+    from bench.execution.progress import Silent
     from bench.execution.workspace import Workspace
-    from bench.records.store import Store
     from bench.speed import growth as growing
+    from bench.studies import comparison
+    from bench.studies.tracking import TrackingOptions
 
     def drive(tracked: bool) -> Any:
-        given: dict[str, Any] = {"no_tracking": not tracked, "tracking_uri": None, "quiet": True}
-        given |= {"executor": "local", "jobs": None, "address": None, "gpus": None}
-        return lambda some, place: jobs.train(some, place, Store(place.results), given)
+        tracking = TrackingOptions(no_tracking=not tracked)
+        return lambda some, place: comparison.run(
+            some, place, ExecutionOptions(), tracking, Silent()
+        )
 
-    def place(name: str, data: str = growing.TINY) -> Workspace:
-        return Workspace(results=Path(folder) / name, data=data)
+    def place(name: str) -> Workspace:
+        return Workspace(results=Path(folder) / name)
 
     torch.set_num_threads(1)  # what is so small only waits for a second one
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -111,7 +212,7 @@ def growth(progress: Any, as_json: bool) -> None:
             *growing.driver("sqlite", drive(True), place("tracked"), progress),
             *growing.listing(place("listing").results, progress),
             *growing.memory(drive(True), place("memory"), progress),
-            *growing.scaling(place("scaling", "digits"), progress, cores or 1),
+            *growing.scaling(place("scaling"), progress, cores or 1),
         ]
     if as_json:
         click.echo(json.dumps([{**vars(row), "met": row.met} for row in rows]))
@@ -122,10 +223,10 @@ def growth(progress: Any, as_json: bool) -> None:
             state = "" if row.met else "  missed"
             click.echo(f"  {row.name:38} {row.value:9.3f} {row.unit:5}  {bound}{state}")
     if not all(row.met for row in rows):
-        raise SystemExit(3)
+        raise SystemExit(SOME_FAILED)
 
 
-def start(workspace: Any, given: dict[str, Any], progress: Any) -> dict[str, list[Any]]:
+def start(progress: Progress) -> Rates:
     """``bench --help`` beside a Python that does nothing."""
     import subprocess
     import sys
@@ -142,67 +243,67 @@ def start(workspace: Any, given: dict[str, Any], progress: Any) -> dict[str, lis
     return {"start": [type(rate)(rate.name, rate.per_second, 1 / rate.ratio) for rate in rates]}
 
 
-def masks(workspace: Any, given: dict[str, Any], progress: Any) -> dict[str, list[Any]]:
+def masks(workspace: Workspace, data: Dataset, chosen: SpeedOptions, progress: Progress) -> Rates:
     """Every augmentation and the erasers of other libraries, for each size and device."""
-    from bench.speed import throughput as timing
+    from bench.speed import throughput
 
     return {
-        f"masks: batch {batch}, {side}x{side} pixels, {device}": timing.masks(
+        f"masks: batch {batch}, {side}x{side} pixels, {device}": throughput.masks(
             batch, side, device, progress
         )
         for device in dict.fromkeys(["cpu", workspace.device])
-        for side in given["side"]
-        for batch in given["batch_size"]
+        for side in chosen.side
+        for batch in chosen.batch_size
     }
 
 
-def inputs(workspace: Any, given: dict[str, Any], progress: Any) -> dict[str, list[Any]]:
-    """The loader over at least 20,000 pictures, so that starting workers does not count."""
+def inputs(workspace: Workspace, data: Dataset, chosen: SpeedOptions, progress: Progress) -> Rates:
+    """The loader over at least 20,000 images, so that starting workers does not count."""
     from bench.data.splits import Split
-    from bench.speed import throughput as timing
+    from bench.speed import throughput
 
-    data = workspace.dataset()
     times = -(-20_000 // len(data.train.labels))
     split = Split(data.train.images.repeat(times, 1, 1, 1), data.train.labels.repeat(times))
-    return {f"input: {data.name}": timing.inputs(split, data, workspace.device, progress)}
+    return {f"input: {data.name}": throughput.inputs(split, data, workspace.device, progress)}
 
 
-def epochs(workspace: Any, given: dict[str, Any], progress: Any) -> dict[str, list[Any]]:
+def epochs(workspace: Workspace, data: Dataset, chosen: SpeedOptions, progress: Progress) -> Rates:
     """One recipe per augmentation at the usual settings."""
     from bench import registry
-    from bench.speed import throughput as timing
+    from bench.speed import throughput
     from bench.training.recipes import Recipe, usual
 
-    data = workspace.dataset()
     side = data.train.images.shape[-1]
     recipes = [
         Recipe(
             data=data.name,
-            model=given["model"],
+            model=chosen.model,
             augmentation=registry.build("augmentations", name, data=data.name, side=side),
-            **(usual(data.name, given["model"], side) | {"validation": 0.0}),
+            **(usual(data.name, chosen.model, side) | {"validation": 0.0}),
         )
         for name in registry.classes("augmentations")
     ]
-    guide = timing.points(len(data.train.labels), side) > 0
-    title = f"epochs: {given['model']} on {data.name}"
-    return {title: timing.epochs(recipes, data, guide, workspace.device, progress)}
+    guide = throughput.points(len(data.train.labels), side) > 0
+    title = f"epochs: {chosen.model} on {data.name}"
+    return {title: throughput.epochs(recipes, data, guide, workspace.device, progress)}
 
 
-def attacks(workspace: Any, given: dict[str, Any], progress: Any) -> dict[str, list[Any]]:
-    """Attacks on the first test pictures; see `bench.speed.throughput.attacks`."""
+def attacks(workspace: Workspace, data: Dataset, chosen: SpeedOptions, progress: Progress) -> Rates:
+    """Attacks on the first test images; see `bench.speed.throughput.attacks`."""
     from bench import registry
-    from bench.cli.attack_eval import numbers, opponent
-    from bench.speed import throughput as timing
+    from bench.speed import throughput
+    from bench.training import victims
 
-    given = given | {each: numbers(given[each]) for each in ("mean", "std")}
-    network = opponent(workspace, given).load(workspace, progress)
-    images = workspace.dataset().test.images[: given["images"]].to(workspace.device).float() / 255
+    victim = victims.choose(
+        data, victim=chosen.victim, model=chosen.model, mean=chosen.mean, std=chosen.std
+    )
+    network = victim.load(workspace, progress)
+    images = data.test.images[: chosen.images].to(workspace.device).float() / 255
     methods = {
-        spec: registry.build("attacks", spec, eps=float(given["eps"])) for spec in given["specs"]
+        text: registry.build("attacks", text, eps=float(chosen.eps)) for text in chosen.attack
     }
-    whole, steps = timing.attacks(methods, network, images, progress, given["rounds"])
-    thousand = [timing.Rate(rate.name, rate.per_second / 1000, rate.ratio) for rate in steps]
-    about = f"{given['model']}, {len(images)} pictures of {workspace.dataset().name}"
-    return {f"attacks: a picture; {about}": whole,
-            f"attacks, 1,000 backward passes of a picture; {about}": thousand}  # fmt: skip
+    whole, steps = throughput.attacks(methods, network, images, progress, chosen.rounds)
+    thousand = [throughput.Rate(rate.name, rate.per_second / 1000, rate.ratio) for rate in steps]
+    about = f"{chosen.model}, {len(images)} images of {data.name}"
+    return {f"attacks: per image; {about}": whole,
+            f"attacks, 1,000 backward passes of an image; {about}": thousand}  # fmt: skip

@@ -12,7 +12,7 @@ import click
 from bench.cli import options
 
 
-@click.command()
+@click.command(cls=options.Command)
 @click.option("--reap", is_flag=True, help="Mark runs as killed whose process is gone.")
 @options.results
 @options.tracking
@@ -62,7 +62,7 @@ def track() -> None:
     """Look after the tracker, which is an index made from the records."""
 
 
-@track.command()
+@track.command(cls=options.Command)
 @options.results
 @options.tracking
 def rebuild(**given: Any) -> None:
@@ -90,7 +90,7 @@ def rebuild(**given: Any) -> None:
     click.echo(f"logged {len(records)} records")
 
 
-@click.command()
+@click.command(cls=options.Command)
 @click.argument("path", type=click.Path(path_type=Path, dir_okay=False))
 @options.results
 def export(path: Path, results: str | None) -> None:

@@ -6,12 +6,14 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, Literal
 
 from bench import registry
 from bench.records.record import Record
 from bench.records.statistics import Comparison, compare, mean_interval
 from bench.reporting.table import Table
+from bench.robustness.judge import Aim
 from bench.studies.jobs import Job
 from bench.training.recipes import Recipe, usual
 
@@ -61,13 +63,23 @@ class Scale:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AttackSettings:
+    """An evaluation of attacks: the dataset, the bounds, the images and how targets are chosen."""
+
+    data: str
+    eps: tuple[Fraction, ...]
+    images: int
+    aim: Aim
+
+
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
     """A table of jobs: a recipe per cell and the metric to show.
 
     ``published`` holds what the paper printed, in its units; ``starred`` the cells it took from
     other papers. ``against`` names the row that a row is compared with where that is not
-    ``baseline``. ``chosen`` says what the paper leaves open and what we chose. ``attacks`` are the
-    arguments of attack evaluations instead of recipes (Table 6).
+    ``baseline``. ``chosen`` says what the paper leaves open and what we chose. ``attacks`` is an
+    evaluation of attacks instead of recipes (Table 6).
     """
 
     name: str
@@ -81,7 +93,7 @@ class Experiment:
     published: Mapping[Cell, float] = field(default_factory=dict)
     starred: frozenset[Cell] = frozenset()
     chosen: str = ""
-    attacks: Sequence[str] = ()
+    attacks: AttackSettings | None = None
     kind: Literal["table", "figure"] = "table"
 
     @property

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
-from bench.paper.experiments import Experiment, Scale, cut
+from bench.paper.experiments import AttackSettings, Experiment, Scale, cut
 from bench.registry import suggest
 
 SCALES = {
@@ -275,8 +276,12 @@ def table6(scale: Scale) -> Experiment:
         title="Targeted sparse attacks",
         source="Table 6 of Yang et al. 2023",
         scale=scale,
-        attacks=("--eps", "8/255", "--eps", "16/255", "--targeted")
-        + (("--images", "4") if scale.name == "smoke" else ()),
+        attacks=AttackSettings(
+            data="photos" if scale.side is None else scale.data["*"],
+            eps=(Fraction(8, 255), Fraction(16, 255)),
+            images=4 if scale.name == "smoke" else 16,
+            aim="random",
+        ),
         chosen="Attacked network, pictures, targets and most settings are not given. Ours: one "
         "seeded random target, success on pictures that the victim classifies correctly, changes "
         "counted in pixels and in elements (the paper's 1199.7 exceeds 1,024 pixels).",

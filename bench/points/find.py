@@ -23,6 +23,7 @@ from bench.errors import Stopped
 from bench.execution.executors import Executor, Local, Lost
 from bench.execution.progress import Progress
 from bench.execution.workspace import Workspace
+from bench.files import checksums
 from bench.files.checksums import key
 from bench.points.store import Points, join
 from bench.training import victims
@@ -195,10 +196,12 @@ def adversarial(
 
 
 def describe(network: nn.Module) -> dict[str, str]:
-    """What tells a network of the caller from others: its class and the checksum of its weights."""
-    from bench.files.tensor_files import checksum
+    """What tells the caller's network from others: its class and a checksum of its weights."""
 
-    return {"network": type(network).__name__, "weights": checksum(network.state_dict())}
+    return {
+        "network": type(network).__name__,
+        "weights": checksums.of_tensors(network.state_dict()),
+    }
 
 
 def run(

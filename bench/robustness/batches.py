@@ -49,7 +49,6 @@ class Block:
         errors = dict.fromkeys(ids.tolist(), why)
         return cls(ids, images.cpu(), none, none, 0.0, 0.0, None, errors)
 
-
     def outcome(self, verdict: Verdict) -> Outcome:
         """The block as it was judged."""
         return Outcome(

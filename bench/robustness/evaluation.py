@@ -74,12 +74,10 @@ def parts(
     chosen: CorrectImages,
     *,
     matched: Sequence[Outcome] | None = None,
-    **options: Any,
+    batch_size: int = BLOCK,
+    fresh: bool = False,
 ) -> list[Part]:
-    """All blocks of a trial; ``matched`` are the outcomes of the trial whose counts it takes over.
-
-    ``options`` are further fields of each part.
-    """
+    """All blocks of a trial; ``matched`` are outcomes of the trial whose counts it takes over."""
     counts = None if matched is None else [changes(outcome) for outcome in matched]
     return [
         Part(
@@ -89,7 +87,8 @@ def parts(
             goal=goal,
             number=number,
             counts=None if counts is None else tuple(counts[goal][rows].tolist()),
-            **options,
+            batch_size=batch_size,
+            fresh=fresh,
         )
         for goal in range(len(goals(trial.aim, chosen, seed)))
         for number, rows in enumerate(torch.arange(len(chosen.ids)).split(BLOCK))

@@ -82,7 +82,7 @@ def driver(
             jobs = tiny(1, count, epochs)
             start = time.perf_counter()
             for job in jobs:
-                loop.train(job.recipe, job.seed, workspace.dataset())
+                loop.train(job.recipe, job.seed, workspace.dataset(TINY))
             middle = time.perf_counter()
             drive(jobs, workspace)
             beyond[epochs] = (time.perf_counter() - middle - (middle - start)) / count
@@ -153,11 +153,19 @@ def scaling(workspace: Workspace, progress: Progress, cores: int, steps: int = 6
     Blocks of digits a second, after the processes have started, as a share of so many times those
     of this process, which must be set to one thread.
     """
-    data = workspace.dataset()
+    data = workspace.dataset("digits")
     victim = replace(find.points_victim(data), epochs=1)
     victims.obtain(victim, workspace, Silent())
     jobs = [
-        find.Block(number % 11, victim, f"sigma-zero(steps={steps}, eps=0.5)", "{}", place)
+        find.Block(
+            number % 11,
+            data.name,
+            victim,
+            victim.key,
+            f"sigma-zero(steps={steps}, eps=0.5)",
+            "{}",
+            place,
+        )
         for number in range(12 * cores)
         for place in [workspace.cache / "growth" / str(number)]
     ]

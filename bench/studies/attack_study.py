@@ -8,7 +8,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
@@ -236,7 +235,9 @@ def evaluate_attacks(
         ValueError: Something that was asked for does not exist or cannot be.
         Missing: The dataset or the weights are not there.
     """
-    several = [attacks] if isinstance(attacks, str) or not isinstance(attacks, Sequence) else attacks
+    several = (
+        [attacks] if isinstance(attacks, str) or not isinstance(attacks, Sequence) else attacks
+    )
     bounds = [eps] if isinstance(eps, str) or not isinstance(eps, Sequence) else eps
     fractions = tuple(fraction(each) for each in bounds)
     aim: Aim = target or ("random" if targeted else "untargeted")
@@ -366,14 +367,16 @@ def _run(
         f"{design.images} test images of {data.name} ({data.source}) that the victim model "
         f"classifies correctly, as it does {right} %"
     )
-    common = {"fresh": design.fresh, "batch_size": design.batch_size or BLOCK}
+    size = design.batch_size or BLOCK
     jobs = [
         part
         for members in studies.values()
         for seed in design.seeds
         for trial in members
         if trial.matched is None
-        for part in evaluation.parts(trial, seed, opponents[seed], chosen[seed], **common)
+        for part in evaluation.parts(
+            trial, seed, opponents[seed], chosen[seed], batch_size=size, fresh=design.fresh
+        )
     ]
     keeper = Keeper(design.victim, chosen, workspace, tracking, progress)
     tables: dict[tuple[Fraction, int], dict[Trial, list[Outcome]]] = {}
@@ -390,8 +393,9 @@ def _run(
         for floor in rest:
             likes = next(each for each in table if each.key == floor.matched)
             matched = evaluation.parts(
-                floor, seed, opponents[seed], chosen[seed], matched=table[likes], **common
-            )
+                floor, seed, opponents[seed], chosen[seed],
+                matched=table[likes], batch_size=size, fresh=design.fresh,
+            )  # fmt: skip
             for last in evaluation.run(matched, workspace, progress, stop=stop):
                 keeper.tell(*last)
                 table[floor] = last[2]

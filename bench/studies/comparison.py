@@ -98,7 +98,9 @@ class Design:
         if not self.augmentations or not self.models:
             raise ValueError("there is nothing to compare: give an augmentation and a model")
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds are {list(self.seeds)}: give whole numbers from 0 up, each once")
+            raise ValueError(
+                f"seeds are {list(self.seeds)}: give whole numbers from 0 up, each once"
+            )
         for text in self.augmentations:
             if isinstance(text, str):
                 registry.build("augmentations", text)
@@ -109,27 +111,26 @@ class Design:
         """One recipe per network, augmentation and guide."""
         data = workspace.dataset(self.data)
         side = data.train.images.shape[-1]
+        methods = [
+            registry.build("augmentations", each, data=data.name, side=side)
+            if isinstance(each, str)
+            else each
+            for each in self.augmentations
+        ]
+        common = {"precision": native(workspace.device)}
         found: list[Recipe] = []
         for model in self.models:
-            for method in self.augmentations:
-                augmentation = method
-                if isinstance(method, str):
-                    augmentation = registry.build(
-                        "augmentations", method, data=data.name, side=side
-                    )
-                for guide in (self.guides if augmentation.wants else ()) or (None,):
+            settings = common | usual(data.name, model, side) | self.training.given()
+            for method in methods:
+                for guide in (self.guides if method.wants else ()) or (None,):
                     recipe = Recipe(
                         data=data.name,
                         digest=data.pin,
                         model=model,
-                        augmentation=augmentation,
+                        augmentation=method,
                         # its own guide by name is the same recipe as the default
-                        guide=None if guide == augmentation.wants == "attack" else guide,
-                        **(
-                            {"precision": native(workspace.device)}
-                            | usual(data.name, model, side)
-                            | self.training.given()
-                        ),
+                        guide=None if guide == method.wants == "attack" else guide,
+                        **settings,
                     )
                     guides.check(recipe, data, workspace)
                     if recipe not in found:
@@ -184,7 +185,9 @@ class Study:
         """
         return run_tables.differences(self.records, metric, baseline)
 
-    def intervals(self, metric: str = "accuracy", baseline: str | None = "none") -> list[dict[str, Any]]:
+    def intervals(
+        self, metric: str = "accuracy", baseline: str | None = "none"
+    ) -> list[dict[str, Any]]:
         """One object for each method, dataset and network, in fractions."""
         return run_tables.intervals(self.records, baseline, metric)
 
@@ -249,8 +252,19 @@ def compare(
 
     Example:
         >>> import bench
-        >>> study = bench.compare(["none", "cutout"], data="digits", model="resnet8")  # doctest: +SKIP
-        >>> print(study)  # doctest: +SKIP
+        >>> from tempfile import mkdtemp
+        >>> study = compare(
+        ...     ["none", "cutout"],
+        ...     data="digits(train=40, test=20)",
+        ...     model="resnet8",
+        ...     seeds=1,
+        ...     epochs=1,
+        ...     results=mkdtemp(),
+        ...     tracking=TrackingOptions(no_tracking=True),
+        ...     quiet=True,
+        ... )
+        >>> [record.labels["augmentation"] for record in study.records]
+        ['none', 'cutout']
     """
     from augmentations import Augmentation as Method
 
@@ -398,5 +412,3 @@ def plan(wanted: Sequence[Job], workspace: Workspace) -> list[Planned]:
     """Which jobs would run and which are done."""
     done = Store(workspace.results).find(job.name for job in wanted)
     return [Planned(job, job.name in done) for job in wanted]
-
-

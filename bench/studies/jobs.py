@@ -188,7 +188,11 @@ def run(
     Raises:
         Stopped: ``stop()`` turned true.
     """
-    store, executor, observer = Store(workspace.results), executor or Local(), observer or Unobserved()
+    store, executor, observer = (
+        Store(workspace.results),
+        executor or Local(),
+        observer or Unobserved(),
+    )
     done = store.find(job.name for job in jobs if not job.fresh)
     for job in jobs:
         if job.name in done:
