@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bench.data.catalog import Dataset
+    from bench.data.dataset import Dataset
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,8 @@ from attacks import Goal
 from attacks.base import frozen
 from bench import registry
 from bench.data import seeds
-from bench.data.catalog import Dataset
+from bench.data.catalog import facts
+from bench.data.dataset import Dataset
 from bench.errors import Stopped
 from bench.execution.executors import Executor, Local, Lost
 from bench.execution.progress import Progress
@@ -29,8 +30,6 @@ from bench.training.recipes import Recipe
 
 ATTACK = "advmask(steps=100)"
 """What finds the points: half of the usual steps, for every training picture is attacked."""
-EPS = {"digits": 0.5}
-"""Largest change of a value: 8/255 elsewhere, which breaks 3 % of the high-contrast digits only."""
 
 BLOCK = 128
 """Pictures attacked together and written together. Fixed, because the number of pictures in a batch
@@ -125,9 +124,7 @@ def adversarial(
     """
     data = workspace.dataset()
     victim = victim or points_victim(data)
-    method = registry.build(
-        "attacks", attack_text, eps=EPS.get(registry.parse(data.name)[0], 8 / 255)
-    )
+    method = registry.build("attacks", attack_text, eps=facts(data.name).eps)
     attack_text = registry.express(method)
     about: dict[str, Any] = {
         "data": data.name,
