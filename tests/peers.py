@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from attacks import BUILTIN, Goal
 from attacks.norms import l0_elements
 from bench.data import catalog, seeds
+from bench.data.dataset import Dataset
 from bench.execution.progress import Silent
 from bench.execution.workspace import Workspace
 from bench.models import networks
@@ -30,7 +31,7 @@ from bench.robustness.judge import pictures
 from bench.training import victims
 
 
-def victim() -> tuple[nn.Module, catalog.Dataset]:
+def victim() -> tuple[nn.Module, Dataset]:
     """Public weights where there are some, else a network trained on the embedded photos."""
     folder = os.environ.get("BENCH_DATA")
     weights = Path(folder).parent / "models/cifar10-resnet20.safetensors" if folder else None

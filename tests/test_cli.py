@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 
 from bench import registry
 from bench.cli import main
-from bench.paper.experiments import SIDES
+from bench.data.catalog import facts
 from bench.records.record import Record
 from bench.records.store import Store
 from bench.studies.jobs import labels
@@ -156,7 +156,7 @@ def test_a_missing_cell_is_named_with_the_command_that_fills_it(tmp_path: Path) 
                 kind="run",
                 key=recipe.key,
                 seed=seed,
-                labels=labels(recipe, SIDES[recipe.data]),
+                labels=labels(recipe, facts(recipe.data).side),
                 metrics={"accuracy": 0.5},
                 job=recipe.to_json(),
             )

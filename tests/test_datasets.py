@@ -1,4 +1,4 @@
-"""Data sets: what is read, what is refused, and how they are cut."""
+"""Datasets: what is read, what is refused, and how they are cut."""
 
 import gzip
 import io
@@ -6,11 +6,14 @@ import os
 import pickle
 import re
 import struct
+import subprocess
+import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,8 +22,17 @@ from PIL import Image
 from scipy.io import savemat
 
 from bench.data import catalog, embedded, image_folder, splits
-from bench.data.catalog import Missing, Split, cut, load, part
+from bench.data.catalog import load
+from bench.data.dataset import Dataset, from_arrays, from_torch, read_split
 from bench.data.seeds import generator
+from bench.data.splits import Split, cut, part
+from bench.errors import Missing
+
+
+@pytest.fixture(scope="session")
+def places() -> str:
+    """Where datasets may be, looked up before the variable is taken away."""
+    return os.environ.get("BENCH_DATA", "/nowhere")
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +101,42 @@ def test_embedded_pictures_are_always_the_same(
     assert torch.allclose(data.std.double(), scaled.std((0, 2, 3), unbiased=False))
 
 
+@pytest.mark.parametrize("name", catalog.ENTRIES)
+def test_the_catalog_knows_what_is_in_a_dataset(
+    name: str, monkeypatch: pytest.MonkeyPatch, places: str
+) -> None:
+    monkeypatch.setenv("BENCH_DATA", places)
+    monkeypatch.setattr(catalog, "SYSTEM", Path("/usr/share/datasets"))
+    entry = catalog.facts(name)
+    assert (entry.embedded is None) == bool(entry.places)
+    try:
+        data = load(name)
+    except Missing:
+        pytest.skip(f"{name} is not there")
+    n, c, h, w = data.train.images.shape
+    assert (n, len(data.test)) == (entry.train, entry.test)
+    assert (c, h, w, len(data.classes)) == (entry.channels, entry.side, entry.side, entry.classes)
+    assert data.flip == entry.flip
+    assert data.named
+
+
+def test_the_facts_of_a_part_and_of_a_folder_are_known_before_it_is_read() -> None:
+    part_of = catalog.facts("digits(test=30, train=100)")
+    assert (part_of.train, part_of.test, part_of.side, part_of.eps) == (100, 30, 8, 0.5)
+    assert catalog.facts("digits(test=30)").train == 1438
+    assert catalog.facts("some/folder (2)") == catalog.FOLDER
+    assert catalog.divided("mine (2)(train=2)") == ("mine (2)", {"train": 2})
+
+
+def test_the_catalog_is_read_without_anything_heavy() -> None:
+    code = (
+        "import sys; import bench.data.catalog; "
+        "heavy = {'torchvision', 'skimage', 'sklearn', 'scipy', 'numba', 'timm'} & set(sys.modules)"
+        "; assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_no_test_picture_is_a_training_picture() -> None:
     for name in ("digits", "photos"):
         data = load(name)
@@ -153,7 +201,7 @@ def test_a_part_of_a_data_set_is_a_data_set_of_its_own() -> None:
     assert found.name == "digits(train=100, test=30)"
     assert (len(found.train), len(found.test)) == (100, 30)
     assert torch.bincount(found.train.labels).tolist() == [10] * 10
-    assert torch.equal(found.train.images, catalog.part(whole.train, 100).images)
+    assert torch.equal(found.train.images, part(whole.train, 100).images)
     assert torch.equal(found.train.ids, torch.arange(100))
     assert torch.allclose(found.mean, found.train.images.float().mean((0, 2, 3)) / 255)
     assert found.digest != whole.digest
@@ -165,11 +213,11 @@ def test_a_part_of_a_data_set_is_a_data_set_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("digits(train=0)", "train is 0 of digits: take from 1 to 1438 pictures"),
-        ("digits(test=9999)", "test is 9999 of digits: take from 1 to 359 pictures"),
+        ("digits(train=0)", "train is 0 of digits: take from 1 to 1438 images"),
+        ("digits(test=9999)", "test is 9999 of digits: take from 1 to 359 images"),
         ("digits(train='all')", "train is all of digits"),
         ("digits(train=5, val=3)", "digits has no part 'val'; it has: test, train"),
-        ("digits(train=5", "no data set is called"),
+        ("digits(train=5", "no dataset is called"),
         ("digtis(train=5)", "did you mean digits?"),
     ],
 )
@@ -235,9 +283,12 @@ def test_pictures_of_many_sizes_become_squares(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"train/ant/0.png": b"no picture"}, r"train/ant/0\.png in .* cannot be read"),
+        (
+            {"train/ant/0.png": b"no picture"},
+            r"train/ant/0\.png in .*a(\.zip)? cannot be read: it is no image of JPEG, PNG",
+        ),
         ({"train/ant/0.png": picture(0)[:45]}, r"train/ant/0\.png in .* cannot be read"),
-        ({"train/cat/x.txt": b""}, "class folder train/cat has no pictures"),
+        ({"train/cat/x.txt": b""}, "class folder train/cat has no images"),
         ({"train/cat/x.png": picture(0)}, r"class cat is in one of train/ and test/ only"),
     ],
 )
@@ -251,6 +302,7 @@ def test_what_is_wrong_with_a_folder_is_said(
         with pytest.raises(ValueError, match=message) as caught:
             load(str(path))
         assert "\n" not in str(caught.value)
+        assert "BytesIO" not in str(caught.value)
 
 
 def test_half_a_folder_is_refused(tmp_path: Path) -> None:
@@ -271,7 +323,7 @@ def test_half_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     files = folder(tmp_path / "empty", tree())
     (files / "train" / "cat").mkdir()
-    with pytest.raises(ValueError, match="class folder train/cat has no pictures"):
+    with pytest.raises(ValueError, match="class folder train/cat has no images"):
         load(str(files))
 
 
@@ -339,7 +391,7 @@ def test_the_second_load_decodes_nothing(tmp_path: Path, monkeypatch: pytest.Mon
         raise AssertionError("decoded again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(image_folder, "read", fail)
+        patch.setattr(image_folder.Files, "decode", fail)
         second = load(str(path))
     assert torch.equal(first.train.images, second.train.images)
     assert torch.equal(first.test.labels, second.test.labels)
@@ -352,6 +404,28 @@ def test_the_second_load_decodes_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(kept) == 1
     kept[0].write_bytes(b"damaged")
     assert len(load(str(path)).train) == 8
+
+
+def test_a_decoded_copy_with_flipped_bits_is_made_anew(tmp_path: Path) -> None:
+    path = archive(tmp_path / "a.zip", tree())
+    first = load(str(path))
+    (copy,) = (Path(os.environ["XDG_CACHE_HOME"]) / "bench" / "decoded").iterdir()
+    whole = copy.read_bytes()
+    size = 8 + struct.unpack("<Q", whole[:8])[0]
+    # a pixel, a label and the last byte; then the names of the classes, in the header
+    for place in (size, size + 700, len(whole) - 1, whole.index(b"ant")):
+        harmed = bytearray(copy.read_bytes())
+        harmed[place] ^= 1
+        copy.write_bytes(harmed)
+        again = load(str(path))
+        assert again.classes == first.classes
+        assert again.digest == first.digest
+        for one, other in ((again.train, first.train), (again.test, first.test)):
+            assert torch.equal(one.images, other.images)
+            assert torch.equal(one.labels, other.labels)
+        assert torch.equal(again.mean, first.mean)
+        # and the copy is whole again
+        assert sorted(copy.read_bytes()[size:]) == sorted(whole[size:])
 
 
 def test_a_cache_that_cannot_be_written_is_no_obstacle(
@@ -559,7 +633,7 @@ def test_the_first_place_wins_and_is_shown(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_what_is_not_there_is_said_with_its_remedy(tmp_path: Path) -> None:
-    with pytest.raises(Missing, match=r"place cifar-10-batches-py or .*tar\.gz in .*, or ask"):
+    with pytest.raises(Missing, match=r"place cifar-10.* or .*tar\.gz in .*, or add --download"):
         load("cifar10", root=tmp_path)
     with pytest.raises(Missing, match="nowhere is not there: give a folder or zip"):
         load(str(tmp_path / "nowhere"))
@@ -620,3 +694,160 @@ def test_a_folder_is_called_by_its_name_and_never_by_a_path_or_a_name_of_others(
             Image.new("RGB", (8, 8), "red").save(tmp_path / name / place / "1.png")
         for _ in range(2):  # read, then kept
             assert catalog.load(str(tmp_path / name)).name == expected
+
+
+# --- datasets in memory -----------------------------------------------------------------------
+
+
+IMAGES = torch.arange(256).reshape(4, 1, 8, 8).to(torch.uint8)
+LABELS = [0, 1, 2, 1]
+
+
+def mine(images: Any = IMAGES, labels: Any = LABELS, **others: Any) -> Dataset:
+    given = {"test_images": IMAGES, "test_labels": LABELS} | others
+    return from_arrays("mine", images, labels, **given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        IMAGES,
+        IMAGES[:, 0],
+        IMAGES.numpy(),
+        IMAGES.float() / 255,
+        (IMAGES.double() / 255).numpy(),
+        IMAGES.half() / 255,
+        list(IMAGES),
+        [image.numpy() for image in IMAGES[:, 0]],
+    ],
+)
+def test_every_byte_survives_the_way_into_a_dataset(given: Any) -> None:
+    data = mine(given)
+    assert torch.equal(data.train.images, IMAGES)
+    assert data.train.labels.tolist() == LABELS
+    assert data.classes == ("0", "1", "2")
+    assert data.digest == mine().digest
+    assert data.pin == data.digest
+    assert float(data.mean) == pytest.approx(0.5)
+    assert len(mine(classes=["a", "b", "c", "d"]).classes) == 4
+    assert not mine(flip=False).flip
+
+
+def test_labels_may_be_any_whole_numbers() -> None:
+    for labels in (LABELS, np.array(LABELS, np.int16), torch.tensor(LABELS), [0.0, 1.0, 2.0, 1.0]):
+        assert mine(labels=labels).train.labels.tolist() == LABELS
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"images": IMAGES[:0], "labels": []}, "train has no images: at least one is needed"),
+        ({"test_images": [], "test_labels": []}, "test has no images"),
+        ({"images": [IMAGES[0], IMAGES[1, :, :4]]}, r"train image 1 has shape (1, 4, 8), image 0"),
+        ({"test_images": IMAGES[..., :4]}, "training and test images differ in size"),
+        ({"images": IMAGES.long()}, "train images: type int64 is no pixels; give uint8, or floats"),
+        (
+            {"images": IMAGES / 100},
+            "train images: values from 0 to 2.55; floats must lie in",
+        ),
+        ({"images": IMAGES * torch.nan}, "values from nan to nan"),
+        ({"images": IMAGES[0, 0]}, "train images have shape (8, 8): give (n, c, h, w)"),
+        ({"images": torch.rand(4, 8, 8, 3)}, "(4, 8, 8, 3), with channels last: permute them"),
+        ({"labels": [0, 1, 1.5, 0]}, "train label 2 is 1.5: give whole numbers"),
+        ({"labels": [0, 1, torch.nan, 0]}, "train label 2 is nan: give whole numbers"),
+        ({"labels": ["a", "b", "c", "d"]}, "train labels are no whole numbers"),
+        ({"labels": [True, False, True, True]}, "train labels are no whole numbers"),
+        ({"labels": torch.eye(4)}, "train labels have shape (4, 4): one number per image"),
+        ({"labels": [0, 1, -1, 0]}, "some labels are not among the 3 classes"),
+        ({"classes": ["a", "b"]}, "some labels are not among the 2 classes"),
+        ({"labels": [0, 1]}, "train has 2 labels for 4 images"),
+    ],
+)
+def test_arrays_that_are_no_dataset_are_refused_in_one_line(
+    given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        mine(**given)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "mine (2)", "digits(train=5)", ".."])
+def test_a_name_that_records_could_misread_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="a dataset cannot be called"):
+        from_arrays(name, IMAGES, LABELS, IMAGES, LABELS)
+
+
+class Listed:
+    """A torch dataset in all but name."""
+
+    def __init__(self, items: list[Any], classes: list[str] | None = None) -> None:
+        self.items = items
+        if classes:
+            self.classes = classes
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.items[index]
+
+
+def test_torch_datasets_of_pil_images_and_of_tensors_give_the_same_dataset() -> None:
+    from torchvision.transforms.functional import to_tensor
+
+    generator = torch.Generator().manual_seed(0)
+    colour = torch.randint(256, (5, 3, 8, 8), dtype=torch.uint8, generator=generator)
+    for pixels in (IMAGES, colour):
+        pil = [Image.fromarray(each.permute(1, 2, 0).numpy().squeeze()) for each in pixels]
+        kinds: list[list[Any]] = [pil, list(pixels), [to_tensor(each) for each in pil]]
+        labels: list[Any] = [0, np.int64(1), torch.tensor(2), torch.tensor([1]), 0]
+        for images in kinds:
+            items = list(zip(images, labels, strict=False))
+            data = from_torch("mine", Listed(items, ["a", "b", "c"]), Listed(items))
+            assert torch.equal(data.train.images, pixels)
+            assert data.test.labels.tolist() == [0, 1, 2, 1, 0][: len(pixels)]
+            assert data.classes == ("a", "b", "c")
+            split = read_split(Listed(items))
+            assert torch.equal(split.images, pixels)
+            assert split.ids.tolist() == list(range(len(pixels)))
+
+
+def test_a_subset_of_torch_keeps_its_order() -> None:
+    whole = torch.utils.data.TensorDataset(IMAGES, torch.tensor(LABELS))
+    found = read_split(torch.utils.data.Subset(whole, [2, 0]))
+    assert torch.equal(found.images, IMAGES[[2, 0]])
+    assert found.labels.tolist() == [2, 0]
+
+
+class Random(Listed):
+    def __getitem__(self, index: int) -> Any:
+        return torch.rand(1, 8, 8), 0
+
+
+class Endless(torch.utils.data.IterableDataset[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        return iter([])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (Listed([]), "dataset has no images"),
+        (Endless(), "dataset has no length: give a map-style dataset of (image, label)"),
+        (Random([0]), "dataset[0] differs when it is read twice: remove its random transforms"),
+        (Listed([1]), "dataset[0] is no (image, label)"),
+        (Listed([("a.png", 0)]), "dataset[0] is str: give a PIL image or a tensor"),
+        (Listed([(torch.rand(4), 0)]), "dataset[0] is shape (4,): give a PIL image or a tensor"),
+        (Listed([(IMAGES[0] / 10, 0)]), "dataset[0]: values from 0 to 6.3; floats must lie"),
+        (Listed([(IMAGES[0], 0), (IMAGES[0, :, 1:], 0)]), "dataset image 1 has shape (7, 8)"),
+        (Listed([(IMAGES[0], "cat")]), "dataset labels are no whole numbers"),
+        (Listed([(IMAGES[0], 0.5)]), "dataset label 0 is 0.5: give whole numbers"),
+        (Listed([(Image.new("F", (8, 8)), 0)]), "dataset[0] has more than 8 bits per channel"),
+    ],
+)
+def test_torch_datasets_that_cannot_be_read_are_refused_in_one_line(
+    given: Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        read_split(given)
+    assert "\n" not in str(caught.value)

@@ -37,7 +37,7 @@ from scipy.io import savemat
 
 from bench import registry
 from bench.data import binary_formats, catalog
-from bench.data.catalog import Dataset
+from bench.data.dataset import Dataset
 from bench.data.splits import Split
 from bench.errors import Missing
 from bench.files import checksums, json_text, tensor_files

@@ -1,5 +1,6 @@
 """Points are kept whole, fit their data set, and go to other people and back."""
 
+import dataclasses
 import io
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from PIL import Image
 from augmentations import BUILTIN
 from bench.cli import main
 from bench.data import catalog
+from bench.data.dataset import Dataset
 from bench.errors import Stopped
 from bench.execution.progress import Silent
 from bench.execution.workspace import Workspace
@@ -25,11 +27,11 @@ from bench.training import victims
 
 
 @pytest.fixture
-def data() -> catalog.Dataset:
+def data() -> Dataset:
     return catalog.load("digits")
 
 
-def some(data: catalog.Dataset, seed: int = 0) -> Points:
+def some(data: Dataset, seed: int = 0) -> Points:
     n, _, h, w = data.train.images.shape
     changed = torch.rand(n, h, w, generator=torch.Generator().manual_seed(seed)) < 0.1
     about = {"data": data.name, "digest": data.digest, "attack": "none"}
@@ -54,13 +56,13 @@ def test_the_guide_is_true_at_the_points_alone() -> None:
     assert points.counts.tolist() == [2, 0, 1]
 
 
-def test_what_is_saved_is_loaded(data: catalog.Dataset, tmp_path: Path) -> None:
+def test_what_is_saved_is_loaded(data: Dataset, tmp_path: Path) -> None:
     points = some(data)
     points.save(tmp_path / "p.safetensors")
     assert same(Points.load(tmp_path / "p.safetensors"), points)
 
 
-def test_the_gallery_shows_what_every_augmentation_leaves(data: catalog.Dataset) -> None:
+def test_the_gallery_shows_what_every_augmentation_leaves(data: Dataset) -> None:
     network = networks.build_for(data, "resnet8", seed=0).eval()
     images = image_grid.masked(data, some(data), 5)["image"]
     shown = image_grid.others(data, some(data), 5, network)
@@ -75,7 +77,7 @@ def test_the_gallery_shows_what_every_augmentation_leaves(data: catalog.Dataset)
 
 
 def test_the_picture_has_a_column_for_each_augmentation(
-    data: catalog.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace = Workspace(results=tmp_path, data="digits")
     network = networks.build_for(data, "resnet8", seed=0).eval()
@@ -95,7 +97,7 @@ def test_the_picture_has_a_column_for_each_augmentation(
     ("harm", "message"),
     [("truncate", "no safetensors file"), ("flip", "damaged"), ("text", "no safetensors file")],
 )
-def test_damage_is_noticed(data: catalog.Dataset, tmp_path: Path, harm: str, message: str) -> None:
+def test_damage_is_noticed(data: Dataset, tmp_path: Path, harm: str, message: str) -> None:
     path = tmp_path / "p.safetensors"
     some(data).save(path)
     content = bytearray(path.read_bytes())
@@ -110,12 +112,12 @@ def test_damage_is_noticed(data: catalog.Dataset, tmp_path: Path, harm: str, mes
         Points.load(path)
 
 
-def test_points_of_another_data_set_are_refused_with_both_names(data: catalog.Dataset) -> None:
+def test_points_of_another_data_set_are_refused_with_both_names(data: Dataset) -> None:
     with pytest.raises(ValueError, match=r"belong to digits .* not to photos"):
         some(data).fits(catalog.load("photos"))
 
 
-def test_a_set_without_any_point_is_refused(data: catalog.Dataset) -> None:
+def test_a_set_without_any_point_is_refused(data: Dataset) -> None:
     n, _, h, w = data.train.images.shape
     about = {"data": data.name, "digest": data.digest}
     nothing = Points.of(torch.zeros(n, h, w, dtype=torch.bool), torch.zeros(n).bool(), about)
@@ -123,19 +125,19 @@ def test_a_set_without_any_point_is_refused(data: catalog.Dataset) -> None:
         nothing.fits(data)
 
 
-def test_numpy_and_back(data: catalog.Dataset, tmp_path: Path) -> None:
+def test_numpy_and_back(data: Dataset, tmp_path: Path) -> None:
     points = some(data)
     (tmp_path / "p.npz").write_bytes(to_numpy(points))
     assert same(from_numpy(tmp_path / "p.npz", data), points)
 
 
-def test_masks_of_other_people_are_taken(data: catalog.Dataset, tmp_path: Path) -> None:
+def test_masks_of_other_people_are_taken(data: Dataset, tmp_path: Path) -> None:
     points = some(data)
     np.savez(tmp_path / "m.npz", masks=points.guide()[:, 0].numpy())
     assert torch.equal(from_numpy(tmp_path / "m.npz", data).guide(), points.guide())
 
 
-def arrays(data: catalog.Dataset, **changes: Any) -> bytes:
+def arrays(data: Dataset, **changes: Any) -> bytes:
     points = some(data)
     found = {"places": points.places.numpy(), "offsets": points.offsets.numpy()} | changes
     buffer = io.BytesIO()
@@ -143,7 +145,7 @@ def arrays(data: catalog.Dataset, **changes: Any) -> bytes:
     return buffer.getvalue()
 
 
-def test_hostile_files_are_refused(data: catalog.Dataset, tmp_path: Path) -> None:
+def test_hostile_files_are_refused(data: Dataset, tmp_path: Path) -> None:
     points = some(data)
     outside = points.places.numpy().copy()
     outside[0, 0] = 8
@@ -171,7 +173,7 @@ def test_hostile_files_are_refused(data: catalog.Dataset, tmp_path: Path) -> Non
             from_numpy(tmp_path / "x.npz", data)
 
 
-def test_parts_join_to_the_whole(data: catalog.Dataset) -> None:
+def test_parts_join_to_the_whole(data: Dataset) -> None:
     whole = some(data)
     changed = whole.guide()[:, 0]
     parts = [
@@ -183,7 +185,8 @@ def test_parts_join_to_the_whole(data: catalog.Dataset) -> None:
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A place where the victim takes an epoch and the attack a few steps."""
-    monkeypatch.setattr("bench.training.victims.EPOCHS", {"digits": 1})
+    quick = dataclasses.replace(catalog.ENTRIES["digits"], victim_epochs=1)
+    monkeypatch.setitem(catalog.ENTRIES, "digits", quick)
     return Workspace(results=tmp_path, data="digits")
 
 

@@ -12,8 +12,9 @@ from torchvision.transforms import v2
 from augmentations.advmask import AdvMask
 from bench.cli import main
 from bench.data import catalog, mixing, policies, seeds
-from bench.data.catalog import Dataset
+from bench.data.dataset import Dataset
 from bench.data.loader import Loader
+from bench.data.splits import part
 from bench.models import networks
 from bench.points import guides
 from bench.training import loop, selective_paste
@@ -334,7 +335,7 @@ def test_a_policy_with_an_early_head_continues_bit_for_bit(digits: Dataset, tmp_
 
 def test_the_loader_changes_pictures_by_id_ahead_of_crop_and_flip(digits: Dataset) -> None:
     policy = policies.build("keep-autoaugment", side=8)
-    split = catalog.part(digits.train, 100)
+    split = part(digits.train, 100)
     settings = {"seed": 3, "flip": True, "device": "cpu"}
     loader = Loader(split, batch_size=16, padding=0, policy=policy, **settings)
     wanted = policy.apply(split.images, 3, 1, split.ids)

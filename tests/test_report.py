@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from bench import registry
 from bench.cli import main
+from bench.data.catalog import facts
 from bench.files.atomic import write
 from bench.records import validation
 from bench.records.record import Record
@@ -330,7 +331,7 @@ def test_a_command_gives_the_recipe_back(recipe: Recipe) -> None:
     from bench.cli import run as module
 
     written = commands.run(recipe, [0, 2])
-    side = commands.SIDES[registry.parse(recipe.data)[0]]
+    side = facts(recipe.data).side
     given = module.run.make_context("run", _words(written)[2:]).params
     assert given["seed_list"] == "0,2"
     found = Recipe(

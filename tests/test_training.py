@@ -10,6 +10,7 @@ import torch
 
 from bench import registry
 from bench.data import catalog, seeds
+from bench.data.dataset import Dataset
 from bench.errors import Stopped
 from bench.execution.progress import Silent
 from bench.execution.workspace import Workspace
@@ -22,7 +23,7 @@ from bench.training.recipes import Recipe
 
 
 @pytest.fixture(scope="module")
-def data() -> catalog.Dataset:
+def data() -> Dataset:
     return catalog.load("digits(train=200)")
 
 
@@ -47,9 +48,7 @@ def same(a: loop.Trained, b: loop.Trained) -> bool:
 
 
 @pytest.mark.parametrize("augmentation", ["cutout", "random-erasing", "keepaugment"])
-def test_the_same_seed_gives_the_same_network_bit_for_bit(
-    data: catalog.Dataset, augmentation: str
-) -> None:
+def test_the_same_seed_gives_the_same_network_bit_for_bit(data: Dataset, augmentation: str) -> None:
     before = torch.get_rng_state()
     first = loop.train(recipe(augmentation), 0, data)
     assert same(first, loop.train(recipe(augmentation), 0, data))
@@ -57,7 +56,7 @@ def test_the_same_seed_gives_the_same_network_bit_for_bit(
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_methods_share_their_first_weights_and_validation_part(data: catalog.Dataset) -> None:
+def test_methods_share_their_first_weights_and_validation_part(data: Dataset) -> None:
     parts = [loop.split(recipe(name), 3, data)[1].ids for name in ("none", "cutout")]
     assert torch.equal(*parts)
     assert not torch.equal(parts[0], loop.split(recipe("none"), 4, data)[1].ids)
@@ -65,7 +64,7 @@ def test_methods_share_their_first_weights_and_validation_part(data: catalog.Dat
 
 @pytest.mark.parametrize("stop_after", [1, 5, 9])
 def test_a_stopped_training_continues_bit_for_bit(
-    data: catalog.Dataset, tmp_path: Path, stop_after: int
+    data: Dataset, tmp_path: Path, stop_after: int
 ) -> None:
     whole = loop.train(recipe(), 0, data)
     calls = itertools.count(1)
@@ -75,7 +74,7 @@ def test_a_stopped_training_continues_bit_for_bit(
 
 
 def test_a_clock_that_is_set_back_changes_nothing(
-    data: catalog.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace, job = Workspace(results=tmp_path, data="digits(train=200)"), Job(recipe(), 0)
     whole, _ = jobs.work(
@@ -108,7 +107,7 @@ def never() -> bool:
 
 @pytest.mark.parametrize("harm", ["truncate", "flip", "json", "outside"])
 def test_a_damaged_checkpoint_costs_a_warning_and_not_the_result(
-    data: catalog.Dataset, tmp_path: Path, harm: str
+    data: Dataset, tmp_path: Path, harm: str
 ) -> None:
     calls = itertools.count(1)
     with pytest.raises(Stopped):
@@ -157,7 +156,7 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
         assert checkpoints.resume(tmp_path, network, optimiser) == []
 
 
-def test_a_loss_that_is_no_number_is_a_failure(data: catalog.Dataset) -> None:
+def test_a_loss_that_is_no_number_is_a_failure(data: Dataset) -> None:
     with pytest.raises(loop.Diverged, match=r"the loss is nan .* smaller --learning-rate"):
         loop.train(recipe("none", learning_rate=1e30), 0, data)
 
@@ -173,7 +172,7 @@ def test_the_learning_rate_follows_its_schedule() -> None:
     assert rates[-1] == pytest.approx(0.1 * 0.2**5)
 
 
-def test_metrics_take_the_last_epoch_and_the_best_validation(data: catalog.Dataset) -> None:
+def test_metrics_take_the_last_epoch_and_the_best_validation(data: Dataset) -> None:
     network = networks.build(
         "resnet8", classes=2, channels=1, side=8, mean=[0.5], std=[0.5], seed=0
     )

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import attacks
 from attacks import Goal
 from attacks.base import Streams, streams
-from bench.data import catalog
+from bench.data.dataset import Dataset
 from bench.data.splits import Split
 from bench.errors import Stopped
 from bench.execution.executors import Executor, Lost, Work
@@ -129,16 +129,16 @@ VICTIM = Given(model="linear")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def data() -> catalog.Dataset:
+def data() -> Dataset:
     levels = torch.linspace(0.2, 0.8, GREY).reshape(-1, 1, 1, 1).expand(-1, 3, 4, 4)
     images = (levels * 255).round().to(torch.uint8)
     split = Split(images, (levels[:, 0, 0, 0] > 0.5).long())
     half = torch.full((3,), 0.5)
-    return catalog.Dataset("grey", ("dark", "light"), split, split, half, half, True, "0", "here")
+    return Dataset("grey", ("dark", "light"), split, split, half, half, True, "0", "here")
 
 
 @pytest.fixture(scope="module")
-def chosen(data: catalog.Dataset) -> Pictures:
+def chosen(data: Dataset) -> Pictures:
     return pictures(Linear(), data.test, 20, "cpu")
 
 
@@ -148,7 +148,7 @@ def trial(attack: Signs, **changes: object) -> Trial:
 
 
 @pytest.fixture
-def place(tmp_path: Path, data: catalog.Dataset) -> Workspace:
+def place(tmp_path: Path, data: Dataset) -> Workspace:
     workspace = Workspace(results=tmp_path, data="grey")
     adopt(workspace, data)
     return workspace

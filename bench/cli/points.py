@@ -14,7 +14,7 @@ from bench.cli import options
 
 if TYPE_CHECKING:
     from bench.cli.options import DataOptions
-    from bench.data.catalog import Dataset
+    from bench.data.dataset import Dataset
     from bench.execution.options import ExecutionOptions
     from bench.execution.workspace import Workspace
     from bench.points.store import Points

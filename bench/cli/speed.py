@@ -13,7 +13,7 @@ from bench.cli import SOME_FAILED, options
 
 if TYPE_CHECKING:
     from bench.cli.options import DataOptions
-    from bench.data.catalog import Dataset
+    from bench.data.dataset import Dataset
     from bench.execution.options import ExecutionOptions
     from bench.execution.progress import Progress
     from bench.execution.workspace import Workspace

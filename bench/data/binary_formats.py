@@ -16,11 +16,10 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from bench.data.splits import Split
+from bench.data.splits import Parts, Split
 from bench.errors import Missing, reason
 
 T = TypeVar("T")
-Parts = tuple[tuple[str, ...], Split, Split]  # classes, training part, test part
 
 FASHION = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
@@ -56,7 +55,7 @@ def fashion_mnist(path: Path) -> Parts:
         )
         for part in ("train", "t10k")
     )
-    return FASHION, train, test
+    return Parts(FASHION, train, test)
 
 
 def cifar10(path: Path) -> Parts:
@@ -102,7 +101,7 @@ def _cifar(
             labels = _entry(files, name, keys[1], list)
             # also keeps out arrays that claim more than the file has
             if pixels.dtype != np.uint8 or pixels.shape != (len(labels), 3072):
-                raise ValueError(f"{name} in {path} is no CIFAR batch: its pictures do not fit")
+                raise ValueError(f"{name} in {path} is no CIFAR batch: its images do not fit")
             if not all(type(label) is int and 0 <= label < len(classes) for label in labels):
                 raise ValueError(f"{name} in {path} is no CIFAR batch: its labels do not fit")
             return pixels, np.asarray(labels, np.int64)
@@ -112,7 +111,7 @@ def _cifar(
         pixels = torch.from_numpy(np.concatenate(images)).reshape(-1, 3, 32, 32)
         return Split(pixels, torch.from_numpy(np.concatenate(labels).astype(np.int64)))
 
-    return classes, split(train), split(test)
+    return Parts(classes, split(train), split(test))
 
 
 def _members(path: Path, names: list[str]) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""Two data sets of real pictures that come with scikit-learn and scikit-image: no download."""
+"""Two datasets of real images that come with scikit-learn and scikit-image: no download."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from bench.data.seeds import generator
-from bench.data.splits import Split, cut
+from bench.data.splits import Parts, Split, cut
 
 SCIKIT_IMAGE, SCIKIT_LEARN = ("skimage", "data"), ("sklearn", "datasets", "images")
 PHOTOS = {
@@ -30,11 +30,7 @@ SIDE = 32
 LARGEST = 64  # pixels of a photograph that may become one patch side of 32
 LEFT = 0.7  # of a photograph belongs to the training part, the rest to the test part
 TRAIN, TEST = 200, 50  # patches per class
-PLAIN = (
-    32  # of 256 levels; patches whose channels all vary by less tell nothing of their photograph
-)
-
-Parts = tuple[tuple[str, ...], Split, Split]  # classes, training part, test part
+PLAIN = 32  # of 256 levels; patches whose channels all vary by less show hardly anything
 
 
 def digits() -> Parts:
@@ -48,11 +44,7 @@ def digits() -> Parts:
     images = torch.from_numpy(np.rint(found.images * (255 / 16)).astype(np.uint8))[:, None]
     whole = Split(images, torch.from_numpy(found.target.astype(np.int64)))
     train, test = cut(whole, 0.2, generator(0, "digits"))
-    return (
-        tuple(map(str, range(10))),
-        Split(train.images, train.labels),
-        Split(test.images, test.labels),
-    )
+    return Parts(tuple(map(str, range(10))), train.alone(), test.alone())
 
 
 def photos() -> Parts:
@@ -65,11 +57,11 @@ def photos() -> Parts:
     parts: list[list[np.ndarray]] = [[], []]
     for name, (package, *path) in PHOTOS.items():
         with Image.open(str(files(package).joinpath(*path))) as file:
-            picture = file.convert("RGB")
-        edge = round(LEFT * picture.width)
+            photo = file.convert("RGB")
+        edge = round(LEFT * photo.width)
         for patches, count, left, right in (
             (parts[0], TRAIN, 0, edge),
-            (parts[1], TEST, edge, picture.width),
+            (parts[1], TEST, edge, photo.width),
         ):
             stream = generator(0, "photos", name, left)
             found = 0
@@ -77,8 +69,8 @@ def photos() -> Parts:
                 size, across, down = torch.rand(3, generator=stream).tolist()
                 length = SIDE + int(size * (LARGEST - SIDE + 1))
                 x = left + int(across * (right - left - length + 1))
-                y = int(down * (picture.height - length + 1))
-                patch = picture.crop((x, y, x + length, y + length))
+                y = int(down * (photo.height - length + 1))
+                patch = photo.crop((x, y, x + length, y + length))
                 pixels = np.asarray(patch.resize((SIDE, SIDE), Image.Resampling.BOX))
                 if np.ptp(pixels, axis=(0, 1)).max() >= PLAIN:
                     patches.append(pixels)
@@ -90,4 +82,4 @@ def photos() -> Parts:
         )
         for patches in parts
     )
-    return tuple(PHOTOS), train, test
+    return Parts(tuple(PHOTOS), train, test)

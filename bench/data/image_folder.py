@@ -1,4 +1,4 @@
-"""Pictures in folders and zip archives, read in place and decoded in threads."""
+"""Images in folders and zip archives, read in place and decoded in threads."""
 
 from __future__ import annotations
 
@@ -13,19 +13,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from bench.data.seeds import generator
-from bench.data.splits import Split, cut
+from bench.data.splits import Parts, Split, cut
 from bench.errors import Missing, reason
 from bench.files import zips
 
-Parts = tuple[tuple[str, ...], Split, Split]  # classes, training part, test part
-
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "PPM", "TIFF")  # none that runs a program
-SIDE = 64  # pixels; what pictures of different sizes are brought to
+SIDE = 64  # pixels; what images of different sizes are brought to
 LARGEST_FILE, LARGEST_WHOLE = 1 << 26, 1 << 34  # bytes: 64 MiB and 16 GiB
 LARGEST_MAT = 1 << 16  # bytes; the larger one of Flowers has 15,000, and zeros pack 1 to 1,000
 
@@ -98,24 +96,24 @@ class Files:
             raise ValueError(f"{name} in {self.path} is no text: {reason(error)}") from error
 
     def decode(self, names: Sequence[str], side: int | None) -> UInt8[Tensor, "n 3 h w"]:
-        """Decode pictures to RGB; ``side`` None keeps their size if all are squares of one size.
+        """Decode images to RGB; ``side`` None keeps their size if all are squares of one size.
 
         Otherwise the shorter side is scaled to ``side`` (64 for None) and the centre cut out.
-        Raises ValueError naming a picture that cannot be read.
+        Raises ValueError naming an image that cannot be read.
         """
         length = side or _size(self, names[0])
         if len(names) * 3 * length**2 > min(LARGEST_WHOLE, memory() // 2):
-            raise ValueError(f"{len(names)} pictures of side {length} need too much memory")
+            raise ValueError(f"{len(names)} images of side {length} need too much memory")
         pixels = np.empty((len(names), length, length, 3), np.uint8)
 
         def fill(start: int) -> bool:
             for place, name in enumerate(names[start : start + 256], start):
-                picture = self.picture(name)
+                image = self.image(name)
                 if side is not None:
-                    picture = square(picture, side)
-                elif picture.size != (length, length):
+                    image = square(image, side)
+                elif image.size != (length, length):
                     return False
-                pixels[place] = np.asarray(picture)
+                pixels[place] = np.asarray(image)
             return True
 
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -125,8 +123,8 @@ class Files:
                     return self.decode(names, SIDE)
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
-    def picture(self, name: str) -> Image.Image:
-        """One picture as RGB; grey becomes RGB, transparency is dropped."""
+    def image(self, name: str) -> Image.Image:
+        """One image as RGB; grey becomes RGB, transparency is dropped."""
         try:
             with Image.open(io.BytesIO(self.read(name)), formats=FORMATS) as file:
                 limit = Image.MAX_IMAGE_PIXELS or 0
@@ -135,6 +133,10 @@ class Files:
                 if file.mode[0] in "IF":
                     raise ValueError("it has more than 8 bits per channel: save it with 8")
                 return file.convert("RGB")
+        except UnidentifiedImageError as error:  # its own text names no file
+            raise ValueError(
+                f"{name} in {self.path} cannot be read: it is no image of {', '.join(FORMATS)}"
+            ) from error
         except Exception as error:
             raise ValueError(f"{name} in {self.path} cannot be read: {reason(error)}") from error
 
@@ -152,26 +154,26 @@ def _hidden(name: str) -> bool:
 
 
 def _size(files: Files, name: str) -> int:
-    """The side of a square picture, else the side that pictures of many sizes are brought to."""
-    width, height = files.picture(name).size
+    """The side of a square image, else the side that images of many sizes are brought to."""
+    width, height = files.image(name).size
     return width if width == height else SIDE
 
 
-def square(picture: Image.Image, side: int) -> Image.Image:
+def square(image: Image.Image, side: int) -> Image.Image:
     """Scale the shorter side to ``side`` pixels (antialiased) and cut out the centre."""
-    if picture.size == (side, side):
-        return picture
-    short = min(picture.size)
-    left, top = (picture.width - short) / 2, (picture.height - short) / 2
+    if image.size == (side, side):
+        return image
+    short = min(image.size)
+    left, top = (image.width - short) / 2, (image.height - short) / 2
     box = (left, top, left + short, top + short)
-    return picture.resize((side, side), Image.Resampling.BILINEAR, box)
+    return image.resize((side, side), Image.Resampling.BILINEAR, box)
 
 
 def read(path: Path, side: int | None) -> Parts:
-    """Read a folder or zip of pictures: the layout of Tiny-ImageNet, or one folder per class.
+    """Read a folder or zip of images: the layout of Tiny-ImageNet, or one folder per class.
 
     The class folders lie in ``train`` and ``test`` (or ``val``), or at the top: then a fixed fifth
-    of each class becomes the test part. Raises ValueError when a part or a class has no pictures.
+    of each class becomes the test part. Raises ValueError when a part or a class has no images.
     """
     files = Files(path)
     if "wnids.txt" in files.names:
@@ -184,7 +186,7 @@ def read(path: Path, side: int | None) -> Parts:
         train, test = cut(_split(files, found, side), 0.2, generator(0, "test cut"))
         if not len(test):
             raise ValueError(f"{path}: the classes are too small to set a fifth aside for testing")
-        return tuple(found), Split(train.images, train.labels), Split(test.images, test.labels)
+        return Parts(tuple(found), train.alone(), test.alone())
     part = "test" if "test" in tops else "val"
     if part not in tops:
         raise ValueError(f"{path} has train/ but neither test/ nor val/ beside it")
@@ -195,11 +197,11 @@ def read(path: Path, side: int | None) -> Parts:
     both = _split(files, {c: found[c] + held[c] for c in found}, side)
     ahead = torch.cat([torch.arange(len(found[c]) + len(held[c])) < len(found[c]) for c in found])
     train, test = both.take(ahead.nonzero()[:, 0]), both.take((~ahead).nonzero()[:, 0])
-    return tuple(found), Split(train.images, train.labels), Split(test.images, test.labels)
+    return Parts(tuple(found), train.alone(), test.alone())
 
 
 def _classes(files: Files, below: str) -> dict[str, list[str]]:
-    """The pictures of each class folder right below a folder."""
+    """The images of each class folder right below a folder."""
     found: dict[str, list[str]] = {
         name.removeprefix(below): []
         for name in sorted(files.folders)
@@ -216,7 +218,7 @@ def _classes(files: Files, below: str) -> dict[str, list[str]]:
         )
     for label, names in found.items():
         if not names:
-            raise ValueError(f"{files.path}: class folder {below}{label} has no pictures")
+            raise ValueError(f"{files.path}: class folder {below}{label} has no images")
     return found
 
 
@@ -248,9 +250,9 @@ def _tiny_imagenet(files: Files, side: int | None) -> Parts:
         test[label].append(f"val/images/{name}")
     for label in train:
         if not train[label] or not test[label]:
-            raise Missing(f"{files.path} is incomplete: it lacks pictures of {label}")
+            raise Missing(f"{files.path} is incomplete: it lacks images of {label}")
     side = side or SIDE
-    return tuple(train), _split(files, train, side), _split(files, test, side)
+    return Parts(tuple(train), _split(files, train, side), _split(files, test, side))
 
 
 def flowers102(path: Path, side: int | None) -> Parts:
@@ -266,7 +268,7 @@ def flowers102(path: Path, side: int | None) -> Parts:
     (labels,) = _matlab(files, "imagelabels.mat", "labels")
     parts = _matlab(files, "setid.mat", "trnid", "tstid")
     if any(numbers.min() < 1 or numbers.max() > len(labels) for numbers in parts):
-        raise ValueError(f"{path}: setid.mat names pictures that imagelabels.mat does not have")
+        raise ValueError(f"{path}: setid.mat names images that imagelabels.mat does not have")
 
     def split(numbers: np.ndarray) -> Split:
         names = [f"jpg/image_{number:05d}.jpg" for number in numbers]
@@ -276,7 +278,7 @@ def flowers102(path: Path, side: int | None) -> Parts:
 
     classes = tuple(str(number + 1) for number in range(len(set(labels.tolist()))))
     train, test = map(split, parts)
-    return classes, train, test
+    return Parts(classes, train, test)
 
 
 def _matlab(files: Files, name: str, *variables: str) -> list[np.ndarray]:

@@ -1,8 +1,9 @@
-"""Labelled pictures, and how to take parts of them."""
+"""Labelled images, and how to take parts of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Int, UInt8
@@ -13,10 +14,12 @@ from bench.data.seeds import generator as stream
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Pictures with their classes.
+    """Images with their classes.
 
-    ``images`` hold bytes, shape (n, c, h, w); ``labels`` count classes from 0; ``ids`` are the
-    places of the pictures in the split they were first cut from (their own places by default).
+    Attributes:
+        images: Bytes, shape (n, c, h, w).
+        labels: Classes, counted from 0.
+        ids: The places of the images in the split they were first cut from; by default their own.
     """
 
     images: UInt8[Tensor, "n c h w"]
@@ -31,15 +34,36 @@ class Split:
         return len(self.labels)
 
     def take(self, places: Int[Tensor, " m"]) -> Split:
-        """The pictures at these places, which keep their ids."""
+        """The images at these places, which keep their ids."""
         return Split(self.images[places], self.labels[places], self.ids[places])
+
+    def alone(self) -> Split:
+        """The same images as a split of its own, whose ids are its own places."""
+        return Split(self.images, self.labels)
+
+
+class Parts(NamedTuple):
+    """What a reader finds: the names of the classes, the training part and the test part."""
+
+    classes: tuple[str, ...]
+    train: Split
+    test: Split
 
 
 def cut(split: Split, fraction: float, generator: Generator) -> tuple[Split, Split]:
-    """Set a fraction of each class aside: what is left, and what was set aside (both in order).
+    """Set a fraction of each class aside.
 
-    The parts are disjoint and together the whole; the number per class is rounded. Raises
-    ValueError for a fraction outside [0, 1).
+    Args:
+        split: What is divided.
+        fraction: The share of each class that is set aside, from 0 to below 1; the number of images
+            is rounded per class.
+        generator: Decides which ones.
+
+    Returns:
+        What is left and what was set aside, both in order: disjoint, and together the whole.
+
+    Raises:
+        ValueError: The fraction is outside [0, 1).
     """
     if not 0 <= fraction < 1:
         raise ValueError(f"fraction is {fraction}: what is set aside must be from 0 to below 1")
@@ -53,19 +77,21 @@ def cut(split: Split, fraction: float, generator: Generator) -> tuple[Split, Spl
 
 
 def part(split: Split, count: int) -> Split:
-    """A fixed subset of ``count`` pictures, as even over the classes as they allow, in order.
+    """A fixed subset of ``count`` images, as even over the classes as they allow, in order.
 
-    The subset of a smaller count lies within that of a larger one. Raises ValueError when there are
-    not that many pictures.
+    The subset of a smaller count lies within that of a larger one.
+
+    Raises:
+        ValueError: There are not that many images.
     """
     if not 0 < count <= len(split):
-        raise ValueError(f"cannot take {count} of {len(split)} pictures")
+        raise ValueError(f"cannot take {count} of {len(split)} images")
     rank = _rank(split.labels, stream(0, "part"))
     return split.take(rank.argsort(stable=True)[:count].sort().values)
 
 
 def _rank(labels: Int[Tensor, " n"], generator: Generator) -> Int[Tensor, " n"]:
-    """The place of each picture in a random order of its own class, from 0."""
+    """The place of each image in a random order of its own class, from 0."""
     shuffled = torch.randperm(len(labels), generator=generator)
     order = shuffled[labels[shuffled].argsort(stable=True)]
     first = torch.bincount(labels).cumsum(0) - torch.bincount(labels)

@@ -13,7 +13,7 @@ from bench.execution.progress import Progress
 from bench.execution.workspace import MEMORY, open_datasets
 
 if TYPE_CHECKING:
-    from bench.data.catalog import Dataset
+    from bench.data.dataset import Dataset
     from bench.execution.workspace import Workspace
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.data import catalog
-from bench.data.catalog import Dataset
+from bench.data.dataset import Dataset
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from bench.models.shake_shake import ShakeShake
 from bench.models.wide_resnet import WideResNet
 
 if TYPE_CHECKING:
-    from bench.data.catalog import Dataset
+    from bench.data.dataset import Dataset
 
 BASIC = {"resnet8": 1, "resnet20": 3, "resnet32": 5, "resnet44": 7, "resnet56": 9}
 TIMM = {"resnet18": "resnet18", "resnet50": "resnet50", "wide-resnet50-2": "wide_resnet50_2"}

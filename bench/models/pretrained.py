@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from bench.data.catalog import Dataset
+from bench.data.dataset import Dataset
 from bench.errors import Missing
 from bench.files import checksums
 from bench.models import networks, weight_files

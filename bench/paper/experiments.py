@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import Any, Literal
 
 from bench import registry
+from bench.data.catalog import facts
 from bench.records.record import Record
 from bench.records.statistics import Comparison, compare, mean_interval
 from bench.reporting.table import Table
@@ -19,9 +20,6 @@ from bench.training.recipes import Recipe, usual
 
 Cell = tuple[str, str]
 """(row, column)."""
-
-SIDES = {"digits": 8, "photos": 32, "cifar10": 32, "cifar100": 32, "cifar10-jpeg": 32}
-SIDES |= {"fashion-mnist": 28, "tiny-imagenet": 64, "flowers102": 64}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +50,7 @@ class Scale:
         """The recipe of one cell: the paper's, or what stands in for it at this scale."""
         data = self.data.get(data, self.data.get("*", data))
         model = self.models.get(model, self.models.get("*", model))
-        side = self.side or SIDES[registry.parse(data)[0]]
+        side = self.side or facts(data).side
         return Recipe(
             data=data,
             digest=self.digest,

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bench.data.catalog import Dataset
+from bench.data.dataset import Dataset
 from bench.data.splits import part
 from bench.errors import Missing
 from bench.models import gradcam

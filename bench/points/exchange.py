@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from bench.data.catalog import Dataset
+from bench.data.dataset import Dataset
 from bench.errors import reason
 from bench.files import zips
 from bench.files.json_text import parse

@@ -18,7 +18,8 @@ from attacks import Attack, Goal
 from attacks.base import frozen
 from bench import registry
 from bench.data import seeds
-from bench.data.catalog import Dataset
+from bench.data.catalog import facts
+from bench.data.dataset import Dataset
 from bench.errors import Stopped
 from bench.execution.executors import Executor, Local, Lost
 from bench.execution.progress import Progress
@@ -31,8 +32,6 @@ from bench.training.recipes import Recipe
 
 ATTACK = "advmask(steps=100)"
 """The attack that finds points: half of its usual steps, for every training image is attacked."""
-EPS = {"digits": 0.5}
-"""Largest change of a value: 8/255 elsewhere, which breaks 3 % of the high-contrast digits only."""
 
 BLOCK = 128
 """Images attacked together and written together. Fixed, because the number of images in a batch
@@ -160,7 +159,7 @@ def adversarial(
         Stopped: ``stop()`` turned true.
         RuntimeError: A worker died again and again.
     """
-    eps = EPS.get(registry.parse(data.name)[0], 8 / 255) if eps is None else eps
+    eps = facts(data.name).eps if eps is None else eps
     attack_text = registry.express(registry.build("attacks", attack_text, eps=eps))
     about: dict[str, Any] = {"data": data.name, "digest": data.digest}
     if isinstance(victim, nn.Module):

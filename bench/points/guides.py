@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from attacks.norms import largest
 from bench import registry
 from bench.data import seeds
-from bench.data.catalog import Dataset
+from bench.data.dataset import Dataset
 from bench.execution.executors import Executor
 from bench.execution.progress import Progress
 from bench.execution.workspace import Workspace

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from bench.data.catalog import Dataset
+from bench.data.dataset import Dataset
 from bench.errors import reason
 from bench.files import atomic, json_text, tensor_files
 

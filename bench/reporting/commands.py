@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 
 from bench import registry
-from bench.paper.experiments import SIDES
+from bench.data.catalog import facts
 from bench.records.record import Record
 from bench.training.recipes import DEFAULT, Recipe, usual
 
@@ -26,7 +26,7 @@ def run(recipe: Recipe, seeds: Sequence[int]) -> str:
     >>> run(Recipe(data="digits", model="resnet8", **usual("digits", "resnet8", 8)), [0, 1])
     'bench run --aug none --model resnet8 --data digits --seeds 2'
     """
-    side = SIDES.get(registry.parse(recipe.data)[0], 32)
+    side = facts(recipe.data).side
     given = {name: getattr(DEFAULT, name) for name in OPTIONS}
     given |= usual(recipe.data, recipe.model, side)
     words = ["bench", "run", "--aug", registry.label(recipe.augmentation, recipe.data, side)]
@@ -51,7 +51,7 @@ def fill(method: Record, others: Sequence[Record]) -> str:
     Raises ``ValueError`` for records whose recipe is of another version.
     """
     recipe = Recipe.from_json(dict(others[0].job))
-    side = SIDES.get(registry.parse(recipe.data)[0], 32)
+    side = facts(recipe.data).side
     text = method.labels["augmentation"]
     recipe = dataclasses.replace(
         recipe,

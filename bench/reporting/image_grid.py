@@ -14,7 +14,7 @@ from augmentations import NoDeletion, delete
 from augmentations.base import Images
 from bench import registry
 from bench.data import seeds
-from bench.data.catalog import Dataset
+from bench.data.dataset import Dataset
 from bench.models.saliency import saliency
 from bench.points.store import Points
 

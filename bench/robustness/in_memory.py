@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from attacks.base import Images, check
-from bench.data.catalog import Dataset
+from bench.data.dataset import Dataset
 from bench.data.splits import Split
 from bench.execution.workspace import MEMORY
 from bench.robustness import batches

@@ -17,7 +17,7 @@ from attacks import Goal
 from attacks.base import Images, check, frozen
 from attacks.norms import l0_elements, l0_pixels, l2, linf
 from bench.data import seeds
-from bench.data.catalog import Split
+from bench.data.splits import Split
 
 Aim = Literal["untargeted", "random", "least-likely", "next", "all"]
 

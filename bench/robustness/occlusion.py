@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from attacks.norms import largest
 from augmentations import delete
 from bench.data import seeds
-from bench.data.catalog import Dataset
+from bench.data.dataset import Dataset
 from bench.data.loader import batches
 from bench.data.splits import Split
 from bench.files import atomic, checksums, json_text

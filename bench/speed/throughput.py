@@ -21,7 +21,7 @@ from attacks import Attack, Goal
 from augmentations import Augmentation, Images, delete
 from bench import registry
 from bench.data import seeds
-from bench.data.catalog import Dataset
+from bench.data.dataset import Dataset
 from bench.data.loader import Loader
 from bench.data.splits import Split
 from bench.execution.progress import Progress

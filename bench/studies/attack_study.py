@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from attacks import Attack
 from attacks.base import Images
 from bench import registry
-from bench.data.catalog import Dataset
+from bench.data.dataset import Dataset
 from bench.execution import signals
 from bench.execution.options import ExecutionOptions
 from bench.execution.progress import Progress, open_progress

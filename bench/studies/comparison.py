@@ -10,7 +10,7 @@ from typing import Any, Literal
 from augmentations import Augmentation
 from bench import registry
 from bench.data import mixing, policies
-from bench.data.catalog import Dataset
+from bench.data.dataset import Dataset
 from bench.execution import signals
 from bench.execution.executors import Local
 from bench.execution.options import ExecutionOptions

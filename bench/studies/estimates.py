@@ -8,35 +8,23 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from bench import registry
+from bench.data.catalog import facts
 from bench.models import networks
-from bench.paper.experiments import SIDES
 from bench.records.record import Record
 from bench.studies.jobs import Job
 
-PICTURES = {
-    "digits": (1438, 359),
-    "photos": (2000, 500),
-    "fashion-mnist": (60_000, 10_000),
-    "tiny-imagenet": (100_000, 10_000),
-    "flowers102": (1020, 6149),
-}
-"""Training and test pictures; as many as of CIFAR elsewhere."""
-CIFAR = 50_000, 10_000
-CLASSES = {"cifar100": 100, "tiny-imagenet": 200, "flowers102": 102}
-GREY = {"digits", "fashion-mnist"}
-
 
 @functools.cache
-def work(model: str, data: str, side: int) -> float:
-    """Floating point operations of a forward and backward pass of one picture."""
+def work(model: str, data: str) -> float:
+    """Floating point operations of a forward and backward pass of one image."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    channels = 1 if data in GREY else 3
+    known = facts(data)
+    channels, side = known.channels, known.side
     with torch.device("meta"):
         network = networks.build(
             model,
-            classes=CLASSES.get(data, 10),
+            classes=known.classes,
             channels=channels,
             side=side,
             mean=[0.5] * channels,
@@ -63,17 +51,15 @@ def speed(device: str) -> float:
         if device.startswith("cuda"):
             torch.cuda.synchronize()
         taken.append(time.perf_counter() - start)
-    return work("resnet20", "cifar10", 32) * len(images) / min(taken)
+    return work("resnet20", "cifar10") * len(images) / min(taken)
 
 
 def operations(job: Job) -> float:
     """Floating point operations of all epochs of a job, with the tests after them."""
     recipe = job.recipe
-    data, part = registry.parse(recipe.data)
-    train, test = PICTURES.get(data, CIFAR)
-    train, test = part.get("train", train), part.get("test", test)
-    passes: float = train + test / 3  # a test is a forward alone
-    return passes * recipe.epochs * work(recipe.model, data, SIDES.get(data, 32))
+    known = facts(recipe.data)
+    passes = known.train + known.test / 3  # a test is a forward alone
+    return passes * recipe.epochs * work(recipe.model, recipe.data)
 
 
 def seconds(jobs: Iterable[Job], records: Sequence[Record], device: str) -> float:

@@ -16,7 +16,7 @@ from torch.nn import functional
 from augmentations import Images, delete, draw
 from augmentations.cutout import Cutout
 from bench.data import mixing, policies, seeds
-from bench.data.catalog import Dataset
+from bench.data.dataset import Dataset
 from bench.data.loader import Batch, Loader, batches
 from bench.data.splits import Split, cut
 from bench.errors import Stopped

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from augmentations import BUILTIN, Augmentation
 from bench import registry
+from bench.data.catalog import facts
 from bench.files.checksums import key
 
 Schedule = Literal["cosine", "steps"]
@@ -87,11 +88,6 @@ class Recipe:
 DEFAULT = Recipe()
 
 
-SHORTER: dict[str, dict[str, Any]] = {
-    # seconds per epoch for a ResNet-18 on two cores; the accuracy has settled by then
-    "digits": {"epochs": 12, "batch_size": 64, "learning_rate": 0.05, "padding": 1},
-    "photos": {"epochs": 30, "batch_size": 64, "learning_rate": 0.05},
-}
 SHAKE_SHAKE = {"epochs": 1800, "batch_size": 256, "learning_rate": 0.01, "weight_decay": 1e-3}
 
 
@@ -99,9 +95,10 @@ def usual(data: str, model: str, side: int) -> dict[str, Any]:
     """The training settings that are used for a data set and a model unless others are asked for.
 
     Section 4.1 of the paper and its exception for Shake-Shake; the crop padding of 4 pixels belongs
-    to images of side 32 and grows with the side. The embedded data sets get shorter settings.
+    to images of side 32 and grows with the side. Where the catalog has settings for the dataset,
+    as for the embedded ones, those go first.
     """
     settings: dict[str, Any] = {"padding": max(1, side // 8)}
     if model.startswith("shake-shake"):
         settings |= SHAKE_SHAKE
-    return settings | SHORTER.get(registry.parse(data)[0], {})
+    return settings | dict(facts(data).training)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.data.catalog import Dataset
+from bench.data.dataset import Dataset
 from bench.files import tensor_files
 from bench.models import networks, weight_files
 from bench.models.networks import Normalised

@@ -9,8 +9,8 @@ from pathlib import Path
 from filelock import FileLock
 from torch import nn
 
-from bench import registry
-from bench.data.catalog import Dataset
+from bench.data import catalog
+from bench.data.dataset import Dataset
 from bench.execution.progress import Progress
 from bench.execution.workspace import Workspace
 from bench.models import networks, pretrained, weight_files
@@ -20,10 +20,7 @@ from bench.training import checkpoints, loop
 from bench.training.recipes import Recipe, usual
 
 SEED = 0
-
-EPOCHS = {"digits": 20, "photos": 30}
-"""Enough to fit the embedded data sets; 30 epochs elsewhere, more for a small part."""
-PASSES = 100_000  # pictures that a victim sees at least, where it trains on a part
+PASSES = 100_000  # images that a victim sees at least, where it trains on a part
 
 
 def usual_victim(data: str, digest: str, side: int, **changes: object) -> Recipe:
@@ -33,9 +30,11 @@ def usual_victim(data: str, digest: str, side: int, **changes: object) -> Recipe
     It sees the whole training part, for no decision is taken on its accuracy. The paper does not
     say which network it attacks.
     """
-    name, part = registry.parse(data)
-    model = str(changes.pop("model", "resnet8" if name == "digits" else "resnet20"))
-    epochs = max(EPOCHS.get(name, 30), -(-PASSES // part["train"]) if "train" in part else 0)
+    known = catalog.facts(data)
+    model = str(changes.pop("model", known.victim))
+    epochs = known.victim_epochs
+    if "train" in catalog.divided(data)[1]:
+        epochs = max(epochs, -(-PASSES // known.train))
     settings = usual(data, model, side) | {"epochs": epochs, "validation": 0.0}
     return Recipe(data=data, digest=digest, model=model, **(settings | changes))
 
