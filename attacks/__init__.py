@@ -1,7 +1,7 @@
 """Sparse adversarial attacks: each turns images into images that reach a goal with few changes."""
 
 from attacks.advmask import AdvMask
-from attacks.base import Attack, Goal
+from attacks.base import Attack, BaseAttack, Goal, Role, Traits, Unit, passes, traits
 from attacks.cw_l0 import CWL0
 from attacks.dense import MIFGSM, PGD
 from attacks.greedyfool import GreedyFool
@@ -27,4 +27,25 @@ BUILTIN: dict[str, type[Attack]] = {
 }
 """Command-line name → class; every class has defaults that make a usable object."""
 
-__all__ = ["BUILTIN", "Attack", "Goal"]
+__all__ = [
+    "BUILTIN",
+    "CWL0",
+    "JSMA",
+    "MIFGSM",
+    "PGD",
+    "PGDL0",
+    "SAPF",
+    "AdvMask",
+    "Attack",
+    "BaseAttack",
+    "Goal",
+    "GreedyFool",
+    "RandomSigns",
+    "Role",
+    "SigmaZero",
+    "SparseFool",
+    "Traits",
+    "Unit",
+    "passes",
+    "traits",
+]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from attacks.base import Goal, Images, Logits, Streams, check, frozen, streams
+from attacks.base import BaseAttack, Goal, Images, Logits, Shape, Unit
 from attacks.dense import MIFGSM
 from attacks.encoder import SGD, Codes, Encoder, LinearEncoder, UNetEncoder
 from attacks.norms import box, l0_pixels
@@ -19,7 +19,7 @@ from attacks.sparsest import Sparsest
 
 
 @dataclass(frozen=True)
-class AdvMask:
+class AdvMask(BaseAttack):
     """Learn together a change of all pixels and the mask of the few at which it is applied.
 
     Yang et al., "AdvMask", Pattern Recognition 2023, section 3.1, equations 2-6 and algorithm 1. A
@@ -51,6 +51,8 @@ class AdvMask:
     makes 1 + ``steps`` + ``searches`` forward and ``steps`` backward passes, all of the whole
     batch, and ``literal`` at most 22 forward and 20 backward passes more.
     """
+
+    unit: ClassVar[Unit] = "pixels"
 
     eps: float = 8 / 255
     steps: int = 200
@@ -111,21 +113,21 @@ class AdvMask:
             momentum=0.9,
         )
 
-    def __call__(self, model: nn.Module, images: Images, goal: Goal, generator: Streams) -> Images:
-        """Attack ``images``; see ``attacks.base.Attack``."""
-        check(images, self.eps)
-        generators = streams(generator, len(images))
-        result = images.detach().clone()
-        if not len(images):
-            return result
-        with frozen(model), torch.no_grad():
-            rows = (~goal.reached(model(result))).nonzero()[:, 0]
-            if len(rows):
-                chosen = [generators[row] for row in rows.tolist()]
-                result[rows] = self._attack(model, result[rows], goal[rows], chosen)
-        return result
+    def passes(self, shape: Shape) -> int:
+        """Both passes of every step, one on the image and those of the search."""
+        return 1 + 2 * self.steps + self.searches
 
     def _attack(
+        self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
+    ) -> Images:
+        result = images.clone()
+        rows = (~goal.reached(model(images))).nonzero()[:, 0]
+        if len(rows):
+            chosen = [generators[row] for row in rows.tolist()]
+            result[rows] = self._learn(model, images[rows], goal[rows], chosen)
+        return result
+
+    def _learn(
         self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
     ) -> Images:
         low, high = box(images, self.eps)

@@ -1,37 +1,60 @@
-"""What every attack is: something that turns images into images that reach a goal."""
+"""The attack protocol: what an attack is called with, and what its class declares about itself."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
 Images = Float[Tensor, "b c h w"]  # in [0, 1], not normalised
+Labels = Int[Tensor, " b"]
 Logits = Float[Tensor, "b k"]
+Shape = tuple[int, int, int]
+"""Channels, height and width of an image."""
 Streams = Generator | Sequence[Generator]
 """One generator for the batch, or one per image, which makes results independent of the batch."""
+Unit = Literal["pixels", "elements"]
+"""What a sparse attack counts: pixels with all their channels, or single values."""
+Role = Literal["sparse", "ceiling", "floor"]
+"""What an attack stands for in a comparison of sparse attacks.
+
+``"sparse"`` attacks are compared. A ``"ceiling"`` is dense: it shows what eps allows at all. A
+``"floor"`` knows nothing of the model: it shows what chance finds.
+"""
 
 
 @dataclass(frozen=True)
 class Goal:
     """Which predictions count as a success.
 
-    ``labels``, shape (b,), are the classes to leave or, when ``targeted``, to reach.
+    Attributes:
+        labels: Integer classes of shape (b,): those to leave or, when ``targeted``, to reach.
+        targeted: Whether ``labels`` are to be reached instead of left.
+
+    >>> logits = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 3.0]])
+    >>> Goal(torch.tensor([0, 0])).reached(logits)
+    tensor([False,  True])
+    >>> Goal(torch.tensor([0, 2]), targeted=True).reached(logits)
+    tensor([True, True])
     """
 
-    labels: Int[Tensor, " b"]
+    labels: Labels
     targeted: bool = False
 
     def margin(self, logits: Logits) -> Float[Tensor, " b"]:
-        """How far the goal is, in logits: negative once reached.
+        """The distance to the goal, in logits: negative once it is reached.
 
         Untargeted, the label's logit minus the largest other; targeted, the largest other minus the
         target's.
+
+        Args:
+            logits: Outputs of the model, of shape (b, classes).
         """
         own = logits.gather(1, self.labels[:, None])[:, 0]
         others = logits.scatter(1, self.labels[:, None], -torch.inf).amax(1)
@@ -42,13 +65,20 @@ class Goal:
 
         Its gradient has the direction of the cross-entropy's, but doesn't vanish on images of which
         the model is certain.
+
+        Args:
+            logits: Outputs of the model, of shape (b, classes).
         """
         own = logits.gather(1, self.labels[:, None])[:, 0]
         others = logits.scatter(1, self.labels[:, None], -torch.inf).logsumexp(1)
         return others - own if self.targeted else own - others
 
     def reached(self, logits: Logits) -> Bool[Tensor, " b"]:
-        """Whether the goal is reached; never for logits that are not numbers."""
+        """Whether the goal is reached; never for logits that are not numbers.
+
+        Args:
+            logits: Outputs of the model, of shape (b, classes).
+        """
         return self.margin(logits) < 0
 
     def __getitem__(self, index: Tensor) -> Goal:
@@ -60,22 +90,175 @@ class Goal:
 class Attack(Protocol):
     """Turns images into images of the same shape, in [0, 1], that reach the goal with few changes.
 
-    Implementations are frozen dataclasses whose fields are the hyperparameters. They return images
-    and nothing else: success, norms and passes are the judge's to measure.
+    This is all that a comparison asks for. Implementations are frozen dataclasses whose fields are
+    the hyperparameters. They return images and nothing else: success, norms and passes are measured
+    by who compares. `BaseAttack` adds what the attacks of this package share.
     """
 
     def __call__(self, model: nn.Module, images: Images, goal: Goal, generator: Streams) -> Images:
-        """Attack ``images``; ``model`` maps images in [0, 1] to logits.
+        """Attack a batch of images.
 
         Images that already reach the goal come back unchanged; so do images for which nothing was
         found. The arguments, the model's mode and its ``requires_grad`` flags stay as they were.
+
+        Args:
+            model: Maps images in [0, 1] to logits.
+            images: Batch of shape (b, c, h, w) in [0, 1], before normalisation.
+            goal: What counts as a success, image by image.
+            generator: Source of every random draw: one, or one per image.
+
+        Returns:
+            The adversarial images, of the shape, dtype and device of ``images``.
         """
         ...
 
 
+class BaseAttack(ABC):
+    """An attack that takes plain labels, needs no generator and declares what it does.
+
+    Subclasses are frozen dataclasses that implement ``_attack``, which gets checked, detached
+    images, at least one, a `Goal`, a generator for each image and a frozen model, with gradients
+    switched off.
+
+    Attributes:
+        role: What the attack stands for in a comparison; see `Role`.
+        unit: What the attack minimises, ``"pixels"`` or ``"elements"``; None where it minimises
+            neither, as dense attacks do. Some attacks have it as an option.
+        eps: Largest change of an element, above 0 and at most 1; None leaves only [0, 1].
+
+    >>> @dataclass(frozen=True)
+    ... class Brighten(BaseAttack):
+    ...     eps: float | None = 0.1
+    ...     unit = "pixels"
+    ...     def passes(self, shape):
+    ...         return 2
+    ...     def _attack(self, model, images, goal, generators):
+    ...         brighter = (images + self.eps).clamp(max=1)
+    ...         useful = goal.reached(model(brighter)) & ~goal.reached(model(images))
+    ...         return torch.where(useful[:, None, None, None], brighter, images)
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    >>> images, labels = torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 0])
+    >>> Brighten()(model, images, labels).shape
+    torch.Size([3, 1, 2, 2])
+    """
+
+    role: ClassVar[Role] = "sparse"
+    eps: float | None
+
+    def __call__(
+        self,
+        model: nn.Module,
+        images: Images,
+        goal: Goal | Tensor,
+        generator: Streams | None = None,
+    ) -> Images:
+        """Attack a batch of images.
+
+        Images that already reach the goal come back unchanged; so do images for which nothing was
+        found. The arguments, the model's mode and its ``requires_grad`` flags stay as they were;
+        during the attack the model is in eval mode.
+
+        Args:
+            model: Maps images in [0, 1] to logits of shape (b, classes).
+            images: Batch of shape (b, c, h, w) in [0, 1], before normalisation, on the model's
+                device.
+            goal: What counts as a success: a `Goal`, or integer labels of shape (b,), the classes
+                to leave.
+            generator: Source of every random draw: one for the batch, which gives each image a seed
+                in turn, or one per image, with which no image depends on its batch. None stands
+                for ``torch.Generator().manual_seed(0)``, so that a call repeats itself.
+
+        Returns:
+            The adversarial images, of the shape, dtype and device of ``images``.
+
+        Raises:
+            ValueError: If images leave [0, 1] or aren't finite, ``eps`` isn't in (0, 1], labels
+                aren't one integer per image, there is not one generator per image, or the attack
+                cannot reach such a goal.
+        """
+        check(images, self.eps)
+        goal = _goal(goal, images)
+        generator = Generator().manual_seed(0) if generator is None else generator
+        generators = streams(generator, len(images))
+        images = images.detach()
+        if not len(images):
+            return images.clone()
+        with frozen(model), torch.no_grad():
+            return self._attack(model, images, goal, generators)
+
+    @abstractmethod
+    def _attack(
+        self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
+    ) -> Images:
+        """The adversarial images, new tensors; ``images`` must not be written to."""
+
+    @property
+    def bounded(self) -> bool:
+        """Whether ``eps`` bounds every change."""
+        return self.eps is not None
+
+    @abstractmethod
+    def passes(self, shape: Shape) -> int:
+        """The most forward and backward passes, added up, that a call makes for one image.
+
+        Args:
+            shape: Channels, height and width of the image.
+        """
+
+
+class Traits(NamedTuple):
+    """What an attack declares about itself; see `traits`."""
+
+    role: Role
+    unit: Unit | None
+    bounded: bool
+
+
+def traits(attack: Attack) -> Traits:
+    """What an attack declares, with what is assumed of one that declares nothing.
+
+    Classes that only follow the protocol `Attack` count as sparse attacks on pixels, which are
+    bounded unless they have an ``eps`` that is None.
+
+    Raises:
+        ValueError: If the attack declares a role that doesn't exist.
+
+    >>> from attacks import PGD, SigmaZero
+    >>> traits(SigmaZero(eps=None))
+    Traits(role='sparse', unit='elements', bounded=False)
+    >>> traits(PGD())
+    Traits(role='ceiling', unit=None, bounded=True)
+    """
+    role: Any = getattr(attack, "role", "sparse")
+    if role not in get_args(Role):
+        raise ValueError(
+            f"{type(attack).__name__} declares the role {role!r}: "
+            f"it must be one of {', '.join(get_args(Role))}"
+        )
+    bounded = getattr(attack, "bounded", getattr(attack, "eps", 0) is not None)
+    return Traits(role, getattr(attack, "unit", "pixels"), bool(bounded))
+
+
+def passes(attack: Attack, shape: Shape) -> int:
+    """The most forward and backward passes of an attack for an image of ``shape``.
+
+    0 for one that declares nothing.
+
+    >>> from attacks import PGD
+    >>> passes(PGD(steps=40), (3, 32, 32))
+    82
+    """
+    declared: Any = getattr(attack, "passes", None)
+    return 0 if declared is None else int(declared(shape))
+
+
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[nn.Module]:
-    """The model in eval mode with constant parameters; mode and flags are restored at the end."""
+    """The model in eval mode with constant parameters; mode and flags are restored at the end.
+
+    Args:
+        model: Any module. Its buffers and parameters keep their values.
+    """
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     model.eval()
@@ -95,6 +278,13 @@ def streams(generator: Streams, count: int) -> Sequence[Generator]:
 
     A sequence is returned as it is. A single generator is asked for one seed per image, in order,
     so that splitting a batch leaves every image's stream the same.
+
+    Args:
+        generator: One generator, or one per image.
+        count: Number of images.
+
+    Raises:
+        ValueError: If the sequence has another length than ``count``.
     """
     if not isinstance(generator, Generator):
         if len(generator) != count:
@@ -105,7 +295,15 @@ def streams(generator: Streams, count: int) -> Sequence[Generator]:
 
 
 def check(images: Images, eps: float | None) -> None:
-    """Refuse an eps outside (0, 1] and images that leave [0, 1] or are not finite."""
+    """Refuse an eps outside (0, 1] and images that leave [0, 1] or are not finite.
+
+    Args:
+        images: Batch of shape (b, c, h, w).
+        eps: Largest change of an element; None for no bound.
+
+    Raises:
+        ValueError: With the offending value.
+    """
     if eps is not None and not 0 < eps <= 1:
         raise ValueError(f"eps is {eps}: it must lie above 0 and at most 1, such as 8/255")
     if not torch.isfinite(images).all():
@@ -115,3 +313,15 @@ def check(images: Images, eps: float | None) -> None:
             f"images lie in [{images.min():.3g}, {images.max():.3g}]: attacks take [0, 1], "
             "before normalisation"
         )
+
+
+def _goal(goal: Goal | Tensor, images: Tensor) -> Goal:
+    """The goal of ``images``, from labels too, with 64-bit labels on their device."""
+    labels, targeted = (goal.labels, goal.targeted) if isinstance(goal, Goal) else (goal, False)
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise ValueError(f"labels are of type {labels.dtype}: give integers, one class per image")
+    if labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"labels have shape {tuple(labels.shape)} for {len(images)} images: give one per image"
+        )
+    return Goal(labels.to(images.device, torch.long), targeted)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
-from attacks.base import Goal, Images, Streams, check, frozen
+from attacks.base import BaseAttack, Goal, Images, Shape
 from attacks.norms import interval, l0_elements, l0_pixels
 
 TOUCHED = 1e-4  # smaller changes count as none: a tanh never returns exactly to where it started
 
 
 @dataclass(frozen=True)
-class CWL0:
+class CWL0(BaseAttack):
     """Solve an l2 attack, forbid the units that mattered least, and solve again until it fails.
 
     Carlini & Wagner, "Towards Evaluating the Robustness of Neural Networks", S&P 2017, section 6,
@@ -82,18 +84,20 @@ class CWL0:
         """Whether ``eps`` bounds every change."""
         return self.mode == "projected" and self.eps is not None
 
-    def __call__(self, model: nn.Module, images: Images, goal: Goal, generator: Streams) -> Images:
-        """Attack ``images``; see ``attacks.base.Attack``."""
-        check(images, self.eps)
-        images = images.detach()
+    def passes(self, shape: Shape) -> int:
+        """``steps`` passes both ways for every forbidden unit and value of c, and some to judge."""
+        units = math.prod(shape[1:] if self.unit == "pixels" else shape)
+        values = math.floor(math.log2(self.c_max / self.c)) + 1
+        return 1 + (units + values) * 2 * self.steps + units
+
+    def _attack(
+        self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
+    ) -> Images:
         best = images.clone()
-        if not len(images):
-            return best
-        with frozen(model), torch.no_grad():
-            rows = (~goal.reached(model(images))).nonzero()[:, 0]
-            state = self._start(images[rows], rows)
-            while len(state.rows):
-                self._tick(model, goal[state.rows], state, best)
+        rows = (~goal.reached(model(images))).nonzero()[:, 0]
+        state = self._start(images[rows], rows)
+        while len(state.rows):
+            self._tick(model, goal[state.rows], state, best)
         return best
 
     def _start(self, images: Images, rows: Int[Tensor, " b"]) -> _State:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from torch import nn
+from torch import Generator, nn
 
-from attacks.base import Goal, Images, Streams, check, frozen, streams
+from attacks.base import BaseAttack, Goal, Images, Role, Shape
 from attacks.norms import box
 
 
 @dataclass(frozen=True)
-class PGD:
+class PGD(BaseAttack):
     """Follow the sign of the gradient, keep to the box (Madry et al. 2018, section 2.1).
 
     The start is uniform in the box, or the image itself without ``random_start``. ``step`` is the
@@ -24,6 +26,9 @@ class PGD:
     underflow on images of which the model is certain.
     """
 
+    role: ClassVar[Role] = "ceiling"
+    unit: ClassVar[None] = None
+
     eps: float | None = 8 / 255
     steps: int = 40
     step: float | None = None
@@ -33,33 +38,40 @@ class PGD:
     def __post_init__(self) -> None:
         _check_steps(self.steps, self.step)
 
-    def __call__(self, model: nn.Module, images: Images, goal: Goal, generator: Streams) -> Images:
-        """Attack ``images``; see ``attacks.base.Attack``."""
-        check(images, self.eps)
+    def passes(self, shape: Shape) -> int:
+        """Both passes of every step, one on the image and one on the last iterate."""
+        return 2 * self.steps + 2
+
+    def _attack(
+        self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
+    ) -> Images:
         eps = 1.0 if self.eps is None else self.eps
-        start = images.detach().clone()
-        if self.random_start and len(images):
+        start = images.clone()
+        if self.random_start:
             lower, upper = box(start, eps)
             place = torch.stack(
                 [
                     torch.rand(images.shape[1:], generator=g, device=g.device, dtype=images.dtype)
-                    for g in streams(generator, len(images))
+                    for g in generators
                 ]
             )
             start += lower + place.to(images.device) * (upper - lower)
         step = 2.5 * eps / self.steps if self.step is None else self.step
         return _follow_signs(
-            model, images.detach(), goal, start, eps, self.steps, step, 0.0, self.early_stop
+            model, images, goal, start, eps, self.steps, step, 0.0, self.early_stop
         )
 
 
 @dataclass(frozen=True)
-class MIFGSM:
+class MIFGSM(BaseAttack):
     """Follow the sign of an accumulated gradient from the image (Dong et al. 2018, algorithm 1).
 
     Per image, momentum ← ``decay`` · momentum + gradient / its mean absolute value. ``step`` None
     means eps / ``steps``, the paper's. For ``eps``, ``early_stop`` and the loss see ``PGD``.
     """
+
+    role: ClassVar[Role] = "ceiling"
+    unit: ClassVar[None] = None
 
     eps: float | None = 8 / 255
     steps: int = 10
@@ -72,11 +84,14 @@ class MIFGSM:
         if self.decay < 0:
             raise ValueError(f"decay is {self.decay}: it must be 0 or larger")
 
-    def __call__(self, model: nn.Module, images: Images, goal: Goal, generator: Streams) -> Images:
-        """Attack ``images``; see ``attacks.base.Attack``."""
-        check(images, self.eps)
+    def passes(self, shape: Shape) -> int:
+        """Both passes of every step, one on the image and one on the last iterate."""
+        return 2 * self.steps + 2
+
+    def _attack(
+        self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
+    ) -> Images:
         eps = 1.0 if self.eps is None else self.eps
-        images = images.detach()
         step = eps / self.steps if self.step is None else self.step
         return _follow_signs(
             model, images, goal, images, eps, self.steps, step, self.decay, self.early_stop
@@ -102,33 +117,29 @@ def _follow_signs(
     early_stop: bool,
 ) -> Images:
     result = images.clone()
-    if not len(images):
-        return result
     lower, upper = box(images, eps)
     low, high = images + lower, images + upper
-    with frozen(model):
-        with torch.no_grad():
-            rows = (~goal.reached(model(images))).nonzero()[:, 0]
-        current, momentum = start[rows], torch.zeros_like(images[rows])
-        for index in range(steps + 1):
-            if not len(rows):
-                break
-            with torch.set_grad_enabled(index < steps):
-                inputs = current.requires_grad_(index < steps)
-                logits = model(inputs)
-            reached = goal[rows].reached(logits.detach())
-            result[rows[reached]] = inputs.detach()[reached]
-            if index == steps or (early_stop and reached.all()):
-                break
-            with torch.enable_grad():
-                distance = goal[rows].soft_margin(logits).sum()
-            (gradient,) = torch.autograd.grad(distance, inputs)
-            keep = gradient.flatten(1).isfinite().all(1)
-            if early_stop:
-                keep &= ~reached
-            rows, current, gradient = rows[keep], inputs.detach()[keep], gradient[keep]
-            mean = gradient.abs().mean((1, 2, 3), keepdim=True)
-            tiny = torch.finfo(mean.dtype).tiny
-            momentum = decay * momentum[keep] + gradient / mean.clamp(min=tiny)
-            current = torch.clamp(current - step * momentum.sign(), low[rows], high[rows])
+    rows = (~goal.reached(model(images))).nonzero()[:, 0]
+    current, momentum = start[rows], torch.zeros_like(images[rows])
+    for index in range(steps + 1):
+        if not len(rows):
+            break
+        with torch.set_grad_enabled(index < steps):
+            inputs = current.requires_grad_(index < steps)
+            logits = model(inputs)
+        reached = goal[rows].reached(logits.detach())
+        result[rows[reached]] = inputs.detach()[reached]
+        if index == steps or (early_stop and reached.all()):
+            break
+        with torch.enable_grad():
+            distance = goal[rows].soft_margin(logits).sum()
+        (gradient,) = torch.autograd.grad(distance, inputs)
+        keep = gradient.flatten(1).isfinite().all(1)
+        if early_stop:
+            keep &= ~reached
+        rows, current, gradient = rows[keep], inputs.detach()[keep], gradient[keep]
+        mean = gradient.abs().mean((1, 2, 3), keepdim=True)
+        tiny = torch.finfo(mean.dtype).tiny
+        momentum = decay * momentum[keep] + gradient / mean.clamp(min=tiny)
+        current = torch.clamp(current - step * momentum.sign(), low[rows], high[rows])
     return result

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
-from attacks.base import Goal, Images, Streams, check, frozen
+from attacks.base import BaseAttack, Goal, Images, Shape, Unit
 from attacks.norms import box
 
 Weights = Float[Tensor, "b n"]
 
 
 @dataclass(frozen=True)
-class GreedyFool:
+class GreedyFool(BaseAttack):
     """Add pixels greedily until the goal is reached, then drop pixels while it stays reached.
 
     Dong et al. 2020, algorithm 1, with the constants of the released code. Stage 1: iteration i
@@ -40,6 +41,8 @@ class GreedyFool:
     It draws nothing.
     """
 
+    unit: ClassVar[Unit] = "pixels"
+
     eps: float | None = 8 / 255
     distortion: Literal["none", "hill", "sigma"] = "none"
     scan: Literal["largest-first", "all"] = "largest-first"
@@ -53,17 +56,18 @@ class GreedyFool:
         if self.steps < 1:
             raise ValueError(f"steps is {self.steps}: give at least 1")
 
-    def __call__(self, model: nn.Module, images: Images, goal: Goal, generator: Streams) -> Images:
-        """Attack ``images``; see ``attacks.base.Attack``."""
-        check(images, self.eps)
-        images = images.detach()
-        if not len(images):
-            return images.clone()
-        with frozen(model):
-            delta, reached = self._increase(model, images, goal)
-            rows = reached.nonzero()[:, 0]
-            if len(rows):
-                delta[rows] = self._reduce(model, images[rows], goal[rows], delta[rows])
+    def passes(self, shape: Shape) -> int:
+        """Both of every step of stage 1, and in stage 2 one per pixel and size of the change."""
+        _, sizes = _sizes(1.0 if self.eps is None else self.eps)
+        return 2 * self.steps + 1 + shape[1] * shape[2] * sizes
+
+    def _attack(
+        self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
+    ) -> Images:
+        delta, reached = self._increase(model, images, goal)
+        rows = reached.nonzero()[:, 0]
+        if len(rows):
+            delta[rows] = self._reduce(model, images[rows], goal[rows], delta[rows])
         return (images + delta).clamp(0, 1)
 
     def _increase(
@@ -103,14 +107,12 @@ class GreedyFool:
             delta = (delta - move).clamp(lower[rows], upper[rows])
         return found, success
 
-    @torch.no_grad()
     def _reduce(self, model: nn.Module, images: Images, goal: Goal, delta: Images) -> Images:
         """The changes with the pixels dropped that the goal doesn't need."""
         eps = 1.0 if self.eps is None else self.eps
         lower, upper = box(images, eps)
-        # a tenth of eps in whole grey levels of 8 bits, at least one
-        stride = max(math.floor(eps * 25.5 + 1e-9), 1) / 255
-        scales = torch.arange(1, max(math.ceil(eps / stride - 1e-6), 1) + 1, device=images.device)
+        stride, sizes = _sizes(eps)
+        scales = torch.arange(1, sizes + 1, device=images.device)
         scales = (scales.to(images.dtype) * stride).clamp(max=eps)
         result = delta.clone()
         rows = torch.arange(len(images), device=images.device)
@@ -175,6 +177,15 @@ class GreedyFool:
         smooth = _mean(flat.clamp(max=1).view_as(hides), 3)
         # never 0, or a third of the pixels could not be chosen at all
         return smooth.flatten(1) + 1e-6
+
+
+def _sizes(eps: float) -> tuple[float, int]:
+    """The largest changes that stage 2 tries: their distance, and how many there are up to ``eps``.
+
+    The distance is about a tenth of eps in whole grey levels of 8 bits, at least one.
+    """
+    stride = max(math.floor(eps * 25.5 + 1e-9), 1) / 255
+    return stride, max(math.ceil(eps / stride - 1e-6), 1)
 
 
 def _peak(change: Images) -> Float[Tensor, "b 1 1 1"]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
-from attacks.base import Goal, Images, Logits, Streams, check, frozen
+from attacks.base import BaseAttack, Goal, Images, Logits, Shape, Unit
 from attacks.norms import box
 
 
 @dataclass(frozen=True)
-class JSMA:
+class JSMA(BaseAttack):
     """Change two elements per step, each once and as far as the box allows.
 
     Papernot et al. 2016, algorithms 2 and 3. The pair maximises (a_p + a_q) · (d_p + d_q), both
@@ -37,6 +39,8 @@ class JSMA:
     rises. It draws nothing.
     """
 
+    unit: ClassVar[Unit] = "elements"
+
     eps: float | None = 8 / 255
     representation: Literal["log-probabilities", "logits"] = "log-probabilities"
     direction: Literal["increase", "decrease", "both"] = "both"
@@ -55,16 +59,20 @@ class JSMA:
         if not 0 < self.gamma <= 1:
             raise ValueError(f"gamma is {self.gamma}: it is a share, above 0 and at most 1")
 
-    def __call__(self, model: nn.Module, images: Images, goal: Goal, generator: Streams) -> Images:
-        """Attack ``images``; see ``attacks.base.Attack``."""
-        check(images, self.eps)
-        images = images.detach()
+    def passes(self, shape: Shape) -> int:
+        """A forward pass, and one or two backward passes, per pair or single element."""
+        changes = int(self.gamma * math.prod(shape)) // (1 if self.single else 2)
+        return (changes + 1) * (2 if self.representation == "log-probabilities" else 3)
+
+    def _attack(
+        self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
+    ) -> Images:
         result = images.clone()
         rows = torch.arange(len(images), device=images.device)
         current, moves = images.clone(), self._moves(images)
         budget = int(self.gamma * moves.shape[2])
         left = torch.full_like(rows, budget)
-        with frozen(model), torch.enable_grad():
+        with torch.enable_grad():
             while len(rows):
                 inputs = current.requires_grad_()
                 logits = model(inputs)

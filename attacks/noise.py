@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Int
 from torch import Generator, Tensor, nn
 
-from attacks.base import Goal, Images, Streams, check, frozen, streams
+from attacks.base import BaseAttack, Goal, Images, Role, Shape
 from attacks.norms import box, l0_elements, l0_pixels
-from attacks.search import fewest_changes
+from attacks.search import attempts, fewest_changes
 
 
 @dataclass(frozen=True)
-class RandomSigns:
+class RandomSigns(BaseAttack):
     """Change randomly chosen pixels, or elements, by ``eps`` up or down at random.
 
     ``count`` of them; None looks for the smallest count that reaches the goal, by doubling and
@@ -23,6 +25,8 @@ class RandomSigns:
     the change goes the other way, so that every drawn element changes. ``eps`` None means 1:
     to black or to white.
     """
+
+    role: ClassVar[Role] = "floor"
 
     eps: float | None = 8 / 255
     count: int | None = None
@@ -34,39 +38,39 @@ class RandomSigns:
         if self.unit not in ("pixels", "elements"):
             raise ValueError(f"unit is {self.unit!r}: choose 'pixels' or 'elements'")
 
-    @torch.no_grad()
-    def __call__(self, model: nn.Module, images: Images, goal: Goal, generator: Streams) -> Images:
-        """Attack ``images``; see ``attacks.base.Attack``."""
-        check(images, self.eps)
-        if not len(images):
-            return images.clone()
+    def passes(self, shape: Shape) -> int:
+        """A forward pass on the image and on every count that is tried."""
+        most = math.prod(shape[1:] if self.unit == "pixels" else shape)
+        return 1 + (attempts(most) if self.count is None else 1)
+
+    def _attack(
+        self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
+    ) -> Images:
         shape = (1 if self.unit == "pixels" else images.shape[1], *images.shape[2:])
-        draws = [_draw(g, shape, images[0]) for g in streams(generator, len(images))]
+        draws = [_draw(g, shape, images[0]) for g in generators]
         ranks = torch.stack([rank for rank, _ in draws])
         up = torch.stack([sign for _, sign in draws])
         lower, upper = box(images, 1.0 if self.eps is None else self.eps)
         noise = torch.where((up & (upper > 0)) | (lower == 0), upper, lower)
         size = l0_pixels if self.unit == "pixels" else l0_elements
 
-        with frozen(model):
+        def attempt(
+            rows: Int[Tensor, " m"], counts: Int[Tensor, " m"]
+        ) -> tuple[Images, Int[Tensor, " m"]]:
+            drawn = ranks[rows] < counts[:, None, None, None]
+            attacked = (images[rows] + noise[rows] * drawn).clamp(0, 1)
+            changes = size(attacked - images[rows])
+            return attacked, changes * goal[rows].reached(model(attacked))
 
-            def attempt(
-                rows: Int[Tensor, " m"], counts: Int[Tensor, " m"]
-            ) -> tuple[Images, Int[Tensor, " m"]]:
-                drawn = ranks[rows] < counts[:, None, None, None]
-                attacked = (images[rows] + noise[rows] * drawn).clamp(0, 1)
-                changes = size(attacked - images[rows])
-                return attacked, changes * goal[rows].reached(model(attacked))
-
-            pending = ~goal.reached(model(images))
-            if self.count is None:
-                return fewest_changes(attempt, images, pending, ranks[0].numel())
-            result = images.clone()
-            rows = pending.nonzero()[:, 0]
-            if len(rows):
-                attacked, changes = attempt(rows, torch.full_like(rows, self.count))
-                result[rows[changes > 0]] = attacked[changes > 0]
-            return result
+        pending = ~goal.reached(model(images))
+        if self.count is None:
+            return fewest_changes(attempt, images, pending, ranks[0].numel())
+        result = images.clone()
+        rows = pending.nonzero()[:, 0]
+        if len(rows):
+            attacked, changes = attempt(rows, torch.full_like(rows, self.count))
+            result[rows[changes > 0]] = attacked[changes > 0]
+        return result
 
 
 def _draw(generator: Generator, shape: tuple[int, ...], image: Tensor) -> tuple[Tensor, Tensor]:

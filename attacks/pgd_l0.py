@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,13 +11,13 @@ import torch
 from jaxtyping import Int
 from torch import Generator, Tensor, nn
 
-from attacks.base import Goal, Images, Streams, check, frozen, streams
+from attacks.base import BaseAttack, Goal, Images, Shape
 from attacks.norms import box, l0_elements, l0_pixels, largest
-from attacks.search import fewest_changes
+from attacks.search import attempts, fewest_changes
 
 
 @dataclass(frozen=True)
-class PGDL0:
+class PGDL0(BaseAttack):
     """Gradient steps, each projected on the changes of at most ``k`` pixels within the box.
 
     Croce and Hein 2019, section 4: a random start in the box, then ``steps`` steps along the
@@ -49,13 +51,15 @@ class PGDL0:
         if not self.step > 0:
             raise ValueError(f"step is {self.step}: it must be positive")
 
-    def __call__(self, model: nn.Module, images: Images, goal: Goal, generator: Streams) -> Images:
-        """Attack ``images``; see ``attacks.base.Attack``."""
-        check(images, self.eps)
-        images = images.detach()
-        if not len(images):
-            return images.clone()
-        generators = streams(generator, len(images))
+    def passes(self, shape: Shape) -> int:
+        """One on the image, and for every k that is tried and every restart all steps."""
+        most = math.prod(shape[1:] if self.unit == "pixels" else shape)
+        tried = attempts(most) if self.k is None else 1
+        return 1 + tried * self.restarts * (2 * self.steps + 1)
+
+    def _attack(
+        self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
+    ) -> Images:
         most = images[0, 0].numel() if self.unit == "pixels" else images[0].numel()
         size = l0_pixels if self.unit == "pixels" else l0_elements
 
@@ -66,16 +70,14 @@ class PGDL0:
             attacked = self._attempt(model, images[rows], goal[rows], chosen, counts)
             return attacked, size(attacked - images[rows])
 
-        with frozen(model):
-            with torch.no_grad():
-                pending = ~goal.reached(model(images))
-            if self.k is None:
-                return fewest_changes(attempt, images, pending, most)
-            result = images.clone()
-            rows = pending.nonzero()[:, 0]
-            if len(rows):
-                result[rows], _ = attempt(rows, torch.full_like(rows, min(self.k, most)))
-            return result
+        pending = ~goal.reached(model(images))
+        if self.k is None:
+            return fewest_changes(attempt, images, pending, most)
+        result = images.clone()
+        rows = pending.nonzero()[:, 0]
+        if len(rows):
+            result[rows], _ = attempt(rows, torch.full_like(rows, min(self.k, most)))
+        return result
 
     def _attempt(
         self,

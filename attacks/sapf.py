@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
-from attacks.base import Goal, Images, Streams, check, frozen
+from attacks.base import BaseAttack, Goal, Images, Shape
 from attacks.lpbox import Labels, Selection, grid, select, superpixels
 from attacks.norms import interval, l0_elements, l0_pixels, l2
 
@@ -17,7 +18,7 @@ STRONGEST = 100.0  # the search over strengths stops there
 
 
 @dataclass(frozen=True)
-class SAPF:
+class SAPF(BaseAttack):
     """Learn magnitudes e and a binary selection G of ``l0`` units: the change is e · G.
 
     Fan et al., "Sparse Adversarial Attack via Perturbation Factorization", ECCV 2020, section 3,
@@ -89,37 +90,37 @@ class SAPF:
         """Whether ``eps`` bounds every change."""
         return self.mode == "projected" and self.eps is not None
 
-    def __call__(self, model: nn.Module, images: Images, goal: Goal, generator: Streams) -> Images:
-        """Attack ``images``; see ``attacks.base.Attack``."""
-        check(images, self.eps)
-        images = images.detach()
+    def passes(self, shape: Shape) -> int:
+        """All ``steps`` both ways in each of the ``searches``, and one on the image."""
+        return 1 + self.searches * 2 * sum(self.steps)
+
+    def _attack(
+        self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
+    ) -> Images:
         best = images.clone()
-        if not len(images):
-            return best
-        with frozen(model), torch.no_grad():
-            rows = (~goal.reached(model(images))).nonzero()[:, 0]
-            low, high = interval(images, self.eps if self.bounded else None)
-            labels = self._labels(images)
-            units = images[0].numel() if self.unit == "elements" else images[0, 0].numel()
-            given = self.strength or (STRONGEST if self.l0 is None else 0.1)
-            first = float(-(-units // 16)) if self.l0 is None else given
-            search = _Search.start(rows, first, STRONGEST if self.l0 else float(units))
-            for _ in range(self.searches):
-                rows, tried = search.rows, search.tried
-                if not len(rows):
-                    break
-                if self.l0 is None:
-                    count, strength = tried.long(), torch.full_like(tried, given)
-                else:
-                    count, strength = torch.full_like(rows, min(self.l0, units)), tried
-                run = _Run(
-                    model, goal[rows], images[rows], low[rows], high[rows],
-                    strength.to(images)[:, None, None, None], self.unit,
-                )  # fmt: skip
-                finite = self._factorise(run, count, None if labels is None else labels[rows])
-                better = run.score < search.score
-                best[rows[better]] = run.best[better]
-                search.advance(run.score, finite, counting=self.l0 is None)
+        rows = (~goal.reached(model(images))).nonzero()[:, 0]
+        low, high = interval(images, self.eps if self.bounded else None)
+        labels = self._labels(images)
+        units = images[0].numel() if self.unit == "elements" else images[0, 0].numel()
+        given = self.strength or (STRONGEST if self.l0 is None else 0.1)
+        first = float(-(-units // 16)) if self.l0 is None else given
+        search = _Search.start(rows, first, STRONGEST if self.l0 else float(units))
+        for _ in range(self.searches):
+            rows, tried = search.rows, search.tried
+            if not len(rows):
+                break
+            if self.l0 is None:
+                count, strength = tried.long(), torch.full_like(tried, given)
+            else:
+                count, strength = torch.full_like(rows, min(self.l0, units)), tried
+            run = _Run(
+                model, goal[rows], images[rows], low[rows], high[rows],
+                strength.to(images)[:, None, None, None], self.unit,
+            )  # fmt: skip
+            finite = self._factorise(run, count, None if labels is None else labels[rows])
+            better = run.score < search.score
+            best[rows[better]] = run.best[better]
+            search.advance(run.score, finite, counting=self.l0 is None)
         return best
 
     def _factorise(

@@ -14,6 +14,11 @@ Attempt = Callable[[Int[Tensor, " m"], Int[Tensor, " m"]], tuple[Images, Int[Ten
 """Rows of the batch and a count for each → attacked images and their changes, 0 for a failure."""
 
 
+def attempts(most: int) -> int:
+    """The most calls of an attempt that `fewest_changes` makes for one image."""
+    return 2 * (most - 1).bit_length() + 1
+
+
 def fewest_changes(attempt: Attempt, images: Images, rows: Bool[Tensor, " b"], most: int) -> Images:
     """For each of the marked ``rows`` the success of ``attempt`` with the smallest count.
 

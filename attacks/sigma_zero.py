@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
-from attacks.base import Goal, Images, Streams, check, frozen
+from attacks.base import BaseAttack, Goal, Images, Shape
 from attacks.norms import box, l0_elements, l0_pixels
 from attacks.sparsest import Sparsest
 
 
 @dataclass(frozen=True)
-class SigmaZero:
+class SigmaZero(BaseAttack):
     """Minimise the number of changed elements, or pixels, by gradient descent on a smooth count.
 
     Cina et al., "sigma-zero", ICLR 2025, algorithm 1 with its published defaults. The loss is
@@ -55,12 +56,13 @@ class SigmaZero:
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold is {self.threshold}: it must be a fraction from 0 to 1")
 
-    def __call__(self, model: nn.Module, images: Images, goal: Goal, generator: Streams) -> Images:
-        """Attack ``images``; see ``attacks.base.Attack``."""
-        check(images, self.eps)
-        images = images.detach()
-        if not len(images):
-            return images.clone()
+    def passes(self, shape: Shape) -> int:
+        """One forward and one backward pass per step, and a last forward pass."""
+        return 2 * self.steps + 1
+
+    def _attack(
+        self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
+    ) -> Images:
         scale = 1.0 if self.eps is None else self.eps
         low, high = (bound / scale for bound in box(images, scale))
         count = l0_pixels if self.unit == "pixels" else l0_elements
@@ -68,7 +70,7 @@ class SigmaZero:
         z = torch.zeros_like(images)
         first, second = torch.zeros_like(z), torch.zeros_like(z)
         threshold = images.new_full((len(images), 1, 1, 1), self.threshold)
-        with frozen(model), torch.enable_grad():
+        with torch.enable_grad():
             for step in range(self.steps + 1):
                 leaf = z.requires_grad_(True)
                 attacked = (images + leaf * scale).clamp(0, 1)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
-from attacks.base import Goal, Images, Streams, check, frozen
+from attacks.base import BaseAttack, Goal, Images, Shape, Unit
 from attacks.norms import interval
 
 ACROSS = 1e-3  # how far past the boundary the solver goes
@@ -16,7 +18,7 @@ LEAST = 1e-4  # the smallest step towards it
 
 
 @dataclass(frozen=True)
-class SparseFool:
+class SparseFool(BaseAttack):
     """Find the boundary with DeepFool, replace it by a plane, and cross it along few elements.
 
     Modas et al., "SparseFool: a few pixels make a big difference", CVPR 2019, algorithms 1 and 2.
@@ -34,6 +36,8 @@ class SparseFool:
     bound. DeepFool compares logits with the label's, which is the prediction of every image that
     is attacked.
     """
+
+    unit: ClassVar[Unit] = "elements"
 
     eps: float | None = 8 / 255
     stretch: float = 3.0
@@ -53,40 +57,36 @@ class SparseFool:
         if self.classes < 2:
             raise ValueError(f"classes is {self.classes}: a boundary needs at least 2")
 
-    @property
-    def bounded(self) -> bool:
-        """Whether ``eps`` bounds every change."""
-        return self.eps is not None
+    def passes(self, shape: Shape) -> int:
+        """In each round a forward and a backward pass per class and step, and four more."""
+        step = 2 + self.classes - 1
+        return 1 + self.steps * (self.boundary_steps * step + 3)
 
-    def __call__(self, model: nn.Module, images: Images, goal: Goal, generator: Streams) -> Images:
-        """Attack ``images``; see ``attacks.base.Attack``. Raises ValueError for a targeted goal."""
+    def _attack(
+        self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
+    ) -> Images:
         if goal.targeted:
             raise ValueError(
                 "SparseFool is untargeted: give it Goal(labels) of the classes to leave"
             )
-        check(images, self.eps)
-        images = images.detach()
         found = images.clone()
-        if not len(images):
-            return found
-        with frozen(model), torch.no_grad():
-            rows = (~goal.reached(model(images))).nonzero()[:, 0]
-            low, high = interval(images, self.eps)
-            points = images.clone()
-            for _ in range(self.steps):
-                if not len(rows):
-                    break
-                start = points[rows]
-                beyond, normal = self._boundary(model, goal[rows], start)
-                moved, crossed = cross(start, normal, beyond, low[rows], high[rows])
-                points[rows] = moved
-                rows, moved = rows[crossed], moved[crossed]
-                image = images[rows]
-                further = image + (1 + self.overshoot) * (moved - image)
-                further = further.clamp(low[rows], high[rows])
-                reached = goal[rows].reached(model(further))
-                found[rows[reached]] = further[reached]
-                rows = rows[~reached]
+        rows = (~goal.reached(model(images))).nonzero()[:, 0]
+        low, high = interval(images, self.eps)
+        points = images.clone()
+        for _ in range(self.steps):
+            if not len(rows):
+                break
+            start = points[rows]
+            beyond, normal = self._boundary(model, goal[rows], start)
+            moved, crossed = cross(start, normal, beyond, low[rows], high[rows])
+            points[rows] = moved
+            rows, moved = rows[crossed], moved[crossed]
+            image = images[rows]
+            further = image + (1 + self.overshoot) * (moved - image)
+            further = further.clamp(low[rows], high[rows])
+            reached = goal[rows].reached(model(further))
+            found[rows[reached]] = further[reached]
+            rows = rows[~reached]
         return found
 
     def _boundary(self, model: nn.Module, goal: Goal, images: Images) -> tuple[Images, Images]:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
+import pkgutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import import_module
 from itertools import product
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 import torch
 from planes import fewest, ladder, plane, some_images
 from torch import Generator, Tensor, nn
 
-from attacks import BUILTIN, Attack, Goal
+import attacks
+from attacks import BUILTIN, Attack, BaseAttack, Goal, passes, traits
 from attacks.norms import box, l0_elements
 
 NAMES = sorted(BUILTIN)
@@ -259,3 +266,119 @@ def test_every_attack_refuses_images_that_are_normalised(name: str) -> None:
     model, images = network((3, 5, 6), 5), some_images((3, 5, 6), 2, seed=8)
     with pytest.raises(ValueError, match="before normalisation"):
         attack(name, 0.1)(model, images * 4 - 2, Goal(torch.zeros(2).long()), Generator())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_labels_are_enough_to_leave_a_class(name: str) -> None:
+    model, images = network((3, 5, 6), 5), some_images((3, 5, 6), 4, seed=9, spread=0.2)
+    goal = goal_for(model, images, targeted=False)
+    seeded = attack(name, 0.1)(model, images, goal, Generator().manual_seed(0))
+    assert torch.equal(attack(name, 0.1)(model, images, goal), seeded)
+    assert torch.equal(attack(name, 0.1)(model, images, goal.labels), seeded)
+    assert torch.equal(attack(name, 0.1)(model, images, goal.labels.int()), seeded)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.zeros(3).long(), r"labels have shape \(3,\) for 2 images: give one per image"),
+        (torch.zeros(2, 1).long(), r"labels have shape \(2, 1\) for 2 images"),
+        (torch.zeros(2), "labels are of type torch.float32: give integers, one class per image"),
+        (torch.zeros(2).bool(), "labels are of type torch.bool: give integers"),
+    ],
+)
+def test_labels_that_fit_no_batch_are_refused(labels: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        BUILTIN["pgd"]()(network((3, 5, 6), 5), some_images((3, 5, 6), 2, seed=8), labels)
+
+
+def test_another_number_of_generators_than_images_is_refused() -> None:
+    images, labels = some_images((3, 5, 6), 2, seed=8), torch.zeros(2).long()
+    with pytest.raises(ValueError, match="3 generators for 2 images: give one per image"):
+        BUILTIN["pgd"]()(network((3, 5, 6), 5), images, Goal(labels), seeded(3))
+
+
+class Counting(nn.Module):
+    """Adds up the rows that go forward and the gradients that come back."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.count = model, 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.count += len(images)
+        images = images.clone() if images.requires_grad else images
+        if images.requires_grad:
+            images.register_hook(self.back)
+        logits: Tensor = self.model(images)
+        return logits
+
+    def back(self, gradient: Tensor) -> None:
+        self.count += len(gradient)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_attack_makes_more_passes_than_it_declares(name: str) -> None:
+    size, method = (3, 5, 6), attack(name, 0.02)
+    counts = []
+    for seed in range(6):
+        model, images = network(size, 5, seed), some_images(size, 1, seed=seed, spread=0.3)
+        counting = Counting(model)
+        method(counting, images, goal_for(model, images, targeted=False))
+        counts.append(counting.count)
+    assert 0 < max(counts) <= passes(method, size)
+    if name in {"pgd", "mi-fgsm", "sigma-zero"}:  # a failure takes all of them
+        assert max(counts) == passes(method, size)
+
+
+@dataclass(frozen=True)
+class Bare:
+    """Follows the protocol and declares nothing."""
+
+    eps: float | None = 8 / 255
+
+    def __call__(self, model: nn.Module, images: Tensor, goal: Goal, generator: Any) -> Tensor:
+        return images.clone()
+
+
+@dataclass(frozen=True)
+class Odd(Bare):
+    role: ClassVar[str] = "dense"
+
+
+def test_what_an_attack_declares_is_read_in_one_place() -> None:
+    roles = {name: traits(BUILTIN[name]()).role for name in NAMES}
+    assert {name for name, role in roles.items() if role != "sparse"} == NOT_SPARSE
+    assert roles["pgd"] == roles["mi-fgsm"] == "ceiling"
+    assert roles["noise"] == "floor"
+    assert traits(attack("cw-l0", 0.1)) == ("sparse", "pixels", True)
+    assert traits(BUILTIN["cw-l0"](mode="free")) == ("sparse", "pixels", False)
+    assert traits(BUILTIN["sigma-zero"]()) == ("sparse", "elements", False)
+    assert traits(BUILTIN["pgd"]()).unit is None
+    assert traits(Bare()) == ("sparse", "pixels", True)
+    assert traits(Bare(None)) == ("sparse", "pixels", False)
+    assert passes(Bare(), (3, 5, 6)) == 0
+    with pytest.raises(ValueError, match="Odd declares the role 'dense': it must be one of sparse"):
+        traits(Odd())
+
+
+def test_every_attack_class_is_public() -> None:
+    modules = [import_module(f"attacks.{m.name}") for m in pkgutil.iter_modules(attacks.__path__)]
+    classes = {
+        name
+        for module in modules
+        for name, value in inspect.getmembers(module, inspect.isclass)
+        if issubclass(value, BaseAttack)
+    }
+    assert classes <= set(attacks.__all__)
+    assert all(isinstance(cls, type) and issubclass(cls, BaseAttack) for cls in BUILTIN.values())
+    public = [getattr(attacks, name) for name in attacks.__all__]
+    assert all(each.__doc__ for each in public if inspect.isclass(each) or inspect.isfunction(each))
+
+
+def test_importing_the_attacks_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, attacks; heavy = {'mlflow', 'timm', 'matplotlib', 'sklearn', 'skimage', "
+        "'click', 'scipy', 'bench', 'augmentations'} & set(sys.modules); assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

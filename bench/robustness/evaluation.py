@@ -16,8 +16,8 @@ from filelock import FileLock
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from attacks import passes
 from attacks.base import Images
-from bench import registry
 from bench.errors import Stopped
 from bench.execution.executors import Executor, Local, Lost
 from bench.execution.progress import Progress
@@ -149,15 +149,6 @@ def work(
     return False
 
 
-SLOW = ("cw-l0", "sapf", "pgd-l0")
-"""Attacks that ask for many passes: they begin first, so that no worker idles at the end."""
-
-
-def _haste(part: Part) -> int:
-    name = registry.parse(registry.express(part.trial.attack))[0]
-    return SLOW.index(name) if name in SLOW else len(SLOW)
-
-
 def finished(part: Part, workspace: Workspace, progress: Progress) -> Block | None:
     """The block of a part, if it was attacked before and its file is whole."""
     chosen = opponent(part.victim, part.trial.images, workspace, progress)[1]
@@ -165,6 +156,12 @@ def finished(part: Part, workspace: Workspace, progress: Progress) -> Block | No
     block = load(part.path(workspace), part.about, chosen.ids[rows])
     whole = block is not None and block.adversarial.shape[1:] == chosen.images.shape[1:]
     return block if whole else None
+
+
+def _passes(part: Part, workspace: Workspace, progress: Progress) -> int:
+    """The most passes of the part's attack for one picture."""
+    images = opponent(part.victim, part.trial.images, workspace, progress)[1].images
+    return passes(part.trial.attack, (images.shape[1], images.shape[2], images.shape[3]))
 
 
 Verdicts = tuple[Trial, int, list[Outcome], bool]
@@ -191,7 +188,13 @@ def run(
     missing = [part for part in jobs if part.fresh or finished(part, workspace, progress) is None]
     if not isinstance(executor, Local):
         tables = list(dict.fromkeys((part.trial.eps, part.seed) for part in jobs))
-        missing.sort(key=lambda part: (tables.index((part.trial.eps, part.seed)), _haste(part)))
+        # attacks that ask for many passes begin first, so that no worker idles at the end
+        missing.sort(
+            key=lambda part: (
+                tables.index((part.trial.eps, part.seed)),
+                -_passes(part, workspace, progress),
+            )
+        )
     left = Counter((part.trial, part.seed) for part in missing)
     lost: dict[Part, str] = {}
     for name, mine in trials.items():

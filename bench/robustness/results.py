@@ -6,19 +6,12 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from attacks import traits
 from bench import registry
 from bench.records.record import Record
 from bench.records.statistics import paired_pictures
 from bench.robustness.metrics import Outcome, curve, join, relate, summarise
 from bench.robustness.trials import Trial
-
-ROLES = {"pgd": "ceiling", "mi-fgsm": "ceiling", "noise": "floor"}
-"""Attacks that are no sparse attacks: what eps allows at all, and what chance finds."""
-
-
-def role(trial: Trial) -> str:
-    """Whether a trial is of a sparse attack, or of the table's ceiling or floor."""
-    return ROLES.get(registry.express(trial.attack).partition("(")[0], "sparse")
 
 
 def attack_records(
@@ -43,7 +36,7 @@ def attack_records(
                 for trial, whole in wholes.items()
                 if trial.bounded
             },
-            [trial.key for trial in trials if role(trial) != "sparse"],
+            [trial.key for trial in trials if traits(trial.attack).role != "sparse"],
         )
         for key, values in found.items():
             related.setdefault(key, {}).update({f"{n}{suffix}": v for n, v in values.items()})
@@ -58,7 +51,7 @@ def attack_records(
                 "eps": trial.eps,
                 "goal": trial.aim,
                 "bounded": "yes" if trial.bounded else "no",
-                "role": role(trial),
+                "role": traits(trial.attack).role,
                 **labels,
             },
             metrics={**metrics, **summarise(outcomes), **related.get(trial.key, {})},
@@ -94,7 +87,7 @@ def pairwise_tests(trials: Mapping[Trial, Sequence[Outcome]]) -> list[dict[str, 
     distances = {
         trial.name: join(outcomes).verdict.distance("pixels")
         for trial, outcomes in trials.items()
-        if trial.bounded and role(trial) == "sparse"
+        if trial.bounded and traits(trial.attack).role == "sparse"
     }
     found = [
         {"attack": a, "other": b, **vars(paired_pictures(distances[a], distances[b]))}

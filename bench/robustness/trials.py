@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from attacks import Attack, Goal
+from attacks import Attack, Goal, traits
 from attacks.base import Images
 from bench import registry
 from bench.data import seeds
@@ -49,7 +49,7 @@ class Trial:
     @property
     def bounded(self) -> bool:
         """Whether the attack promises to keep within eps."""
-        return bool(getattr(self.attack, "bounded", getattr(self.attack, "eps", 0) is not None))
+        return traits(self.attack).bounded
 
     @property
     def bound(self) -> float | None:
