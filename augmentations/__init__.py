@@ -1,10 +1,22 @@
 """Deletion augmentations: each draws, per image, the pixels to delete."""
 
 from augmentations.advmask import AdvMask
-from augmentations.base import Augmentation, Guide, Images, Mask, Ramp, delete, draw
+from augmentations.base import (
+    Augmentation,
+    Fill,
+    Guide,
+    Images,
+    Mask,
+    Ramp,
+    delete,
+    draw,
+    points_to_guide,
+)
 from augmentations.cutout import Cutout
+from augmentations.dataset import WithMask
 from augmentations.gridmask import GridMask
 from augmentations.hide_and_seek import HideAndSeek
+from augmentations.interop import Foreign, MaskedLoader, as_albumentations, as_torchvision
 from augmentations.keep_augment import KeepAugment
 from augmentations.no_deletion import NoDeletion
 from augmentations.random_erasing import RandomErasing
@@ -25,15 +37,22 @@ __all__ = [
     "AdvMask",
     "Augmentation",
     "Cutout",
+    "Fill",
+    "Foreign",
     "GridMask",
     "Guide",
     "HideAndSeek",
     "Images",
     "KeepAugment",
     "Mask",
+    "MaskedLoader",
     "NoDeletion",
     "Ramp",
     "RandomErasing",
+    "WithMask",
+    "as_albumentations",
+    "as_torchvision",
     "delete",
     "draw",
+    "points_to_guide",
 ]
