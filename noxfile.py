@@ -14,7 +14,6 @@ import nox
 
 nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "types", "tests"]
-PACKAGES = ["bench", "augmentations", "attacks"]
 
 
 def python(session: nox.Session, *arguments: str) -> None:
@@ -39,6 +38,20 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Everything that is promised, shapes included; the doctests too."""
     python(session, "pytest", *session.posargs)
+
+
+@nox.session
+def quick(session: nox.Session) -> None:
+    """The inner loop, in less than a minute: style, and the tests that are fast."""
+    lint(session)
+    python(session, "pytest", "-q", "-m", "not slow and not gpu", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation site, strictly, into ``site/``; it asks the network for nothing."""
+    session.env["NO_MKDOCS_2_WARNING"] = "1"  # an advertisement that repeats itself
+    python(session, "mkdocs", "build", "--strict", *session.posargs)
 
 
 @nox.session(venv_backend="venv")

@@ -12,9 +12,12 @@ from torch import Generator, Tensor
 
 from augmentations import noise
 
-Images = Float[Tensor, "b c h w"]  # in [0, 1], not normalised
-Mask = Bool[Tensor, "b 1 h w"]  # True where a pixel is deleted
-Guide = Float[Tensor, "b 1 h w"]  # how much each pixel matters, at least 0
+Images = Float[Tensor, "b c h w"]
+"""A batch of images with values in [0, 1], before normalisation."""
+Mask = Bool[Tensor, "b 1 h w"]
+"""One mask per image, True where a pixel is deleted."""
+Guide = Float[Tensor, "b 1 h w"]
+"""One map per image of how much each pixel matters, with values of at least 0."""
 Fill = Literal["mean", "noise"]
 
 

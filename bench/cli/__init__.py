@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 
-from bench import __version__
 from bench.errors import Stopped, exit_code, one_line
 
 COMMANDS = {
@@ -74,8 +73,24 @@ class Commands(click.Group):
             ctx.exit(exit_code(error))
 
 
+def print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    """Print the version, which is looked up only here, and exit."""
+    if wanted and not ctx.resilient_parsing:
+        from bench.execution.workspace import version
+
+        click.echo(f"bench, version {version()}")
+        ctx.exit()
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="bench")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=print_version,
+    help="Show the version and exit.",
+)
 def main() -> None:
     """Compare deletion-based image augmentations fairly, and the sparse attacks behind them.
 

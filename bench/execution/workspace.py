@@ -117,7 +117,7 @@ def pick_device(wanted: str) -> str:
 @functools.lru_cache(maxsize=1)
 def commit() -> str:
     """The commit of the checkout that runs, with a ``+`` when it has changes; empty outside one."""
-    here = Path(__file__).parent.parent
+    here = Path(__file__).parents[2]
     try:
         run = functools.partial(
             subprocess.run, cwd=here, capture_output=True, text=True, check=True, timeout=10
@@ -131,14 +131,23 @@ def commit() -> str:
     return head + ("+" if changed else "")
 
 
+@functools.lru_cache(maxsize=1)
+def version() -> str:
+    """The version of the installed package; ``0+unknown`` in a checkout that is not installed."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("deletion-bench")
+    except metadata.PackageNotFoundError:
+        return "0+unknown"
+
+
 def machine(device: str) -> dict[str, str]:
     """What a record tells about the machine; no name of it and no path."""
     import torch
 
-    import bench
-
     return {
-        "bench": bench.__version__,
+        "bench": version(),
         "commit": commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
