@@ -46,7 +46,10 @@ class Option(click.Option):
 
 def section(title: str) -> Callable[..., Callable[[Function], Function]]:
     """A maker of options that belong to one section."""
-    return functools.partial(click.option, cls=Option, section=title)
+    maker: Callable[..., Callable[[Function], Function]] = functools.partial(
+        click.option, cls=Option, section=title
+    )
+    return maker
 
 
 def together(*options: Function) -> Function:
@@ -70,7 +73,8 @@ def gathered(name: str, load: Callable[[], type[Any]], *options: Function) -> Fu
             fields = [field.name for field in dataclasses.fields(cls) if field.name in values]
             return command(**values, **{name: cls(**{each: values.pop(each) for each in fields})})
 
-        return together(*options)(wrapper)
+        decorated: Function = together(*options)(wrapper)
+        return decorated
 
     return decorate
 

@@ -25,6 +25,10 @@ NAME = re.compile(r"\w[\w.+-]*")
 REREAD = 8  # images that are read twice, to notice random transforms
 
 
+MEMORY = "memory"
+"""The source of a dataset that was made by a program and lies in no file."""
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Images to train with and to test with.
@@ -184,6 +188,12 @@ def read_split(dataset: Any, name: str = "dataset") -> Split:
     return found
 
 
+def from_split(split: Split) -> Dataset:
+    """A dataset whose training part is a split, for what needs no test part."""
+    classes = tuple(map(str, range(int(split.labels.max()) + 1)))
+    return make("own", Parts(classes, split, split), source=MEMORY, flip=True)
+
+
 def _own(
     name: str, train: Split, test: Split, classes: Sequence[str] | None, flip: bool
 ) -> Dataset:
@@ -192,7 +202,7 @@ def _own(
     if classes is None:
         largest = max(int(split.labels.max()) for split in (train, test))
         classes = [str(number) for number in range(largest + 1)]
-    return make(name, Parts(tuple(classes), train, test), source=name, flip=flip)
+    return make(name, Parts(tuple(classes), train, test), source=MEMORY, flip=flip)
 
 
 def _split(part: str, images: Array, labels: Array) -> Split:

@@ -7,10 +7,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from bench.data.dataset import MEMORY
 from bench.execution.executors import Begin, Stop, Work, silently
 from bench.execution.pool import Pool, Relay, Worker
 from bench.execution.progress import Progress
-from bench.execution.workspace import MEMORY, open_datasets
+from bench.execution.workspace import open_datasets
 
 if TYPE_CHECKING:
     from bench.data.dataset import Dataset

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.data import catalog
-from bench.data.dataset import Dataset
+from bench.data.dataset import MEMORY, Dataset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,17 +49,16 @@ class Workspace:
             self.adopt(found)
         return _open[key]
 
-    def locate(self, text: str) -> Workspace:
-        """The workspace that also knows a dataset as a user types it: a name or a path.
+    def locate(self, text: str) -> tuple[Workspace, str]:
+        """The workspace that also knows a dataset as a user types it, and the dataset's name.
 
-        The dataset is loaded; its name is the first of the last entry of ``paths`` if it has a
-        path, else ``text`` itself.
+        The dataset, a name or a path, is loaded; errors as `catalog.load`.
         """
         found = catalog.load(text, root=self.data_root, download=self.download)
         self.adopt(found)
         if found.name == text:
-            return self
-        return replace(self, paths=(*self.paths, (found.name, text)))
+            return self, text
+        return replace(self, paths=(*self.paths, (found.name, text))), found.name
 
     def adopt(self, data: Dataset) -> None:
         """Take a dataset that is in memory already, so that this process need not read it."""
@@ -72,8 +71,6 @@ class Workspace:
 
 
 KEPT = 2  # datasets from files that stay in memory
-MEMORY = "memory"
-"""The source of a dataset that was made by a program and lies in no file."""
 _open: dict[tuple[str, Path | None], Dataset] = {}
 
 

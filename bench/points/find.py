@@ -19,10 +19,12 @@ from attacks.base import frozen
 from bench import registry
 from bench.data import seeds
 from bench.data.catalog import facts
-from bench.data.dataset import Dataset
+from bench.data.dataset import Dataset, from_split, read_split
 from bench.errors import Stopped
+from bench.execution import signals
 from bench.execution.executors import Executor, Local, Lost
-from bench.execution.progress import Progress
+from bench.execution.options import ExecutionOptions
+from bench.execution.progress import Progress, open_progress
 from bench.execution.workspace import Workspace
 from bench.files import checksums
 from bench.files.checksums import key
@@ -128,6 +130,74 @@ def attack_images(
         reached = goal.reached(network(adversarial))
     changed = (adversarial != images).any(1) & reached[:, None, None]
     return Points.of(changed.cpu(), reached.cpu(), {})
+
+
+def find_points(
+    model: nn.Module | str | None,
+    dataset: Any,
+    *,
+    attack: str = ATTACK,
+    eps: float | None = None,
+    results: str | Path | None = None,
+    execution: ExecutionOptions | None = None,
+    data_root: str | Path | None = None,
+    download: bool = False,
+    quiet: bool = False,
+) -> Points:
+    """Find the adversarial points of a dataset: the pixels that an attack changes in each image.
+
+    What was found is kept in the results folder and found again by its content: the images, the
+    weights of the model, and the attack. An interrupted search continues where it was.
+
+    Args:
+        model: Victim model: a network for images in [0, 1]; the name of one that is trained on the
+            dataset; or None for the usual one.
+        dataset: Any torch ``Dataset`` of (image, label), images as PIL, uint8 or float in [0, 1]
+            and all of one size; a dataset by name or path, whose training part is taken; or a
+            `bench.Dataset`. A string model needs one of the last two.
+        attack: The attack, by name with options.
+        eps: Largest change of a value; None: 8/255, or what suits a named dataset.
+        results: Results folder; None: ``$BENCH_RESULTS``, else ``./results``.
+        execution: Device and executor; a network given as such is attacked in this process.
+        data_root: Folder in which named datasets are looked for first.
+        download: Whether a missing dataset may be fetched from its publisher.
+        quiet: Hide progress output.
+
+    Returns:
+        The points: one entry for each index of the dataset; ``points[i]`` holds the (row, column)
+        pairs of image i, shape (k, 2), and ``points.guide()`` one map per image.
+
+    Raises:
+        ValueError: Images of different sizes, an unknown name, or no image could be broken.
+        Missing: The dataset is not there.
+        Stopped: A signal came; what is finished is kept.
+    """
+    options = execution or ExecutionOptions()
+    root = None if data_root is None else Path(data_root)
+    workspace = options.workspace(results, root, download)
+    progress = open_progress(quiet)
+    if isinstance(dataset, str | Path):
+        workspace, name = workspace.locate(str(dataset))
+        data = workspace.dataset(name)
+    else:
+        data = dataset if isinstance(dataset, Dataset) else from_split(read_split(dataset))
+        workspace.adopt(data)
+    if isinstance(model, nn.Module):
+        model.to(workspace.device)
+        victim: nn.Module | Recipe = model
+    else:
+        victim = points_victim(data, model)
+    with signals.listen(progress.say) as stop:
+        return adversarial(
+            data,
+            workspace,
+            progress,
+            victim=victim,
+            attack_text=attack,
+            eps=eps,
+            executor=options.build(workspace.device),
+            stop=stop,
+        )
 
 
 def adversarial(

@@ -9,9 +9,8 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from attacks.base import Images, check
-from bench.data.dataset import Dataset
+from bench.data.dataset import MEMORY, Dataset
 from bench.data.splits import Split
-from bench.execution.workspace import MEMORY
 from bench.robustness import batches
 from bench.robustness.evaluation import BLOCK
 from bench.robustness.judge import CorrectImages, goals, judge, predict

@@ -153,7 +153,7 @@ class AttackStudy:
     """
 
     records: tuple[Record, ...]
-    rows: Mapping[str, AttackRow] = field(repr=False)
+    rows: Mapping[str, AttackRow] = field(default_factory=dict, repr=False)
     pairs: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
 
     def table(self) -> Table:

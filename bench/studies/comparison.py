@@ -228,7 +228,7 @@ def compare(
     Args:
         augmentations: Augmentations by name with options, as ``"gridmask(ratio=0.5)"``, or objects.
         data: A dataset by name, with a part of it as in ``"cifar10(train=2000)"``; an image folder
-            or archive; or a `bench.data.catalog.Dataset`.
+            or archive; or a `bench.Dataset`.
         model: One or several networks by name.
         seeds: How many seeds (0, 1, …), or the seeds themselves.
         epochs: Passes over the training images; None: the usual number for the dataset.
@@ -295,10 +295,7 @@ def place(workspace: Workspace, data: str | Path | Dataset) -> tuple[Workspace, 
     if isinstance(data, Dataset):
         workspace.adopt(data)
         return workspace, data.name
-    text = str(data)
-    workspace = workspace.locate(text)
-    names = {path: name for name, path in workspace.paths}
-    return workspace, names.get(text, text)
+    return workspace.locate(str(data))
 
 
 def run(
