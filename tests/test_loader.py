@@ -176,10 +176,17 @@ def test_guides_that_do_not_fit_are_refused(split: Split) -> None:
     with pytest.raises(ValueError, match="needs a guide"):
         build(split, augmentation=AdvMask())
     for guide in (torch.zeros(40, 1, 7, 9), torch.zeros(39, 1, 9, 7)):
-        with pytest.raises(ValueError, match="does not fit pictures of"):
+        with pytest.raises(ValueError, match="does not fit images of"):
             build(split, augmentation=AdvMask(), guide=guide)
-    with pytest.raises(ValueError, match="batch_size is 0"):
+
+
+def test_numbers_out_of_range_are_refused_one_by_one(split: Split) -> None:
+    with pytest.raises(ValueError, match="batch_size is 0: it must be at least 1"):
         build(split, batch_size=0)
+    with pytest.raises(ValueError, match="padding is -1: it must not be negative"):
+        build(split, padding=-1)
+    with pytest.raises(ValueError, match="there are no training images: lower --validation"):
+        build(split.take(torch.arange(0)))
 
 
 def test_a_live_guide_is_left_to_the_training_loop(split: Split) -> None:

@@ -186,6 +186,24 @@ def test_weights_that_do_not_fit_are_listed(tmp_path: Path) -> None:
         load_weights(model, path)
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.full((4,), torch.nan), r"not finite: linear\.bias"),
+        (torch.zeros(4, dtype=torch.complex64), r"of another type: linear\.bias torch\.complex64"),
+        (torch.zeros(4, dtype=torch.int64), r"of another type: linear\.bias torch\.int64"),
+        (torch.zeros(5), r"of another shape: linear\.bias \(5,\) for \(4,\)"),
+    ],
+)
+def test_weights_of_a_wrong_kind_are_named(
+    tmp_path: Path, value: torch.Tensor, message: str
+) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file(tiny().network.state_dict() | {"linear.bias": value}, path)
+    with pytest.raises(ValueError, match=message):
+        load_weights(tiny(), path)
+
+
 def test_an_interrupted_write_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

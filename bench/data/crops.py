@@ -1,4 +1,4 @@
-"""Shift and mirror a batch of stored pictures into floats, in one pass."""
+"""Shift and mirror a batch of stored images into floats, in one pass."""
 
 from __future__ import annotations
 
@@ -21,11 +21,17 @@ def crop(
     flips: Bool[Tensor, " b"],
     scale: float = 1.0,
 ) -> Float[Tensor, "b c h w"]:
-    """Take pictures out of a store, moved, then mirrored, divided by ``scale``.
+    """Take images out of a store, moved, then mirrored, divided by ``scale``.
 
-    Pixel (y, x) of a picture comes from (y + shift[0], x + shift[1]) of the stored one; zero comes
-    from outside, as from a frame of black. Where ``flips`` is True left and right then change
-    sides. All tensors lie on one device; nothing is written into the store.
+    Pixel (y, x) of an image comes from (y + shift[0], x + shift[1]) of the stored one; zero comes
+    from outside, as from a frame of black. Nothing is written into the store.
+
+    Args:
+        stored: All images, of bytes, floats or booleans; all tensors are on one device.
+        places: Which of them to take.
+        shifts: How far each is moved, in pixels: down and right.
+        flips: Where left and right change sides.
+        scale: What values are divided by, 255 for bytes that become floats in [0, 1].
     """
     if stored.device.type != "cpu":
         return _gather(stored, places, shifts, flips, scale)

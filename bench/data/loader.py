@@ -1,4 +1,4 @@
-"""Batches from memory; everything random about a picture is drawn by its place, epoch and seed."""
+"""Batches from memory; everything random about an image is drawn by its place, epoch and seed."""
 
 from __future__ import annotations
 
@@ -17,17 +17,21 @@ from bench.data.policies import Policy
 from bench.data.seeds import generator
 from bench.data.splits import Split
 
-BLOCK = 1024  # pictures whose masks come from one stream of random numbers
+BLOCK = 1024  # images whose masks come from one stream of random numbers
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Pictures to train on.
+    """Images to train on.
 
-    ``images`` are cropped and mirrored, not yet deleted from; ``ids`` are those of the split.
-    ``mask`` is None where the training loop has to draw it, from a guide of the network in
-    training. ``originals`` are the same pictures, moved alike, without the policy; None where
-    nothing of them is pasted back.
+    Attributes:
+        images: Cropped and mirrored, not yet deleted from; floats in [0, 1], shape (b, c, h, w).
+        labels: Their classes.
+        ids: Those of the split.
+        mask: Where to delete; None where the training loop has to draw it, from a guide of the
+            network in training.
+        originals: The same images, moved alike, without the policy; None where nothing of them is
+            pasted back.
     """
 
     images: Images
@@ -39,7 +43,7 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Moves:
-    """How each picture of a split is moved in one epoch, and in which order they come."""
+    """How each image of a split is moved in one epoch, and in which order they come."""
 
     shifts: Int[Tensor, "n 2"]
     flips: Bool[Tensor, " n"]
@@ -49,19 +53,28 @@ class Moves:
 class Loader:
     """The training batches of a split, epoch by epoch.
 
-    The pictures lie as bytes on ``device``. A crop shifts by up to ``padding`` pixels into a frame
-    of black; ``flip`` mirrors every other picture. ``guide``, shape (m, 1, h, w), of bytes, floats
-    or booleans, is looked up by the ids of the split and moves with its picture before masks are
-    drawn; what leaves the frame is lost. Masks are drawn on the CPU in blocks of 1,024 places,
-    those of the next epoch in the background while this one trains. So shifts, flips and masks
-    depend on the seed, the epoch and a picture's place in the split: on no batch size and no order.
+    The images are kept as bytes on ``device``. Masks are drawn on the CPU in blocks of 1,024
+    places, those of the next epoch in the background while this one trains. So shifts, flips and
+    masks depend on the seed, the epoch and an image's place in the split: on no batch size and no
+    order. The order is another one each epoch. A last batch of a single image is left out, since
+    batch normalisation cannot use it.
 
-    A ``policy`` changes the stored bytes ahead of the crop, by the ids of the split; also on the
-    CPU and an epoch ahead, which takes two more copies of the pictures.
+    Args:
+        split: The training images.
+        batch_size: Images per batch, at least 1.
+        seed: Decides everything that is random.
+        padding: The furthest shift of the random crop in pixels, into a frame of black.
+        flip: Whether every other image is mirrored.
+        device: Where the batches are needed.
+        augmentation: Draws the masks; without one nothing is deleted.
+        guide: One map per image, of bytes, floats or booleans, looked up by the ids of the split.
+            It moves with its image before masks are drawn; what leaves the frame is lost.
+        policy: Changes the stored bytes ahead of the crop, by the ids of the split; also on the CPU
+            and an epoch ahead, which takes two more copies of the images.
 
-    A last batch of a single picture is left out, since batch normalisation cannot use it; the order
-    is another one each epoch. Raises ValueError for a guide that is needed and absent, or that does
-    not fit.
+    Raises:
+        ValueError: A number is out of its range, there are no images, or a guide is needed and
+            absent, or does not fit.
     """
 
     def __init__(
@@ -77,19 +90,22 @@ class Loader:
         guide: Shaped[Tensor, "m 1 h w"] | None = None,
         policy: Policy | None = None,
     ) -> None:
-        if batch_size < 1 or padding < 0 or not len(split):
+        if not len(split):
             raise ValueError(
-                f"batch_size is {batch_size}, padding {padding}, pictures {len(split)}: "
-                "a batch and a split need at least 1 picture, a padding at least 0 pixels"
+                "there are no training images: lower --validation or take a larger part"
             )
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}: it must be at least 1")
+        if padding < 0:
+            raise ValueError(f"padding is {padding}: it must not be negative")
         wants = None if augmentation is None else augmentation.wants
         if wants == "attack" and guide is None:
-            raise ValueError(f"{augmentation} needs a guide: one map of points per picture")
+            raise ValueError(f"{augmentation} needs a guide: one map of points per image")
         if wants is not None and guide is not None:
             size = split.images.shape[-2:]
             if guide.shape[-2:] != size or len(guide) <= int(split.ids.max()):
                 raise ValueError(
-                    f"the guide has shape {tuple(guide.shape)}, which does not fit pictures of "
+                    f"the guide has shape {tuple(guide.shape)}, which does not fit images of "
                     f"{tuple(size)} with ids up to {int(split.ids.max())}"
                 )
         self.images = split.images.to(device)
@@ -116,9 +132,9 @@ class Loader:
         """Yield the batches of an epoch (from 0), with ``progress`` of the training done."""
         moves = self.moves(epoch)
         masks = self._due(epoch, progress)
-        pictures = self.images
+        images = self.images
         if self.policy is not None:
-            pictures = self._ready(self._change, epoch, progress).to(self.device)
+            images = self._ready(self._change, epoch, progress).to(self.device)
         for index in range(len(self)):
             places = moves.order[index * self.batch_size : (index + 1) * self.batch_size]
             here = places.to(self.device)
@@ -126,7 +142,7 @@ class Loader:
             flips = moves.flips[places].to(self.device)
             pasted = self.policy is not None and self.policy.keep is not None
             yield Batch(
-                crop(pictures, here, shifts, flips, 255.0),
+                crop(images, here, shifts, flips, 255.0),
                 self.labels[here],
                 self.ids[places],
                 None if masks is None else masks[here],
@@ -161,13 +177,13 @@ class Loader:
         return found
 
     def _change(self, epoch: int) -> UInt8[Tensor, "n c h w"]:
-        """What the policy makes of every picture, on the CPU."""
+        """What the policy makes of every image, on the CPU."""
         assert self.policy is not None
         blocks = zip(self.images.cpu().split(BLOCK), self.ids.split(BLOCK), strict=True)
         return torch.cat([self.policy.apply(some, self.seed, epoch, ids) for some, ids in blocks])
 
     def _draw(self, epoch: int) -> tuple[Mask, Float[Tensor, " n"]]:
-        """A mask for every picture, and the number that decides whether it is used."""
+        """A mask for every image, and the number that decides whether it is used."""
         assert self.augmentation is not None
         n, c, h, w = self.images.shape
         moves = self.moves(epoch)
@@ -181,7 +197,7 @@ class Loader:
                 guide = crop(
                     self.guide, self.ids[places], moves.shifts[places], moves.flips[places]
                 )
-            # only the shape of the pictures counts
+            # only the shape of the images counts
             blank = torch.zeros(1, 1, 1, 1).expand(len(places), c, h, w)
             masks[places] = self.augmentation.mask(blank, stream, guide)
         return masks, chance
@@ -190,7 +206,7 @@ class Loader:
 def batches(
     split: Split, batch_size: int, device: str | torch.device
 ) -> Iterator[tuple[Images, Int[Tensor, " b"]]]:
-    """Yield the pictures and labels of a split in order, unchanged, the last batch too."""
+    """Yield the images and labels of a split in order, unchanged, the last batch too."""
     for start in range(0, len(split), batch_size):
         some = slice(start, start + batch_size)
         yield split.images[some].to(device).float() / 255, split.labels[some].to(device)

@@ -7,7 +7,15 @@ from pathlib import Path
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all: into a neighbour first, then moved into place."""
+    """Write a file whole or not at all: into a neighbour first, then moved into place.
+
+    Args:
+        path: The file; its folder is made, and what was there is replaced.
+        content: Bytes, or text that is written as UTF-8.
+
+    Raises:
+        OSError: It cannot be written; what was there is unchanged.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     neighbour = path.with_name(f".{path.name}.{os.getpid()}")
     try:

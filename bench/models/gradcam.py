@@ -31,10 +31,18 @@ def last_stage(network: nn.Module) -> nn.Module:
 
 
 def maps(network: Normalised, images: Images, labels: Int[Tensor, " b"]) -> Maps:
-    """Grad-CAM of each picture for its own class (Selvaraju et al. 2017), by the library grad-cam.
+    """Grad-CAM of each image for its own class (Selvaraju et al. 2017), by the library grad-cam.
 
-    Values are in [0, 1], 1 at the largest of each map, of the pictures' size. Raises `Missing`
-    without the library.
+    Args:
+        network: Takes images in [0, 1]; in eval mode. It is left as it was.
+        images: In [0, 1].
+        labels: The class of each image whose evidence is shown.
+
+    Returns:
+        Maps of the size of the images, in [0, 1], 1 at the largest value of each.
+
+    Raises:
+        Missing: The library is not installed.
     """
     try:
         from pytorch_grad_cam import GradCAM
@@ -68,7 +76,7 @@ def spread(maps: Maps) -> Float[Tensor, " b"]:
 def central(maps: Maps) -> Float[Tensor, " b"]:
     """The share of a map's mass inside the central half of the area; NaN for an empty map.
 
-    It stands for the share inside the object: the data sets have no outlines of objects, but
+    It stands for the share inside the object: the datasets have no outlines of objects, but
     objects tend to lie in the middle. A pixel on the border counts by the part that lies inside.
     """
     mass, *_ = _places(maps)
@@ -77,7 +85,7 @@ def central(maps: Maps) -> Float[Tensor, " b"]:
 
 
 def overlay(images: Images, maps: Maps) -> Float[Tensor, "b 3 h w"]:
-    """The pictures, bright and orange where the map is high, dark where it is low."""
+    """The images, bright and orange where the map is high, dark where it is low."""
     grey = images.mean(1, keepdim=True).expand(-1, 3, -1, -1)
     orange = torch.tensor([1.0, 0.55, 0.0]).to(images)[:, None, None]
     weight = maps[:, None]

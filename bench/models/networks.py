@@ -28,14 +28,17 @@ ABOUT = {
     "shake-shake-26-2x32d": "two branches, mixed at random in training",
     **{name: "timm's, with a 3x3 stem for sides up to 64" for name in TIMM},
 }
-SMALL = 64  # pixels; up to this side the ImageNet stem would throw away most of the picture
+SMALL = 64  # pixels; up to this side the ImageNet stem would throw away most of the image
 
 
 class Normalised(nn.Module):
-    """A network behind the normalisation of its data set: takes images in [0, 1].
+    """A network behind the normalisation of its dataset: takes images in [0, 1].
 
-    ``mean`` and ``std`` are per channel and no part of the weights, so the ``network`` inside loads
-    plain published files.
+    Args:
+        network: Takes normalised images, gives logits.
+        mean: Subtracted per channel. Like ``std`` no part of the weights, so the ``network`` inside
+            loads plain published files.
+        std: What each channel is then divided by.
     """
 
     mean: Tensor
@@ -66,13 +69,25 @@ def build(
     seed: int,
     pretrained: bool = False,
 ) -> Normalised:
-    """Build a network for images of ``side`` pixels, its first weights drawn from ``seed`` alone.
+    """Build a network whose first weights are drawn from ``seed`` alone.
 
-    ``mean`` and ``std`` (per channel, in [0, 1]) are those of the data set; weights made elsewhere
-    need theirs. ``resnet18``, ``resnet50`` and ``wide-resnet50-2`` are timm's; for sides up to 64
-    their stem becomes one 3x3 convolution of stride 1 without pooling, as in the published CIFAR
-    code. ``pretrained`` asks timm for its ImageNet weights (a download) and keeps their stem;
-    nothing is downloaded otherwise. Raises ValueError for a name that is not known.
+    ``resnet18``, ``resnet50`` and ``wide-resnet50-2`` are timm's; for sides up to 64 their stem
+    becomes one 3x3 convolution of stride 1 without pooling, as in the published CIFAR code.
+
+    Args:
+        name: One of `names`, or ``timm:NAME``.
+        classes: The number of logits.
+        channels: Of the images.
+        side: Height and width of the images, in pixels.
+        mean: Per channel, in [0, 1]: that of the dataset, or of the weights made elsewhere.
+        std: Likewise.
+        seed: Draws the weights, and what the network draws in training.
+        pretrained: Load timm's ImageNet weights (a download) and keep their stem; nothing is
+            downloaded otherwise.
+
+    Raises:
+        ValueError: The name is not known, it has no pretrained weights, or ``mean`` and ``std`` do
+            not have a value per channel.
     """
     if pretrained and name not in TIMM and not name.startswith("timm:"):
         raise ValueError(
@@ -92,7 +107,7 @@ def build(
 
 
 def build_for(data: Dataset, name: str, *, seed: int, **others: Any) -> Normalised:
-    """`build` for the classes, pictures and statistics of a data set; ``others`` replace them."""
+    """`build` for the classes, images and statistics of a dataset; ``others`` replace them."""
     images = data.train.images
     fields: dict[str, Any] = {
         "classes": len(data.classes),

@@ -1,4 +1,4 @@
-"""Victims that were trained elsewhere: weights in a file, and networks of timm."""
+"""Networks that were trained elsewhere: weights in a file, and networks of timm."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from bench.models.resnet import fold
 
 
 def check(path: Path) -> str:
-    """The first twelve hexadecimal digits of a weights file's sha256; refuses one that is absent.
+    """The first twelve hexadecimal digits of a weights file's sha256.
 
-    Raises ``Missing``.
+    Raises:
+        Missing: There is no such file.
     """
     try:
         return checksums.of_file(path)[:12]
@@ -34,10 +35,17 @@ def from_file(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> nn.Module:
-    """A network with the weights of a file, for the classes and pictures of a data set.
+    """A network with the weights of a file, for the classes and images of a dataset.
 
-    ``mean`` and ``std`` are those that the weights were trained with, by default the data set's.
-    Raises ``ValueError`` naming the keys that do not fit.
+    Args:
+        path: A safetensors file.
+        model: The name of its network, as in `networks.names`.
+        data: The dataset it tells the classes of.
+        mean: What the weights were trained with, per channel in [0, 1]; by default the dataset's.
+        std: Likewise.
+
+    Raises:
+        ValueError: The file is damaged, or some of its keys do not fit; they are named.
     """
     given = {"mean": mean, "std": std}
     network = networks.build_for(
@@ -56,8 +64,14 @@ def from_timm(
 ) -> nn.Module:
     """A network of timm with its published weights (a download, unless timm has them already).
 
-    ``name`` begins with ``timm:``; ``mean`` and ``std`` are by default those of the weights. Raises
-    ``ValueError`` where its classes cannot be those of the data set.
+    Args:
+        name: ``timm:NAME``.
+        data: The dataset it tells the classes of.
+        mean: Per channel in [0, 1]; by default that of the weights.
+        std: Likewise.
+
+    Raises:
+        ValueError: There are no such weights, or their classes cannot be those of the dataset.
     """
     import timm
 
@@ -67,7 +81,7 @@ def from_timm(
     if card.num_classes != len(data.classes):
         raise ValueError(
             f"{name} tells {card.num_classes} classes apart, {data.name} has {len(data.classes)}: "
-            "choose a --data set with the same classes in the same order"
+            "choose a dataset (--data) with the same classes in the same order"
         )
     network = networks.build_for(
         data,

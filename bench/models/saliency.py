@@ -1,4 +1,4 @@
-"""What a network looks at in a picture."""
+"""Saliency: what a network looks at in an image."""
 
 from __future__ import annotations
 
@@ -15,6 +15,14 @@ def saliency(network: nn.Module, images: Images, labels: Int[Tensor, " b"]) -> G
 
     Taken in eval mode, so that the running statistics stay those of the training (KeepAugment,
     section 3; Simonyan et al. 2014). The network's mode is restored.
+
+    Args:
+        network: Takes images in [0, 1], gives logits.
+        images: Shape (b, c, h, w).
+        labels: The class of each image whose logit is differentiated.
+
+    Returns:
+        Shape (b, 1, h, w), at least 0.
     """
     with frozen(network), torch.enable_grad():
         inputs = images.detach().clone().requires_grad_()

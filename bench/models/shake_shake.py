@@ -24,7 +24,7 @@ def branch(before: int, after: int, stride: int) -> nn.Sequential:
 
 
 class Shortcut(nn.Module):
-    """Halve the picture along two paths, one of them shifted by a pixel, and join them."""
+    """Halve the image along two paths, one of them shifted by a pixel, and join them."""
 
     def __init__(self, before: int, after: int, stride: int) -> None:
         super().__init__()

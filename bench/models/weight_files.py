@@ -14,7 +14,10 @@ SHOWN = 8  # of the entries of a weights file that do not fit
 def save_weights(model: Normalised, path: Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write the weights of the inner network as safetensors; the file appears whole or not at all.
 
-    ``metadata`` goes into the header of the file, with a checksum of the weights.
+    Args:
+        model: Only its inner network is written, without the normalisation.
+        path: The file; its folder is made.
+        metadata: Texts for the header of the file, beside a checksum of the weights.
     """
     content = tensor_files.pack(model.network.state_dict(), metadata or {})
     atomic.write(path, content)
@@ -23,9 +26,12 @@ def save_weights(model: Normalised, path: Path, metadata: Mapping[str, str] | No
 def load_weights(model: Normalised, path: Path) -> None:
     """Load safetensors into the inner network, which keeps its device.
 
-    The counters of batch normalisation may be absent (older files lack them). Raises ValueError
-    for a damaged file, and naming what is missing, unexpected, of another shape or not finite; the
-    network is then unchanged.
+    The counters of batch normalisation may be absent (older files lack them).
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged, or some weights are missing, unexpected, of another shape or type
+            or not finite; they are named, and the network is unchanged.
     """
     weights, _ = tensor_files.read(path)
     own = model.network.state_dict()
