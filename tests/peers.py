@@ -27,7 +27,7 @@ from bench.data.dataset import Dataset
 from bench.execution.progress import Silent
 from bench.execution.workspace import Workspace
 from bench.models import networks
-from bench.robustness.judge import pictures
+from bench.robustness.judge import correct_images
 from bench.training import victims
 
 
@@ -43,7 +43,7 @@ def victim() -> tuple[nn.Module, Dataset]:
         return network.eval(), data
     with tempfile.TemporaryDirectory() as results:
         workspace = Workspace(results=Path(results), data="photos")
-        data = workspace.dataset()
+        data = workspace.dataset("photos")
         recipe = victims.usual_victim(data.name, data.digest, 32, model="resnet8")
         return victims.obtain(recipe, workspace, Silent()), data
 
@@ -79,7 +79,7 @@ def main() -> None:
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 64
-    chosen = pictures(network, data.test, count, "cpu")
+    chosen = correct_images(network, data.test, count, "cpu")
     images = chosen.images
     labels = chosen.logits.argmax(1)
     shift = torch.randint(1, 10, (count,), generator=seeds.generator(0, "targets"))

@@ -18,7 +18,7 @@ from bench.execution.workspace import Workspace
 
 
 def through(executor: Any, work: Any, jobs: list[int], folder: Path, stop: Any = None) -> Any:
-    workspace = Workspace(results=folder, data="digits")
+    workspace = Workspace(results=folder)
     found = executor.map(work, jobs, workspace, Silent(), stop or (lambda: False))
     return dict(found)
 
@@ -57,7 +57,7 @@ def test_a_job_beyond_its_deadline_counts_as_died(tmp_path: Path) -> None:
 
 
 def test_a_deadline_is_passed_on(tmp_path: Path) -> None:
-    place = Workspace(results=tmp_path, data="digits")
+    place = Workspace(results=tmp_path)
     for name in ("processes", "ray"):
         assert options.executor(place, name, 1, deadline=9.0).deadline == 9
 
@@ -71,7 +71,7 @@ def own_threads() -> Iterator[None]:
 
 @pytest.mark.usefixtures("own_threads")
 def test_threads_do_not_depend_on_how_many_jobs_are_left(tmp_path: Path) -> None:
-    place = Workspace(results=tmp_path, data="digits")
+    place = Workspace(results=tmp_path)
     cores = os.cpu_count() or 1
     alone, shared = (options.executor(place, "processes", jobs) for jobs in (1, cores))
     assert (alone.threads, shared.threads) == (cores, 1)
@@ -83,7 +83,7 @@ def test_threads_do_not_depend_on_how_many_jobs_are_left(tmp_path: Path) -> None
 
 
 def test_bad_wishes_are_refused(tmp_path: Path) -> None:
-    place = Workspace(results=tmp_path, data="digits")
+    place = Workspace(results=tmp_path)
     with pytest.raises(ValueError, match="--jobs 2 needs --executor processes or ray"):
         options.executor(place, "local", 2)
     with pytest.raises(ValueError, match="--deadline 9 needs --executor processes or ray"):

@@ -23,7 +23,7 @@ from bench.training.recipes import Recipe
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
-    return Workspace(results=tmp_path, data=growth.TINY)
+    return Workspace(results=tmp_path)
 
 
 def test_what_a_driver_costs_a_job_and_an_epoch_is_found(
@@ -91,7 +91,7 @@ def test_the_pace_is_that_while_all_work(
 ) -> None:
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    jobs = [find.Block(number, Recipe(), "", "", Path()) for number in range(24)]
+    jobs = [find.Block(number, "digits", Recipe(), "", "", "", Path()) for number in range(24)]
     assert growth.pace(Paced(now, 0.5), jobs, 2, workspace, Silent()) == pytest.approx(2.0)
 
 

@@ -79,9 +79,9 @@ def test_the_gallery_shows_what_every_augmentation_leaves(data: Dataset) -> None
 def test_the_picture_has_a_column_for_each_augmentation(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workspace = Workspace(results=tmp_path, data="digits")
+    workspace = Workspace(results=tmp_path)
     network = networks.build_for(data, "resnet8", seed=0).eval()
-    monkeypatch.setattr("bench.cli.points.found", lambda given: (workspace, some(data)))
+    monkeypatch.setattr("bench.cli.points.found", lambda *given: (workspace, data, some(data)))
     monkeypatch.setattr(victims, "obtain", lambda *args: network)
     path = tmp_path / "points.png"
     result = CliRunner().invoke(main, ["points", "show", "--count", "2", "--output", str(path)])
@@ -187,13 +187,13 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A place where the victim takes an epoch and the attack a few steps."""
     quick = dataclasses.replace(catalog.ENTRIES["digits"], victim_epochs=1)
     monkeypatch.setitem(catalog.ENTRIES, "digits", quick)
-    return Workspace(results=tmp_path, data="digits")
+    return Workspace(results=tmp_path)
 
 
 def test_a_victim_is_the_same_when_it_was_just_trained_when_read_and_when_damaged(
     workspace: Workspace,
 ) -> None:
-    data = workspace.dataset()
+    data = workspace.dataset("digits")
     recipe = find.points_victim(data)
     images = data.test.images[:64].float() / 255
     found = []
@@ -215,23 +215,23 @@ ATTACK = "sigma-zero(steps=3)"
 
 
 def test_a_stopped_search_continues_and_a_damaged_block_is_done_again(
-    workspace: Workspace, tmp_path: Path
+    data: Dataset, workspace: Workspace, tmp_path: Path
 ) -> None:
     def finished() -> list[Path]:
         return sorted(tmp_path.glob("cache/points/*/block-*.safetensors"))
 
     with pytest.raises(Stopped, match="stopped in epoch 1 of 1"):
-        find.adversarial(workspace, Silent(), attack_text=ATTACK, stop=lambda: True)
+        find.adversarial(data, workspace, Silent(), attack_text=ATTACK, stop=lambda: True)
     assert not finished()
     with pytest.raises(Stopped, match="stopped after 3 of 12 blocks; they are kept"):
-        find.adversarial(workspace, Silent(), attack_text=ATTACK, stop=lambda: len(finished()) == 3)
+        find.adversarial(data, workspace, Silent(), attack_text=ATTACK, stop=lambda: len(finished()) == 3)
     blocks = finished()
     untouched = blocks[0].stat().st_mtime_ns
     blocks[1].write_bytes(blocks[1].read_bytes()[:-3])
-    found = find.adversarial(workspace, Silent(), attack_text=ATTACK)
+    found = find.adversarial(data, workspace, Silent(), attack_text=ATTACK)
     assert len(found.reached) == 1438
     assert not list(tmp_path.glob("cache/points/*/block-*.safetensors"))
-    other = Workspace(results=tmp_path / "other", data="digits")
-    whole = find.adversarial(other, Silent(), attack_text=ATTACK)
+    other = Workspace(results=tmp_path / "other")
+    whole = find.adversarial(data, other, Silent(), attack_text=ATTACK)
     assert same(found, whole)
     assert untouched

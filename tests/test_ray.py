@@ -57,7 +57,7 @@ def connected(cluster: Any) -> Iterator[Any]:
 
 
 def through(executor: Ray, work: Any, jobs: list[int], folder: Path) -> dict[int, Any]:
-    workspace = Workspace(results=folder, data="digits")
+    workspace = Workspace(results=folder)
     return dict(executor.map(work, jobs, workspace, Silent(), lambda: False))
 
 
@@ -65,7 +65,7 @@ def test_jobs_on_two_nodes_survive_the_loss_of_one(connected: Any, tmp_path: Pat
     jobs = [3, 1, 4, 1, 5, 9]
     expected = dict(enumerate(job * job for job in jobs))
     assert through(Ray(2), square, jobs, tmp_path) == expected
-    workspace = Workspace(results=tmp_path, data="digits")
+    workspace = Workspace(results=tmp_path)
     found: dict[int, Any] = {}
     for index, value in Ray(2).map(linger, jobs, workspace, Silent(), lambda: False):
         found[index] = value
@@ -85,14 +85,14 @@ def test_trainings_and_attacks_give_the_same_as_here(connected: Any, tmp_path: P
     found: dict[str, list[dict[str, float]]] = {}
     shards: dict[str, list[Any]] = {}
     for name, executor in (("here", Local()), ("there", Ray(1))):
-        place = Workspace(results=tmp_path / name, data=recipe.data)
+        place = Workspace(results=tmp_path / name)
         records = [record for record, _ in jobs.run(jobs, place, Silent(), executor=executor)]
         records.sort(key=lambda record: record.seed)
         found[name] = [
             {n: v for n, v in record.metrics.items() if "seconds" not in n} for record in records
         ]
         trained = tmp_path / "here" / "weights" / f"{records[0].name}.safetensors"
-        victim = Victim(model="resnet8", path=trained)
+        victim = Victim(model="resnet8", data=recipe.data, path=trained)
         trial = Trial(attack=PGD(steps=2), victim="v", data="d", eps="8/255", images=4)
         chosen = evaluation.opponent(victim, 4, place, Silent())[1]
         blocks = evaluation.parts(trial, 0, victim, chosen)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from attacks import Goal
 from bench.data.splits import Split
-from bench.robustness.judge import Pictures, Verdict, goals, judge, pictures
+from bench.robustness.judge import CorrectImages, Verdict, correct_images, goals, judge
 from bench.robustness.metrics import Outcome, curve, join, relate, summarise
 from bench.robustness.pass_counter import Counted, peak_memory
 
@@ -201,8 +201,8 @@ def split(n: int = 40) -> Split:
 
 
 def test_only_correctly_classified_pictures_are_attacked_in_a_fixed_order() -> None:
-    few = pictures(Brightness(), split(), 7, "cpu")
-    many = pictures(Brightness(), split(), 20, "cpu")
+    few = correct_images(Brightness(), split(), 7, "cpu")
+    many = correct_images(Brightness(), split(), 20, "cpu")
     assert torch.equal(few.ids, many.ids[:7])
     assert (many.labels != 2).all()
     assert len(set(many.ids.tolist())) == 20
@@ -212,11 +212,11 @@ def test_only_correctly_classified_pictures_are_attacked_in_a_fixed_order() -> N
 
 def test_too_few_correct_pictures_are_said() -> None:
     with pytest.raises(ValueError, match="classifies 30 of 40 test pictures correctly: ask for"):
-        pictures(Brightness(), split(), 31, "cpu")
+        correct_images(Brightness(), split(), 31, "cpu")
 
 
-def chosen(n: int) -> Pictures:
-    return pictures(Brightness(), split(), n, "cpu")
+def chosen(n: int) -> CorrectImages:
+    return correct_images(Brightness(), split(), n, "cpu")
 
 
 def test_random_targets_depend_on_seed_and_picture_alone() -> None:

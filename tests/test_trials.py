@@ -20,10 +20,10 @@ from bench.data.splits import Split
 from bench.errors import Stopped
 from bench.execution.executors import Executor, Lost, Work
 from bench.execution.progress import Silent
-from bench.execution.workspace import Workspace, adopt
+from bench.execution.workspace import Workspace
 from bench.robustness import evaluation
 from bench.robustness.evaluation import Part, run
-from bench.robustness.judge import Pictures, pictures
+from bench.robustness.judge import CorrectImages, correct_images
 from bench.robustness.metrics import Outcome, join
 from bench.robustness.trials import Trial, applies, folder
 from bench.training.victims import Victim
@@ -125,7 +125,7 @@ class Given(Victim):
         return Linear()
 
 
-VICTIM = Given(model="linear")
+VICTIM = Given(model="linear", data="grey")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -134,12 +134,12 @@ def data() -> Dataset:
     images = (levels * 255).round().to(torch.uint8)
     split = Split(images, (levels[:, 0, 0, 0] > 0.5).long())
     half = torch.full((3,), 0.5)
-    return Dataset("grey", ("dark", "light"), split, split, half, half, True, "0", "here")
+    return Dataset("grey", ("dark", "light"), split, split, half, half, True, "0", "memory")
 
 
 @pytest.fixture(scope="module")
-def chosen(data: Dataset) -> Pictures:
-    return pictures(Linear(), data.test, 20, "cpu")
+def chosen(data: Dataset) -> CorrectImages:
+    return correct_images(Linear(), data.test, 20, "cpu")
 
 
 def trial(attack: Signs, **changes: object) -> Trial:
@@ -149,8 +149,8 @@ def trial(attack: Signs, **changes: object) -> Trial:
 
 @pytest.fixture
 def place(tmp_path: Path, data: Dataset) -> Workspace:
-    workspace = Workspace(results=tmp_path, data="grey")
-    adopt(workspace, data)
+    workspace = Workspace(results=tmp_path)
+    workspace.adopt(data)
     return workspace
 
 
@@ -172,7 +172,7 @@ def go(one: Trial, place: Workspace, **options: object) -> tuple[Outcome, bool]:
     return join(outcomes), reused
 
 
-def test_an_attack_is_judged_and_its_passes_are_exact(chosen: Pictures, place: Workspace) -> None:
+def test_an_attack_is_judged_and_its_passes_are_exact(chosen: CorrectImages, place: Workspace) -> None:
     outcome, reused = go(trial(Signs()), place)
     brightness = chosen.images.flatten(1).mean(1)
     assert not reused
@@ -183,7 +183,7 @@ def test_an_attack_is_judged_and_its_passes_are_exact(chosen: Pictures, place: W
     assert 0 < outcome.passing < outcome.seconds
 
 
-def test_a_cap_on_passes_is_kept(chosen: Pictures, place: Workspace) -> None:
+def test_a_cap_on_passes_is_kept(chosen: CorrectImages, place: Workspace) -> None:
     outcome, _ = go(trial(Signs(), query_cap=4), place)
     assert (outcome.forwards + outcome.backwards).tolist() == [4] * 20
     starved, _ = go(trial(Signs(), query_cap=1), place)
@@ -194,20 +194,20 @@ def test_a_cap_on_passes_is_kept(chosen: Pictures, place: Workspace) -> None:
 @pytest.mark.parametrize(
     ("how", "flag"), [("box", "outside_box"), ("eps", "beyond_eps"), ("nan", "not_finite")]
 )
-def test_cheating_is_caught(how: str, flag: str, chosen: Pictures, place: Workspace) -> None:
+def test_cheating_is_caught(how: str, flag: str, chosen: CorrectImages, place: Workspace) -> None:
     outcome, _ = go(trial(Cheat(how=how)), place)
     assert not outcome.verdict.success.any()
     assert getattr(outcome.verdict, flag).all()
 
 
-def test_writing_into_the_arguments_helps_nobody(chosen: Pictures, place: Workspace) -> None:
+def test_writing_into_the_arguments_helps_nobody(chosen: CorrectImages, place: Workspace) -> None:
     before = chosen.images.clone()
     outcome, _ = go(trial(Cheat(how="moves"), eps="1/100"), place)
     assert not outcome.verdict.success.any()
     assert torch.equal(chosen.images, before)
 
 
-def test_an_exception_costs_the_picture_that_raises_it(chosen: Pictures, place: Workspace) -> None:
+def test_an_exception_costs_the_picture_that_raises_it(chosen: CorrectImages, place: Workspace) -> None:
     outcome, _ = go(trial(Cheat(how="raises")), place)
     honest, _ = go(trial(Signs()), place)
     dark = chosen.images.flatten(1).mean(1) < 0.3
@@ -218,7 +218,7 @@ def test_an_exception_costs_the_picture_that_raises_it(chosen: Pictures, place: 
 
 @pytest.mark.parametrize("how", ["shape", "nothing"])
 def test_what_is_no_picture_is_an_error_of_the_attack(
-    how: str, chosen: Pictures, place: Workspace
+    how: str, chosen: CorrectImages, place: Workspace
 ) -> None:
     outcome, _ = go(trial(Cheat(how=how)), place)
     assert len(outcome.errors) == 20
@@ -236,7 +236,7 @@ def test_memory_that_runs_out_names_the_remedy(
         go(trial(Signs()), place)
 
 
-def test_what_is_done_is_not_attacked_again(chosen: Pictures, place: Workspace) -> None:
+def test_what_is_done_is_not_attacked_again(chosen: CorrectImages, place: Workspace) -> None:
     first, _ = go(trial(Noisy()), place)
     Signs.calls.clear()
     again, reused = go(trial(Noisy()), place)
@@ -250,7 +250,7 @@ def test_what_is_done_is_not_attacked_again(chosen: Pictures, place: Workspace) 
 
 @pytest.mark.parametrize("damage", ["half", "flipped", "gone", "swapped", "of another seed"])
 def test_only_a_damaged_block_is_attacked_again(
-    damage: str, chosen: Pictures, place: Workspace
+    damage: str, chosen: CorrectImages, place: Workspace
 ) -> None:
     one = trial(Noisy())
     first, _ = go(one, place)
@@ -275,7 +275,7 @@ def test_only_a_damaged_block_is_attacked_again(
     assert torch.equal(first.verdict.l2, again.verdict.l2)
 
 
-def test_a_stop_keeps_the_finished_blocks(chosen: Pictures, place: Workspace) -> None:
+def test_a_stop_keeps_the_finished_blocks(chosen: CorrectImages, place: Workspace) -> None:
     with pytest.raises(Stopped, match="stopped after 1 of 3 blocks of pictures"):
         go(trial(Signs()), place, stop=lambda: len(Signs.calls) == 2)
     assert Signs.calls == [8, 8]  # the second was under way
@@ -322,7 +322,7 @@ def test_a_block_whose_workers_died_is_a_failure_that_is_told(place: Workspace) 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_results_do_not_depend_on_the_batch(
-    batch_size: int, chosen: Pictures, place: Workspace
+    batch_size: int, chosen: CorrectImages, place: Workspace
 ) -> None:
     whole, _ = go(trial(Noisy()), replace(place, results=place.results / "whole"))
     parts, _ = go(
@@ -342,7 +342,7 @@ def test_full_blocks_serve_a_trial_of_more_pictures(place: Workspace) -> None:
     assert torch.equal(few.verdict.l2[:8], more.verdict.l2[:8])
 
 
-def test_every_other_class_is_a_goal_of_its_own(chosen: Pictures, place: Workspace) -> None:
+def test_every_other_class_is_a_goal_of_its_own(chosen: CorrectImages, place: Workspace) -> None:
     outcomes, _ = every(trial(Signs(), aim="all"), place)
     assert len(outcomes) == 2
     never = chosen.labels == 0  # two classes on, class 2 never wins
@@ -351,7 +351,7 @@ def test_every_other_class_is_a_goal_of_its_own(chosen: Pictures, place: Workspa
 
 
 def test_the_floor_changes_as_many_pixels_as_the_other_attack(
-    chosen: Pictures, place: Workspace
+    chosen: CorrectImages, place: Workspace
 ) -> None:
     @dataclass(frozen=True)
     class Pixels(Signs):
@@ -383,7 +383,7 @@ def test_the_floor_changes_as_many_pixels_as_the_other_attack(
     assert (matched[0].verdict.l0_pixels[~won] == counts[won].median()).all()
 
 
-def test_an_attack_that_cannot_aim_says_so_before_the_trial(chosen: Pictures) -> None:
+def test_an_attack_that_cannot_aim_says_so_before_the_trial(chosen: CorrectImages) -> None:
     def reason(attack: Signs, aim: str) -> str:
         return applies(trial(attack, aim=aim), chosen.images[:1], chosen.labels[:1], 3)
 
@@ -403,7 +403,7 @@ def test_what_changes_results_changes_the_key_and_nothing_else_does() -> None:
     assert len({plain.key, *(other.key for other in others)}) == 7
 
 
-def test_an_attack_without_eps_is_not_bounded(chosen: Pictures, place: Workspace) -> None:
+def test_an_attack_without_eps_is_not_bounded(chosen: CorrectImages, place: Workspace) -> None:
     assert trial(Signs()).bounded
     free = trial(Signs(eps=None))
     assert not free.bounded

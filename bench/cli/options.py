@@ -67,12 +67,15 @@ def gathered(name: str, load: Callable[[], type[Any]], *options: Function) -> Fu
     """Options that reach the command as one argument: the frozen dataclass that ``load`` gives."""
 
     def decorate(command: Function) -> Function:
-        @functools.wraps(command)
         def wrapper(**values: Any) -> Any:
             cls = load()
-            fields = [field.name for field in dataclasses.fields(cls) if field.name in values]
-            return command(**values, **{name: cls(**{each: values.pop(each) for each in fields})})
+            fields = {field.name for field in dataclasses.fields(cls)} & set(values)
+            own = {each: values.pop(each) for each in fields}
+            return command(**values, **{name: cls(**own)})
 
+        # not functools.wraps: the wrapper takes other arguments than the command
+        functools.update_wrapper(wrapper, command)
+        del wrapper.__wrapped__
         decorated: Function = together(*options)(wrapper)
         return decorated
 

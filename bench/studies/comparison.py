@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from augmentations import Augmentation
 from bench import registry
-from bench.data import mixing, policies
-from bench.data.dataset import Dataset
+from bench.data import catalog, mixing, policies
+from bench.data.dataset import MEMORY, Dataset
 from bench.execution import signals
 from bench.execution.executors import Local
 from bench.execution.options import ExecutionOptions
@@ -293,6 +293,10 @@ def compare(
 def place(workspace: Workspace, data: str | Path | Dataset) -> tuple[Workspace, str]:
     """The workspace that knows a dataset as a user gives it, and the dataset's name there."""
     if isinstance(data, Dataset):
+        if data.source == MEMORY and registry.parse(data.name)[0] in catalog.names():
+            raise ValueError(
+                f"a dataset in memory is called {data.name}, as a published one: choose another name"
+            )
         workspace.adopt(data)
         return workspace, data.name
     return workspace.locate(str(data))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from filelock import FileLock
 
@@ -36,6 +36,7 @@ class Job:
         return self.recipe.key, self.seed
 
 
+@runtime_checkable
 class Observer(Protocol):
     """Follows a list of jobs from outside; nothing it does changes a result."""
 
