@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -64,8 +64,10 @@ class Augmentation(Protocol):
     the expression that rebuilds the object.
     """
 
-    wants: ClassVar[str | None]
-    """The guide it needs: ``"attack"`` points, live ``"saliency"`` of the network, or None."""
+    @property
+    def wants(self) -> str | None:
+        """The guide it needs: ``"attack"`` points, live ``"saliency"`` of the network, or None."""
+        ...
 
     @property
     def share(self) -> Ramp:

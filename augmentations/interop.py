@@ -9,7 +9,7 @@ import copy
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from jaxtyping import Bool
 from torch import Generator, Tensor
 
 from augmentations.base import Augmentation, Fill, Guide, Images, Mask, Ramp, delete, draw
+from augmentations.relocation import Rule, demanded, relocate, wanted
 
 CANVAS = 0.314159  # a value that no eraser writes, unlike white or black
 
@@ -41,7 +42,12 @@ class Foreign:
     eraser: Callable[..., Any]
     share: Ramp = Ramp(1.0)
     fill: Fill = "mean"
-    wants: ClassVar[str | None] = None
+    points: Rule = "ignore"
+
+    @property
+    def wants(self) -> str | None:
+        """Points, unless they are ignored."""
+        return wanted(self.points)
 
     @classmethod
     def preset(cls, data: str, side: int) -> Foreign:
@@ -56,7 +62,11 @@ class Foreign:
         run = _on_arrays if hasattr(eraser, "set_random_state") else _on_tensors
         gone = [run(eraser, seed, (c, h, w)) for seed in seeds]
         none = torch.zeros(0, h, w, dtype=torch.bool)
-        return torch.stack(gone or [none])[: len(gone)].view(b, 1, h, w).to(images.device)
+        mask = torch.stack(gone or [none])[: len(gone)].view(b, 1, h, w).to(images.device)
+        if self.points == "ignore":
+            return mask
+        guide = demanded(guide, images, "Foreign")
+        return relocate(mask, guide, images, self.points, generator)
 
 
 def _on_arrays(eraser: Any, seed: int, shape: tuple[int, int, int]) -> Bool[Tensor, "h w"]:

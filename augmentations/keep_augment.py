@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from jaxtyping import Float
-from torch import Generator, Tensor
-from torch.nn.functional import pad
+from torch import Generator
 
-from augmentations.base import Fill, Guide, Images, Mask, Ramp, on_device_of, rectangles, required
+from augmentations.base import Fill, Guide, Images, Mask, Ramp, required
 from augmentations.cutout import Cutout
+from augmentations.squares import one_of, slack, square_at, square_sums, threshold
 
 
 @dataclass(frozen=True)
@@ -52,30 +49,8 @@ class KeepAugment:
         undefined values.
         """
         guide = required(guide, images, "KeepAugment", "the saliency of each pixel")
-        b, _, h, w = images.shape
-        half = self.length // 2
-        importance = self.importance(guide)
-        rank = 1 + math.floor(self.quantile * (h * w - 1))
-        threshold = importance.kthvalue(rank, dim=1, keepdim=True).values
-        # sums of equal values differ in their last bits
-        slack = importance.amax(1, keepdim=True) * 1e-9
-        admissible = importance < threshold - slack
-        admissible |= ~admissible.any(1, keepdim=True) & (importance <= threshold + slack)
-        number = admissible.cumsum(1, dtype=torch.int32)
-        draws = torch.rand(b, 1, generator=generator, device=generator.device, dtype=torch.float64)
-        pick = (on_device_of(generator, images)(draws) * number[:, -1:]).int()
-        centre = torch.searchsorted(number, pick, right=True)[:, 0]
-        row, column = torch.div(centre, w, rounding_mode="floor"), centre % w
-        side = torch.full_like(row, 2 * half)
-        return rectangles(row - half, column - half, side, side, images)
-
-    def importance(self, guide: Guide) -> Float[Tensor, "b centres"]:
-        """The guide's sum over the square around each pixel, by a summed-area table."""
-        h, w = guide.shape[-2:]
-        half = self.length // 2
-        table = pad(guide.double().cumsum(2).cumsum(3), (1, 0, 1, 0))
-        # beyond the border the table goes on as at the border, which clips the squares
-        table = pad(table, (half, half - 1, half, half - 1), mode="replicate")
-        reach = 2 * half
-        bands = table[:, :, reach : reach + h] - table[:, :, :h]
-        return (bands[..., reach : reach + w] - bands[..., :w]).flatten(1)
+        sums = square_sums(guide, self.length)
+        limit, near = threshold(sums, self.quantile), slack(sums)
+        admissible = sums < limit - near
+        admissible |= ~admissible.any(1, keepdim=True) & (sums <= limit + near)
+        return square_at(one_of(admissible, generator), self.length, images)

@@ -224,6 +224,20 @@ def test_workers_and_epochs_get_masks_of_their_own(library: str, persistent: boo
     assert all(torch.equal(*pair) for pair in zip(first, epochs(), strict=True))
 
 
+@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_progress_reaches_workers_that_persist(persistent: bool) -> None:
+    transform = as_torchvision(Cutout(share=Ramp(0.0, 1.0)), mean=GREY, progress=0.0)
+    loader = DataLoader(
+        Pictures(transform), 3, num_workers=2, persistent_workers=persistent, generator=stream()
+    )
+    for progress in (0.0, 1.0, 0.0):
+        transform.progress = progress
+        masked = (torch.cat(list(loader)) < 1).flatten(1).any(1)
+        assert masked.all() if progress else not masked.any()
+    assert transform.progress == 0.0
+
+
 def test_coins_are_tossed_apart_in_workers() -> None:
     deletion = as_albumentations(Cutout(), mean=GREY, p=0.5)
     loader = DataLoader(Pictures(deletion), batch_size=None, num_workers=2, generator=stream())
