@@ -13,6 +13,7 @@ from augmentations import BUILTIN, Augmentation, Cutout, Ramp, delete, draw
 
 NAMES = sorted(BUILTIN)
 DELETING = [name for name in NAMES if name != "none"]
+GUIDED = [name for name in NAMES if BUILTIN[name]().wants]
 SHAPES = st.tuples(
     st.integers(1, 5), st.sampled_from([1, 3]), st.integers(8, 40), st.integers(8, 40)
 )
@@ -102,7 +103,7 @@ def test_presets_delete_something_and_not_nearly_everything(
     ratio = mask.float().mean((1, 2, 3))
     assert 0.04 < ratio.mean() < 0.5
     assert ratio.quantile(0.99) < 0.85
-    assert (ratio == 0).float().mean() < (0.3 if name == "has" else 0.1)
+    assert (ratio == 0).float().mean() < (0.3 if name in ("has", "ipf-has") else 0.1)
 
 
 @pytest.mark.parametrize("name", DELETING)
@@ -136,7 +137,7 @@ def test_methods_that_want_a_guide_say_so(name: str) -> None:
         method.mask(torch.zeros(2, 3, 8, 8), stream())
 
 
-@pytest.mark.parametrize("name", ["advmask", "keepaugment"])
+@pytest.mark.parametrize("name", GUIDED)
 @pytest.mark.parametrize("bad", [float("nan"), -1.0, float("inf")])
 def test_guides_are_finite_and_not_negative(name: str, bad: float) -> None:
     guide = torch.zeros(2, 1, 32, 32)
@@ -145,7 +146,7 @@ def test_guides_are_finite_and_not_negative(name: str, bad: float) -> None:
         BUILTIN[name]().mask(torch.zeros(2, 3, 32, 32), stream(), guide)
 
 
-@pytest.mark.parametrize("name", ["advmask", "keepaugment"])
+@pytest.mark.parametrize("name", GUIDED)
 def test_guides_have_the_images_size(name: str) -> None:
     import jaxtyping
 
@@ -163,6 +164,12 @@ def test_guides_have_the_images_size(name: str) -> None:
         ({"name": "cutout", "length": 1}, "length is 1: the square needs at least 2"),
         ({"name": "keepaugment", "length": 0}, "length is 0"),
         ({"name": "keepaugment", "quantile": 1.1}, "quantile is 1.1"),
+        ({"name": "ipf-cutout", "length": 1}, "length is 1: the square needs at least 2"),
+        ({"name": "ipf-random-erasing", "quantile": -0.1}, "quantile is -0.1: it must lie in"),
+        ({"name": "ipf-has", "probability": 2.0}, "probability is 2.0"),
+        ({"name": "ipf-has", "length": 0}, "length is 0"),
+        ({"name": "ipf-gridmask", "ratio": 0.0}, "ratio is 0.0"),
+        ({"name": "ipf-gridmask", "quantile": 1.5}, "quantile is 1.5"),
         ({"name": "has", "sizes": (0,)}, r"sizes is \(0,\): give sides in pixels"),
         ({"name": "has", "probability": float("nan")}, "probability is nan"),
         ({"name": "gridmask", "period": (32, 24)}, r"period is \(32, 24\): it must be \(low, high"),
