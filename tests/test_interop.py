@@ -99,7 +99,7 @@ def test_every_method_works_in_albumentations(name: str, kind: type, tmp_path: P
     deletion = as_albumentations(method, mean=(0.1, 0.2, 0.3), std=STD)
     before = image(kind)
     given = before.copy()
-    out = albumentations.Compose([deletion], seed=3)(image=given, **side_data(method))["image"]
+    out = albumentations.Compose([deletion], seed=4)(image=given, **side_data(method))["image"]
     assert np.array_equal(given, before)
     assert out.dtype == before.dtype
     assert out.shape == before.shape
@@ -116,7 +116,7 @@ def test_every_method_works_in_albumentations(name: str, kind: type, tmp_path: P
     assert loaded.transforms[0].augmentation == method
     rebuilt = albumentations.from_dict(json.loads(json.dumps(albumentations.to_dict(deletion))))
     for other in (loaded, rebuilt):
-        other.set_random_seed(3)
+        other.set_random_seed(4)
         assert np.array_equal(other(image=before, **side_data(method))["image"], out)
 
 
