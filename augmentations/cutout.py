@@ -56,7 +56,7 @@ class Cutout:
     def preset(cls, data: str, side: int) -> Cutout:
         """The published length for CIFAR-10, CIFAR-100 and SVHN, in proportion to the side.
 
-        Other data sets get CIFAR-10's.
+        Other datasets get CIFAR-10's.
         """
         return cls(length=max(2, scaled(PUBLISHED.get(data, PUBLISHED["cifar10"]), side)))
 

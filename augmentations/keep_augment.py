@@ -24,10 +24,26 @@ class KeepAugment:
 
     Deviations: length 16 and tau 0.6 are the paper's for CIFAR-10; other lengths follow the image's
     side. The guide is the caller's: in the paper the live saliency of the network in training.
+
+    Args:
+        length: Side of the square in pixels, as Cutout's.
+        quantile: tau, from 0 to 1.
+        share: The share of images that get a mask.
+        fill: What takes the place of deleted pixels: the mean colour or noise.
+
+    Raises:
+        ValueError: A hyperparameter is out of its range.
+
+    >>> import torch
+    >>> saliency = torch.ones(100, 1, 16, 16)
+    >>> saliency[..., 8:] = 0.0
+    >>> mask = KeepAugment(4, quantile=0.3).mask(saliency, torch.Generator(), saliency)
+    >>> bool(mask.any((1, 2, 3)).all()), bool((mask & (saliency > 0)).any())
+    (True, False)
     """
 
-    length: int = 16  # side of the square in pixels, as Cutout's
-    quantile: float = 0.6  # tau
+    length: int = 16
+    quantile: float = 0.6
     share: Ramp = Ramp(1.0)
     fill: Fill = "mean"
     wants: ClassVar[str | None] = "saliency"

@@ -22,7 +22,7 @@ class RandomErasing:
 
     Deviations: 8 attempts at a fitting rectangle rather than 100, since at the published values all
     of 8 fail once in 10^10 images; sides are at least one pixel, which matters below 8 x 8; and
-    the noise is normal with the data set's mean and deviation (the paper's RE-R draws 0..255; the
+    the noise is normal with the dataset's mean and deviation (the paper's RE-R draws 0..255; the
     released code writes constants that are not the mean).
 
     Args:
@@ -60,7 +60,7 @@ class RandomErasing:
 
     @classmethod
     def preset(cls, data: str, side: int) -> RandomErasing:
-        """The published values, the same for every data set."""
+        """The published values, the same for every dataset."""
         return cls()
 
     def mask(self, images: Images, generator: Generator, guide: Guide | None = None) -> Mask:

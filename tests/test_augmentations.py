@@ -1,6 +1,9 @@
 """What every built-in augmentation promises, and base's own arithmetic."""
 
 import dataclasses
+import importlib
+import inspect
+import pkgutil
 
 import pytest
 import torch
@@ -89,7 +92,7 @@ def test_noise_is_standard_normal_once_normalised() -> None:
 
 def test_noise_needs_std_and_generator() -> None:
     images, mask = torch.zeros(1, 3, 4, 4), torch.ones(1, 1, 4, 4, dtype=torch.bool)
-    with pytest.raises(ValueError, match="needs the data set's std and a generator"):
+    with pytest.raises(ValueError, match="needs the dataset's std and a generator"):
         delete(images, mask, mean=MEAN, fill="noise")
 
 
@@ -213,3 +216,21 @@ def test_draw_masks_the_share_that_is_due() -> None:
     assert torch.equal(
         draw(Cutout(4), images, stream()), draw(Cutout(4), images, stream(), progress=0.3)
     )
+
+
+def test_every_class_is_in_the_package_and_documented_with_an_example() -> None:
+    found = {
+        value
+        for info in pkgutil.iter_modules(augmentations.__path__)
+        if not info.name.startswith("_")
+        for value in vars(importlib.import_module(f"augmentations.{info.name}")).values()
+        if isinstance(value, type) and value.__module__ == f"augmentations.{info.name}"
+    }
+    assert {cls.__name__ for cls in found} - {"Indexed"} <= set(augmentations.__all__)
+    for name in set(augmentations.__all__) - {"Fill", "Guide", "Images", "Mask"}:  # types of values
+        value = getattr(augmentations, name)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            text = inspect.getdoc(value) or ""
+            assert ">>> " in text, name
+            assert "Args:" in text or value is Augmentation, name
+    assert set(BUILTIN.values()) <= {getattr(augmentations, n) for n in augmentations.__all__}
