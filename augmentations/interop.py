@@ -151,9 +151,10 @@ def as_torchvision(
 
     Takes images or batches of them, float in [0, 1] or uint8, and PIL images; each image gets its
     own mask, the share that is due at ``progress``. Points for AdvMask are the sample's
-    ``tv_tensors.KeyPoints``, which follow crops and flips. Draws come from ``seed``, and in the workers of a DataLoader from the worker's seed too, so that
-    they differ between workers and epochs; torch's global state is not touched. `WithMask` gives
-    the same images for any number of workers.
+    ``tv_tensors.KeyPoints``, which follow crops and flips. Draws come from ``seed``,
+    and in the workers of a DataLoader from the worker's seed too, so that they differ between
+    workers and epochs; torch's global state is not touched. `WithMask` gives the same images for
+    any number of workers.
 
     Args:
         augmentation: What to delete.
