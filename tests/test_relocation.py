@@ -11,6 +11,7 @@ from torchvision.transforms import v2
 
 from augmentations import Augmentation, Cutout, Foreign, GridMask, HideAndSeek, RandomErasing
 from augmentations.relocation import FRACTION, exchange_cells, preferred
+from bench import registry
 
 ERASERS: dict[str, Any] = {
     "cutout": Cutout(8),
@@ -169,3 +170,14 @@ def test_the_preferred_places_are_a_quarter_with_ties() -> None:
     for points, wanted in (("avoid", [1, 2]), ("seek", [5, 6, 7])):
         found = preferred(scores, possible, points)  # type: ignore[arg-type]
         assert found.nonzero()[:, 1].tolist() == wanted
+
+
+@pytest.mark.parametrize("name", ["cutout", "random-erasing", "has", "gridmask"])
+def test_the_rule_is_typed_as_an_option_and_keeps_the_preset(name: str) -> None:
+    text = f"{name}(points='avoid')"
+    built = registry.build("augmentations", text, data="cifar100", side=32)
+    preset = registry.build("augmentations", name, data="cifar100", side=32)
+    assert built == dataclasses.replace(preset, points="avoid")
+    assert registry.label(built, "cifar100", 32) == text
+    with pytest.raises(ValueError, match="option points is 'hunt'"):
+        registry.build("augmentations", f"{name}(points='hunt')")
