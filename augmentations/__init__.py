@@ -17,6 +17,7 @@ from augmentations.dataset import WithMask
 from augmentations.gridmask import GridMask
 from augmentations.hide_and_seek import HideAndSeek
 from augmentations.interop import Foreign, MaskedLoader, as_albumentations, as_torchvision
+from augmentations.ipf import IPFCutout, IPFGridMask, IPFHideAndSeek, IPFRandomErasing
 from augmentations.keep_augment import KeepAugment
 from augmentations.no_deletion import NoDeletion
 from augmentations.random_erasing import RandomErasing
@@ -29,6 +30,10 @@ BUILTIN: dict[str, type[Augmentation]] = {
     "random-erasing": RandomErasing,
     "keepaugment": KeepAugment,
     "advmask": AdvMask,
+    "ipf-cutout": IPFCutout,
+    "ipf-random-erasing": IPFRandomErasing,
+    "ipf-has": IPFHideAndSeek,
+    "ipf-gridmask": IPFGridMask,
 }
 """Command-line name → class; every class has defaults that make a usable object."""
 
@@ -42,6 +47,10 @@ __all__ = [
     "GridMask",
     "Guide",
     "HideAndSeek",
+    "IPFCutout",
+    "IPFGridMask",
+    "IPFHideAndSeek",
+    "IPFRandomErasing",
     "Images",
     "KeepAugment",
     "Mask",

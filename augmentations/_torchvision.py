@@ -35,9 +35,19 @@ class Deletion(v2.Transform):  # type: ignore[misc]
         self.mean = mean
         self.std = std
         self.seed = seed
-        self.progress = progress
+        # in shared memory, so that it reaches workers that persist
+        self._progress = torch.tensor(progress, dtype=torch.float64).share_memory_()
         self._generator: Generator | None = None
         self._worker: int | None = None
+
+    @property
+    def progress(self) -> float:
+        """How much of the training is done, from 0 to 1; set it as training goes on."""
+        return float(self._progress)
+
+    @progress.setter
+    def progress(self, value: float) -> None:
+        self._progress.fill_(value)
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw the masks of the first image or batch, which all others of its size share."""

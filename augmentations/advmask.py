@@ -31,12 +31,29 @@ class AdvMask:
 
     ``AdvMask(length=(1, 1), ratio=(1.0, 1.0))`` deletes exactly the points (the paper's table 8),
     and a guide that is positive everywhere gives squares at random places.
+
+    Args:
+        length: l_min and l_max in pixels, both included, from 1.
+        ratio: p_min and p_max: deleted fractions of the image's pixels, from 0 to 1.
+        overlap: o_max: the fraction of a square that two may share, from 0 to 1.
+        fixed_overlap: Whether o is always o_max.
+        share: The share of images that get a mask.
+        fill: What takes the place of deleted pixels: the mean colour or noise.
+
+    Raises:
+        ValueError: A range is not ordered or leaves its bounds.
+
+    >>> points = torch.zeros(1, 1, 5, 5)
+    >>> points[0, 0, 1, 1] = 1.0
+    >>> advmask = AdvMask(length=(3, 3), ratio=(0.2, 0.4))
+    >>> advmask.mask(torch.zeros(1, 3, 5, 5), torch.Generator(), points).int()[0, 0, :3].tolist()
+    [[1, 1, 1, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 0, 0]]
     """
 
-    length: tuple[int, int] = (2, 15)  # l_min, l_max in pixels, both included
-    ratio: tuple[float, float] = (0.2, 0.4)  # p_min, p_max: fractions of the image's pixels
-    overlap: float = 0.1  # o_max: fraction of a square that two may share
-    fixed_overlap: bool = False  # o is always o_max
+    length: tuple[int, int] = (2, 15)
+    ratio: tuple[float, float] = (0.2, 0.4)
+    overlap: float = 0.1
+    fixed_overlap: bool = False
     share: Ramp = Ramp(0.0, 0.8)
     fill: Fill = "mean"
     wants: ClassVar[str | None] = "attack"
@@ -51,7 +68,7 @@ class AdvMask:
     def preset(cls, data: str, side: int) -> AdvMask:
         """The paper's values for CIFAR-100 and CIFAR-10, lengths in proportion to the side.
 
-        Other data sets get CIFAR-10's: the paper gives none for them.
+        Other datasets get CIFAR-10's: the paper gives none for them.
         """
         if data == "cifar100":
             return cls(length=(scaled(5, side), scaled(20, side)), ratio=(0.06, 0.5), overlap=0.2)

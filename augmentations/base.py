@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -23,10 +23,15 @@ Fill = Literal["mean", "noise"]
 
 @dataclass(frozen=True)
 class Ramp:
-    """A share that grows linearly with training: from ``low`` to ``high``, reached at ``until``.
+    """A share that grows linearly with training.
 
-    All three are fractions in [0, 1]; ``until`` is a fraction of the training run. A single number
-    is constant.
+    Args:
+        low: The share at the start, a fraction in [0, 1]. Alone it is constant.
+        high: The share at the end, a fraction in [0, 1].
+        until: The fraction of the training, in [0, 1], at which ``high`` is reached.
+
+    Raises:
+        ValueError: One of the three is no fraction.
 
     >>> Ramp(0.0, 0.8).at(0.5)
     0.4
@@ -51,7 +56,11 @@ class Ramp:
         return self.low if self.high is None else self.high
 
     def at(self, progress: float) -> float:
-        """The share when ``progress`` of the training (0 to 1) is done."""
+        """The share at a time.
+
+        Args:
+            progress: How much of the training is done, from 0 to 1.
+        """
         done = min(1.0, progress / self.until) if self.until else 1.0
         return self.low + (self.end - self.low) * done
 
@@ -62,10 +71,16 @@ class Augmentation(Protocol):
 
     Implementations are frozen dataclasses: the fields are the hyperparameters and ``repr`` gives
     the expression that rebuilds the object.
+
+    >>> from augmentations import Cutout
+    >>> isinstance(Cutout(), Augmentation)
+    True
     """
 
-    wants: ClassVar[str | None]
-    """The guide it needs: ``"attack"`` points, live ``"saliency"`` of the network, or None."""
+    @property
+    def wants(self) -> str | None:
+        """The guide it needs: ``"attack"`` points, live ``"saliency"`` of the network, or None."""
+        ...
 
     @property
     def share(self) -> Ramp:
@@ -74,19 +89,34 @@ class Augmentation(Protocol):
 
     @property
     def fill(self) -> Fill:
-        """What takes the place of a deleted pixel: the data set's mean colour or normal noise."""
+        """What takes the place of a deleted pixel: the dataset's mean colour or normal noise."""
         ...
 
     @classmethod
     def preset(cls, data: str, side: int) -> Augmentation:
-        """The published hyperparameters for a data set whose images have this side in pixels."""
+        """The published hyperparameters for a dataset.
+
+        Args:
+            data: Its name, such as ``"cifar10"``; unknown names get the values of CIFAR-10.
+            side: Of its images, in pixels: lengths grow in proportion.
+        """
         ...
 
     def mask(self, images: Images, generator: Generator, guide: Guide | None = None) -> Mask:
-        """Draw one mask per image, shape (b, 1, h, w), True where deleted.
+        """Draw one mask per image.
 
-        Of ``images`` only shape and device count: what a mask depends on beyond them is the guide.
-        All draws come from ``generator``; nothing is written into ``images`` or ``guide``.
+        Args:
+            images: Floats, shape (b, c, h, w); only shape and device count.
+            generator: All draws come from it.
+            guide: How much each pixel matters, at least 0, shape (b, 1, h, w); needed where
+                ``wants`` is not None.
+
+        Returns:
+            Shape (b, 1, h, w), True where deleted. Nothing is written into images or guide.
+
+        Raises:
+            ValueError: The guide is needed and missing, of another size, or negative or undefined
+                somewhere.
         """
         ...
 
@@ -134,7 +164,19 @@ def required(guide: Guide | None, images: Images, who: str, what: str) -> Guide:
 
 
 def points_to_guide(points: Shaped[Tensor, "n 2"], h: int, w: int) -> Float[Tensor, "h w"]:
-    """A guide (h, w) that is 1 at the points, rows (x, y); points outside the frame are dropped."""
+    """The map of a list of points, as a guide for one image.
+
+    Args:
+        points: One (x, y) per row, column first, in pixels; fractions are rounded.
+        h: Height of the image.
+        w: Width of the image.
+
+    Returns:
+        Shape (h, w), 1 at the points and 0 elsewhere; points outside the image are dropped.
+
+    >>> points_to_guide(torch.tensor([[2, 0], [5, 5]]), 2, 3).tolist()
+    [[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
+    """
     x, y = points.round().long().unbind(-1)
     inside = (x >= 0) & (x < w) & (y >= 0) & (y < h)
     guide = torch.zeros(h, w)
@@ -159,7 +201,7 @@ def rectangles(
     width: Int[Tensor, " b"],
     images: Images,
 ) -> Mask:
-    """One axis-parallel rectangle per image, clipped at the border; corners may lie outside.
+    """One axis-parallel rectangle per image, clipped at the border; corners may be outside.
 
     >>> one, two = torch.tensor([1]), torch.tensor([2])
     >>> rectangles(-one, one, two, two, torch.zeros(1, 3, 2, 4)).int().tolist()
@@ -189,7 +231,28 @@ def draw(
     guide: Guide | None = None,
     progress: float = 1.0,
 ) -> Mask:
-    """Draw masks for the share of the images that is due when ``progress`` of training is done."""
+    """Draw masks for the share of the images that is due; the others keep all their pixels.
+
+    Args:
+        augmentation: Draws the masks.
+        images: Floats, shape (b, c, h, w); only shape and device count.
+        generator: All draws come from it.
+        guide: What the augmentation ``wants``, shape (b, 1, h, w).
+        progress: How much of the training is done, from 0 to 1.
+
+    Returns:
+        Shape (b, 1, h, w), True where deleted.
+
+    Raises:
+        ValueError: The guide is needed and missing or does not fit.
+
+    >>> from augmentations import Cutout
+    >>> images, generator = torch.zeros(2, 3, 8, 8), torch.Generator().manual_seed(0)
+    >>> draw(Cutout(4), images, generator).flatten(1).any(1).tolist()
+    [True, True]
+    >>> draw(Cutout(4, share=Ramp(0.0, 0.8)), images, generator, progress=0.0).any()
+    tensor(False)
+    """
     chosen = torch.rand(len(images), 1, generator=generator, device=generator.device)
     chosen = (chosen < augmentation.share.at(progress)).to(images.device)
     mask = augmentation.mask(images, generator, guide)
@@ -205,17 +268,29 @@ def delete(
     fill: Fill = "mean",
     generator: Generator | None = None,
 ) -> Images:
-    """Return the images with the masked pixels replaced: the only place that erases.
+    """Return the images with the masked pixels replaced.
 
-    ``mean`` and ``std`` are the data set's, per channel, in [0, 1]. Fill ``"mean"`` puts the mean
-    colour, which is 0 after normalisation; ``"noise"`` draws per pixel and channel from the normal
-    law that is standard after normalisation (it needs ``std`` and ``generator``; values may leave
-    [0, 1], as in the published recipes); only what is deleted is drawn.
+    Args:
+        images: Floats, shape (b, c, h, w); not changed.
+        mask: Shape (b, 1, h, w), True where deleted.
+        mean: The dataset's mean per channel, on the scale of the images.
+        std: The dataset's standard deviation per channel; needed for noise.
+        fill: ``"mean"`` puts the mean colour, which is 0 after normalisation; ``"noise"`` draws
+            per pixel and channel from the normal law that is standard after normalisation; values
+            may leave [0, 1], as in the published recipes. Only what is deleted is drawn.
+        generator: Draws the noise.
+
+    Raises:
+        ValueError: Noise is asked for without ``std`` or ``generator``.
+
+    >>> mask = torch.tensor([[[[True, False]]]])
+    >>> delete(torch.ones(1, 1, 1, 2), mask, mean=torch.tensor([0.5])).tolist()
+    [[[[0.5, 1.0]]]]
     """
     colour = mean.to(images)[None, :, None, None]
     if fill == "mean":
         # exact at weights 0 and 1, and ten times as fast as torch.where on the CPU
         return torch.lerp(images, colour, mask.view(torch.uint8).to(images.dtype))
     if std is None or generator is None:
-        raise ValueError("fill='noise' needs the data set's std and a generator")
+        raise ValueError("fill='noise' needs the dataset's std and a generator")
     return noise.put(images, mask, mean, std, generator)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
-from torch import Generator
+from jaxtyping import Int
+from torch import Generator, Tensor
 
 from augmentations.base import (
     Fill,
@@ -20,6 +21,8 @@ from augmentations.base import (
     scaled,
     within,
 )
+from augmentations.relocation import Rule, demanded, preferred, relocate, wanted
+from augmentations.squares import one_of
 
 
 @dataclass(frozen=True)
@@ -31,20 +34,39 @@ class GridMask:
     columns of a period are deleted; ``mode="lines"`` deletes the others instead. With ``rotation``
     the lattice is turned about the image's centre by whole degrees below it, nearest pixel: the
     centres of the pixels are turned back and looked up in the lattice. The released code turns a
-    picture instead, which differs in about one pixel in 7,000 (ties in rounding).
+    image instead, which differs in about one pixel in 7,000 (ties in rounding).
 
     The share grows to 0.8 at epoch 280 of 300, the author's reading for CIFAR. The released code's
     ``ratio`` is the kept part of a side; the paper's keep ratio of the area is
     ``1 - (1 - ratio)**2``.
+
+    Args:
+        period: The smallest and largest d in pixels, both included, from 2.
+        ratio: r, the kept part of a period, between 0 and 1.
+        rotation: Degrees, 1 to 360, below which the angle is drawn; 1 does not rotate.
+        mode: What is deleted: the ``"squares"`` of the lattice or the ``"lines"`` between them.
+        share: The share of images that get a mask.
+        fill: What takes the place of deleted pixels: the mean colour or noise.
+        points: ``"seek"`` or ``"avoid"`` draw the phases among those of equal area that delete many
+            or few points, or shift a rotated lattice around the borders of the image; see
+            `augmentations.relocation`. Not in the paper.
+
+    Raises:
+        ValueError: A hyperparameter is out of its range.
+
+    >>> images = torch.zeros(2, 3, 32, 32)
+    >>> mask = GridMask(period=(16, 16), ratio=0.5).mask(images, torch.Generator().manual_seed(0))
+    >>> mask.float().mean((1, 2, 3)).tolist()
+    [0.25, 0.25]
     """
 
-    period: tuple[int, int] = (24, 32)  # d, in pixels
-    ratio: float = 0.4  # r, the kept part of a period
-    rotation: int = 1  # degrees below which the angle is drawn; 1 does not rotate
-    mode: Literal["squares", "lines"] = "squares"  # what is deleted
+    period: tuple[int, int] = (24, 32)
+    ratio: float = 0.4
+    rotation: int = 1
+    mode: Literal["squares", "lines"] = "squares"
     share: Ramp = Ramp(0.0, 0.8, until=280 / 300)
     fill: Fill = "mean"
-    wants: ClassVar[str | None] = None
+    points: Rule = "ignore"
 
     def __post_init__(self) -> None:
         within("period", *self.period, 2, 10**6)
@@ -52,6 +74,11 @@ class GridMask:
             raise ValueError(f"ratio is {self.ratio}: it must lie between 0 and 1")
         if not 1 <= self.rotation <= 360:
             raise ValueError(f"rotation is {self.rotation}: it must lie in 1..360 degrees")
+
+    @property
+    def wants(self) -> str | None:
+        """Points, unless they are ignored."""
+        return wanted(self.points)
 
     @classmethod
     def preset(cls, data: str, side: int) -> GridMask:
@@ -64,7 +91,13 @@ class GridMask:
         return cls(period=(low, high))
 
     def mask(self, images: Images, generator: Generator, guide: Guide | None = None) -> Mask:
-        """Draw the period, the phases of rows and columns, and the angle of every image."""
+        """Draw the period, the phases of rows and columns, and the angle of every image.
+
+        Where points are sought or avoided one number per image follows; raises ``ValueError`` where
+        the guide is missing.
+        """
+        if self.points != "ignore":
+            guide = demanded(guide, images, "GridMask")
         b, _, h, w = images.shape
         device = generator.device
         here = on_device_of(generator, images)
@@ -81,6 +114,10 @@ class GridMask:
         columns = torch.arange(left, left + w, device=images.device)
         kept = torch.ceil(period * self.ratio - 1e-9).long().minimum(period - 1)
         if self.rotation == 1:
+            if guide is not None and self.points != "ignore":
+                row_phase, column_phase = self._phases(
+                    rows, columns, row_phase, column_phase, period, kept, guide, generator
+                )
             squares = cross(
                 (rows - row_phase) % period >= kept, (columns - column_phase) % period >= kept
             )
@@ -93,4 +130,34 @@ class GridMask:
             squares = (down - row_phase[..., None]) % period >= kept
             squares &= (across - column_phase[..., None]) % period >= kept
             squares = squares[:, None]
-        return squares if self.mode == "squares" else ~squares
+        mask = squares if self.mode == "squares" else ~squares
+        if self.rotation == 1 or guide is None or self.points == "ignore":
+            return mask
+        return relocate(mask, guide, images, self.points, generator)
+
+    def _phases(
+        self,
+        rows: Int[Tensor, " h"],
+        columns: Int[Tensor, " w"],
+        row_phase: Int[Tensor, "b 1"],
+        column_phase: Int[Tensor, "b 1"],
+        period: Int[Tensor, "b 1"],
+        kept: Int[Tensor, "b 1"],
+        guide: Guide,
+        generator: Generator,
+    ) -> tuple[Int[Tensor, "b 1"], Int[Tensor, "b 1"]]:
+        """Phases that delete as many pixels as those given, and many or few points."""
+        phases = torch.arange(self.period[1], device=guide.device)
+        valid = phases < period
+        down = (rows - phases[:, None]) % period[..., None] >= kept[..., None]
+        across = (columns - phases[:, None]) % period[..., None] >= kept[..., None]
+        heights, widths = down.sum(2), across.sum(2)
+        area = heights[:, :, None] * widths[:, None]
+        drawn = heights.gather(1, row_phase) * widths.gather(1, column_phase)
+        possible = (area == drawn[..., None]) & valid[:, :, None] & valid[:, None]
+        inside = down.double() @ guide[:, 0].double() @ across.double().mT
+        if self.mode == "lines":
+            inside = guide[:, 0].double().sum((1, 2))[:, None, None] - inside
+        suited = preferred(inside.flatten(1), possible.flatten(1), self.points)
+        chosen = one_of(suited, generator)[:, None]
+        return torch.div(chosen, len(phases), rounding_mode="floor"), chosen % len(phases)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Generator
 
 from augmentations.base import Fill, Guide, Images, Mask, Ramp, on_device_of, scaled
+from augmentations.relocation import Rule, demanded, exchange_cells, wanted
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,28 @@ class HideAndSeek:
     left, so patches at the right and the lower border may be cut. Sizes for CIFAR were not
     published; the default is ImageNet's mix (0, 16, 32, 44, 56) at 32/224 of its size, rounded to
     even numbers. It deletes 40 % of the pixels on average.
+
+    Args:
+        sizes: Sides of the patches in pixels; 0 hides nothing, at least one is above.
+        probability: That a patch is hidden, from 0 to 1.
+        share: The share of images that get a mask.
+        fill: What takes the place of deleted pixels: the mean colour or noise.
+        points: ``"seek"`` or ``"avoid"`` hide as many patches, drawn among those with many or few
+            points; see `augmentations.relocation`. Not in the paper.
+
+    Raises:
+        ValueError: There is no size above 0, or the probability is out of range.
+
+    >>> images = torch.zeros(1, 3, 4, 4)
+    >>> HideAndSeek(sizes=(4,), probability=1.0).mask(images, torch.Generator()).all()
+    tensor(True)
     """
 
-    sizes: tuple[int, ...] = (0, 2, 4, 6, 8)  # sides of the patches in pixels
-    probability: float = 0.5  # that a patch is hidden
+    sizes: tuple[int, ...] = (0, 2, 4, 6, 8)
+    probability: float = 0.5
     share: Ramp = Ramp(1.0)
     fill: Fill = "mean"
-    wants: ClassVar[str | None] = None
+    points: Rule = "ignore"
 
     def __post_init__(self) -> None:
         if not self.sizes or min(self.sizes) < 0 or max(self.sizes) == 0:
@@ -36,6 +51,11 @@ class HideAndSeek:
         if not 0 <= self.probability <= 1:
             raise ValueError(f"probability is {self.probability}: it must lie in [0, 1]")
 
+    @property
+    def wants(self) -> str | None:
+        """Points, unless they are ignored."""
+        return wanted(self.points)
+
     @classmethod
     def preset(cls, data: str, side: int) -> HideAndSeek:
         """ImageNet's published sizes, the default in proportion to the side everywhere else."""
@@ -44,20 +64,35 @@ class HideAndSeek:
         return cls(sizes=tuple(s and scaled(s, side) for s in cls.sizes))
 
     def mask(self, images: Images, generator: Generator, guide: Guide | None = None) -> Mask:
-        """Draw the size of every image, then the coins: for each size those of its images."""
+        """Draw the size of every image, then the coins: for each size those of its images.
+
+        Where points are sought or avoided two numbers per patch follow the coins; raises
+        ``ValueError`` where the guide is missing.
+        """
+        if self.points != "ignore":
+            guide = demanded(guide, images, "HideAndSeek")
         b, _, h, w = images.shape
         device = generator.device
         here = on_device_of(generator, images)
         kinds = len(self.sizes)
         chosen = torch.randint(kinds, (b,), generator=generator, device=device)
+        order = chosen.argsort()
         counts = torch.bincount(chosen, minlength=kinds).tolist()
-        masks = []
+        grids = []
         for size, count in zip(self.sizes, counts, strict=True):
             side = size or max(h, w)
             rows, columns = -(-h // side), -(-w // side)
-            coins = torch.rand(count, rows, 1, columns, 1, generator=generator, device=device)
-            hidden = here(coins < (self.probability if size else 0))
-            tiles = hidden.expand(count, rows, side, columns, side)
+            coins = torch.rand(count, rows, columns, generator=generator, device=device)
+            grids.append((side, here(coins < (self.probability if size else 0))))
+        if guide is not None and self.points != "ignore":
+            owners = here(order).split(counts)
+            grids = [
+                (side, exchange_cells(hidden, guide[own], side, self.points, generator))
+                for (side, hidden), own in zip(grids, owners, strict=True)
+            ]
+        masks = []
+        for side, hidden in grids:
+            count, rows, columns = hidden.shape
+            tiles = hidden[:, :, None, :, None].expand(count, rows, side, columns, side)
             masks.append(tiles.reshape(count, rows * side, columns * side)[:, :h, :w])
-        place = here(chosen.argsort().argsort())
-        return torch.cat(masks)[place][:, None]
+        return torch.cat(masks)[here(order.argsort())][:, None]

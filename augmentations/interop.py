@@ -9,7 +9,7 @@ import copy
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from jaxtyping import Bool
 from torch import Generator, Tensor
 
 from augmentations.base import Augmentation, Fill, Guide, Images, Mask, Ramp, delete, draw
+from augmentations.relocation import Rule, demanded, relocate, wanted
 
 CANVAS = 0.314159  # a value that no eraser writes, unlike white or black
 
@@ -25,12 +26,18 @@ CANVAS = 0.314159  # a value that no eraser writes, unlike white or black
 class Foreign:
     """An eraser of albumentations, torchvision v2 or timm as an augmentation.
 
-    ``eraser`` is a transform or a pipeline, called image by image on an even canvas with values in
-    [0, 1]; what it changes is the mask. Each image's seed comes from the generator: transforms of
+    The eraser is called image by image on an even canvas with values in [0, 1]; what it changes is
+    the mask. Each image's seed comes from the generator: transforms of
     albumentations are given random states of their own, the others find the global states of
     ``random`` and torch seeded, which get back what they held (no other thread may draw from them
-    meanwhile). The ``eraser`` itself is copied, never changed. Its gates (``p``) hold beside
-    ``share``. Give timm's eraser ``device="cpu"``.
+    meanwhile). The eraser itself is copied, never changed. Its gates (``p``) act beside ``share``.
+
+    Args:
+        eraser: A transform or a pipeline; give timm's ``device="cpu"``.
+        share: The share of images that get a mask.
+        fill: What takes the place of deleted pixels: the mean colour or noise.
+        points: ``"seek"`` or ``"avoid"`` move the masks to where many or few points are; see
+            `augmentations.relocation.relocate`.
 
     >>> from torchvision.transforms import v2
     >>> erase = Foreign(v2.RandomErasing(p=1.0, scale=(0.25, 0.25), ratio=(1.0, 1.0)))
@@ -41,7 +48,12 @@ class Foreign:
     eraser: Callable[..., Any]
     share: Ramp = Ramp(1.0)
     fill: Fill = "mean"
-    wants: ClassVar[str | None] = None
+    points: Rule = "ignore"
+
+    @property
+    def wants(self) -> str | None:
+        """Points, unless they are ignored."""
+        return wanted(self.points)
 
     @classmethod
     def preset(cls, data: str, side: int) -> Foreign:
@@ -56,7 +68,11 @@ class Foreign:
         run = _on_arrays if hasattr(eraser, "set_random_state") else _on_tensors
         gone = [run(eraser, seed, (c, h, w)) for seed in seeds]
         none = torch.zeros(0, h, w, dtype=torch.bool)
-        return torch.stack(gone or [none])[: len(gone)].view(b, 1, h, w).to(images.device)
+        mask = torch.stack(gone or [none])[: len(gone)].view(b, 1, h, w).to(images.device)
+        if self.points == "ignore":
+            return mask
+        guide = demanded(guide, images, "Foreign")
+        return relocate(mask, guide, images, self.points, generator)
 
 
 def _on_arrays(eraser: Any, seed: int, shape: tuple[int, int, int]) -> Bool[Tensor, "h w"]:
@@ -91,14 +107,23 @@ def as_albumentations(
 ) -> Any:
     """A built-in augmentation as an albumentations 2.0.8 transform.
 
-    ``p`` takes the place of ``share``; ``mean`` and ``std`` (for noise) are the data set's per
-    channel, in [0, 1], whether images are uint8 or float32. Points for AdvMask are the pipeline's
-    keypoints, which follow its crops and flips (``remove_invisible=False`` or not: those outside
-    count for nothing); any guide may also be given as ``guide=``, an array (h, w) in the frame of
-    the image at that place of the pipeline. It can be saved, loaded and replayed (import
-    ``augmentations.interop`` and call ``as_albumentations`` once before loading). Draws differ
-    between the workers of a DataLoader and between epochs. Raises ``ValueError`` for a method that
-    is not built in and for hyperparameters out of range.
+    Points for AdvMask are the pipeline's keypoints, which follow its crops and flips; those outside
+    the image are dropped, whatever ``remove_invisible`` is. Any guide may also be given as
+    ``guide=``, an array (h, w) that fits the image at that place of the pipeline. It can be saved,
+    loaded and replayed (import ``augmentations.interop`` and call ``as_albumentations`` once before
+    loading). Draws differ between the workers of a DataLoader and between epochs.
+
+    Args:
+        augmentation: One of `BUILTIN`'s.
+        mean: The dataset's mean per channel, in [0, 1], whether images are uint8 or float32.
+        std: The dataset's standard deviation per channel, in [0, 1]; needed for noise.
+        p: The probability that an image is masked; takes the place of ``share``.
+
+    Returns:
+        An ``albumentations.ImageOnlyTransform``.
+
+    Raises:
+        ValueError: The augmentation is not built in, or a hyperparameter is out of range.
 
     >>> import albumentations as A
     >>> import numpy as np
@@ -125,10 +150,22 @@ def as_torchvision(
     """An augmentation as a torchvision v2 transform with a generator of its own.
 
     Takes images or batches of them, float in [0, 1] or uint8, and PIL images; each image gets its
-    own mask, the share that is due at ``progress`` (an attribute that may be set as training goes
-    on). Points for AdvMask are the sample's ``tv_tensors.KeyPoints``, which follow crops and flips.
-    Draws come from ``seed``, and in the workers of a DataLoader from the worker's seed too, so that
-    they differ between workers and epochs; torch's global state is not touched.
+    own mask, the share that is due at ``progress``. Points for AdvMask are the sample's
+    ``tv_tensors.KeyPoints``, which follow crops and flips. Draws come from ``seed``,
+    and in the workers of a DataLoader from the worker's seed too, so that they differ between
+    workers and epochs; torch's global state is not touched. `WithMask` gives the same images for
+    any number of workers.
+
+    Args:
+        augmentation: What to delete.
+        mean: The dataset's mean per channel, in [0, 1].
+        std: The dataset's standard deviation per channel, in [0, 1]; needed for noise.
+        seed: Any whole number.
+        progress: How much of the training is done, from 0 to 1; an attribute that may be set as
+            training goes on and reaches the workers of a DataLoader, those that persist too.
+
+    Returns:
+        A ``torchvision.transforms.v2.Transform``.
 
     >>> from torchvision.transforms import v2
     >>> from augmentations import Cutout
@@ -145,11 +182,18 @@ def as_torchvision(
 class MaskedLoader:
     """A loader of batches, such as timm's ``create_loader`` makes, that yields them masked.
 
-    It belongs after normalisation (and after timm's mixup and prefetching): ``mean`` and ``std``
-    are those of the batches, by default 0 and 1: a deleted pixel becomes the mean colour. Set
-    ``progress`` (0 to 1) as training goes on. ``guide`` makes the guide of a batch from its images
-    and targets where the augmentation wants one. Everything else (``mixup_enabled``, ``sampler``,
-    ``dataset``, ``len``) is the loader's.
+    It belongs after normalisation (and after timm's mixup and prefetching). Everything else
+    (``mixup_enabled``, ``sampler``, ``dataset``, ``len``) is the loader's.
+
+    Args:
+        loader: Yields (images, targets); images of shape (b, c, h, w).
+        augmentation: What to delete.
+        generator: All draws come from it.
+        guide: Makes the guide of a batch from its images and targets, where the augmentation wants
+            one.
+        mean: Of the batches per channel, by default 0: a deleted pixel becomes the mean colour.
+        std: Of the batches per channel, by default 1.
+        progress: How much of the training is done, from 0 to 1; set it as training goes on.
 
     >>> from augmentations import Cutout
     >>> batches = [(torch.ones(2, 3, 8, 8), torch.tensor([0, 1]))]

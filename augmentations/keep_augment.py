@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from jaxtyping import Float
-from torch import Generator, Tensor
-from torch.nn.functional import pad
+from torch import Generator
 
-from augmentations.base import Fill, Guide, Images, Mask, Ramp, on_device_of, rectangles, required
+from augmentations.base import Fill, Guide, Images, Mask, Ramp, required
 from augmentations.cutout import Cutout
+from augmentations.squares import one_of, slack, square_at, square_sums, threshold
 
 
 @dataclass(frozen=True)
@@ -27,10 +24,26 @@ class KeepAugment:
 
     Deviations: length 16 and tau 0.6 are the paper's for CIFAR-10; other lengths follow the image's
     side. The guide is the caller's: in the paper the live saliency of the network in training.
+
+    Args:
+        length: Side of the square in pixels, as Cutout's.
+        quantile: tau, from 0 to 1.
+        share: The share of images that get a mask.
+        fill: What takes the place of deleted pixels: the mean colour or noise.
+
+    Raises:
+        ValueError: A hyperparameter is out of its range.
+
+    >>> import torch
+    >>> saliency = torch.ones(100, 1, 16, 16)
+    >>> saliency[..., 8:] = 0.0
+    >>> mask = KeepAugment(4, quantile=0.3).mask(saliency, torch.Generator(), saliency)
+    >>> bool(mask.any((1, 2, 3)).all()), bool((mask & (saliency > 0)).any())
+    (True, False)
     """
 
-    length: int = 16  # side of the square in pixels, as Cutout's
-    quantile: float = 0.6  # tau
+    length: int = 16
+    quantile: float = 0.6
     share: Ramp = Ramp(1.0)
     fill: Fill = "mean"
     wants: ClassVar[str | None] = "saliency"
@@ -52,30 +65,8 @@ class KeepAugment:
         undefined values.
         """
         guide = required(guide, images, "KeepAugment", "the saliency of each pixel")
-        b, _, h, w = images.shape
-        half = self.length // 2
-        importance = self.importance(guide)
-        rank = 1 + math.floor(self.quantile * (h * w - 1))
-        threshold = importance.kthvalue(rank, dim=1, keepdim=True).values
-        # sums of equal values differ in their last bits
-        slack = importance.amax(1, keepdim=True) * 1e-9
-        admissible = importance < threshold - slack
-        admissible |= ~admissible.any(1, keepdim=True) & (importance <= threshold + slack)
-        number = admissible.cumsum(1, dtype=torch.int32)
-        draws = torch.rand(b, 1, generator=generator, device=generator.device, dtype=torch.float64)
-        pick = (on_device_of(generator, images)(draws) * number[:, -1:]).int()
-        centre = torch.searchsorted(number, pick, right=True)[:, 0]
-        row, column = torch.div(centre, w, rounding_mode="floor"), centre % w
-        side = torch.full_like(row, 2 * half)
-        return rectangles(row - half, column - half, side, side, images)
-
-    def importance(self, guide: Guide) -> Float[Tensor, "b centres"]:
-        """The guide's sum over the square around each pixel, by a summed-area table."""
-        h, w = guide.shape[-2:]
-        half = self.length // 2
-        table = pad(guide.double().cumsum(2).cumsum(3), (1, 0, 1, 0))
-        # beyond the border the table goes on as at the border, which clips the squares
-        table = pad(table, (half, half - 1, half, half - 1), mode="replicate")
-        reach = 2 * half
-        bands = table[:, :, reach : reach + h] - table[:, :, :h]
-        return (bands[..., reach : reach + w] - bands[..., :w]).flatten(1)
+        sums = square_sums(guide, self.length)
+        limit, near = threshold(sums, self.quantile), slack(sums)
+        admissible = sums < limit - near
+        admissible |= ~admissible.any(1, keepdim=True) & (sums <= limit + near)
+        return square_at(one_of(admissible, generator), self.length, images)

@@ -13,7 +13,16 @@ from augmentations.base import Fill, Guide, Images, Mask, Ramp
 
 @dataclass(frozen=True)
 class NoDeletion:
-    """Delete nothing: what every other augmentation is compared with."""
+    """Delete nothing: the baseline that every other augmentation is compared with.
+
+    Args:
+        share: Without effect.
+        fill: Without effect.
+
+    >>> import torch
+    >>> NoDeletion().mask(torch.zeros(2, 3, 8, 8), torch.Generator()).any()
+    tensor(False)
+    """
 
     share: Ramp = Ramp(0.0)
     fill: Fill = "mean"
@@ -21,7 +30,7 @@ class NoDeletion:
 
     @classmethod
     def preset(cls, data: str, side: int) -> NoDeletion:
-        """The same for every data set."""
+        """The same for every dataset."""
         return cls()
 
     def mask(self, images: Images, generator: Generator, guide: Guide | None = None) -> Mask:

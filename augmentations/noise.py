@@ -24,7 +24,7 @@ def normal() -> Float[Tensor, " levels"]:
 
 @functools.cache
 def _kernel() -> Callable[..., None]:
-    """The compiled loop over pictures on the CPU."""
+    """The compiled loop over images on the CPU."""
     import numba
 
     @numba.njit(nogil=True, cache=True)
@@ -58,7 +58,7 @@ def put(
 ) -> Float[Tensor, "b c h w"]:
     """The images with ``mean + std · z`` at the deleted pixels, z standard normal per value.
 
-    z takes the 65,536 values of `normal`, each drawn with 16 of a word's bits: picture by picture,
+    z takes the 65,536 values of `normal`, each drawn with 16 of a word's bits: image by image,
     channel by channel, the deleted pixels in reading order. Its largest size is 4.3.
     """
     b, c, h, w = images.shape

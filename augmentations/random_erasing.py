@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Generator
 
 from augmentations.base import Fill, Guide, Images, Mask, Ramp, on_device_of, rectangles, within
+from augmentations.relocation import Rule, demanded, move_rectangles, wanted
 
 
 @dataclass(frozen=True)
@@ -22,30 +22,52 @@ class RandomErasing:
 
     Deviations: 8 attempts at a fitting rectangle rather than 100, since at the published values all
     of 8 fail once in 10^10 images; sides are at least one pixel, which matters below 8 x 8; and
-    the noise is normal with the data set's mean and deviation (the paper's RE-R draws 0..255; the
+    the noise is normal with the dataset's mean and deviation (the paper's RE-R draws 0..255; the
     released code writes constants that are not the mean).
+
+    Args:
+        area: s_l and s_h, the smallest and largest area, as fractions of the image.
+        aspect: r_1, the smallest height / width, in (0, 1]; the largest is its inverse.
+        share: The share of images that get a mask.
+        fill: What takes the place of deleted pixels: noise or the mean colour.
+        points: ``"seek"`` or ``"avoid"`` move the rectangle to where many or few points are; see
+            `augmentations.relocation`. Not in the paper.
+
+    Raises:
+        ValueError: A range is not ordered or leaves its bounds.
+
+    >>> images = torch.zeros(2, 3, 32, 32)
+    >>> mask = RandomErasing(area=(0.25, 0.25), aspect=1.0).mask(images, torch.Generator())
+    >>> mask.sum((1, 2, 3)).tolist()
+    [256, 256]
     """
 
-    area: tuple[float, float] = (0.02, 0.4)  # s_l, s_h: fractions of the image
-    aspect: float = 0.3  # r_1: the smallest height / width; the largest is its inverse
+    area: tuple[float, float] = (0.02, 0.4)
+    aspect: float = 0.3
     share: Ramp = Ramp(0.5)
     fill: Fill = "noise"
-    wants: ClassVar[str | None] = None
+    points: Rule = "ignore"
 
     def __post_init__(self) -> None:
         within("area", *self.area, 0, 1)
         if not 0 < self.aspect <= 1:
             raise ValueError(f"aspect is {self.aspect}: it must lie above 0 and at most 1")
 
+    @property
+    def wants(self) -> str | None:
+        """Points, unless they are ignored."""
+        return wanted(self.points)
+
     @classmethod
     def preset(cls, data: str, side: int) -> RandomErasing:
-        """The published values, the same for every data set."""
+        """The published values, the same for every dataset."""
         return cls()
 
     def mask(self, images: Images, generator: Generator, guide: Guide | None = None) -> Mask:
         """Draw 8 areas and 8 aspects for every image, then the row and column of the first to fit.
 
-        An image that none fits keeps all its pixels.
+        An image that none fits keeps all its pixels. Raises ``ValueError`` where points are sought
+        or avoided and the guide is missing.
         """
         b, _, h, w = images.shape
         here = on_device_of(generator, images)
@@ -62,4 +84,8 @@ class RandomErasing:
         width = widths.gather(0, first)[0] * found
         top = (draws[16] * (h - height + 1)).long()
         left = (draws[17] * (w - width + 1)).long()
-        return rectangles(top, left, height.long(), width.long(), images)
+        mask = rectangles(top, left, height.long(), width.long(), images)
+        if self.points == "ignore":
+            return mask
+        guide = demanded(guide, images, "RandomErasing")
+        return move_rectangles(mask, guide, images, self.points, generator)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from augmentations.squares import square_sums, threshold
 from bench.data import mixing, seeds
 
 CLASSES = 16
@@ -15,7 +16,7 @@ def batch(n: int = 16, side: int = 12) -> tuple[Tensor, Tensor]:
     return values[:, None, None, None].expand(n, 1, side, side).contiguous(), torch.arange(n)
 
 
-@pytest.mark.parametrize("name", list(mixing.NAMES))
+@pytest.mark.parametrize("name", ["mixup", "cutmix"])
 def test_label_weights_sum_to_one_and_follow_the_pixels(name: str) -> None:
     images, labels = batch()
     mix = mixing.Mix(mixing.build(name).kind)
@@ -89,11 +90,61 @@ def test_cutmix_leaves_half_of_the_batches_alone() -> None:
 def test_a_mix_repeats_with_its_generator_and_leaves_everything_else_alone(name: str) -> None:
     images, labels = batch()
     before, state = images.clone(), torch.get_rng_state()
-    first = mixing.build(name).apply(images, labels, CLASSES, seeds.generator(3, "mix"))
-    again = mixing.build(name).apply(images, labels, CLASSES, seeds.generator(3, "mix"))
+    first = mixing.build(name).apply(images, labels, CLASSES, seeds.generator(3, "mix"), images)
+    again = mixing.build(name).apply(images, labels, CLASSES, seeds.generator(3, "mix"), images)
     assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
     assert torch.equal(images, before)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_ipf_cutmix_weighs_labels_by_the_points_kept_and_brought_in() -> None:
+    images, labels = batch(side=12)
+    guide = (torch.rand(16, 1, 12, 12, generator=seeds.generator(0, "points")) < 0.3).float()
+    guide[3] = guide[5] = 0  # images without points
+    mix = mixing.IPFCutMix(length=6, probability=1.0)
+    boxes = set()
+    for seed in range(30):
+        mixed, weights = mix.apply(images, labels, CLASSES, seeds.generator(seed, "mix"), guide)
+        torch.testing.assert_close(weights.sum(1), torch.ones(16))
+        partners = set()
+        for i in range(16):
+            box = mixed[i] != images[i]
+            other = int(mixed[i][box].unique()) - 1  # constant i + 1: one partner
+            partners.add(other)
+            assert other != i
+            boxes.add(tuple(box.flatten().tolist()))
+            kept, brought = float(guide[i][~box].sum()), float(guide[other][box].sum())
+            area = float(box.float().mean())
+            own = kept / (kept + brought) if kept + brought else 1 - area
+            wanted = torch.zeros(CLASSES)
+            wanted[i], wanted[other] = own, 1 - own
+            torch.testing.assert_close(weights[i], wanted)
+            # the box is a square of 6 pixels, clipped, with at most the threshold's points
+            rows, columns = box[0].any(1), box[0].any(0)
+            assert torch.equal(box[0], rows[:, None] & columns)
+            assert 3 <= rows.sum() <= 6
+            limit = threshold(square_sums(guide[i : i + 1], 6), 0.6)
+            assert guide[i][box].sum() <= limit or limit == 0
+        assert len(partners) == 16
+    assert len(boxes) > 100
+
+
+def test_ipf_cutmix_leaves_half_of_the_batches_alone_and_has_presets() -> None:
+    images, labels = batch()
+    mix = mixing.build("ipf-cutmix")
+    mixed = [
+        mix.apply(images, labels, CLASSES, seeds.generator(seed, "mix"), images)[0]
+        for seed in range(300)
+    ]
+    untouched = sum(torch.equal(one, images) for one in mixed) / 300
+    assert abs(untouched - 0.5) < 0.1
+    assert mix == mixing.IPFCutMix(length=16)
+    assert mixing.build("ipf-cutmix", data="cifar100(train=9)") == mixing.IPFCutMix(length=8)
+    assert mixing.build("ipf-cutmix", data="digits", side=8) == mixing.IPFCutMix(length=4)
+    assert mix.points
+    assert not mixing.build("cutmix").points
+    with pytest.raises(ValueError, match="ipf-cutmix needs a guide: positive where a point is"):
+        mix.apply(images, labels, CLASSES, seeds.generator(0, "mix"))
 
 
 def test_wrong_mixes_are_refused() -> None:

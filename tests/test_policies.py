@@ -1,6 +1,7 @@
 """Policies, and the square that KeepAugment pastes back."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import click.testing
@@ -9,19 +10,22 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
+from augmentations import BUILTIN, KeepAugment
 from augmentations.advmask import AdvMask
+from augmentations.ipf import paste_square
 from bench.cli import main
 from bench.data import catalog, mixing, policies, seeds
 from bench.data.dataset import Dataset
 from bench.data.loader import Loader
-from bench.data.splits import part
+from bench.data.splits import Split, part
 from bench.models import networks
 from bench.points import guides
+from bench.points.guides import needed
 from bench.training import loop, selective_paste
 from bench.training.recipes import Recipe
 
 IDS = torch.arange(64)
-PLAIN = ["autoaugment", "trivialaugment", "fast-autoaugment"]
+PLAIN = ["autoaugment", "trivialaugment", "fast-autoaugment", "randaugment"]
 
 
 def pictures(n: int = 64, channels: int = 3, side: int = 16) -> Tensor:
@@ -54,12 +58,18 @@ def test_the_global_generator_and_the_stored_pictures_stay_as_they_were(name: st
 def test_grey_pictures_work_and_other_channels_are_refused(name: str) -> None:
     policy = policies.build(name, side=8)
     assert policy.apply(pictures(channels=1, side=8), 0, 0, IDS).shape == (64, 1, 8, 8)
-    with pytest.raises(ValueError, match="the pictures have 4 channels"):
+    with pytest.raises(ValueError, match="the images have 4 channels"):
         policy.apply(pictures(channels=4), 0, 0, IDS)
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("autoaugment", 25), ("trivialaugment", 14 * 31), ("fast-autoaugment", 493)]
+    ("name", "count"),
+    [
+        ("autoaugment", 25),
+        ("trivialaugment", 14 * 31),
+        ("fast-autoaugment", 493),
+        ("randaugment", 14 * 14),
+    ],
 )
 def test_the_published_sequences_are_drawn_uniformly(name: str, count: int) -> None:
     policy = policies.build(name, side=32)
@@ -76,6 +86,19 @@ def test_trivialaugment_has_each_of_its_14_operations_31_times() -> None:
     operations = Counter(step.operation for (step,) in policy.sequences)
     assert set(operations.values()) == {31}
     assert len(operations) == 14
+
+
+@pytest.mark.parametrize("side", [8, 32, 224])
+def test_randaugment_has_every_pair_of_operations_at_torchvisions_level(side: int) -> None:
+    policy, theirs = policies.build("randaugment", side=side), v2.RandAugment()
+    pairs = {(one.operation, other.operation) for one, other in policy.sequences}
+    assert len(pairs) == len(policy.sequences) == 14**2
+    assert (theirs.num_ops, theirs.magnitude, theirs.num_magnitude_bins) == (2, 9, 31)
+    for step in {step for pair in policy.sequences for step in pair}:
+        magnitudes, signed = theirs._AUGMENTATION_SPACE[step.operation]
+        values = magnitudes(31, side, side)
+        assert step.magnitude == (0.0 if values is None else float(values[9]))
+        assert (step.signed, step.probability) == (signed, 1.0)
 
 
 def test_an_operation_happens_with_its_probability_and_either_sign() -> None:
@@ -171,6 +194,79 @@ def test_the_names_tell_what_follows_a_policy() -> None:
     assert kinds == ["full", "low", "early", "early-low"]
     plain = policies.build("autoaugment", side=32)
     assert policies.build("keep-autoaugment", side=32).sequences == plain.sequences
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_ipf_policies_paste_by_points_and_include_cutout(name: str) -> None:
+    plain = policies.build(name, side=32)
+    for data, side, length in (("cifar10", 32, 16), ("cifar100(train=20)", 32, 8), ("x", 64, 32)):
+        policy = policies.build(f"ipf-{name}", side=side, data=data)
+        assert policy.points
+        assert (policy.length, policy.cutout) == (length, side // 2)
+    assert policies.build(f"ipf-{name}", side=32).sequences == plain.sequences
+    assert not plain.points
+    with pytest.raises(ValueError, match=r"includes Cutout: remove \+cutout"):
+        policies.build(f"ipf-{name}+cutout", side=32)
+
+
+def test_a_square_with_many_points_is_pasted_from_the_original_after_crop_and_flip() -> None:
+    n, side = 200, 16
+    stored = pictures(n, side=side)
+    guide = torch.rand(n, 1, side, side, generator=seeds.generator(0, "points")) < 0.2
+    stored[:, :1] = guide * 255  # the red channel shows the points
+    policy = replace(policies.build("ipf-autoaugment", side=side), cutout=None)
+    loader = Loader(
+        Split(stored, torch.zeros(n).long()),
+        batch_size=50,
+        seed=2,
+        padding=3,
+        flip=True,
+        device="cpu",
+        policy=policy,
+        guide=guide,
+        guided=True,
+    )
+    plain = networks.Normalised(nn.Flatten(), torch.zeros(1), torch.ones(1))
+    pasted = 0
+    for step, batch in enumerate(loader.epoch(0, 1.0)):
+        assert batch.guide is not None
+        assert batch.originals is not None
+        assert torch.equal(batch.guide, batch.originals[:, :1])
+        done = loop.finish(policy, plain, batch, torch.zeros(3), (2, 0, step))
+        kept = paste_square(done, batch.guide, seeds.generator(2, "keep", 0, step), 8)
+        assert torch.equal(done, torch.where(kept, batch.originals, batch.images))
+        pasted += int((done != batch.images).flatten(1).any(1).sum())
+    assert pasted > n / 2
+
+
+def test_a_policy_or_a_mix_that_wants_points_says_so() -> None:
+    split = Split(pictures(4), torch.zeros(4).long())
+    settings = {"batch_size": 2, "seed": 0, "padding": 0, "flip": False, "device": "cpu"}
+    with pytest.raises(ValueError, match="the policy or the mix needs a guide: one map of points"):
+        Loader(split, guided=True, **settings)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="does not fit"):
+        Loader(split, guided=True, guide=torch.zeros(4, 1, 8, 8), **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("field", ["policy", "mix"])
+def test_recipes_with_an_ipf_policy_or_mix_need_the_points(field: str) -> None:
+    name = {"policy": "ipf-autoaugment", "mix": "ipf-cutmix"}[field]
+    for augmentation in ("none", "cutout", "keepaugment", "advmask"):
+        job = Recipe(augmentation=BUILTIN[augmentation](), **{field: name})  # type: ignore[arg-type]
+        assert needed(job) == "attack"
+        assert needed(replace(job, guide="random")) == "random"
+    assert needed(Recipe(**{field: name.removeprefix("ipf-")})) is None  # type: ignore[arg-type]
+    assert needed(Recipe(augmentation=BUILTIN["keepaugment"]())) is None
+    assert needed(Recipe(augmentation=BUILTIN["ipf-has"]())) == "attack"
+
+
+def test_keepaugment_keeps_its_saliency_beside_a_policy_with_points(digits: Dataset) -> None:
+    guide = torch.ones(len(digits.train), 1, 8, 8, dtype=torch.bool)
+    job = replace(recipe("ipf-randaugment", None), augmentation=KeepAugment.preset("digits", 8))
+    other = replace(job, policy="randaugment+cutout")
+    trained = [loop.train(one, 0, digits, guide=guide) for one in (job, other)]
+    assert all(0 < loss < 10 for loss in losses(trained[0]))
+    assert losses(trained[0]) != losses(trained[1])
 
 
 def test_the_pasted_square_is_exactly_one_of_high_importance() -> None:
@@ -311,8 +407,16 @@ def losses(trained: loop.Trained) -> list[float]:
     return [entry["loss"] for entry in trained.curve]
 
 
-@pytest.mark.parametrize("mix", [None, *mixing.NAMES])
-@pytest.mark.parametrize("policy", [None, "autoaugment+cutout", *policies.NAMES])
+@pytest.mark.parametrize(
+    ("policy", "mix"),
+    [
+        *((policy, None) for policy in policies.NAMES),
+        *((policy, mix) for policy in (None, "autoaugment+cutout") for mix in mixing.NAMES),
+        ("keep-autoaugment", "cutmix"),
+        ("keep-autoaugment-early-low", "mixup"),
+        ("ipf-randaugment", "ipf-cutmix"),
+    ],
+)
 def test_every_policy_and_mix_trains_with_advmask(
     policy: str | None, mix: str | None, digits: Dataset
 ) -> None:

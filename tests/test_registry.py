@@ -42,7 +42,7 @@ def test_a_typed_option_wins_over_a_given_one() -> None:
     [
         ("cutuot", "'cutuot' is not among the augmentations: did you mean 'cutout'?"),
         ("zzzzz", "'zzzzz' is not among the augmentations: there are: none, cutout"),
-        ("cutout(lenght=8)", "cutout has no option 'lenght'; it has: fill, length, share"),
+        ("cutout(lenght=8)", "cutout has no option 'lenght'; it has: fill, length, points, share"),
         ("cutout(length='8')", "cutout: option length is '8': Input should be a valid integer"),
         ("cutout(length=True)", "cutout: option length is True: Input should be a valid integer"),
         ("cutout(length=0)", "cutout: length is 0"),

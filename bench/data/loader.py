@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
 
-from augmentations.base import Augmentation, Images, Mask
+from augmentations.base import Augmentation, Guide, Images, Mask
 from bench.data.crops import crop
 from bench.data.policies import Policy
 from bench.data.seeds import generator
@@ -32,6 +32,7 @@ class Batch:
             network in training.
         originals: The same images, moved alike, without the policy; None where nothing of them is
             pasted back.
+        guide: The guide, moved alike; None unless a policy or a mix wants points.
     """
 
     images: Images
@@ -39,6 +40,7 @@ class Batch:
     ids: Int[Tensor, " b"]
     mask: Mask | None
     originals: Images | None = None
+    guide: Guide | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +73,7 @@ class Loader:
             It moves with its image before masks are drawn; what leaves the frame is lost.
         policy: Changes the stored bytes ahead of the crop, by the ids of the split; also on the CPU
             and an epoch ahead, which takes two more copies of the images.
+        guided: Whether batches carry the guide, for a policy or a mix that wants points.
 
     Raises:
         ValueError: A number is out of its range, there are no images, or a guide is needed and
@@ -89,6 +92,7 @@ class Loader:
         augmentation: Augmentation | None = None,
         guide: Shaped[Tensor, "m 1 h w"] | None = None,
         policy: Policy | None = None,
+        guided: bool = False,
     ) -> None:
         if not len(split):
             raise ValueError(
@@ -101,7 +105,9 @@ class Loader:
         wants = None if augmentation is None else augmentation.wants
         if wants == "attack" and guide is None:
             raise ValueError(f"{augmentation} needs a guide: one map of points per image")
-        if wants is not None and guide is not None:
+        if guided and guide is None:
+            raise ValueError("the policy or the mix needs a guide: one map of points per image")
+        if (wants is not None or guided) and guide is not None:
             size = split.images.shape[-2:]
             if guide.shape[-2:] != size or len(guide) <= int(split.ids.max()):
                 raise ValueError(
@@ -118,7 +124,9 @@ class Loader:
         self.device = torch.device(device)
         # a live guide is known to the training loop alone
         self.augmentation = None if wants is not None and guide is None else augmentation
-        self.guide = None if wants is None or guide is None else guide.cpu().contiguous()
+        used = guide is not None and (wants is not None or guided)
+        self.guide = guide.cpu().contiguous() if used and guide is not None else None
+        self.guided = guided
         self.policy = policy
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="masks")
         self._ahead: dict[str, tuple[int, Future[Any]]] = {}
@@ -147,6 +155,7 @@ class Loader:
                 self.ids[places],
                 None if masks is None else masks[here],
                 crop(self.images, here, shifts, flips, 255.0) if pasted else None,
+                self._guide(places, moves).to(self.device) if self.guided else None,
             )
 
     def moves(self, epoch: int) -> Moves:
@@ -193,14 +202,17 @@ class Loader:
             stream = generator(self.seed, "masks", epoch, block)
             chance[places] = torch.rand(len(places), generator=stream)
             guide = None
-            if self.guide is not None:
-                guide = crop(
-                    self.guide, self.ids[places], moves.shifts[places], moves.flips[places]
-                )
+            if self.augmentation.wants is not None:
+                guide = self._guide(places, moves)
             # only the shape of the images counts
             blank = torch.zeros(1, 1, 1, 1).expand(len(places), c, h, w)
             masks[places] = self.augmentation.mask(blank, stream, guide)
         return masks, chance
+
+    def _guide(self, places: Int[Tensor, " b"], moves: Moves) -> Guide:
+        """The guide of some images, moved as they are."""
+        assert self.guide is not None
+        return crop(self.guide, self.ids[places], moves.shifts[places], moves.flips[places])
 
 
 def batches(

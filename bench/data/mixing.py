@@ -1,4 +1,4 @@
-"""Mixup and CutMix: every picture of a batch meets another one, and so do their labels.
+"""Mixup and CutMix: every image of a batch meets another one, and so do their labels.
 
 They act after the crop and the flip, ahead of the deletion.
 """
@@ -12,12 +12,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from augmentations.base import Images
+from augmentations import ipf
+from augmentations.base import Guide, Images, required
 from bench import registry
 
 NAMES = {
-    "mixup": "two pictures blended, lambda uniform (Zhang et al. 2018)",
-    "cutmix": "a box of another picture, in every other batch (Yun et al. 2019)",
+    "mixup": "two images blended, lambda uniform (Zhang et al. 2018)",
+    "cutmix": "a box of another image, in every other batch (Yun et al. 2019)",
+    "ipf-cutmix": "the same, the box where few points are, labels by the points (IPF-RDA)",
 }
 """Mixes by name."""
 
@@ -29,8 +31,8 @@ class Mix:
     A batch is mixed with ``probability``; lambda, drawn once for the batch, follows Beta(``alpha``,
     ``alpha``), and the labels of CutMix follow the area of its clipped box.
 
-    Deviation: partners come from a random cyclic order of the batch, so no picture meets itself,
-    which in the originals' permutations happens to one picture a batch on average.
+    Deviation: partners come from a random cyclic order of the batch, so no image meets itself,
+    which in the originals' permutations happens to one image a batch on average.
     """
 
     kind: Literal["mixup", "cutmix"]
@@ -43,12 +45,22 @@ class Mix:
         if not 0 <= self.probability <= 1:
             raise ValueError(f"probability is {self.probability}: it must lie in [0, 1]")
 
+    @property
+    def points(self) -> bool:
+        """Whether it needs the points of the images."""
+        return False
+
     def apply(
-        self, images: Images, labels: Int[Tensor, " b"], classes: int, generator: Generator
+        self,
+        images: Images,
+        labels: Int[Tensor, " b"],
+        classes: int,
+        generator: Generator,
+        guide: Guide | None = None,
     ) -> tuple[Images, Float[Tensor, "b k"]]:
         """Return the mixed images and, for each, the weights of the classes, which sum to 1.
 
-        Picture i stays the one of weight lambda at place i.
+        Image i stays the one of weight lambda at place i.
         """
         from torchvision.transforms import v2
 
@@ -69,10 +81,83 @@ class Mix:
         return mixed[back], weights[back].to(images.dtype)
 
 
-def build(name: str) -> Mix:
-    """The mix of that name as published for CIFAR; raises ``ValueError`` for an unknown one."""
+@dataclass(frozen=True)
+class IPFCutMix:
+    """CutMix that spares the points: selective cut, labels by the points (IPF-RDA).
+
+    A batch is mixed with ``probability``. Each image loses one square, drawn among those with few
+    of its points (see `augmentations.ipf.cut_square`), and gets the pixels of another image there.
+    Its own label weighs the points that it keeps, the other label those that come in with the
+    square: kept / (kept + brought). Where there are no points at all, the areas weigh.
+
+    Every image has a square of its own; partners come from a random cyclic order of the batch, as
+    in `Mix`.
+
+    Attributes:
+        length: Side of the square in pixels: 16 for CIFAR-10, 8 for CIFAR-100.
+        quantile: Of the sums of points over all squares of an image; sets the threshold.
+        probability: That a batch is mixed: CutMix's for CIFAR, since IPF-RDA's is not known to us.
+    """
+
+    length: int = 16
+    quantile: float = ipf.QUANTILE
+    probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        ipf.check(self.length, self.quantile)
+        if not 0 <= self.probability <= 1:
+            raise ValueError(f"probability is {self.probability}: it must lie in [0, 1]")
+
+    @property
+    def points(self) -> bool:
+        """Whether it needs the points of the images."""
+        return True
+
+    def apply(
+        self,
+        images: Images,
+        labels: Int[Tensor, " b"],
+        classes: int,
+        generator: Generator,
+        guide: Guide | None = None,
+    ) -> tuple[Images, Float[Tensor, "b k"]]:
+        """Return the mixed images and, for each, the weights of the classes, which sum to 1.
+
+        Raises ``ValueError`` without a guide.
+        """
+        device = generator.device
+        due = float(torch.rand((), generator=generator, device=device)) < self.probability
+        order = torch.randperm(len(images), generator=generator, device=device).to(images.device)
+        guide = required(guide, images, "ipf-cutmix", ipf.POINTS)
+        box = ipf.cut_square(images, guide, generator, self.length, self.quantile)
+        own = torch.nn.functional.one_hot(labels, classes).to(images.dtype)
+        if not due:
+            return images, own
+        other = torch.empty_like(order)
+        other[order] = order.roll(1)
+        kept = (guide * ~box).sum((1, 2, 3))
+        brought = (guide[other] * box).sum((1, 2, 3))
+        outside = 1 - box.float().mean((1, 2, 3))
+        share = torch.where(kept + brought > 0, kept / (kept + brought), outside)
+        weight = share.to(images.dtype)[:, None]
+        return torch.where(box, images[other], images), weight * own + (1 - weight) * own[other]
+
+
+def build(name: str, *, data: str = "cifar10", side: int = 32) -> Mix | IPFCutMix:
+    """The mix of that name as published for CIFAR.
+
+    Args:
+        name: One of `NAMES`.
+        data: Name of the dataset; sets the square of ``ipf-cutmix``.
+        side: Of its images, in pixels.
+
+    Raises:
+        ValueError: The name is unknown.
+    """
     if name == "mixup":
         return Mix("mixup", alpha=1.0, probability=1.0)
     if name == "cutmix":
         return Mix("cutmix", alpha=1.0, probability=0.5)
+    if name == "ipf-cutmix":
+        return IPFCutMix(ipf.published_length(data.partition("(")[0], side))
     raise ValueError(f"there is no mix {name!r}: {registry.suggest(name, NAMES)}")

@@ -1,4 +1,4 @@
-"""Policies: image operations such as shear or solarize, drawn anew for every picture.
+"""Policies: image operations such as shear or solarize, drawn anew for every image.
 
 A policy acts on the stored bytes, ahead of the crop, the flip, the mixing and the deletion. The
 operations are torchvision's.
@@ -7,6 +7,7 @@ operations are torchvision's.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from augmentations.base import scaled
+from augmentations.ipf import published_length
 from bench import registry
 from bench.data import seeds
 
@@ -27,14 +29,22 @@ NAMES = {
     "autoaugment": "25 pairs of operations found for CIFAR-10 (Cubuk et al. 2019)",
     "trivialaugment": "one of 14 operations at one of 31 levels (Müller and Hutter 2021)",
     "fast-autoaugment": "493 pairs of operations found for CIFAR-10 (Lim et al. 2019)",
+    "randaugment": "two of 14 operations at level 9 of 30 (Cubuk et al. 2020)",
     "keep-autoaugment": "autoaugment, with an important square pasted back (Gong et al. 2021)",
     "keep-autoaugment-low": "the same, the saliency taken at half the size",
     "keep-autoaugment-early": "the same, the saliency taken from an early head",
     "keep-autoaugment-early-low": "the same, from an early head at half the size",
+    "ipf-autoaugment": "autoaugment, a square with many points pasted back, Cutout (IPF-RDA)",
+    "ipf-trivialaugment": "the same around trivialaugment",
+    "ipf-fast-autoaugment": "the same around fast-autoaugment",
+    "ipf-randaugment": "the same around randaugment",
 }
-"""Policies by name; with ``+cutout`` behind the name, a Cutout follows the crop and the flip."""
+"""Policies by name; with ``+cutout`` behind the name, a Cutout follows the crop and the flip.
 
-GREY = 128  # what AutoAugment fills uncovered pixels with; the other two leave them black
+Those named ``ipf-`` include it.
+"""
+
+GREY = 128  # what AutoAugment fills uncovered pixels with; the others leave them black
 TINT = (125, 123, 114)  # what the operation Cutout of Fast AutoAugment paints
 
 
@@ -49,17 +59,28 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Policy:
-    """Draws one of its sequences of steps for every picture, each as probable as the others.
+    """Draws one of its sequences of steps for every image, each as probable as the others.
 
-    ``fill`` is the byte that a geometric operation uncovers. ``cutout`` is the side in pixels of
-    the Cutout that follows, if any. ``keep`` tells how the saliency of a pasted square is taken
-    ("full", "low", "early", "early-low"), None where nothing is pasted back.
+    Attributes:
+        sequences: The steps, as many in each.
+        fill: The byte that a geometric operation uncovers.
+        cutout: Side in pixels of the Cutout that follows, if any.
+        keep: What the square that is pasted back is chosen by: a saliency of the network in
+            training (``"full"``, ``"low"``, ``"early"``, ``"early-low"``) or the ``"points"``; None
+            where nothing is pasted back.
+        length: Side of that square in pixels.
     """
 
     sequences: tuple[tuple[Step, ...], ...] = field(repr=False)
     fill: int
     cutout: int | None = None
     keep: str | None = None
+    length: int = 16
+
+    @property
+    def points(self) -> bool:
+        """Whether it needs the points of the images."""
+        return self.keep == "points"
 
     @property
     def early(self) -> bool:
@@ -67,13 +88,13 @@ class Policy:
         return self.keep is not None and self.keep.startswith("early")
 
     def apply(self, images: Bytes, seed: int, epoch: int, ids: Int[Tensor, " b"]) -> Bytes:
-        """Return the transformed pictures; what happens to one depends on seed, epoch and id only.
+        """Return the transformed images; what happens to one depends on seed, epoch and id only.
 
-        The pictures have 1 or 3 channels; raises ``ValueError`` for others.
+        The images have 1 or 3 channels; raises ``ValueError`` for others.
         """
         if images.shape[1] not in (1, 3):
             raise ValueError(
-                f"the pictures have {images.shape[1]} channels: a policy needs grey or RGB ones"
+                f"the images have {images.shape[1]} channels: a policy needs grey or RGB ones"
             )
         draws = torch.stack([self._draws(seed, epoch, id_) for id_ in ids.tolist()])
         sequence = (draws[:, 0] * len(self.sequences)).long()
@@ -103,7 +124,7 @@ class Policy:
 
 
 class _Plan(NamedTuple):
-    """The sequences as tables, so that pictures with the same operation can go together.
+    """The sequences as tables, so that images with the same operation can go together.
 
     ``operations`` are the different ones with their magnitudes; for every place in a sequence
     there are the probabilities, shape (n), and the number of the operation, shape (n, 2), whose
@@ -128,28 +149,47 @@ class _Plan(NamedTuple):
         return cls(list(number), steps)
 
 
-def build(name: str, *, side: int) -> Policy:
-    """The policy of that name for pictures of ``side`` pixels.
+def build(name: str, *, side: int, data: str = "cifar10") -> Policy:
+    """The policy of that name.
 
-    ``NAME+cutout`` adds the Cutout of half the side that the published results of these policies
-    include, after the crop and the flip. Raises ``ValueError`` for an unknown name.
+    Args:
+        name: One of `NAMES`. ``NAME+cutout`` adds the Cutout of half the side that the published
+            results of these policies include, after the crop and the flip.
+        side: Of the images, in pixels.
+        data: Name of the dataset; sets the square that an ``ipf-`` policy pastes back: 16 pixels
+            for CIFAR-10, 8 for CIFAR-100, in proportion to the side.
+
+    Raises:
+        ValueError: The name is unknown, or Cutout is asked for twice.
 
     - AutoAugment: torchvision's table and ranges; uncovered pixels are grey, as in the released
       code. The policy of CIFAR-10 is used for every data set.
     - TrivialAugment: the wide ranges. Shifts reach 32 pixels, as published for any side, but never
       more than the side.
     - Fast AutoAugment: the published policy and ranges. Shifts are cut to whole pixels.
+    - RandAugment: torchvision's ranges and defaults, N = 2 operations of magnitude M = 9 on a scale
+      from 0 to 30; the paper searches N and M for each dataset and network.
+    - Those named ``ipf-`` paste a square with many points back into the changed image and include
+      the Cutout (IPF-RDA, selective paste; see `augmentations.ipf.paste_square`).
 
-    Points and guides are not moved with the geometry of a policy, as in the AdvMask code.
+    Points and guides are not moved with the geometry of a policy, as in the AdvMask code; the
+    square that is pasted back comes from the unchanged image, to which they belong.
     """
     base, plus, extra = name.partition("+")
     if base not in NAMES or (plus and extra != "cutout"):
         known = [*NAMES, *(f"{other}+cutout" for other in NAMES)]
         raise ValueError(f"there is no policy {name!r}: {registry.suggest(name, known)}")
+    if base.startswith("ipf-"):
+        if plus:
+            raise ValueError(f"the policy {base!r} includes Cutout: remove +cutout")
+        policy = _POLICIES[base.removeprefix("ipf-")](side)
+        length = published_length(data.partition("(")[0], side)
+        return replace(policy, keep="points", length=length, cutout=max(2, scaled(16, side)))
     family, _, variant = base.partition("autoaugment")
     policy = _POLICIES["autoaugment" if family == "keep-" else base](side)
     if family == "keep-":
-        policy = replace(policy, keep=variant.removeprefix("-") or "full")
+        keep = variant.removeprefix("-") or "full"
+        policy = replace(policy, keep=keep, length=max(2, scaled(16, side)))
     return replace(policy, cutout=max(2, scaled(16, side))) if plus else policy
 
 
@@ -191,6 +231,17 @@ def _trivialaugment(side: int) -> Policy:
     )
 
 
+def _randaugment(side: int) -> Policy:
+    from torchvision.transforms import v2
+
+    table = v2.RandAugment()
+    steps = [
+        Step(operation, 1.0, *_level(table, operation, table.magnitude, 31, side))
+        for operation in table._AUGMENTATION_SPACE
+    ]
+    return Policy(tuple(itertools.product(steps, repeat=table.num_ops)), fill=0)
+
+
 def _level(table: Any, operation: str, level: int, levels: int, side: int) -> tuple[float, bool]:
     """Magnitude and signedness of an operation in a table of torchvision."""
     magnitudes, signed = table._AUGMENTATION_SPACE[operation]
@@ -223,13 +274,14 @@ _POLICIES: dict[str, Callable[[int], Policy]] = {
     "autoaugment": _autoaugment,
     "trivialaugment": _trivialaugment,
     "fast-autoaugment": _fast_autoaugment,
+    "randaugment": _randaugment,
 }
 
 
 def _operate(
     images: Bytes, operation: str, magnitude: float, fill: int, place: Float[Tensor, "b 2"]
 ) -> Bytes:
-    """One operation at one magnitude on a batch, each picture by itself."""
+    """One operation at one magnitude on a batch, each image by itself."""
     if operation == "Cutout":
         return _cutout(images, magnitude, place)
     done: Tensor = _torchvision()(

@@ -26,6 +26,7 @@ from bench.models.saliency import saliency
 from bench.points import find
 from bench.points.store import Points
 from bench.training import victims
+from bench.training.loop import live
 from bench.training.recipes import Recipe
 
 FIXED = {
@@ -39,16 +40,12 @@ FIXED = {
 """Guides by name; any other name is a set of points imported under that name."""
 
 
-def live(recipe: Recipe) -> bool:
-    """Whether the recipe's guide is taken from the network in training."""
-    return recipe.augmentation.wants == "saliency" and recipe.guide is None
-
-
 def needed(recipe: Recipe) -> str | None:
     """The fixed guide that a recipe needs, if any."""
-    if recipe.augmentation.wants is None or live(recipe):
-        return None
-    return recipe.guide or recipe.augmentation.wants
+    wanted = None if live(recipe) else recipe.augmentation.wants
+    if any(name is not None and name.startswith("ipf-") for name in (recipe.policy, recipe.mix)):
+        wanted = wanted or "attack"
+    return None if wanted is None else recipe.guide or wanted
 
 
 def fixed(

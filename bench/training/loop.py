@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from augmentations import Images, delete, draw
 from augmentations.cutout import Cutout
+from augmentations.ipf import paste_square
 from bench.data import mixing, policies, seeds
 from bench.data.dataset import Dataset
 from bench.data.loader import Batch, Loader, batches
@@ -103,7 +104,10 @@ def train(
     training, validation = split(recipe, seed, data)
     side = data.train.images.shape[-1]
     network = networks.build_for(data, recipe.model, seed=seeds.derive(seed, "weights"))
-    policy = None if recipe.policy is None else policies.build(recipe.policy, side=side)
+    policy = (
+        None if recipe.policy is None else policies.build(recipe.policy, side=side, data=data.name)
+    )
+    mix = mixer(recipe, data)
     if policy is not None and policy.early:
         selective_paste.EarlyHead(
             network, len(data.classes), data.train.images[:1].float() / 255, seed
@@ -123,9 +127,10 @@ def train(
         padding=recipe.padding,
         flip=data.flip,
         device=device,
-        augmentation=recipe.augmentation,
+        augmentation=None if live(recipe) else recipe.augmentation,
         guide=guide,
         policy=policy,
+        guided=any(one is not None and one.points for one in (policy, mix)),
     )
     curve = checkpoints.resume(checkpoint, network, optimiser) if checkpoint else []
     label = f"{recipe.model}, seed {seed}"
@@ -170,7 +175,7 @@ def train_epoch(
     mean, std = data.mean.to(device), data.std.to(device)
     done = (epoch + 1) / recipe.epochs
     fill = recipe.augmentation.fill
-    mix = None if recipe.mix is None else mixing.build(recipe.mix)
+    mix = mixer(recipe, data)
     head = getattr(network, "early_head", None)
     total, count = torch.zeros((), device=device), 0
     network.train()
@@ -184,7 +189,9 @@ def train_epoch(
             mask = draw(recipe.augmentation, images, stream, guide=guide, progress=done)
         if mix is not None:
             stream = seeds.generator(seed, "mix", epoch, step)
-            images, targets = mix.apply(images, batch.labels, len(data.classes), stream)
+            images, targets = mix.apply(
+                images, batch.labels, len(data.classes), stream, batch.guide
+            )
         noise = seeds.generator(seed, "noise", epoch, step) if fill == "noise" else None
         images = delete(images, mask, mean=mean, std=std, fill=fill, generator=noise)
         networks.reseed(network, seeds.derive(seed, "network", epoch, step))
@@ -208,6 +215,18 @@ def train_epoch(
     return mean_loss
 
 
+def live(recipe: Recipe) -> bool:
+    """Whether the masks follow a saliency of the network in training."""
+    return recipe.augmentation.wants == "saliency" and recipe.guide is None
+
+
+def mixer(recipe: Recipe, data: Dataset) -> mixing.Mix | mixing.IPFCutMix | None:
+    """The mix of a recipe, if it has one."""
+    if recipe.mix is None:
+        return None
+    return mixing.build(recipe.mix, data=data.name, side=data.train.images.shape[-1])
+
+
 def finish(
     policy: policies.Policy,
     network: nn.Module,
@@ -222,10 +241,15 @@ def finish(
     images = batch.images
     seed, epoch, number = step
     if policy.keep is not None and batch.originals is not None:
-        guide = selective_paste.saliency(policy.keep, network, batch.originals, batch.labels)
         stream = seeds.generator(seed, "keep", epoch, number)
-        length = Cutout.preset("cifar10", images.shape[-1]).length
-        images = selective_paste.selective_paste(batch.originals, images, guide, stream, length)
+        if policy.points:
+            kept = paste_square(images, batch.guide, stream, policy.length)
+            images = torch.where(kept, batch.originals, images)
+        else:
+            guide = selective_paste.saliency(policy.keep, network, batch.originals, batch.labels)
+            images = selective_paste.selective_paste(
+                batch.originals, images, guide, stream, policy.length
+            )
     if policy.cutout is not None:
         stream = seeds.generator(seed, "cutout", epoch, number)
         images = delete(images, Cutout(policy.cutout).mask(images, stream), mean=mean)

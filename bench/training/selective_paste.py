@@ -5,15 +5,14 @@ Its cutting counterpart is the augmentation ``keep-augment``.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from attacks.base import frozen
-from augmentations.base import Guide, Images, on_device_of, rectangles, required
+from augmentations import squares
+from augmentations.base import Guide, Images, on_device_of, required
 from augmentations.keep_augment import KeepAugment
 from bench.data import seeds
 from bench.models.networks import Normalised
@@ -41,23 +40,16 @@ def selective_paste(
 
     The sizes for pasting are not known to us: 16 pixels and 0.6 are those of a third-party code.
     """
-    square = KeepAugment(length, quantile)
+    KeepAugment(length, quantile)
     guide = required(guide, images, "selective paste", "the saliency of each pixel")
-    h, w = images.shape[-2:]
-    importance = square.importance(guide)
-    rank = 1 + math.floor(quantile * (h * w - 1))
-    threshold = importance.kthvalue(rank, dim=1, keepdim=True).values
-    # sums of equal values differ in their last bits
-    slack = importance.amax(1, keepdim=True) * 1e-9
-    admissible = importance > threshold + slack
-    admissible |= ~admissible.any(1, keepdim=True) & (importance >= threshold - slack)
+    sums = squares.square_sums(guide, length)
+    limit, near = squares.threshold(sums, quantile), squares.slack(sums)
+    admissible = sums > limit + near
+    admissible |= ~admissible.any(1, keepdim=True) & (sums >= limit - near)
     weights = admissible.to(generator.device, torch.float32)
     centre = torch.multinomial(weights, 1, generator=generator)[:, 0]
     centre = on_device_of(generator, images)(centre)
-    half = length // 2
-    row, column = torch.div(centre, w, rounding_mode="floor"), centre % w
-    side = torch.full_like(row, 2 * half)
-    kept = rectangles(row - half, column - half, side, side, images)
+    kept = squares.square_at(centre, length, images)
     return torch.where(kept, images, augmented)
 
 
