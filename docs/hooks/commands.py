@@ -11,7 +11,7 @@ import click
 from bench.cli import main
 
 PLACE = "<!-- commands -->"
-"""What the reference stands in for on its page."""
+"""The mark on a page that the reference replaces."""
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
