@@ -19,6 +19,7 @@ Mask = Bool[Tensor, "b 1 h w"]
 Guide = Float[Tensor, "b 1 h w"]
 """One map per image of how much each pixel matters, with values of at least 0."""
 Fill = Literal["mean", "noise"]
+"""What replaces a deleted pixel: the mean colour of the dataset, or normal noise."""
 
 
 @dataclass(frozen=True)

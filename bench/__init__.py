@@ -50,7 +50,7 @@ __all__ = list(PUBLIC)
 def __getattr__(name: str) -> Any:
     """The public things and the version, which take a while to import, when they are asked for."""
     if name == "__version__":
-        from bench.execution.workspace import version
+        from bench.execution.machine import version
 
         return version()
     if name not in PUBLIC:

@@ -64,6 +64,7 @@ class Quarter(nn.Module):
         return torch.stack([-total, total], 1)
 
 
+@pytest.mark.slow
 def test_the_map_is_bright_where_the_class_comes_from() -> None:
     pytest.importorskip("pytorch_grad_cam", reason="the library grad-cam is not installed")
     images = torch.zeros(2, 1, 16, 16)

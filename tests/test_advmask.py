@@ -62,6 +62,7 @@ def placed(guide: Tensor, length: int, common: int, target: int, cap: int, draws
     return mask[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_the_kernel_equals_the_plain_reference(seed: int) -> None:
     draw = stream(seed)

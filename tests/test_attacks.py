@@ -141,6 +141,7 @@ def test_every_attack_takes_an_empty_batch(name: str) -> None:
     assert attack(name, 0.1)(model, images, goal, Generator()).shape == images.shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "targeted"), GOALS)
 def test_no_image_feels_the_size_of_its_batch(name: str, targeted: bool) -> None:
     model, images = network((3, 5, 6), 5), some_images((3, 5, 6), 64, seed=4, spread=0.2)

@@ -58,6 +58,7 @@ def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
     assert f"Example: bench {' '.join(path)}" in result.stdout
 
 
+@pytest.mark.slow
 def test_a_run_gives_records_and_intervals_as_json() -> None:
     result = bench("run", "--aug", "none", "--aug", "cutout", "--seeds", "2", *SMALL, "--json")
     assert result.exit_code == 0, result.output
@@ -116,6 +117,7 @@ def test_failed_seeds_are_reported_and_stay_in_the_table() -> None:
     assert "failed" in result.stdout
 
 
+@pytest.mark.slow
 def test_tables_and_figures_come_from_the_records(tmp_path: Path) -> None:
     bench("run", "--aug", "none", "--aug", "cutout", "--seeds", "2", *SMALL)
     latex = bench("tables")
@@ -281,6 +283,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_there(
     assert (tmp_path / "results/records.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_keeps_what_is_finished_and_continues(
     name: signal.Signals, tmp_path: Path
@@ -323,6 +326,7 @@ def test_list_names_everything() -> None:
         assert bench("list", what).stdout.count("\n") >= len(names)
 
 
+@pytest.mark.slow
 def test_the_tracker_shows_parents_and_children(tmp_path: Path) -> None:
     small = [word for word in SMALL if word != "--no-tracking"]
     result = bench("run", "--aug", "none", "--aug", "cutout", "--seeds", "2", *small)

@@ -664,6 +664,7 @@ def test_downloads_are_asked_for_and_their_failure_is_one_line(
         load("cifar100", root=tmp_path, download=True)
 
 
+@pytest.mark.slow
 def test_a_tiny_imagenet_archive_is_read_by_its_path(bench_data_given: Path) -> None:
     path = bench_data_given / "tiny-imagenet-200-mini.zip"
     if not path.exists():

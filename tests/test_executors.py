@@ -23,6 +23,7 @@ def through(executor: Any, work: Any, jobs: list[int], folder: Path, stop: Any =
     return dict(found)
 
 
+@pytest.mark.slow
 def test_each_executor_gives_the_same(tmp_path: Path) -> None:
     jobs = [3, 1, 4, 1, 5]
     expected = dict(enumerate(job * job for job in jobs))
@@ -30,18 +31,21 @@ def test_each_executor_gives_the_same(tmp_path: Path) -> None:
     assert through(Processes(2), square, jobs, tmp_path) == expected
 
 
+@pytest.mark.slow
 def test_a_job_whose_worker_dies_is_run_again_but_not_for_ever(tmp_path: Path) -> None:
     found = through(Processes(2), fragile, [1, 3, 5], tmp_path)
     assert (found[0], found[1]) == (1, 3)
     assert found[2] == Lost("its worker died 3 times, last: killed, perhaps for memory")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", [Local(), Processes(2)])
 def test_what_a_job_raises_is_raised(executor: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="job 2 is bad: give another"):
         through(executor, refuse, [1, 2, 3], tmp_path)
 
 
+@pytest.mark.slow
 def test_the_wish_to_stop_reaches_the_workers(tmp_path: Path) -> None:
     start = time.monotonic()
     found = through(
@@ -51,6 +55,7 @@ def test_the_wish_to_stop_reaches_the_workers(tmp_path: Path) -> None:
     assert len(found) == 2
 
 
+@pytest.mark.slow
 def test_a_job_beyond_its_deadline_counts_as_died(tmp_path: Path) -> None:
     found = through(Processes(1, deadline=0.2), patient, [1], tmp_path)
     assert found == {0: Lost("its worker died 3 times, last: ran for more than 0 s")}
@@ -69,6 +74,7 @@ def own_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_threads")
 def test_threads_do_not_depend_on_how_many_jobs_are_left(tmp_path: Path) -> None:
     place = Workspace(results=tmp_path)

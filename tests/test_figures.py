@@ -62,6 +62,7 @@ def test_a_panel_per_eps_and_a_line_per_attack_without_the_ceiling() -> None:
     assert attacks(curves, "elements")[0].across == "changed elements, at most"
 
 
+@pytest.mark.slow
 def test_files_are_what_they_are_called_and_the_same_each_time() -> None:
     panels = attacks([(record("jsma"), CURVE), (record("noise", role="floor"), [])])
     pdf, png = draw(panels, "pdf"), draw(panels, "png")
@@ -172,6 +173,7 @@ def test_missing_cells_are_gaps_and_named_in_the_caption() -> None:
     assert "not comparable" in found.caption
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["figure3", "figure6", "figure7", "figure8"])
 def test_every_figure_is_drawn_with_and_without_gaps(name: str) -> None:
     for skip in ((), ("HaS", "20-40%", "21-24")):
@@ -179,6 +181,7 @@ def test_every_figure_is_drawn_with_and_without_gaps(name: str) -> None:
         assert draw(panels, "pdf").startswith(b"%PDF")
 
 
+@pytest.mark.slow
 def test_a_figure_without_any_record_is_drawn_as_gaps() -> None:
     for name in figures.DRAWN:
         found = figures.picture(tables.experiment(name, "smoke"), [], lambda _: [])
@@ -187,6 +190,7 @@ def test_a_figure_without_any_record_is_drawn_as_gaps() -> None:
         assert draw(found.panels, "pdf")
 
 
+@pytest.mark.slow
 def test_sizes_are_those_of_a_column_and_a_page() -> None:
     from PIL import Image
 

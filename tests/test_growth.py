@@ -47,6 +47,7 @@ def test_what_a_driver_costs_a_job_and_an_epoch_is_found(
     assert epoch.met
 
 
+@pytest.mark.slow
 def test_memory_that_is_kept_for_each_job_is_seen(workspace: Workspace) -> None:
     if growth.resident() is None:
         pytest.skip("only Linux tells the resident memory")

@@ -454,6 +454,7 @@ def test_a_harmed_file_is_read_or_refused_in_one_line(what: str, tmp_path: Path,
     answer(what, harmed(valid(what), random.Random(seed)), tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", READERS)
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=64) | st.text(max_size=64).map(lambda text: text.encode()))
@@ -491,6 +492,7 @@ TENSORS = st.builds(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", SIGNED)
 @settings(max_examples=TIMES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), text=TEXTS, whole=st.booleans())
@@ -722,6 +724,7 @@ BOMBS: dict[str, tuple[str, Callable[[], bytes]]] = {
 """What it claims → who reads it, and the file."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_a_file_that_claims_too_much_takes_little_memory(
     bomb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -232,6 +232,7 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
         build("resnet8", classes=2, channels=1, seed=0, **COLOUR)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "accuracy"), [("resnet20", 0.810), ("resnet44", 0.827)])
 def test_public_weights_reach_their_accuracy(bench_data: Path, name: str, accuracy: float) -> None:
     from bench.data.image_folder import Files

@@ -62,6 +62,7 @@ def run(environment: dict[str, str], *arguments: str) -> str:
     return tried.read_text() if tried.exists() else ""
 
 
+@pytest.mark.slow
 def test_a_run_and_an_attack_call_nobody(cut: dict[str, str], tmp_path: Path) -> None:
     folder = tmp_path / "results"
     common = ["--threads", "1", "--results", str(folder)]

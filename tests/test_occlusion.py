@@ -113,6 +113,7 @@ def stored(results: Path, seed: int = 0) -> Record:
     return record
 
 
+@pytest.mark.slow
 def test_a_stored_network_is_tested_once_and_again_when_its_weights_change(tmp_path: Path) -> None:
     data = catalog.load("digits")
     record = stored(tmp_path)

@@ -118,6 +118,7 @@ def test_gaps_are_the_seeds_that_failed_or_never_ran() -> None:
     assert experiments.gaps(experiment, records) == {cell: [1], other: [0]}
 
 
+@pytest.mark.slow
 def test_a_complete_experiment_is_printed_with_published_numbers(tmp_path: Path) -> None:
     experiment = tables.experiment("table8", "smoke")
     for each in complete(experiment):

@@ -190,6 +190,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     return Workspace(results=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_victim_is_the_same_when_it_was_just_trained_when_read_and_when_damaged(
     workspace: Workspace,
 ) -> None:
@@ -214,6 +215,7 @@ def test_a_victim_is_the_same_when_it_was_just_trained_when_read_and_when_damage
 ATTACK = "sigma-zero(steps=3)"
 
 
+@pytest.mark.slow
 def test_a_stopped_search_continues_and_a_damaged_block_is_done_again(
     data: Dataset, workspace: Workspace, tmp_path: Path
 ) -> None:

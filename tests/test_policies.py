@@ -407,6 +407,7 @@ def losses(trained: loop.Trained) -> list[float]:
     return [entry["loss"] for entry in trained.curve]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("policy", "mix"),
     [
@@ -426,6 +427,7 @@ def test_every_policy_and_mix_trains_with_advmask(
     assert all(0 < loss < 10 for loss in losses(trained))
 
 
+@pytest.mark.slow
 def test_a_policy_with_an_early_head_continues_bit_for_bit(digits: Dataset, tmp_path: Path) -> None:
     guide = torch.ones(len(digits.train), 1, 8, 8, dtype=torch.bool)
     job = recipe("keep-autoaugment-early+cutout", "cutmix")

@@ -27,6 +27,7 @@ ray = pytest.importorskip("ray", reason="Ray is not there for this Python: pip i
 
 # Ray leaves sockets and files to the garbage collector
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),

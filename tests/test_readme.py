@@ -52,6 +52,7 @@ def test_every_command_that_is_shown_can_be_typed(command: str) -> None:
     group.make_context(command, words, resilient_parsing=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [c for c in commands() if " run --aug" in c])
 def test_every_run_that_is_shown_has_a_plan(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

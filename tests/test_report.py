@@ -25,6 +25,8 @@ from bench.studies.jobs import labels
 from bench.training import trained
 from bench.training.recipes import Recipe, usual
 
+pytestmark = pytest.mark.slow
+
 SECTIONS = [
     *("verdict", "results", "curves", "paper", "occlusion", "pictures", "attacks", "cost"),
     *("seeds", "failures", "environment", "commands"),

@@ -38,6 +38,7 @@ def test_results_are_made_by_commands() -> None:
     assert len(TABLES) > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", STUDIES)
 def test_a_study_has_nothing_missing(command: str, tmp_path: Path) -> None:
     words = shlex.split(command.partition(" > ")[0])[1:]

@@ -100,6 +100,7 @@ def test_it_comes_near_the_fewest_units_of_a_plane(unit: Any) -> None:
     assert (count <= least + (1 if unit == "elements" else 2)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["pixels", "elements"])
 def test_with_a_number_of_units_it_uses_no_more_and_looks_for_a_short_change(unit: Any) -> None:
     model, images = plane(SIZE, 3, seed=1), some_images(SIZE, 6, seed=2)

@@ -139,6 +139,7 @@ def test_where_there_is_no_test_there_is_no_number(
     assert verdict(found)
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.sampled_from("abc"), SHARES.map(lambda v: seeds(*v))), SHARES)
 def test_a_comparison_is_never_nan(methods: dict[str, dict[int, float]], base: list[float]) -> None:
     for found in compare({"none": seeds(*base)} | methods, "none").values():

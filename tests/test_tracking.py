@@ -169,6 +169,7 @@ def both() -> list[Record]:
     return [*(record(seed, "none") for seed in range(3)), *better]
 
 
+@pytest.mark.slow
 def test_a_parent_holds_the_intervals_over_its_seeds(tracker: Tracker) -> None:
     for one in both():
         tracker.log(one)
@@ -189,6 +190,7 @@ def test_a_parent_holds_the_intervals_over_its_seeds(tracker: Tracker) -> None:
     assert len(history) == 1
 
 
+@pytest.mark.slow
 def test_a_tracker_is_made_anew_from_the_records(tracker: Tracker) -> None:
     tracker.log(record(7))
     other = Tracker(tracker.uri, tracker.folder, study="other", warn=pytest.fail)
@@ -231,6 +233,7 @@ tracker.log(Record(kind="run", key="k", seed=seed, labels=labels, metrics={"accu
 """
 
 
+@pytest.mark.slow
 def test_four_processes_start_on_an_empty_folder_in_silence(tmp_path: Path) -> None:
     root = Path(__file__).parents[1]
     folder = tmp_path / "new results"
@@ -315,6 +318,7 @@ def test_a_store_that_breaks_in_the_middle_costs_one_warning(
     assert len(warned) == 1
 
 
+@pytest.mark.slow
 def test_a_store_that_breaks_at_the_end_costs_one_warning(
     empty_store: Path, tmp_path: Path, warned: list[str]
 ) -> None:
@@ -366,6 +370,7 @@ def test_a_server_that_is_slow_costs_a_minute_and_one_warning(
     assert "its server is slow" in warned[0]
 
 
+@pytest.mark.slow
 def test_a_slow_server_is_borne_where_it_is_little_beside_the_run(
     tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -428,6 +433,7 @@ def attacked(attack: str, seed: int, eps: str = "8/255") -> Record:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_attacks_on_one_victim_at_one_eps_share_a_parent(tracker: Tracker) -> None:
     from bench.reporting import attack_tables
 

@@ -76,7 +76,7 @@ class Commands(click.Group):
 def print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     """Print the version, which is looked up only here, and exit."""
     if wanted and not ctx.resilient_parsing:
-        from bench.execution.workspace import version
+        from bench.execution.machine import version
 
         click.echo(f"bench, version {version()}")
         ctx.exit()

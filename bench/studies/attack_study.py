@@ -16,9 +16,10 @@ from attacks.base import Images
 from bench import registry
 from bench.data.dataset import Dataset
 from bench.execution import signals
+from bench.execution.machine import machine
 from bench.execution.options import ExecutionOptions
 from bench.execution.progress import Progress, open_progress
-from bench.execution.workspace import Workspace, machine
+from bench.execution.workspace import Workspace
 from bench.files import atomic
 from bench.records.record import Record
 from bench.records.store import Store

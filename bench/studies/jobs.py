@@ -12,8 +12,9 @@ from filelock import FileLock
 from bench import registry
 from bench.errors import Stopped
 from bench.execution.executors import Executor, Local, Lost
+from bench.execution.machine import machine
 from bench.execution.progress import Progress
-from bench.execution.workspace import Workspace, machine
+from bench.execution.workspace import Workspace
 from bench.models import weight_files
 from bench.points import guides
 from bench.records.record import Record

@@ -11,14 +11,15 @@ import click
 from bench.cli import main
 
 PLACE = "<!-- commands -->"
-"""What the reference stands in for on its page."""
+"""The mark on a page that the reference replaces."""
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Called by MkDocs for each page: put the reference where the page asks for it."""
     if PLACE not in markdown:
         return markdown
-    return markdown.replace(PLACE, "\n".join(reference(main, click.Context(main), "bench")))
+    context = click.Context(main, **main.context_settings)
+    return markdown.replace(PLACE, "\n".join(reference(main, context, "bench")))
 
 
 class Sections(click.HelpFormatter):

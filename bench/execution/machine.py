@@ -1,0 +1,63 @@
+"""The software and the machine that a record comes from."""
+
+from __future__ import annotations
+
+import functools
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+
+@functools.lru_cache(maxsize=1)
+def commit() -> str:
+    """The commit of the checkout that runs, with a ``+`` when it has changes; empty outside one."""
+    here = Path(__file__).parents[2]
+    try:
+        run = functools.partial(
+            subprocess.run, cwd=here, capture_output=True, text=True, check=True, timeout=10
+        )
+        if Path(run(["git", "rev-parse", "--show-toplevel"]).stdout.strip()) != here:
+            return ""
+        head = run(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip()
+        changed = run(["git", "status", "--porcelain", "--untracked-files=no"]).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return head + ("+" if changed else "")
+
+
+@functools.lru_cache(maxsize=1)
+def version() -> str:
+    """The version of the installed package; ``0+unknown`` in a checkout that is not installed."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("deletion-bench")
+    except metadata.PackageNotFoundError:
+        return "0+unknown"
+
+
+def machine(device: str) -> dict[str, str]:
+    """What a record tells about the machine; no name of it and no path."""
+    import torch
+
+    return {
+        "bench": version(),
+        "commit": commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "system": platform.system(),
+        "processor": processor(),
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+@functools.lru_cache(maxsize=1)
+def processor() -> str:
+    """The processor's name, as far as the system tells."""
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
