@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
 import subprocess
 import sys
@@ -194,7 +193,17 @@ def test_attacks_on_a_dataset_give_the_records_of_the_command(
     study = bench.evaluate_attacks(
         names, data="digits", model="resnet8", images=4, eps="1/2", **quiet(tmp_path / "api")
     )
-    asked = ["attack-eval", "--data", "digits", "--model", "resnet8", "--images", "4", "--eps", "1/2"]
+    asked = [
+        "attack-eval",
+        "--data",
+        "digits",
+        "--model",
+        "resnet8",
+        "--images",
+        "4",
+        "--eps",
+        "1/2",
+    ]
     asked += [word for name in names for word in ("--attack", name)]
     asked += ["--quiet", "--json", "--no-tracking", "--threads", "1"]
     shown = CliRunner().invoke(main, [*asked, "--results", str(tmp_path / "cli")])
@@ -239,9 +248,7 @@ def test_found_points_guide_the_masks_of_a_dataset(
     points = bench.find_points(
         Brightness(), dataset, results=tmp_path, quiet=True, attack="jsma", eps=0.5
     )
-    only = augmentations.AdvMask(
-        length=(1, 1), ratio=(1.0, 1.0), share=augmentations.Ramp(1.0)
-    )
+    only = augmentations.AdvMask(length=(1, 1), ratio=(1.0, 1.0), share=augmentations.Ramp(1.0))
     masked = augmentations.WithMask(dataset, only, points)
     for index in range(len(dataset)):
         image, label = masked[index]
@@ -303,7 +310,7 @@ def test_a_dataset_in_memory_is_trained_on(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="there is no results folder .*nosuch"):
+    with pytest.raises(FileNotFoundError, match=r"there is no results folder .*nosuch"):
         bench.load_results(tmp_path / "nosuch")
 
 

@@ -226,7 +226,9 @@ def test_a_stopped_search_continues_and_a_damaged_block_is_done_again(
         find.adversarial(data, workspace, Silent(), attack_text=ATTACK, stop=lambda: True)
     assert not finished()
     with pytest.raises(Stopped, match="stopped after 3 of 12 blocks; they are kept"):
-        find.adversarial(data, workspace, Silent(), attack_text=ATTACK, stop=lambda: len(finished()) == 3)
+        find.adversarial(
+            data, workspace, Silent(), attack_text=ATTACK, stop=lambda: len(finished()) == 3
+        )
     blocks = finished()
     untouched = blocks[0].stat().st_mtime_ns
     blocks[1].write_bytes(blocks[1].read_bytes()[:-3])

@@ -78,9 +78,7 @@ def test_a_clock_that_is_set_back_changes_nothing(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace, job = Workspace(results=tmp_path), Job(recipe(), 0)
-    whole, _ = jobs.work(
-        job, Workspace(results=tmp_path / "whole"), Silent(), never
-    )
+    whole, _ = jobs.work(job, Workspace(results=tmp_path / "whole"), Silent(), never)
     now = itertools.count(2_000_000_000, -3600)
     monkeypatch.setattr(time, "time", lambda: float(next(now)))
     calls = itertools.count(1)

@@ -172,7 +172,9 @@ def go(one: Trial, place: Workspace, **options: object) -> tuple[Outcome, bool]:
     return join(outcomes), reused
 
 
-def test_an_attack_is_judged_and_its_passes_are_exact(chosen: CorrectImages, place: Workspace) -> None:
+def test_an_attack_is_judged_and_its_passes_are_exact(
+    chosen: CorrectImages, place: Workspace
+) -> None:
     outcome, reused = go(trial(Signs()), place)
     brightness = chosen.images.flatten(1).mean(1)
     assert not reused
@@ -207,7 +209,9 @@ def test_writing_into_the_arguments_helps_nobody(chosen: CorrectImages, place: W
     assert torch.equal(chosen.images, before)
 
 
-def test_an_exception_costs_the_picture_that_raises_it(chosen: CorrectImages, place: Workspace) -> None:
+def test_an_exception_costs_the_picture_that_raises_it(
+    chosen: CorrectImages, place: Workspace
+) -> None:
     outcome, _ = go(trial(Cheat(how="raises")), place)
     honest, _ = go(trial(Signs()), place)
     dark = chosen.images.flatten(1).mean(1) < 0.3

@@ -21,19 +21,26 @@ if TYPE_CHECKING:
 
 Function = Callable[..., Any]
 
+SECTIONS = ("What is compared", "Attack", "Training", "Execution", "Output")
+"""The sections of ``--help``, in their order."""
+
 
 class Command(click.Command):
     """A command whose ``--help`` shows its options in sections."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options under the heading of their section."""
-        sections: dict[str, list[tuple[str, str]]] = {}
-        for param in self.get_params(ctx):
-            if record := param.get_help_record(ctx):
-                sections.setdefault(getattr(param, "section", "Options"), []).append(record)
-        for title, records in sections.items():
-            with formatter.section(title):
-                formatter.write_dl(records)
+        for title in SECTIONS:
+            records = [
+                record
+                for param in self.get_params(ctx)
+                if isinstance(param, click.Option)
+                and getattr(param, "section", SECTIONS[-1]) == title
+                and (record := param.get_help_record(ctx))
+            ]
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
 
 
 class Option(click.Option):
@@ -75,7 +82,7 @@ def gathered(name: str, load: Callable[[], type[Any]], *options: Function) -> Fu
 
         # not functools.wraps: the wrapper takes other arguments than the command
         functools.update_wrapper(wrapper, command)
-        del wrapper.__wrapped__
+        del wrapper.__wrapped__  # type: ignore[attr-defined]
         decorated: Function = together(*options)(wrapper)
         return decorated
 
@@ -208,9 +215,7 @@ class Seeds(click.ParamType[tuple[int, ...], str]):
         return seeds
 
 
-compared, trained = section("What is compared"), section("Training")
-attacked, execution = section("Attack"), section("Execution")
-output = section("Output")
+compared, attacked, trained, execution, output = map(section, SECTIONS)
 
 
 def _execution_options() -> type[ExecutionOptions]:

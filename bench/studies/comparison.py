@@ -295,7 +295,8 @@ def place(workspace: Workspace, data: str | Path | Dataset) -> tuple[Workspace, 
     if isinstance(data, Dataset):
         if data.source == MEMORY and registry.parse(data.name)[0] in catalog.names():
             raise ValueError(
-                f"a dataset in memory is called {data.name}, as a published one: choose another name"
+                f"a dataset in memory is called {data.name}, like a published one: choose another "
+                "name"
             )
         workspace.adopt(data)
         return workspace, data.name
