@@ -48,6 +48,11 @@ def needed(recipe: Recipe) -> str | None:
     return None if wanted is None else recipe.guide or wanted
 
 
+def takes(recipe: Recipe) -> bool:
+    """Whether a fixed guide would change how the recipe trains."""
+    return live(recipe) or needed(recipe) is not None
+
+
 def fixed(
     name: str,
     data: Dataset,

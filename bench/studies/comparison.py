@@ -122,19 +122,21 @@ class Design:
         for model in self.models:
             settings = common | usual(data.name, model, side) | self.training.given()
             for method in methods:
-                for guide in (self.guides if method.wants else ()) or (None,):
-                    recipe = Recipe(
-                        data=data.name,
-                        digest=data.pin,
-                        model=model,
-                        augmentation=method,
-                        # its own guide by name is the same recipe as the default
-                        guide=None if guide == method.wants == "attack" else guide,
-                        **settings,
-                    )
+                own = Recipe(
+                    data=data.name, digest=data.pin, model=model, augmentation=method, **settings
+                )
+                for guide in (self.guides if guides.takes(own) else ()) or (None,):
+                    # its own guide by name is the same recipe as the default
+                    default = guide is None or guide == guides.needed(own)
+                    recipe = own if default else replace(own, guide=guide)
                     guides.check(recipe, data, workspace)
                     if recipe not in found:
                         found.append(recipe)
+        if self.guides and not any(map(guides.takes, found)):
+            raise ValueError(
+                f"--guide {self.guides[0]} has no effect on what is compared; remove it, or add "
+                "--aug advmask"
+            )
         return found
 
     def jobs(self, workspace: Workspace) -> list[Job]:
