@@ -10,8 +10,8 @@ import pytest
 import torch
 from jobs import fragile, patient, refuse, square, threads
 
-from bench.cli import options
 from bench.execution.executors import Local, Lost
+from bench.execution.options import ExecutionOptions
 from bench.execution.processes import Processes
 from bench.execution.progress import Silent
 from bench.execution.workspace import Workspace
@@ -61,10 +61,10 @@ def test_a_job_beyond_its_deadline_counts_as_died(tmp_path: Path) -> None:
     assert found == {0: Lost("its worker died 3 times, last: ran for more than 0 s")}
 
 
-def test_a_deadline_is_passed_on(tmp_path: Path) -> None:
-    place = Workspace(results=tmp_path)
+def test_a_deadline_is_passed_on() -> None:
     for name in ("processes", "ray"):
-        assert options.executor(place, name, 1, deadline=9.0).deadline == 9
+        asked = ExecutionOptions(executor=name, jobs=1, deadline=9.0)
+        assert asked.build("cpu").deadline == 9
 
 
 @pytest.fixture
@@ -77,22 +77,22 @@ def own_threads() -> Iterator[None]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("own_threads")
 def test_threads_do_not_depend_on_how_many_jobs_are_left(tmp_path: Path) -> None:
-    place = Workspace(results=tmp_path)
     cores = os.cpu_count() or 1
-    alone, shared = (options.executor(place, "processes", jobs) for jobs in (1, cores))
+    alone, shared = (
+        ExecutionOptions(executor="processes", jobs=jobs).build("cpu") for jobs in (1, cores)
+    )
     assert (alone.threads, shared.threads) == (cores, 1)
     assert torch.get_num_threads() == 1  # what this process computes has the same bits
-    asked = options.executor(place, "processes", 1, threads=3)
+    asked = ExecutionOptions(executor="processes", jobs=1, threads=3).build("cpu")
     for jobs in ([1], [1, 2, 3]):
         assert set(through(asked, threads, jobs, tmp_path).values()) == {3}
-    assert options.executor(place, "ray", 1, threads=3).cpus == 3
+    assert ExecutionOptions(executor="ray", jobs=1, threads=3).build("cpu").cpus == 3
 
 
-def test_bad_wishes_are_refused(tmp_path: Path) -> None:
-    place = Workspace(results=tmp_path)
+def test_bad_wishes_are_refused() -> None:
     with pytest.raises(ValueError, match="--jobs 2 needs --executor processes or ray"):
-        options.executor(place, "local", 2)
+        ExecutionOptions(jobs=2).build("cpu")
     with pytest.raises(ValueError, match="--deadline 9 needs --executor processes or ray"):
-        options.executor(place, "local", deadline=9.0)
+        ExecutionOptions(deadline=9.0).build("cpu")
     with pytest.raises(ValueError, match=r"--jobs 9999 is more than the \d+ processor cores"):
-        options.executor(place, "processes", 9999)
+        ExecutionOptions(executor="processes", jobs=9999).build("cpu")

@@ -63,6 +63,10 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except click.exceptions.Exit:
             raise
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx else "bench"
+            click.echo(f"Error: {error.format_message()} (see {command} --help)", err=True)
+            ctx.exit(error.exit_code)
         except (KeyboardInterrupt, click.Abort, Stopped) as stopped:
             click.echo(f"{str(stopped) or 'interrupted'}; {KEPT}", err=True)
             ctx.exit(INTERRUPTED)

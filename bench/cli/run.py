@@ -108,7 +108,10 @@ def run(
 
     if experiment is not None:
         from bench.cli.experiment import run_experiments
+        from bench.paper import tables
 
+        if experiment != "all":
+            tables.experiment(experiment, scale)  # refuses a name that there is not
         options.refuse(f"{experiment}, whose settings come from --scale", *OF_EXPERIMENTS)
         run_experiments(
             experiment, scale, place, where, tracking,
