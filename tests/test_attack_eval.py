@@ -24,6 +24,7 @@ from bench.records.record import Record
 from bench.records.statistics import paired_pictures
 from bench.records.store import Store
 from bench.reporting import attack_tables
+from bench.reporting.grouping import group_attacks
 from bench.robustness.results import comparison_line
 from bench.training import victims
 
@@ -310,7 +311,7 @@ def test_one_metric_is_shown_over_all_victims_goals_and_eps(tmp_path: Path) -> N
     assert places == sorted(places)
     latex = bench(tmp_path, *asked, "latex").stdout
     assert r"\toprule" in latex
-    assert "Pixels, mean, over the successes among 6 pictures" in latex
+    assert "Pixels, mean, over the successes among 6 images" in latex
     one = bench(tmp_path, *asked, "markdown", "--eps", "1/5").stdout
     assert "untargeted / 1/5" in one
     assert "3/10" not in one
@@ -320,25 +321,25 @@ def test_one_metric_is_shown_over_all_victims_goals_and_eps(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_columns_over_unlike_many_pictures_say_how_many(tmp_path: Path) -> None:
+def test_columns_over_unlike_many_images_say_how_many(tmp_path: Path) -> None:
     for images in ("4", "6"):
         bench(tmp_path, "attack-eval", *TWO, "--images", images, "--eps", "0.3")
     lines = csv.DictReader(
         bench(tmp_path, "tables", "attacks", "--format", "csv").stdout.splitlines()
     )
     named = {(line["table"].rpartition(", ")[2], line["row"]) for line in lines}
-    assert named >= {("4 pictures", "sigma-zero(steps=20)"), ("6 pictures", "sigma-zero(steps=20)")}
+    assert named >= {("4 images", "sigma-zero(steps=20)"), ("6 images", "sigma-zero(steps=20)")}
     paper = bench(tmp_path, "tables", "attacks", "--format", "markdown").stdout
-    assert paper.count("resnet8, digits, untargeted, 4 pictures: ASR in percent") == 1
+    assert paper.count("resnet8, digits, untargeted, 4 images: ASR in percent") == 1
     drawn = bench(tmp_path, "figures", "attacks").stdout.splitlines()
-    assert sum("untargeted-4-pictures" in line for line in drawn) == 2  # a PDF and a PNG
-    assert sum("untargeted-6-pictures" in line for line in drawn) == 2
+    assert sum("untargeted-4-images" in line for line in drawn) == 2  # a PDF and a PNG
+    assert sum("untargeted-6-images" in line for line in drawn) == 2
     asked = ("tables", "attacks", "--format", "markdown", "--metric")
     shown = bench(tmp_path, *asked, "success").stdout
-    assert "resnet8, untargeted, 4 pictures / 3/10" in shown
-    assert "resnet8, untargeted, 6 pictures / 3/10" in shown
-    assert "Success, %, over the pictures" in shown
-    assert "over the successes among the pictures" in bench(tmp_path, *asked, "l2").stdout
+    assert "resnet8, untargeted, 4 images / 3/10" in shown
+    assert "resnet8, untargeted, 6 images / 3/10" in shown
+    assert "Success, %, over the images" in shown
+    assert "over the successes among the images" in bench(tmp_path, *asked, "l2").stdout
 
 
 def test_the_figure_is_written_beside_its_records(tmp_path: Path) -> None:
@@ -348,7 +349,7 @@ def test_the_figure_is_written_beside_its_records(tmp_path: Path) -> None:
     written = (path.suffix for path in (tmp_path / "figures").iterdir())
     assert {".jsonl", ".pdf", ".png"} <= set(written)
     (caption,) = (tmp_path / "figures").glob("*.txt")
-    assert "Share of 12 pictures of digits" in caption.read_text()
+    assert "Share of 12 images of digits" in caption.read_text()
     assert "a single seed, no band" in caption.read_text()
     nothing = bench(tmp_path / "empty", "figures", "attacks")
     assert nothing.exit_code == 2
@@ -373,7 +374,7 @@ def test_what_ignores_eps_never_wins_a_column() -> None:
     from bench.reporting import formats
 
     found = [record("a", success=0.8), record("b", success=0.9), record("c", bounded="no")]
-    latex = formats.latex(attack_tables.paper(found))
+    latex = formats.latex(attack_tables.table6(found))
     assert r"\textbf{90.00}" in latex
     assert r"\textbf{100.00}" not in latex
     assert r"\textbf{80.0}" in latex  # the fewest elements among the two that are bounded
@@ -382,8 +383,8 @@ def test_what_ignores_eps_never_wins_a_column() -> None:
 def test_records_of_other_victims_stand_in_other_tables() -> None:
     one, two = record("a"), record("b")
     other = Record(**{**vars(two), "labels": {**two.labels, "victim": "w"}})
-    assert len(attack_tables.groups([one, other])) == 2
-    assert len(attack_tables.groups([one, two])) == 1
+    assert len(group_attacks([one, other])) == 2
+    assert len(group_attacks([one, two])) == 1
 
 
 def test_a_comparison_names_who_needs_fewer_pixels() -> None:

@@ -184,7 +184,7 @@ def test_a_missing_cell_is_named_with_the_command_that_fills_it(tmp_path: Path) 
         (["run", "--model", "resnet19"], "did you mean resnet", 2),
         (
             ["run", "table1", "--epochs", "3", "--aug", "none"],
-            "--aug, --model, --epochs have no effect on table1, whose settings come from --scale; remove them",
+            "--aug, --model, --epochs have no effect on table1, whose settings come from --scale",
             2,
         ),
         (

@@ -117,11 +117,11 @@ def stored(results: Path, seed: int = 0) -> Record:
 def test_a_stored_network_is_tested_once_and_again_when_its_weights_change(tmp_path: Path) -> None:
     data = catalog.load("digits")
     record = stored(tmp_path)
-    assert occlusion.kept(record, tmp_path) == []
+    assert occlusion.stored_curve(record, tmp_path) == []
     first, before = occlusion.evaluate(record, data, tmp_path)
     assert not before
     assert len(first) == len(occlusion.SHARES)
-    assert occlusion.kept(record, tmp_path) == first
+    assert occlusion.stored_curve(record, tmp_path) == first
     assert occlusion.evaluate(record, data, tmp_path) == (first, True)
     weights = trained.path(record, tmp_path)
     weights.write_bytes(trained.path(stored(tmp_path, 1), tmp_path).read_bytes())
@@ -136,7 +136,7 @@ def test_a_kept_file_that_cannot_be_right_is_passed_over(tmp_path: Path) -> None
     whole = {"version": 1, "curve": [{"share": 0.0, "random": 7.0, "important": 0.5}]}
     for content in ("{", "[]", '{"curve": 3}', json.dumps(whole)):
         file.write_text(content)
-        assert occlusion.kept(record, tmp_path) == []
+        assert occlusion.stored_curve(record, tmp_path) == []
 
 
 def test_weights_of_other_pictures_are_refused(tmp_path: Path) -> None:

@@ -64,8 +64,8 @@ def test_what_is_saved_is_loaded(data: Dataset, tmp_path: Path) -> None:
 
 def test_the_gallery_shows_what_every_augmentation_leaves(data: Dataset) -> None:
     network = networks.build_for(data, "resnet8", seed=0).eval()
-    images = image_grid.masked(data, some(data), 5)["image"]
-    shown = image_grid.others(data, some(data), 5, network)
+    images = image_grid.advmask_images(data, some(data), 5)["image"]
+    shown = image_grid.deletion_images(data, some(data), 5, network)
     assert set(shown) == set(BUILTIN) - {"none", "advmask"}
     for name, left in shown.items():
         deleted = (left != images).any(1)

@@ -16,10 +16,12 @@ from bench import registry
 from bench.cli import main
 from bench.data.catalog import facts
 from bench.files.atomic import write
+from bench.paper.report_section import add_experiments
 from bench.records import validation
 from bench.records.record import Record
 from bench.records.store import Store
 from bench.reporting import commands, cost_table, report
+from bench.reporting.grouping import group_runs
 from bench.reporting.page import inline
 from bench.studies.jobs import labels
 from bench.training import trained
@@ -28,7 +30,7 @@ from bench.training.recipes import Recipe, usual
 pytestmark = pytest.mark.slow
 
 SECTIONS = [
-    *("verdict", "results", "curves", "paper", "occlusion", "pictures", "attacks", "cost"),
+    *("verdict", "results", "curves", "paper", "occlusion", "images", "attacks", "cost"),
     *("seeds", "failures", "environment", "commands"),
 ]
 HOSTILE = (
@@ -146,7 +148,7 @@ class Outline(HTMLParser):
 def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A report of `filled`, and its text."""
     folder = tmp_path_factory.mktemp("results")
-    path, _ = report.write(filled(folder), folder / "report")
+    path, _ = report.write_report(filled(folder), folder / "report")
     return path, path.read_text()
 
 
@@ -176,7 +178,7 @@ def test_light_dark_and_print_have_rules(page: tuple[Path, str]) -> None:
 
 def test_the_verdict_counts_and_names_gains(page: tuple[Path, str]) -> None:
     text = " ".join("".join(Outline(page[1]).text).split())
-    assert "10 training runs of 4 methods with 1 network on 1 data set" in text
+    assert "10 training runs of 4 methods with 1 network on 1 dataset" in text
     assert "1 failed" in text
     assert "Of 3 comparisons with no augmentation, 1 show a significant gain" in text
     assert re.search(
@@ -211,7 +213,7 @@ def test_tables_and_figures_lie_beside_the_page(page: tuple[Path, str]) -> None:
 
 
 def test_the_same_records_give_the_same_page(page: tuple[Path, str], tmp_path: Path) -> None:
-    path, _ = report.write(Store(page[0].parent.parent), tmp_path)
+    path, _ = report.write_report(Store(page[0].parent.parent), tmp_path)
     assert path.read_bytes() == page[0].read_bytes()
 
 
@@ -232,7 +234,7 @@ def test_the_papers_tables_appear_with_published_numbers(tmp_path: Path) -> None
                     job=recipe.to_json(),
                 )
             )
-    written = report.build(store)
+    written = report.build_page(store, [add_experiments])
     titles = [part.title for part in written.sections["paper"]]
     assert any(title.startswith("table8, scale smoke") for title in titles)
     part = next(p for p in written.sections["paper"] if p.title.startswith("table8"))
@@ -246,7 +248,7 @@ def test_hostile_records_are_shown_as_text(tmp_path: Path) -> None:
     store.add(run("none", 0, 0.9, labels=bad, machine={HOSTILE: HOSTILE}, job={HOSTILE: HOSTILE}))
     store.add(run("none", 1, 0.8, labels=bad, status="failed", message=HOSTILE))
     store.add(attack("jsma", labels=dict(attack("jsma").labels) | {"attack": HOSTILE}))
-    path, _ = report.write(store, tmp_path / "report")
+    path, _ = report.write_report(store, tmp_path / "report")
     text = path.read_text()
     outline = Outline(text)
     assert len(outline.scripts) == 1
@@ -297,13 +299,13 @@ def test_a_curve_that_is_none_is_passed_over(tmp_path: Path, content: str) -> No
 def test_an_empty_folder_is_answered_with_what_to_do(tmp_path: Path) -> None:
     shown = CliRunner().invoke(main, ["report", "--results", str(tmp_path)])
     assert shown.exit_code == 2
-    assert "there is no record to report on yet: bench run makes them" in shown.stderr
+    assert "has no records to report; bench run makes them" in shown.stderr
 
 
 def test_attacks_alone_make_a_report(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.add(attack("jsma"))
-    text = report.write(store, tmp_path / "report")[0].read_text()
+    text = report.write_report(store, tmp_path / "report")[0].read_text()
     assert "no training run yet" in text
     assert "jsma" in text
     assert list((tmp_path / "report/figures").glob("*.pdf"))
@@ -312,7 +314,7 @@ def test_attacks_alone_make_a_report(tmp_path: Path) -> None:
 def test_an_attack_whose_curve_was_lost_is_not_drawn_as_a_failure(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.add(attack("jsma", curve=()))
-    text = report.write(store, tmp_path / "report")[0].read_text()
+    text = report.write_report(store, tmp_path / "report")[0].read_text()
     assert "jsma" in text
     assert not list((tmp_path / "report/figures").glob("*.pdf"))
 
@@ -377,18 +379,24 @@ def test_the_search_for_points_is_charged_to_those_who_use_them(tmp_path: Path) 
     )
     write(tmp_path / "points" / "broken.safetensors", b"no")
     assert cost_table.point_seconds(tmp_path) == {"digits": 40.0}
-    groups = {"c": {name: [run(name, seed, 0.9) for seed in range(2)] for name in GAIN}}
-    table = cost_table.table(groups, tmp_path)
+    groups = group_runs(run(name, seed, 0.9) for name in GAIN for seed in range(2))
+    table = cost_table.cost_table(groups, tmp_path)
     assert table is not None
     whole = {
         row: cell.mean
         for (row, column), cell in table.cells.items()
         if column == "seconds per run including points" and not isinstance(cell, str | None)
     }
-    assert whole == {"none, c": 3.5, "cutout, c": 3.5, "advmask, c": 43.5}
-    unknown = cost_table.table(groups, tmp_path / "elsewhere")
+    assert whole == {
+        f"{name}, digits / resnet8": seconds
+        for name, seconds in (("none", 3.5), ("cutout", 3.5), ("advmask", 43.5))
+    }
+    unknown = cost_table.cost_table(groups, tmp_path / "elsewhere")
     assert unknown is not None
-    assert unknown.cells["advmask, c", "seconds per run including points"] == "not known"
+    assert (
+        unknown.cells["advmask, digits / resnet8", "seconds per run including points"]
+        == "not known"
+    )
 
 
 def test_a_drawing_in_the_page_takes_the_colour_of_its_text() -> None:
@@ -439,11 +447,11 @@ def test_a_browser_shows_every_section_without_an_error(
 def test_differences_are_drawn_where_seeds_are_common(tmp_path: Path) -> None:
     (found,) = [
         part
-        for part in report.build(filled(tmp_path)).sections["results"]
+        for part in report.build_page(filled(tmp_path)).sections["results"]
         if part.title == "Accuracy gained over none"
     ]
     for row in ("cutout", "advmask", "has"):
         assert row in found.svg
     alone = Store(tmp_path / "alone")
     alone.add(run("cutout", 0, 0.9))
-    assert len(report.build(alone).sections["results"]) == 1
+    assert len(report.build_page(alone).sections["results"]) == 1

@@ -8,7 +8,8 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from bench.records.record import Record
 from bench.records.statistics import Interval, compare, mean_interval
 from bench.reporting import formats, run_tables
-from bench.reporting.table import Table, missing
+from bench.reporting.table import Column, Row, Table
 
 # of five seeds; the differences from the first are (1, 2, 3, 2, 2) points
 NONE = [0.90, 0.91, 0.92, 0.93, 0.94]
@@ -47,16 +48,20 @@ def records(
 
 def usual() -> Table:
     """Two columns, three methods; one cell is missing, one has a failed seed."""
-    return run_tables.grid(
+    table = run_tables.grid(
         [
             *records("cutout(length=8)", BETTER),
             *records("none", NONE),
             *records("has", SAME),
             *records("none", [*NONE[:4], None], "cifar100 / resnet_18"),
             *records("has", [0.5, 0.6], "cifar100 / resnet_18"),
-        ],
-        published={("none", "cifar10 / resnet18"): 95.1},
+        ]
     )
+    return replace(table, published={("none", "cifar10 / resnet18"): 95.1})
+
+
+def labels(parts: Sequence[Row | Column]) -> list[str]:
+    return [part.label for part in parts]
 
 
 def cells_of(line: str, bar: str) -> list[str]:
@@ -65,8 +70,8 @@ def cells_of(line: str, bar: str) -> list[str]:
 
 def test_a_cell_is_the_interval_of_its_seeds_and_the_baseline_comes_first() -> None:
     table = usual()
-    assert table.rows == ["none", "cutout(length=8)", "has"]
-    assert table.columns == ["cifar10 / resnet18", "cifar100 / resnet_18"]
+    assert labels(table.rows) == ["none", "cutout(length=8)", "has"]
+    assert labels(table.columns) == ["cifar10 / resnet18", "cifar100 / resnet_18"]
     assert table.cells["has", "cifar10 / resnet18"] == mean_interval(SAME)
 
 
@@ -160,7 +165,7 @@ def test_settings_that_differ_in_a_column_are_named_and_not_compared() -> None:
             *records("has", BETTER, "digits / resnet18", epochs=12),
         ]
     )
-    assert set(table.rows) == {"none [epochs=300]", "none", "has"}
+    assert set(labels(table.rows)) == {"none [epochs=300]", "none", "has"}
     assert set(table.comparisons) == {
         ("has", "cifar10 / resnet18"),
         ("has", "digits / resnet18"),
@@ -172,7 +177,7 @@ def test_settings_that_differ_in_a_column_are_named_and_not_compared() -> None:
 def test_jobs_that_labels_do_not_tell_apart_keep_rows_of_their_own() -> None:
     first, second = records("none", NONE), records("none", SAME)
     second = [Record(**{**vars(record), "key": "0123456789ab"}) for record in second]
-    assert run_tables.grid(first + second).rows == ["none", "none #012345"]
+    assert labels(run_tables.grid(first + second).rows) == ["none", "none #012345"]
 
 
 def test_policies_and_mixing_belong_to_the_method() -> None:
@@ -181,29 +186,31 @@ def test_policies_and_mixing_belong_to_the_method() -> None:
         for record in records("none", BETTER)
     ]
     table = run_tables.grid([*records("none", NONE), *mixed])
-    assert table.rows == ["none", "cutmix"]
+    assert labels(table.rows) == ["none", "cutmix"]
     assert ("cutmix", "cifar10 / resnet18") in table.comparisons
 
 
 def test_missing_cells_are_listed() -> None:
-    assert missing(usual()) == [("cutout(length=8)", "cifar100 / resnet_18")]
+    assert usual().missing() == [("cutout(length=8)", "cifar100 / resnet_18")]
 
 
 def test_published_numbers_are_never_bold_and_never_tested() -> None:
-    table = run_tables.grid(
-        [*records("none", NONE), *records("has", SAME)],
+    table = run_tables.grid([*records("none", NONE), *records("has", SAME)])
+    table = replace(
+        table,
+        rows=[*table.rows, Row("advmask")],
         published={("has", "cifar10 / resnet18"): 99.9, ("advmask", "cifar10 / resnet18"): 99.95},
     )
     assert not any("99.9" in cell and "*" in cell for cell in formats.markdown(table).split("|"))
-    assert ("advmask", "cifar10 / resnet18") in missing(table)
+    assert ("advmask", "cifar10 / resnet18") in table.missing()
     assert ("advmask", "cifar10 / resnet18") not in table.comparisons
 
 
 def test_every_cell_of_tabulate_stays_as_it_was_formatted() -> None:
     table = Table(
         title="t",
-        rows=["1e5", "007"],
-        columns=["c"],
+        rows=[Row("1e5"), Row("007")],
+        columns=[Column("c")],
         cells={("1e5", "c"): "96.10", ("007", "c"): "1e3"},
     )
     for output in (formats.text, formats.markdown, formats.latex):
@@ -227,7 +234,9 @@ def test_csv_and_json_hold_the_same_fractions() -> None:
         assert line["mean"] == ("" if cell["mean"] is None else repr(cell["mean"]))
     assert cells[0]["published"] == 0.951
     assert cells[0]["mean"] == pytest.approx(0.92)
-    assert cells[2]["p_holm"] == table.comparisons["cutout(length=8)", table.columns[0]].p_holm
+    assert (
+        cells[2]["p_holm"] == table.comparisons["cutout(length=8)", table.columns[0].label].p_holm
+    )
 
 
 def test_intervals_are_objects_for_programs() -> None:
@@ -266,13 +275,13 @@ def test_differences_are_paired_by_seed_with_their_interval_and_what_could_be_sh
     table = run_tables.differences(
         [*mixed, *alone, *records("gridmask", NONE, "photos / resnet18")]
     )
-    assert table.columns == [
+    assert labels(table.columns) == [
         f"cifar10, resnet18 / {head}" for head in ("difference", "Holm p", "detectable")
     ]
-    assert table.rows == ["has", "cutout"]
+    assert labels(table.rows) == ["has", "cutout"]
     gains = [0.01, 0.02, 0.03, 0.02, 0.02]
     interval = mean_interval(gains)
-    found = table.cells["has", table.columns[0]]
+    found = table.cells["has", table.columns[0].label]
     assert isinstance(found, Interval)
     assert (found.mean, found.half) == pytest.approx((interval.mean, interval.half))
     again = compare({"none": seeds(NONE), "has": seeds(BETTER), "cutout": seeds(SAME)}, "none")
@@ -283,8 +292,9 @@ def test_differences_are_paired_by_seed_with_their_interval_and_what_could_be_sh
     ]  # fmt: skip
     assert "minus that of none with the same seed: mean ± half-width" in formats.caption(table)
     gained = run_tables.gains([*mixed, *alone])
-    assert gained["has", "cifar10 / resnet18"] == pytest.approx(gains)
-    assert set(gained) == {(row, "cifar10 / resnet18") for row in ("has", "cutout")}
+    column = Column("resnet18", group="cifar10")
+    assert gained[Row("has"), column] == pytest.approx(gains)
+    assert set(gained) == {(Row(row), column) for row in ("has", "cutout")}
     for compared in (run_tables.differences, run_tables.gains):
         with pytest.raises(ValueError, match="no method shares a seed with none"):
             compared(alone)
@@ -298,14 +308,14 @@ HOSTILE = r"a_b & 50% {x} ~^ $#\ <|> ± †"
 
 
 def hostile() -> Table:
-    return run_tables.grid(
+    table = run_tables.grid(
         [
             *records(HOSTILE, BETTER, f"data {HOSTILE} / model {HOSTILE}"),
             *records("none", [*NONE[:4], None], f"data {HOSTILE} / other"),
             *records("none", NONE, f"data {HOSTILE} / model {HOSTILE}"),
-        ],
-        published={("none", f"data {HOSTILE} / other"): 1.0},
+        ]
     )
+    return replace(table, published={("none", f"data {HOSTILE} / other"): 1.0})
 
 
 @pytest.mark.parametrize("make", [usual, hostile])

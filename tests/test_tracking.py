@@ -441,7 +441,7 @@ def test_attacks_on_one_victim_at_one_eps_share_a_parent(tracker: Tracker) -> No
     found.append(attacked("jsma", 0, eps="16/255"))
     for each in found:
         tracker.log(each)
-    tracker.summarise(attack_tables.intervals(found))
+    tracker.summarise(attack_tables.attack_intervals(found))
     cells = runs(tracker, "cell")
     assert [cell.info.run_name for cell in cells] == [
         "attacks on resnet20, eps 8/255, random",

@@ -151,7 +151,7 @@ def report(study: AttackStudy, images: int, results: str, *, as_json: bool) -> N
 
     if as_json:
         records = [record.to_json() for record in study.records]
-        table = attack_tables.summary(study.records)
+        table = attack_tables.attack_entries(study.records)
         click.echo(json.dumps({"records": records, "table": table, "pairs": list(study.pairs)}))
         return
     for eps in dict.fromkeys(record.labels["eps"] for record in study.records):
@@ -160,7 +160,7 @@ def report(study: AttackStudy, images: int, results: str, *, as_json: bool) -> N
         click.echo(
             f"\n{labels['model']}, {labels['data']}, eps {eps}, {labels['goal']}, {images} images\n"
         )
-        click.echo(formats.text(attack_tables.overview(members)))
+        click.echo(formats.text(attack_tables.attack_metrics(members)))
         seed = members[0].seed
         same = [test for test in study.pairs if test["eps"] == eps and test["seed"] == seed]
         if line := comparison_line(same, "advmask"):

@@ -1,88 +1,59 @@
-"""``bench occlusion``: how trained networks bear hidden parts of a picture."""
+"""``bench occlusion``: the accuracy of trained networks on partly hidden images."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from bench.cli import SOME_FAILED, options
 
+if TYPE_CHECKING:
+    from bench.cli.options import DataOptions
+    from bench.execution.options import ExecutionOptions
 
-@click.command()
+
+@click.command(cls=options.Command)
 @options.data
-@click.option("--model", help="Only this network.")
-@options.results
+@options.compared("--model", help="Only this network.")
 @options.compute
 @options.as_json
 @options.quiet
-def occlusion(model: str | None, as_json: bool, quiet: bool, **given: Any) -> None:
-    """Test every stored network with growing parts of each picture hidden.
+def occlusion(
+    model: str | None,
+    place: DataOptions,
+    where: ExecutionOptions,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Test every trained network with growing parts of each image hidden.
 
-    What was tested before is not tested again. The curves lie beside the weights, and bench report
-    and bench figures occlusion show them.
+    Networks that were tested before are not tested again. The curves are stored beside the weights,
+    and shown by bench report and bench figures occlusion.
 
     \b
     Example: bench occlusion --data digits
     """
-    from bench.errors import Missing
     from bench.execution.progress import open_progress
     from bench.records.store import Store
-    from bench.robustness import occlusion
-    from bench.training import trained
+    from bench.reporting.grouping import Selection
+    from bench.robustness.occlusion import evaluate_runs, with_weights
 
-    workspace = options.workspace(**given)
-    progress = open_progress(quiet)
-    found = [
-        record
-        for record in Store(workspace.results).all()
-        if record.kind == "run"
-        and record.status == "finished"
-        and trained.path(record, workspace.results).exists()
-        and (given["data"] is None or record.labels.get("data") == given["data"])
-        and (model is None or record.labels.get("model") == model)
-    ]
-    if not found:
+    workspace, name = place.open(where), None
+    if place.data is not None:
+        workspace, name = workspace.locate(place.data)
+    selected = Selection(data=name, model=model).runs(Store(workspace.results).all())
+    runs = with_weights(selected, workspace.results)
+    if not runs:
         raise ValueError("there are no trained networks to test yet: bench run makes them")
-    lines, troubles = [], []
-    with progress.task("occlusion", len(found)) as advance:
-        for name in dict.fromkeys(record.labels.get("data", "") for record in found):
-            members = [record for record in found if record.labels.get("data", "") == name]
-            place = replace(workspace, data=given["data"] or name)
-            for record in members:
-                try:
-                    curve, _ = occlusion.evaluate(
-                        record, place.dataset(), workspace.results, workspace.device
-                    )
-                except (Missing, ValueError, OSError) as error:
-                    troubles.append(f"{record.name} on {name}: {error}")
-                else:
-                    lines.append(
-                        {
-                            "name": record.name,
-                            **{
-                                label: record.labels.get(label, "")
-                                for label in ("augmentation", "model", "data")
-                            },
-                            "seed": record.seed,
-                            "random": occlusion.area(curve, "random"),
-                            "important": occlusion.area(curve, "important"),
-                            "curve": curve,
-                        }
-                    )
-                advance()
+    found, problems = evaluate_runs(runs, workspace, open_progress(quiet))
     if as_json:
-        click.echo(json.dumps(lines))
+        click.echo(json.dumps([each.to_json() for each in found]))
     else:
-        for line in lines:
-            click.echo(
-                f"{line['augmentation']}, {line['model']}, {line['data']}, seed {line['seed']}: "
-                f"mean accuracy {line['random']:.2%} under random occlusion, "
-                f"{line['important']:.2%} of the most important pixels"
-            )
-    for trouble in troubles:
-        click.echo(f"not tested: {trouble}", err=True)
-    if troubles:
+        for each in found:
+            click.echo(each)
+    for problem in problems:
+        click.echo(f"not tested: {problem}", err=True)
+    if problems:
         raise SystemExit(SOME_FAILED)

@@ -405,15 +405,3 @@ def refuse(what: str, *names: str) -> None:
     if found := typed(*names):
         verb, pronoun = ("has", "it") if len(found) == 1 else ("have", "them")
         raise click.UsageError(f"{', '.join(found)} {verb} no effect on {what}; remove {pronoun}")
-
-
-def workspace(
-    results: str | None, data: str | None = None, data_root: Path | None = None,
-    download: bool = False, device: str = "auto", threads: int | None = None, **_: Any,
-) -> Any:  # fmt: skip
-    """Deprecated here: the workspace of commands that are not moved yet."""
-    from bench.execution.options import ExecutionOptions
-    from bench.studies.comparison import place
-
-    options = ExecutionOptions(device=device, threads=threads)
-    return place(options.workspace(results, data_root, download), data or "digits")[0]

@@ -129,9 +129,9 @@ def show(
     with signals.listen(progress.say) as stop:  # it is trained where the points alone are kept
         victim = find.points_victim(data, search.victim)
         network = victims.obtain(victim, workspace, progress, stop)
-    columns = image_grid.masked(data, built, count)
+    columns = image_grid.advmask_images(data, built, count)
     columns["advmask"] = columns.pop("masked")
-    columns |= image_grid.others(data, built, count, network)
+    columns |= image_grid.deletion_images(data, built, count, network)
     path = output or workspace.results / "figures" / f"points-{parse(data.name)[0]}.png"
     atomic.write(path, image_grid.png(image_grid.grid(columns)))
     tell(built, as_json)

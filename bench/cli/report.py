@@ -1,4 +1,4 @@
-"""``bench report``: everything that was found, as one page."""
+"""``bench report``: all results as one HTML page."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import click
 from bench.cli import options
 
 
-@click.command()
-@click.option(
+@click.command(cls=options.Command)
+@options.output(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder to write to.  [default: report in the results folder]",
@@ -19,9 +19,9 @@ from bench.cli import options
 def report(output: Path | None, results: str | None) -> None:
     """Write one HTML page with verdict, tables, curves, seeds, failures and commands.
 
-    It needs no network and no scripts. Tables as LaTeX and CSV and figures as PDF lie beside it.
-    Masks, activation maps and occlusion are shown where bench figures and bench occlusion made
-    them.
+    The page needs no network and no scripts. Tables as LaTeX and CSV and figures as PDF are written
+    beside it. It shows masks, activation maps and occlusion that bench figures and bench occlusion
+    have made.
 
     \b
     Example: bench report --results results
@@ -32,13 +32,14 @@ def report(output: Path | None, results: str | None) -> None:
     import statsmodels.stats.multitest  # noqa: F401
 
     from bench.execution.workspace import results_folder
+    from bench.paper.report_section import add_experiments
     from bench.records.store import Store
-    from bench.reporting import report as pages
+    from bench.reporting.report import write_report
 
-    # statsmodels collects garbage at each correction; what was imported need not be searched
+    # statsmodels collects garbage at each correction, which need not search what was imported
     gc.freeze()
     store = Store(results_folder(results))
-    path, page = pages.write(store, output or store.folder / "report")
+    path, page = write_report(store, output or store.folder / "report", [add_experiments])
     for warning in page.warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(path)

@@ -1,60 +1,46 @@
-"""``bench status``, ``bench track`` and ``bench export``: looking after a results folder."""
+"""``bench status``, ``bench track`` and ``bench export``: the state of a results folder."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from bench.cli import options
 
+if TYPE_CHECKING:
+    from bench.records.tracking import Tracker
+    from bench.studies.tracking import TrackingOptions
+
 
 @click.command(cls=options.Command)
-@click.option("--reap", is_flag=True, help="Mark runs as killed whose process is gone.")
+@options.execution("--reap", is_flag=True, help="Mark runs whose process has ended as killed.")
 @options.results
 @options.tracking
 @options.as_json
-def status(reap: bool, as_json: bool, **given: Any) -> None:
-    """Show what is finished, failed, under way or left behind in a results folder.
+def status(reap: bool, results: str | None, tracking: TrackingOptions, as_json: bool) -> None:
+    """Show what is finished, failed, running or interrupted in a results folder.
 
     \b
     Example: bench status --reap
     """
     from bench.execution.workspace import results_folder
-    from bench.records.store import Store
-    from bench.studies.status import left_behind
+    from bench.studies.status import status_of
 
-    folder = results_folder(given["results"])
-    records = Store(folder).all()
-    found: dict[str, Any] = {
-        "finished": sum(record.status == "finished" for record in records),
-        "failed": sum(record.status == "failed" for record in records),
-        **left_behind(folder),
-    }
-    if reap and not given["no_tracking"]:
-        tracker(given, folder).reap()
-    if as_json:
-        click.echo(json.dumps(found))
-        return
-    kinds = Counter(record.kind for record in records)
-    click.echo(
-        f"{found['finished']} records finished, {found['failed']} failed "
-        f"({kinds['run']} trainings, {kinds['attack']} attack evaluations)"
-    )
-    for name in found["running"]:
-        click.echo(f"under way: {name}")
-    for name in found["stopped"]:
-        click.echo(f"stopped, its command continues it: {name}")
+    folder = results_folder(results)
+    found = status_of(folder)
+    if reap and not tracking.no_tracking:
+        open_tracker(tracking.tracking_uri, folder).reap()
+    click.echo(json.dumps(found.to_json()) if as_json else found)
 
 
-def tracker(given: dict[str, Any], folder: Path) -> Any:
-    """The tracker that the options describe; its troubles go to stderr."""
+def open_tracker(uri: str | None, folder: Path) -> Tracker:
+    """The tracker at an address, or of a results folder; its warnings go to standard error."""
     from bench.records.tracking import Tracker
 
-    return Tracker(given["tracking_uri"], folder, warn=lambda line: click.echo(line, err=True))
+    return Tracker(uri, folder, warn=lambda line: click.echo(line, err=True))
 
 
 @click.group()
@@ -65,29 +51,19 @@ def track() -> None:
 @track.command(cls=options.Command)
 @options.results
 @options.tracking
-def rebuild(**given: Any) -> None:
-    """Make the whole tracker anew from the records, as after moving a results folder.
+def rebuild(results: str | None, tracking: TrackingOptions) -> None:
+    """Make the tracker again from the records, as after moving a results folder.
 
     \b
     Example: bench track rebuild --results results
     """
     from bench.execution.workspace import results_folder
-    from bench.records.record import Record
-    from bench.records.store import Store
-    from bench.reporting import attack_tables, run_tables
+    from bench.reporting.results_folder import rebuild_tracker
 
-    folder = results_folder(given["results"])
-    store = Store(folder)
-    records = store.all()
-    runs = [record for record in records if record.kind == "run"]
-    attacks = [record for record in records if record.kind == "attack"]
-    intervals = [*run_tables.intervals(runs), *attack_tables.intervals(attacks)]
-
-    def curve(record: Record) -> Any:
-        return store.curve(record) if record.kind == "run" else []
-
-    tracker(given, folder).rebuild(records, curve=curve, intervals=intervals)
-    click.echo(f"logged {len(records)} records")
+    options.refuse("track rebuild", "no_tracking")
+    folder = results_folder(results)
+    count = rebuild_tracker(folder, open_tracker(tracking.tracking_uri, folder))
+    click.echo(f"logged {count} records")
 
 
 @click.command(cls=options.Command)
@@ -100,7 +76,7 @@ def export(path: Path, results: str | None) -> None:
     Example: bench export supplement.zip
     """
     from bench.execution.workspace import results_folder
-    from bench.reporting.supplement import pack
+    from bench.reporting.results_folder import pack
 
     count = pack(results_folder(results), path)
     click.echo(f"packed {count} files into {path}")

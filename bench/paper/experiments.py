@@ -1,68 +1,38 @@
-"""An experiment is a table of jobs; run it and you have a table of records."""
+"""An experiment is a table of recipes; its records make a table of results."""
 
 from __future__ import annotations
 
 import math
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Literal
 
-from bench import registry
-from bench.data.catalog import facts
+from bench.paper.scales import Scale
 from bench.records.record import Record
 from bench.records.statistics import Comparison, compare, mean_interval
-from bench.reporting.table import Table
+from bench.reporting.run_tables import metric_of_runs
+from bench.reporting.table import Column, Row, Table
 from bench.robustness.judge import Aim
 from bench.studies.jobs import Job
-from bench.training.recipes import Recipe, usual
+from bench.training.recipes import Recipe
 
-Cell = tuple[str, str]
-"""(row, column)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scale:
-    """How large an experiment is run.
-
-    ``data`` and ``models`` name what stands in for the paper's data sets and networks, ``columns``
-    how many of a table's columns are kept (None: all), ``settings`` replace those of the recipes.
-    ``side`` and ``digest`` belong to a data set that has no name of its own.
-    """
-
-    name: str
-    about: str
-    seeds: int
-    data: Mapping[str, str] = field(default_factory=dict)
-    models: Mapping[str, str] = field(default_factory=dict)
-    columns: int | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    side: int | None = None
-    digest: str = ""
-
-    @property
-    def faithful(self) -> bool:
-        """Whether its numbers may be held against the published ones."""
-        return not (self.data or self.models or self.settings)
-
-    def recipe(self, data: str, model: str, augmentation: str = "none", **fields: Any) -> Recipe:
-        """The recipe of one cell: the paper's, or what stands in for it at this scale."""
-        data = self.data.get(data, self.data.get("*", data))
-        model = self.models.get(model, self.models.get("*", model))
-        side = self.side or facts(data).side
-        return Recipe(
-            data=data,
-            digest=self.digest,
-            model=model,
-            augmentation=registry.build("augmentations", augmentation, data=data, side=side),
-            **(usual(data, model, side) | fields | dict(self.settings)),
-        )
+Cell = tuple[str, Column]
+"""The name of a row, and a column."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttackSettings:
-    """An evaluation of attacks: the dataset, the bounds, the images and how targets are chosen."""
+    """The attack evaluation of an experiment, over all attacks.
+
+    Attributes:
+        data: The dataset of the images.
+        eps: The bounds of a change.
+        images: How many images are attacked.
+        aim: How targets are chosen.
+    """
 
     data: str
     eps: tuple[Fraction, ...]
@@ -72,12 +42,22 @@ class AttackSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """A table of jobs: a recipe per cell and the metric to show.
+    """One table or figure of the paper: a recipe for each cell and the metric to show.
 
-    ``published`` holds what the paper printed, in its units; ``starred`` the cells it took from
-    other papers. ``against`` names the row that a row is compared with where that is not
-    ``baseline``. ``chosen`` says what the paper leaves open and what we chose. ``attacks`` is an
-    evaluation of attacks instead of recipes (Table 6).
+    Attributes:
+        name: Such as ``table1``.
+        title: What it is about.
+        source: Where the paper has it.
+        scale: How large it is run.
+        cells: The recipe of each cell.
+        metric: The metric of runs that it shows.
+        baseline: The row with which the others are compared.
+        against: Rows that are compared with another row than the baseline, and that row.
+        published: What the paper prints, in the unit that it prints.
+        starred: The cells whose number the paper takes from other papers.
+        chosen: What the paper leaves open and what is chosen here.
+        attacks: An attack evaluation instead of recipes (Table 6).
+        kind: Whether the paper prints or draws it.
     """
 
     name: str
@@ -100,8 +80,8 @@ class Experiment:
         return list(dict.fromkeys(row for row, _ in self.cells))
 
     @property
-    def columns(self) -> list[str]:
-        """Column names in order."""
+    def columns(self) -> list[Column]:
+        """Columns in order."""
         return list(dict.fromkeys(column for _, column in self.cells))
 
     def jobs(self) -> list[Job]:
@@ -109,83 +89,91 @@ class Experiment:
         recipes = list({recipe.key: recipe for recipe in self.cells.values()}.values())
         return [Job(recipe, seed) for recipe in recipes for seed in range(self.scale.seeds)]
 
+    def command(self) -> str:
+        """The command that runs it."""
+        words = ["bench", "run", self.name, "--scale", self.scale.name]
+        if self.scale.side is not None:  # of a dataset other than the scale's
+            words += ["--data", self.scale.data["*"]]
+        return shlex.join(words)
 
-def cut(cells: Mapping[Cell, Any], columns: int | None) -> dict[Cell, Any]:
-    """The cells of the first columns."""
-    kept = list(dict.fromkeys(column for _, column in cells))[:columns]
+    def values(self, records: Iterable[Record]) -> dict[Cell, dict[int, float]]:
+        """The metric of each cell, by seed; failed and missing seeds are left out."""
+        by_key: dict[str, dict[int, float]] = {}
+        for record in records:
+            value = record.metrics.get(self.metric)
+            if record.status == "finished" and value is not None and math.isfinite(value):
+                by_key.setdefault(record.key, {})[record.seed] = float(value)
+        seeds = set(range(self.scale.seeds))
+        return {
+            cell: {seed: v for seed, v in by_key.get(recipe.key, {}).items() if seed in seeds}
+            for cell, recipe in self.cells.items()
+        }
+
+    def missing(self, records: Iterable[Record]) -> dict[Cell, list[int]]:
+        """The seeds that each incomplete cell lacks, failed ones among them."""
+        lacking = {
+            cell: [seed for seed in range(self.scale.seeds) if seed not in seeds]
+            for cell, seeds in self.values(records).items()
+        }
+        return {cell: seeds for cell, seeds in lacking.items() if seeds}
+
+    def table(self, records: Sequence[Record]) -> Table:
+        """The experiment as a table, with comparisons and the published numbers beside ours."""
+        found, metric = self.values(records), metric_of_runs(self.metric)
+        failures = Counter(record.key for record in records if record.status == "failed")
+        comparisons: dict[tuple[str, str], Comparison] = {}
+        for column in self.columns:
+            family = {row: found[row, column] for row in self.rows if (row, column) in found}
+            for row, comparison in self._compare(family).items():
+                comparisons[row, column.label] = comparison
+        scale = self.scale
+        note = f", at scale {scale.name}, not comparable with the published"
+        return Table(
+            title=self.title,
+            rows=[Row(row) for row in self.rows],
+            columns=[replace(c, percent=metric.percent, best=metric.best) for c in self.columns],
+            cells=_labelled(
+                {cell: mean_interval(list(v.values())) if v else None for cell, v in found.items()}
+            ),
+            baseline=self.baseline,
+            comparisons=comparisons,
+            failed=_labelled({c: n for c, r in self.cells.items() if (n := failures[r.key])}),
+            published=_labelled({c: v for c, v in self.published.items() if c in self.cells}),
+            measure=metric.measure() + ("" if scale.faithful else note),
+            origin=self.source,
+        )
+
+    def _compare(self, family: Mapping[str, Mapping[int, float]]) -> dict[str, Comparison]:
+        """The rows of one column against the baseline, or each against its own rival."""
+        if self.against:
+            return {
+                row: compare({row: family[row], rival: family[rival]}, rival)[row]
+                for row, rival in self.against.items()
+                if row in family and rival in family
+            }
+        if self.baseline is not None and self.baseline in family:
+            return compare(family, self.baseline)
+        return {}
+
+
+def missing_lines(experiment: Experiment, missing: Mapping[Cell, Sequence[int]]) -> list[str]:
+    """One line for each incomplete cell, and one with the command that fills them."""
+    lines = [
+        f"missing: {row} on {column.label}: seed {', '.join(map(str, seeds))}"
+        for (row, column), seeds in missing.items()
+    ]
+    if not missing:
+        return []
+    cells = f"{len(missing)} of {len(experiment.cells)} cells are missing or failed"
+    return [*lines, f"{cells}: {experiment.command()}"]
+
+
+def first_columns(cells: Mapping[Cell, Recipe], count: int | None) -> dict[Cell, Recipe]:
+    """The cells of the first columns; of all where ``count`` is None."""
+    kept = list(dict.fromkeys(column for _, column in cells))[:count]
     return {cell: value for cell, value in cells.items() if cell[1] in kept}
 
 
-def values(
-    experiment: Experiment, records: Iterable[Record], metric: str | None = None
-) -> dict[Cell, dict[int, float]]:
-    """The metric of each cell, by seed; failed and missing seeds are left out."""
-    metric = metric or experiment.metric
-    by_key: dict[str, dict[int, float]] = {}
-    for record in records:
-        value = record.metrics.get(metric)
-        if record.status == "finished" and value is not None and math.isfinite(value):
-            by_key.setdefault(record.key, {})[record.seed] = float(value)
-    seeds = set(range(experiment.scale.seeds))
-    return {
-        cell: {seed: value for seed, value in by_key.get(recipe.key, {}).items() if seed in seeds}
-        for cell, recipe in experiment.cells.items()
-    }
-
-
-def gaps(
-    experiment: Experiment, records: Iterable[Record], metric: str | None = None
-) -> dict[Cell, list[int]]:
-    """The seeds that each cell still lacks, failed ones among them; complete cells are left out."""
-    found = values(experiment, records, metric)
-    lacking = {
-        cell: [seed for seed in range(experiment.scale.seeds) if seed not in seeds]
-        for cell, seeds in found.items()
-    }
-    return {cell: seeds for cell, seeds in lacking.items() if seeds}
-
-
-def table(experiment: Experiment, records: Sequence[Record]) -> Table:
-    """The experiment as a table: an interval per cell, comparisons, published numbers beside."""
-    found = values(experiment, records)
-    failures = Counter(record.key for record in records if record.status == "failed")
-    fraction = experiment.metric.startswith("accuracy")
-    comparisons: dict[Cell, Comparison] = {}
-    for column in experiment.columns:
-        family = {row: found[row, column] for row in experiment.rows if (row, column) in found}
-        comparisons |= {
-            (row, column): comparison for row, comparison in held(experiment, family).items()
-        }
-    scale = experiment.scale
-    note = "" if scale.faithful else f", at scale {scale.name}, not comparable with the published"
-    return Table(
-        title=experiment.title,
-        rows=experiment.rows,
-        columns=experiment.columns,
-        cells={cell: mean_interval(list(v.values())) if v else None for cell, v in found.items()},
-        percent=experiment.columns if fraction else (),
-        best=dict.fromkeys(experiment.columns, "high" if fraction else "low"),
-        baseline=experiment.baseline,
-        comparisons=comparisons,
-        failed={cell: n for cell, r in experiment.cells.items() if (n := failures[r.key])},
-        published={c: v for c, v in experiment.published.items() if c in experiment.cells},
-        measure=f"{experiment.metric.replace('_', ' ').capitalize()}"
-        + " in percent after the last epoch" * fraction
-        + note,
-        origin=experiment.source,
-    )
-
-
-def held(
-    experiment: Experiment, family: Mapping[str, Mapping[int, float]]
-) -> dict[str, Comparison]:
-    """The comparisons of one column: rows against the baseline, or each against its own rival."""
-    if experiment.against:
-        return {
-            row: compare({row: family[row], rival: family[rival]}, rival)[row]
-            for row, rival in experiment.against.items()
-            if row in family and rival in family
-        }
-    if experiment.baseline is not None and experiment.baseline in family:
-        return compare(family, experiment.baseline)
-    return {}
+def _labelled(cells: Mapping[Cell, Any]) -> dict[tuple[str, str], Any]:
+    """The same cells as a table names them."""
+    return {(row, column.label): value for (row, column), value in cells.items()}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from bench.execution.options import ExecutionOptions
 from bench.execution.progress import Progress, clock
 from bench.execution.workspace import Workspace
-from bench.paper import experiments, tables
+from bench.paper import tables
 from bench.paper.experiments import Experiment
 from bench.records.record import Record
 from bench.records.store import Store
@@ -96,9 +96,7 @@ class PlannedExperiments:
     def tables(self) -> dict[str, Table]:
         """The table of each experiment that trains networks, by its name."""
         records = Store(self.workspace.results).all()
-        return {
-            each.name: experiments.table(each, records) for each in self.experiments if each.cells
-        }
+        return {each.name: each.table(records) for each in self.experiments if each.cells}
 
 
 def plan(
@@ -117,11 +115,10 @@ def plan(
         ValueError: There is no such experiment or scale.
     """
     chosen = list(tables.EXPERIMENTS) if name == "all" else [name]
-    found = [tables.experiment(each, scale) for each in chosen]
+    dataset = None
     if data is not None:
         workspace, other = comparison.place(workspace, data)
         dataset = workspace.dataset(other)
-        side = dataset.train.images.shape[-1]
-        found = [tables.moved(each, dataset.name, side, dataset.pin) for each in found]
+    found = [tables.experiment(each, scale, dataset) for each in chosen]
     jobs = list({job.name: job for each in found for job in each.jobs()}.values())
     return PlannedExperiments(found, workspace, [replace(job, fresh=fresh) for job in jobs], fresh)

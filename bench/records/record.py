@@ -24,6 +24,8 @@ KINDS, STATES = ("run", "attack"), ("finished", "failed")
 HEAD = re.compile(rb'\{"version": 1, "kind": "[a-z]+", "key": "([\w.-]+)", ')  # of most lines
 PLAIN = re.compile(r"[\w-][\w.-]{0,99}", re.ASCII)  # what a key may be, for files are named by it
 Number = int | float
+Curve = Sequence[Mapping[str, Number]]
+"""One entry for each epoch of a training, or for each number of changes of an attack."""
 
 
 @dataclass(frozen=True, kw_only=True)

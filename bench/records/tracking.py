@@ -25,9 +25,8 @@ from typing import Any, Concatenate, Literal, ParamSpec
 
 from filelock import FileLock
 
-from bench.records.record import Number, Record
+from bench.records.record import Curve, Record
 
-Curve = Sequence[Mapping[str, Number]]
 P = ParamSpec("P")
 
 QUIET = {

@@ -11,9 +11,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from bench.records.record import Record
+from bench.records.record import Curve, Record
 from bench.records.store import Store
-from bench.reporting.plots import Curve
 
 LONGEST = 300  # characters of a name or message
 NEEDED = {

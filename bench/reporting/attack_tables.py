@@ -1,19 +1,26 @@
-"""Attacks side by side, as a terminal and Table 6 of the paper show them."""
+"""Attacks side by side: all their metrics, one metric over all victims, and the paper's Table 6."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from fractions import Fraction
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from bench import registry
 from bench.records.record import Record
-from bench.records.statistics import Interval, mean_interval
-from bench.reporting.table import Key, Table, interval_entry
+from bench.records.statistics import mean_interval
+from bench.reporting.grouping import (
+    AttackSetting,
+    bounded,
+    eps_values,
+    group_attacks,
+    rows_of_attacks,
+)
+from bench.reporting.table import Cell, Column, Key, Row, Table, interval_entry
 
-PAPER: dict[tuple[str, str], tuple[float, float, float, float]] = {
+PUBLISHED: dict[tuple[str, str], tuple[float, float, float, float]] = {
     ("jsma", "8/255"): (78.9, 440.8, 0.611, 0.031),
     ("pgd-l0", "8/255"): (73.9, 1199.7, 1.078, 0.031),
     ("greedyfool", "8/255"): (100.0, 468.2, 0.547, 0.031),
@@ -29,159 +36,186 @@ PAPER: dict[tuple[str, str], tuple[float, float, float, float]] = {
 }
 """Table 6 of the paper: success in percent, l0 in elements, l2, linf; by attack and eps."""
 
-UNBOUNDED = " (ignores eps)"
 
-Direction = Literal["high", "low"]
-SHOWN: dict[str, tuple[str, Direction | None]] = {
-    "success": ("success / %", "high"),
-    "misclassified": ("wrong / %", None),
-    "l0_pixels_mean": ("pixels / mean", "low"),
-    "l0_pixels_median": ("pixels / median", "low"),
-    "l0_common": ("pixels / common", "low"),
-    "l0_elements_mean": ("elements / mean", "low"),
-    "l2": ("l2 / mean", "low"),
-    "linf_max": ("linf / max", None),
-    "forwards": ("passes / F", None),
-    "backwards": ("passes / B", None),
-    "seconds_per_image": ("time / s", None),
-    "pass_ratio": ("time / passes", None),
-    "optimality": ("optimal / 0-1", "high"),
+METRICS = {
+    "success": Column("%", "success", percent=True, best="high"),
+    "misclassified": Column("%", "wrong", percent=True),
+    "l0_pixels_mean": Column("mean", "pixels", best="low"),
+    "l0_pixels_median": Column("median", "pixels", best="low"),
+    "l0_common": Column("common", "pixels", best="low"),
+    "l0_elements_mean": Column("mean", "elements", best="low"),
+    "l2": Column("mean", "l2", best="low"),
+    "linf_max": Column("max", "linf"),
+    "forwards": Column("F", "passes"),
+    "backwards": Column("B", "passes"),
+    "seconds_per_image": Column("s", "time"),
+    "pass_ratio": Column("passes", "time"),
+    "optimality": Column("0-1", "optimal", best="high"),
 }
-"""Metric → its column in a terminal and the direction in which it is better."""
+"""The metrics of an attack that `attack_metrics` shows, each with its column."""
 
-TABLE6 = {"success": "ASR", "l0_elements_mean": "l0", "l2": "l2", "linf": "linf"}
+FRACTIONS = {
+    "success_8bit": Column("%", "success after rounding to 8 bits", percent=True, best="high"),
+    "success_best": Column("%", "success at the easiest goal", percent=True, best="high"),
+    "success_worst": Column("%", "success at the hardest goal", percent=True, best="high"),
+    "success_low": Column("%", "success, lower end of the interval", percent=True),
+    "success_high": Column("%", "success, upper end of the interval", percent=True),
+}
+"""Other metrics that are fractions of the images."""
+
+INTERVAL = Column("95 %", "success")
+
+TABLE6 = {
+    "success": Column("ASR", percent=True, best="high"),
+    "l0_elements_mean": Column("l0", best="low"),
+    "l2": Column("l2", best="low"),
+    "linf": Column("linf"),
+}
+"""The columns of Table 6 for each eps."""
 
 
-def groups(found: Iterable[Record]) -> dict[tuple[str, ...], list[Record]]:
-    """Records that may stand in one table: same victim, data, goal, pictures and cap."""
-    tables: dict[tuple[str, ...], list[Record]] = {}
-    for record in found:
-        labels, job = record.labels, record.job
-        cap = f"at most {job['query_cap']} passes" if job.get("query_cap") else ""
-        key = labels["victim"], labels["data"], labels["goal"], f"{job['images']} pictures", cap
-        tables.setdefault(key, []).append(record)
-    return tables
+def attack_metrics(records: Sequence[Record]) -> Table:
+    """All metrics of the attacks of one setting at one eps, over its seeds.
 
+    Args:
+        records: Records of attacks that may be compared, as `group_attacks` groups them.
 
-def overview(found: Sequence[Record]) -> Table:
-    """All metrics of the attacks of one table at one eps, over its seeds."""
-    lines = rows(found)
-    cells: dict[Key, Interval | str | None] = {}
-    for row, members in lines.items():
-        for metric, (column, _) in SHOWN.items():
-            cells[row, column] = _cell(members, metric)
+    Returns:
+        A row for each attack. With a single seed the success has Wilson's interval over the images.
+    """
+    rows = rows_of_attacks(records)
+    cells: dict[Key, Cell] = {}
+    for row, members in rows.items():
+        for metric, column in METRICS.items():
+            cells[row.label, column.label] = _cell(members, metric, column) or ""
         if len(members) == 1:
             low, high = (members[0].metrics.get(f"success_{end}") for end in ("low", "high"))
             if low is not None and high is not None:
-                cells[row, "success / 95 %"] = f"{100 * low:.0f}-{100 * high:.0f}"
-    columns = [column for column, _ in SHOWN.values()]
-    if any(column == "success / 95 %" for _, column in cells):
-        columns.insert(1, "success / 95 %")
+                cells[row.label, INTERVAL.label] = f"{100 * low:.0f}-{100 * high:.0f}"
+    columns = list(METRICS.values())
+    if any(label == INTERVAL.label for _, label in cells):
+        columns.insert(1, INTERVAL)
     return Table(
         title="Sparse attacks",
-        rows=list(lines),
+        rows=list(rows),
         columns=columns,
-        cells={key: "" if cell is None else cell for key, cell in cells.items()}
-        | {(row, c): "" for row in lines for c in columns if (row, c) not in cells},
+        cells=_filled(cells, rows, columns, ""),
         corner="attack",
-        percent=["success / %", "wrong / %"],
-        best={column: best for column, best in SHOWN.values() if best},
         measure="Norms over the successes",
     )
 
 
-def paper(found: Sequence[Record]) -> Table:
-    """Table 6 of the paper for one victim and goal, with the published numbers beside ours."""
-    by_eps = {
-        eps: [record for record in found if record.labels["eps"] == eps] for eps in strengths(found)
-    }
-    cells: dict[Key, Interval | str | None] = {}
+def table6(records: Sequence[Record]) -> Table:
+    """Table 6 of the paper for one victim and goal, with the published numbers beside ours.
+
+    Args:
+        records: Records of attacks that may be compared, as `group_attacks` groups them.
+    """
+    cells: dict[Key, Cell] = {}
     published: dict[Key, float] = {}
-    lines: dict[str, None] = {}
-    for eps, members in by_eps.items():
-        for row, same in rows(members).items():
-            lines[row] = None
-            for place, (metric, column) in enumerate(TABLE6.items()):
-                key = row, f"{eps} / {column}"
-                cells[key] = _cell(same, metric) or ""  # no success has no norms
-                printed = PAPER.get((row.removesuffix(UNBOUNDED), eps))
-                if printed is not None:
-                    published[key] = printed[place]
-    columns = [f"{eps} / {column}" for eps in by_eps for column in TABLE6.values()]
-    labels = found[0].labels
-    goal = labels["goal"] if labels["goal"] == "untargeted" else f"target: {labels['goal']}"
-    setting = f"{labels['model']}, {labels['data']}, {goal}, {found[0].job['images']} pictures"
+    rows: dict[Row, None] = {}
+    columns: list[Column] = []
+    for eps in eps_values(records):
+        shown = {metric: replace(column, group=eps) for metric, column in TABLE6.items()}
+        columns += shown.values()
+        for row, members in rows_of_attacks(_at(records, eps)).items():
+            rows[row] = None
+            printed = PUBLISHED.get((row.name, eps), ())
+            for (metric, column), value in zip(shown.items(), printed or [None] * 4, strict=True):
+                # an attack without any success has no norms
+                cells[row.label, column.label] = _cell(members, metric, column) or ""
+                if value is not None:
+                    published[row.label, column.label] = value
+    setting, model = AttackSetting.of(records[0]), records[0].labels["model"]
+    goal = setting.goal if setting.goal == "untargeted" else f"target: {setting.goal}"
+    about = f"{model}, {setting.data}, {goal}, {setting.images} images"
     return Table(
-        title=f"Sparse attacks on {setting}",
-        rows=list(lines),
+        title=f"Sparse attacks on {about}",
+        rows=list(rows),
         columns=columns,
-        cells={(row, column): cells.get((row, column)) for row in lines for column in columns},
+        cells=_filled(cells, rows, columns, None),
         corner="attack",
-        percent=[column for column in columns if column.endswith("ASR")],
-        best={c: "high" if c.endswith("ASR") else "low" for c in columns if "linf" not in c},
         published=published,
         measure=(
-            f"{setting}: ASR in percent of the pictures that the network classifies correctly; l0 "
-            f"in elements, l2 and linf, over the successes; rows that say{UNBOUNDED} have no bound "
+            f"{about}: ASR in percent of the images that the network classifies correctly; l0 in "
+            "elements, l2 and linf, over the successes; rows that say (ignores eps) have no bound "
             "on linf and, like the dense ceiling and the random floor, are not compared. The "
-            "published network and pictures are unknown"
+            "published network and images are unknown"
         ),
-        origin=f"{len(found)} records of {labels['victim']}",
+        origin=f"{len(records)} records of {setting.victim}",
     )
 
 
-def across(found: Sequence[Record], metric: str) -> Table:
+def across_victims(records: Sequence[Record], metric: str) -> Table:
     """One metric of the attacks on all victims: a column for each victim, goal and eps.
 
-    A column names its data, pictures or cap where the table has several of them. Raises
-    ``ValueError`` for a metric that no attack has.
+    A column names its dataset, number of images or limit on passes where the table has several.
+
+    Args:
+        records: Records of attacks.
+        metric: The name of a metric, such as ``l0_pixels_mean``.
+
+    Raises:
+        ValueError: No attack has this metric.
     """
-    known = sorted({name for record in found for name in record.metrics})
+    known = sorted({name for record in records for name in record.metrics})
     if metric not in known:
         raise ValueError(f"attacks have no metric {metric!r}: {registry.suggest(metric, known)}")
-    tables = groups(found)
-    # data, pictures and cap: those of them that tell the columns apart
-    varying = [place for place in (1, 3, 4) if len({key[place] for key in tables}) > 1]
-    cells: dict[Key, Interval | str | None] = {}
-    lines: dict[str, None] = {}
-    for key, members in tables.items():
-        labels = members[0].labels
-        goal = labels["goal"] if labels["goal"] == "untargeted" else f"targeted ({labels['goal']})"
-        head = [labels["model"], goal] + [key[place] for place in varying if key[place]]
-        for eps in strengths(members):
-            column = f"{', '.join(head)} / {eps}"
-            if any(column == other for _, other in cells):
-                column = f"{', '.join([*head, key[0]])} / {eps}"  # another victim of this model
-            for row, same in rows([r for r in members if r.labels["eps"] == eps]).items():
-                lines[row] = None
-                cells[row, column] = _cell(same, metric) or ""
-    columns = list(dict.fromkeys(column for _, column in cells))
-    title, best = SHOWN.get(metric, (metric.replace("_", " "), None))
-    fraction = metric.startswith(("success", "misclassified"))
-    pictures = "the pictures" if 3 in varying else next(iter(tables))[3]
-    over = pictures if fraction else f"the successes among {pictures}"
+    settings = group_attacks(records)
+    shown = (METRICS | FRACTIONS).get(metric) or Column(metric.replace("_", " "))
+    cells: dict[Key, Cell] = {}
+    rows: dict[Row, None] = {}
+    columns: dict[Column, None] = {}
+    for setting, members in settings.items():
+        heading = _heading(setting, members[0].labels["model"], settings)
+        for eps in eps_values(members):
+            column = replace(shown, name=eps, group=heading)
+            if column in columns:  # another victim of this model
+                column = replace(column, group=f"{heading}, {setting.victim}")
+            columns[column] = None
+            for row, same in rows_of_attacks(_at(members, eps)).items():
+                rows[row] = None
+                cells[row.label, column.label] = _cell(same, metric, shown) or ""
+    counts = {setting.images for setting in settings}
+    images = "the images" if len(counts) > 1 else f"{counts.pop()} images"
+    title = ", ".join(part for part in (shown.group, shown.name) if part)
+    over = images if shown.percent else f"the successes among {images}"
     return Table(
-        title=f"Sparse attacks: {title.replace(' / ', ', ')}",
-        rows=list(lines),
-        columns=columns,
-        cells={(row, column): cells.get((row, column), "") for row in lines for column in columns},
+        title=f"Sparse attacks: {title}",
+        rows=list(rows),
+        columns=list(columns),
+        cells=_filled(cells, rows, columns, ""),
         corner="attack",
-        percent=columns if fraction else (),
-        best=dict.fromkeys(columns, best) if best else {},
-        measure=f"{title.replace(' / ', ', ').capitalize()}, over {over}",
-        origin=f"{len(found)} records",
+        measure=f"{title.capitalize()}, over {over}",
+        origin=f"{len(records)} records",
     )
 
 
-def summary(found: Sequence[Record]) -> list[dict[str, Any]]:
-    """The table as JSON: one object per attack and eps, every metric with its interval over seeds.
+def _heading(setting: AttackSetting, model: str, others: Iterable[AttackSetting]) -> str:
+    """The network and the goal, and what else tells the columns of a setting from others."""
+    goal = setting.goal if setting.goal == "untargeted" else f"targeted ({setting.goal})"
+    told = {
+        "data": setting.data,
+        "images": f"{setting.images} images",
+        "query_cap": setting.limit,
+    }
+    varying = [
+        text
+        for name, text in told.items()
+        if text and len({getattr(other, name) for other in others}) > 1
+    ]
+    return ", ".join([model, goal, *varying])
 
-    With a single seed the interval of the success is Wilson's, over the pictures.
+
+def attack_entries(records: Iterable[Record]) -> list[dict[str, Any]]:
+    """The attacks as JSON: one object per attack and eps, each metric with its interval over seeds.
+
+    With a single seed the interval of the success is Wilson's, over the images.
     """
     entries = []
-    for group in groups(found).values():
+    for group in group_attacks(records).values():
         for eps in dict.fromkeys(record.labels["eps"] for record in group):
-            for members in rows([r for r in group if r.labels["eps"] == eps]).values():
+            for members in rows_of_attacks(_at(group, eps)).values():
                 first = members[0]
                 metrics = dict.fromkeys(metric for each in members for metric in each.metrics)
                 entry: dict[str, Any] = {
@@ -200,10 +234,10 @@ def summary(found: Sequence[Record]) -> list[dict[str, Any]]:
     return entries
 
 
-def intervals(found: Sequence[Record]) -> list[dict[str, Any]]:
-    """What the tracker keeps of each attack on its parent: success and pixels over the seeds."""
+def attack_intervals(records: Iterable[Record]) -> list[dict[str, Any]]:
+    """The success and the pixels of each attack over its seeds, for the tracker."""
     jobs: dict[str, list[Record]] = {}
-    for record in found:
+    for record in records:
         jobs.setdefault(record.key, []).append(record)
     return [
         {
@@ -220,35 +254,32 @@ def intervals(found: Sequence[Record]) -> list[dict[str, Any]]:
     ]
 
 
-def strengths(found: Iterable[Record]) -> list[str]:
-    """The eps of the records, the smallest first."""
-    return sorted({record.labels["eps"] for record in found}, key=Fraction)
+def _at(records: Iterable[Record], eps: str) -> list[Record]:
+    return [record for record in records if record.labels["eps"] == eps]
 
 
-def rows(found: Sequence[Record]) -> dict[str, list[Record]]:
-    """Records by attack: sparse ones first, then those without a bound, the ceiling, the floor."""
-    order = ["sparse", "ceiling", "floor"]
-    lines: dict[str, list[Record]] = {}
-    for record in sorted(
-        found, key=lambda r: (order.index(r.labels["role"]), r.labels["bounded"] == "no")
-    ):
-        mark = UNBOUNDED if record.labels["bounded"] == "no" else ""
-        lines.setdefault(record.labels["attack"] + mark, []).append(record)
-    return lines
+def _filled(
+    cells: Mapping[Key, Cell], rows: Iterable[Row], columns: Iterable[Column], empty: Cell
+) -> dict[Key, Cell]:
+    """The cells, with ``empty`` where there is none."""
+    columns = list(columns)
+    return {
+        (row.label, column.label): cells.get((row.label, column.label), empty)
+        for row in rows
+        for column in columns
+    }
 
 
-def _cell(members: Sequence[Record], metric: str) -> Interval | str | None:
+def _cell(members: Sequence[Record], metric: str, column: Column) -> Cell:
     """The mean over seeds, as a mere text where it does not compete."""
     values = [m.metrics[metric] for m in members if metric in m.metrics]
     if not values:
         return None
     interval = mean_interval(values)
-    labels = members[0].labels
-    if labels["bounded"] == "yes" and labels["role"] == "sparse":
+    if bounded(members[0]) and members[0].labels["role"] == "sparse":
         return interval
-    value = interval.mean * (100 if metric in ("success", "misclassified") else 1)
-    digits = 2 if metric in ("success", "misclassified") or value == 0 else None
-    return f"{value:.{digits}f}" if digits else _significant(value)
+    value = interval.mean * (100 if column.percent else 1)
+    return f"{value:.2f}" if column.percent or value == 0 else _significant(value)
 
 
 def _significant(value: float) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from bench import registry
 from bench.data.catalog import facts
 from bench.records.record import Record
+from bench.reporting.grouping import group_runs
+from bench.reporting.table import Table
 from bench.training.recipes import DEFAULT, Recipe, usual
 
 OPTIONS = (
@@ -51,13 +53,29 @@ def fill(method: Record, others: Sequence[Record]) -> str:
     Raises ``ValueError`` for records whose recipe is of another version.
     """
     recipe = Recipe.from_json(dict(others[0].job))
-    side = facts(recipe.data).side
     text = method.labels["augmentation"]
     recipe = dataclasses.replace(
         recipe,
-        augmentation=registry.build("augmentations", text, data=recipe.data, side=side),
+        augmentation=registry.build(
+            "augmentations", text, data=recipe.data, side=facts(recipe.data).side
+        ),
         guide=method.labels.get("guide"),
         policy=method.labels.get("policy"),
         mix=method.labels.get("mix"),
     )
     return run(recipe, [record.seed for record in others])
+
+
+def missing_cells(table: Table, runs: Sequence[Record]) -> list[str]:
+    """One line for each empty cell of `run_tables.grid`, with the command that fills it."""
+    groups = group_runs(runs)
+    lines = []
+    for row, column in table.missing():
+        method = next(group.records[0] for group in groups if group.row.label == row)
+        others = next(group.records for group in groups if group.column.label == column)
+        try:
+            remedy = fill(method, others)
+        except (ValueError, TypeError, LookupError):
+            remedy = "its recipe is of another version"
+        lines.append(f"missing: {row} on {column}: {remedy}")
+    return lines

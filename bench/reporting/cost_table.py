@@ -3,65 +3,80 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from bench.files.json_text import parse
 from bench.points import guides
 from bench.records.record import Record
-from bench.records.statistics import Interval, mean_interval
-from bench.reporting.table import Key, Table
+from bench.records.statistics import mean_interval
+from bench.reporting.grouping import RunGroup
+from bench.reporting.table import Cell, Column, Key, Row, Table
 from bench.training.recipes import Recipe
 
 POINTS = ("attack", "random", "corners-matched", "saliency")
 """Guides that need the adversarial points: as they are, or their number."""
 
+COLUMNS = (
+    Column("accuracy", percent=True),
+    Column("seconds per run"),
+    Column("seconds for points"),
+    Column("seconds per run including points"),
+)
 
-def table(groups: Mapping[str, Mapping[str, Sequence[Record]]], folder: Path) -> Table | None:
-    """Seconds of training of each column and row, and with the points; None where none are known.
 
-    ``folder`` is the results folder, whose sets of points say how long they took.
+def cost_table(groups: Iterable[RunGroup], results: Path) -> Table | None:
+    """Seconds of training of each recipe, without and with the search for adversarial points.
+
+    Args:
+        groups: The runs, as `group_runs` groups them.
+        results: The results folder, whose sets of points say how long their search took.
+
+    Returns:
+        A row for each recipe; None where no run says how long it took.
     """
-    searches = point_seconds(folder)
-    cells: dict[Key, Interval | str | None] = {}
-    heads = ("accuracy", "seconds per run", "points / s", "seconds per run including points")
-    for column, rows in groups.items():
-        for row, members in rows.items():
-            done = [record for record in members if record.status == "finished"]
-            taken = [float(r.metrics["seconds"]) for r in done if "seconds" in r.metrics]
-            right = [float(r.metrics["accuracy"]) for r in done if "accuracy" in r.metrics]
-            if not taken:
-                continue
-            name = f"{row}, {column}"
-            points = 0.0
-            if uses_points(done[0]):
-                points = searches.get(done[0].labels["data"], math.nan)
-            whole = [points + seconds for seconds in taken]
-            cells[name, heads[0]] = mean_interval(right) if right else None
-            cells[name, heads[1]] = mean_interval(taken)
-            cells[name, heads[2]] = "not known" if math.isnan(points) else f"{points:.1f}"
-            cells[name, heads[3]] = "not known" if math.isnan(points) else mean_interval(whole)
+    searches = point_seconds(results)
+    cells: dict[Key, Cell] = {}
+    rows = []
+    for group in groups:
+        done = [record for record in group.records if record.status == "finished"]
+        taken = list(group.values("seconds").values())
+        right = list(group.values("accuracy").values())
+        if not taken:
+            continue
+        row = Row(f"{group.row.label}, {group.column.label}")
+        rows.append(row)
+        points = 0.0
+        if uses_points(done[0]):
+            points = searches.get(done[0].labels["data"], math.nan)
+        whole = mean_interval([points + seconds for seconds in taken]) if points >= 0 else None
+        shown: tuple[Cell, ...] = (
+            mean_interval(right) if right else None,
+            mean_interval(taken),
+            "not known" if whole is None else f"{points:.1f}",
+            "not known" if whole is None else whole,
+        )
+        cells |= {(row.label, column.label): c for column, c in zip(COLUMNS, shown, strict=True)}
     if not cells:
         return None
     return Table(
         title="Cost of a run",
-        rows=list(dict.fromkeys(row for row, _ in cells)),
-        columns=heads,
+        rows=rows,
+        columns=COLUMNS,
         cells=cells,
         corner="method, data / network",
-        percent=[heads[0]],
         measure="Accuracy in percent and seconds of training and testing. The adversarial points "
-        "of a data set are found once and shared by all runs; the last column charges the whole "
+        "of a dataset are found once and shared by all runs; the last column charges the whole "
         "search to a single run, without the training of the network that is attacked",
     )
 
 
-def point_seconds(folder: Path) -> dict[str, float]:
-    """Data set → the seconds that finding its adversarial points took, the longest of several."""
+def point_seconds(results: Path) -> dict[str, float]:
+    """The seconds that finding adversarial points took, by dataset; of several sets the longest."""
     from safetensors import SafetensorError, safe_open
 
     found: dict[str, float] = {}
-    for path in sorted((folder / "points").glob("*.safetensors")):
+    for path in sorted((results / "points").glob("*.safetensors")):
         try:
             with safe_open(path, "pt") as file:
                 about = parse((file.metadata() or {})["about"])
@@ -74,7 +89,7 @@ def point_seconds(folder: Path) -> dict[str, float]:
 
 
 def uses_points(record: Record) -> bool:
-    """Whether a run could not have been without the adversarial points."""
+    """Whether a run needs the adversarial points of its dataset."""
     try:
         return guides.needed(Recipe.from_json(dict(record.job))) in POINTS
     except (ValueError, TypeError, LookupError):

@@ -15,7 +15,7 @@ from html import escape
 from typing import Any
 
 from bench.records.statistics import Comparison, Interval
-from bench.reporting.table import Key, Table, difference_entry, interval_entry, missing
+from bench.reporting.table import Cell, Column, Row, Table, comparison_entry, interval_entry
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,21 @@ _HTML = _Style(lambda text: escape(_flat(text)), "<strong>{}</strong>", "{} ± {
 
 
 def text(table: Table) -> str:
-    """The table for a terminal, which has no bold."""
-    headers = [name.replace(" / ", "\n") for name in _headers(table)]
+    """The table for a terminal, which has no bold.
+
+    Args:
+        table: What to print.
+
+    Returns:
+        Lines of aligned columns, then the caption.
+    """
+    headers = [each.heading("\n") for each in _columns(table)]
     return f"{_tabulate(table, _TEXT, headers, 'simple')}\n\n{caption(table, bold=False)}\n"
 
 
 def markdown(table: Table) -> str:
     """The table as a pipe table, with its caption below."""
-    headers = [_MARKDOWN.escape(name) for name in _headers(table)]
+    headers = [_MARKDOWN.escape(each.heading(" / ")) for each in _columns(table)]
     body = _tabulate(table, _MARKDOWN, headers, "pipe")
     return f"{body}\n\n{_MARKDOWN.escape(caption(table))}\n"
 
@@ -64,12 +71,12 @@ def latex(table: Table) -> str:
     """The table as a float for a document that uses the package booktabs."""
     from tabulate import DataRow, Line, TableFormat
 
-    names = _headers(table)
-    groups = [name.partition(" / ")[0] if " / " in name else "" for name in names]
-    headers = [_LATEX.escape(name.rpartition(" / ")[2]) for name in names]
+    printed = _columns(table)
+    headers = [_LATEX.escape(each.name) for each in printed]
+    groups = ["", *(each.column.group for each in printed)]
 
     def begin(_widths: list[int], _aligns: list[str]) -> str:
-        top = f"\\begin{{tabular}}{{l{'c' * (len(names) - 1)}}}\n\\toprule"
+        top = f"\\begin{{tabular}}{{l{'c' * len(printed)}}}\n\\toprule"
         return top + _spans(groups) if any(groups) else top
 
     booktabs = TableFormat(
@@ -98,18 +105,19 @@ def latex(table: Table) -> str:
 
 
 def html(table: Table) -> str:
-    """The table for a page, with its caption; every name in it is escaped."""
-    best = _best(table)
-    heads = "".join(f'<th scope="col">{_HTML.escape(name)}</th>' for name in _headers(table))
+    """The table for a page or a notebook, with its caption; every name in it is escaped."""
+    best, printed = _best(table), _columns(table)
+    names = [table.corner, *(each.heading(" / ") for each in printed)]
+    heads = "".join(f'<th scope="col">{_HTML.escape(name)}</th>' for name in names)
     lines = []
     for row in table.rows:
         cells = [
-            f'<td class="published">{_published(table, row, column)}</td>'
-            if published
-            else f"<td>{_cell(table, row, column, _HTML, best)}</td>"
-            for column, published in _columns(table)
+            f'<td class="published">{_published(table, row, each.column)}</td>'
+            if each.published
+            else f"<td>{_cell(table, row, each.column, _HTML, best)}</td>"
+            for each in printed
         ]
-        lines.append(f'<tr><th scope="row">{_HTML.escape(row)}</th>{"".join(cells)}</tr>')
+        lines.append(f'<tr><th scope="row">{_HTML.escape(row.label)}</th>{"".join(cells)}</tr>')
     return (
         f"<table><caption>{_HTML.escape(caption(table))}</caption>"
         f"<thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
@@ -157,7 +165,7 @@ def caption(table: Table, bold: bool = True) -> str:
         parts.append(f"{table.measure or table.title}: {spread}.")
     elif measured:
         parts.append(f"{table.measure or table.title}: a single seed, so there is no interval.")
-    if bold and table.best and measured:
+    if bold and any(column.best for column in table.columns) and measured:
         parts.append("Bold: best mean of a column.")
     if any(_mark(each, ("*", "†")) for each in table.comparisons.values()):
         parts.append(
@@ -166,10 +174,11 @@ def caption(table: Table, bold: bool = True) -> str:
         )
     elif any(each.p_holm is not None for each in table.comparisons.values()):
         parts.append(f"No method differs from {table.baseline} significantly.")
+    percent = {column.label for column in table.columns if column.percent}
     if limits := [
         100 * each.detectable
-        for (_, column), each in table.comparisons.items()
-        if each.detectable and column in table.percent
+        for (_, label), each in table.comparisons.items()
+        if each.detectable and label in percent
     ]:
         low, high = f"{min(limits):.2g}", f"{max(limits):.2g}"
         parts.append(
@@ -180,23 +189,47 @@ def caption(table: Table, bold: bool = True) -> str:
         parts.append("Failed: seeds whose training or attack broke down, not in the mean.")
     if table.published:
         parts.append("Published: printed by others, neither bold nor tested.")
-    if missing(table):
+    if table.missing():
         parts.append("--: not run.")
     return " ".join(parts)
+
+
+@dataclass(frozen=True)
+class _Printed:
+    """A column as it is printed: with our numbers, or with the published ones beside them."""
+
+    column: Column
+    published: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.column.name} (published)" if self.published else self.column.name
+
+    def heading(self, between: str) -> str:
+        return f"{self.column.group}{between}{self.name}" if self.column.group else self.name
+
+
+def _columns(table: Table) -> list[_Printed]:
+    known = {label for _, label in table.published}
+    return [
+        _Printed(column, published)
+        for column in table.columns
+        for published in ([False, True] if column.label in known else [False])
+    ]
 
 
 def _tabulate(table: Table, style: _Style, headers: list[str], form: Any) -> str:
     from tabulate import tabulate
 
-    best = _best(table)
+    best, printed = _best(table), _columns(table)
     lines = [
         [
-            style.escape(row),
+            style.escape(row.label),
             *(
-                _published(table, row, column)
-                if published
-                else _cell(table, row, column, style, best)
-                for column, published in _columns(table)
+                _published(table, row, each.column)
+                if each.published
+                else _cell(table, row, each.column, style, best)
+                for each in printed
             ),
         ]
         for row in table.rows
@@ -204,28 +237,11 @@ def _tabulate(table: Table, style: _Style, headers: list[str], form: Any) -> str
     # numbers are formatted already, and tabulate would turn 96.10 into 96.1
     return tabulate(
         lines,
-        headers,
+        [style.escape(table.corner), *headers],
         tablefmt=form,
         disable_numparse=True,
-        colalign=["left", *["center"] * (len(headers) - 1)] if lines else None,
+        colalign=["left", *["center"] * len(headers)] if lines else None,
     )
-
-
-def _columns(table: Table) -> list[tuple[str, bool]]:
-    """The printed columns: ours, and after each the published one where there is any."""
-    known = {column for _, column in table.published}
-    return [
-        (column, published)
-        for column in table.columns
-        for published in ([False, True] if column in known else [False])
-    ]
-
-
-def _headers(table: Table) -> list[str]:
-    return [
-        table.corner,
-        *(f"{name} (published)" if published else name for name, published in _columns(table)),
-    ]
 
 
 def _spans(groups: Sequence[str]) -> str:
@@ -243,18 +259,21 @@ def _spans(groups: Sequence[str]) -> str:
     return f"\n{' & '.join(cells)} \\\\\n{' '.join(rules)}"
 
 
-def _cell(table: Table, row: str, column: str, style: _Style, best: Collection[Key]) -> str:
-    cell, failed = table.cells.get((row, column)), table.failed.get((row, column), 0)
+def _cell(
+    table: Table, row: Row, column: Column, style: _Style, best: Collection[tuple[Row, Column]]
+) -> str:
+    key = row.label, column.label
+    cell, failed = table.cell(row, column), table.failed.get(key, 0)
     notes = []
     if isinstance(cell, Interval):
         if cell.n != _usual(table):
             notes.append(f"n={cell.n}")
-        mean, half = _round(cell, column in table.percent)
+        mean, half = _round(cell, column.percent)
         mean = mean.replace("-", style.escape("\u2212"))
         shown = style.bold.format(mean) if (row, column) in best else mean
         shown = style.interval.format(shown, half) if half else shown
-        if (row, column) in table.comparisons:
-            shown += _mark(table.comparisons[row, column], style.marks)
+        if key in table.comparisons:
+            shown += _mark(table.comparisons[key], style.marks)
     else:
         shown = "--" if cell is None else style.escape(cell)
     if failed:
@@ -276,11 +295,11 @@ def _round(interval: Interval, percent: bool) -> tuple[str, str]:
     return f"{mean:.{decimals}f}", shown
 
 
-def _published(table: Table, row: str, column: str) -> str:
-    value = table.published.get((row, column))
+def _published(table: Table, row: Row, column: Column) -> str:
+    value = table.published.get((row.label, column.label))
     if value is None:
         return ""
-    return f"{value:.2f}" if column in table.percent else f"{value:g}"
+    return f"{value:.2f}" if column.percent else f"{value:g}"
 
 
 def _mark(comparison: Comparison, marks: tuple[str, str]) -> str:
@@ -294,34 +313,35 @@ def _usual(table: Table) -> int:
     return max(counts, key=lambda n: (counts.count(n), n), default=0)
 
 
-def _best(table: Table) -> set[Key]:
+def _best(table: Table) -> set[tuple[Row, Column]]:
     """The cells with the best mean of their column, where there is a choice."""
-    found: set[Key] = set()
-    for column, direction in table.best.items():
+    found: set[tuple[Row, Column]] = set()
+    for column in table.columns:
         means = {
-            (row, column): cell.mean
+            row: cell.mean
             for row in table.rows
-            if isinstance(cell := table.cells.get((row, column)), Interval)
+            if column.best and isinstance(cell := table.cell(row, column), Interval)
         }
         if len(means) > 1:
-            best = max(means.values()) if direction == "high" else min(means.values())
-            found |= {key for key, mean in means.items() if mean == best}
+            best = max(means.values()) if column.best == "high" else min(means.values())
+            found |= {(row, column) for row, mean in means.items() if mean == best}
     return found
 
 
 def _entries(table: Table) -> list[dict[str, Any]]:
+    """One object for each cell, in fractions."""
     found = []
     for row in table.rows:
         for column in table.columns:
-            key = row, column
-            cell = table.cells.get(key)
-            entry: dict[str, Any] = {"row": row, "column": column}
+            key = row.label, column.label
+            cell: Cell = table.cell(row, column)
+            entry: dict[str, Any] = {"row": row.label, "column": column.label}
             entry |= {"text": cell} if isinstance(cell, str) else interval_entry(cell)
             entry["failed"] = table.failed.get(key, 0)
             if key in table.published:
-                scale = 100 if column in table.percent else 1
+                scale = 100 if column.percent else 1
                 entry["published"] = round(table.published[key] / scale, 12)
             if key in table.comparisons:
-                entry |= difference_entry(table.comparisons[key])
+                entry |= comparison_entry(table.comparisons[key])
             found.append(entry)
     return found

@@ -1,4 +1,4 @@
-"""Pictures side by side, enlarged pixel by pixel."""
+"""Images side by side, enlarged pixel by pixel."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ from bench.points.store import Points
 MARGIN, TITLE = 6, 16
 
 
-def masked(data: Dataset, points: Points, count: int) -> dict[str, Float[Tensor, "n _ h w"]]:
-    """Training pictures, their points, AdvMask's masks on them and what is left."""
+def advmask_images(
+    data: Dataset, points: Points, count: int
+) -> dict[str, Float[Tensor, "n _ h w"]]:
+    """Training images, their adversarial points, AdvMask's masks on them, and what is left."""
     ids, images = _spread(data, count)
     guide = points.guide()[ids]
     side = images.shape[-1]
@@ -37,13 +39,14 @@ def masked(data: Dataset, points: Points, count: int) -> dict[str, Float[Tensor,
     }
 
 
-def others(
+def deletion_images(
     data: Dataset, points: Points, count: int, network: nn.Module
 ) -> dict[str, Float[Tensor, "n _ h w"]]:
-    """What every registered augmentation but AdvMask leaves of the pictures that `masked` shows.
+    """What each augmentation but AdvMask leaves of the images that `advmask_images` shows.
 
-    Each picture gets a mask, whatever share of them is due in training. Saliency, where one asks
-    for it, is that of ``network``; in training it is that of the network being trained.
+    Each image gets a mask, whatever the share of masked images in training. Saliency, where an
+    augmentation asks for it, is that of ``network``; in training it is that of the network being
+    trained.
     """
     ids, images = _spread(data, count)
     device = next(network.parameters()).device
@@ -65,15 +68,15 @@ def others(
 
 
 def _spread(data: Dataset, count: int) -> tuple[Int[Tensor, " n"], Images]:
-    """Numbers and pixels of training pictures at even distances."""
+    """Indices and pixels of training images at even distances."""
     ids = torch.linspace(0, len(data.train.labels) - 1, count).long()
     return ids, data.train.images[ids].float() / 255
 
 
 def grid(columns: Mapping[str, Float[Tensor, "n _ h w"]], width: int = 96) -> Any:
-    """One row per picture, one titled column per entry, as a PIL image.
+    """One row per image, one titled column per entry, as a PIL image.
 
-    The tensors hold values in [0, 1] with one or three channels; each picture is enlarged by a
+    The tensors hold values in [0, 1] with one or three channels; each image is enlarged by a
     whole factor to about ``width`` pixels without smoothing.
     """
     from PIL import Image, ImageDraw
@@ -86,10 +89,10 @@ def grid(columns: Mapping[str, Float[Tensor, "n _ h w"]], width: int = 96) -> An
         "RGB", (len(columns) * cell_w + MARGIN, n * cell_h + TITLE + MARGIN), "white"
     )
     pen = ImageDraw.Draw(canvas)
-    for i, (title, pictures) in enumerate(columns.items()):
+    for i, (title, images) in enumerate(columns.items()):
         pen.text((MARGIN + i * cell_w, 3), title, fill="black")
-        for j, picture in enumerate(pictures):
-            colour = picture.expand(3, -1, -1).clamp(0, 1).mul(255).round().to(torch.uint8)
+        for j, image in enumerate(images):
+            colour = image.expand(3, -1, -1).clamp(0, 1).mul(255).round().to(torch.uint8)
             pixels = Image.fromarray(colour.permute(1, 2, 0).contiguous().cpu().numpy())
             enlarged = pixels.resize((w * scale, h * scale), Image.Resampling.NEAREST)
             canvas.paste(enlarged, (MARGIN + i * cell_w, TITLE + MARGIN + j * cell_h))

@@ -1,4 +1,4 @@
-"""A page of tables and figures that holds everything it shows, and the files beside it."""
+"""An HTML page of tables and figures that contains all it shows, and the files beside it."""
 
 from __future__ import annotations
 
@@ -9,25 +9,47 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.reporting import formats, plots
-from bench.reporting.plots import Estimates, Panel
+from bench.reporting.panels import Estimates, Panel
 from bench.reporting.table import Table
 
 
 @dataclass
 class Part:
-    """A table or figure of the page; ``svg`` and ``picture`` are drawings, ``alt`` says of what."""
+    """A table or figure of the page.
+
+    Attributes:
+        title: Its heading.
+        table: A table as HTML.
+        svg: A drawing as SVG.
+        png: An image as PNG in base64.
+        alt: What the drawing or image shows, for those who cannot see it.
+        note: The text below it.
+    """
 
     title: str
     table: str = ""
     svg: str = ""
-    picture: str = ""
+    png: str = ""
     alt: str = ""
     note: str = ""
 
 
 @dataclass
 class Page:
-    """What the template shows, and the files that lie beside it."""
+    """What the template shows, and the files beside it.
+
+    Attributes:
+        summary: The verdict in sentences.
+        verdicts: The best method of each column, as (column, text).
+        warnings: What was left out.
+        sections: Tables and figures by the key of their section.
+        seeds: The accuracy of every seed by column, as (row, number of seeds, text).
+        failures: What failed, as (method, dataset and network, seeds, message).
+        machines: How many records were made on which machine.
+        commands: The commands that make the records.
+        numbers: Records and tables, embedded as JSON.
+        files: The contents of the files beside the page, by path.
+    """
 
     summary: list[str] = field(default_factory=list)
     verdicts: list[tuple[str, str]] = field(default_factory=list)
@@ -58,7 +80,7 @@ def render(page: Page) -> str:
 def add_table(
     page: Page, section: str, title: str, table: Table, note: str = "", *, shown: bool = True
 ) -> None:
-    """A table on the page (where it is to be shown), and as LaTeX and CSV beside it."""
+    """Add a table to the page, where ``shown``, and as LaTeX and CSV to the files beside it."""
     if shown:
         part = Part(title, table=formats.html(table), note=note)
         page.sections.setdefault(section, []).append(part)
@@ -71,7 +93,7 @@ def add_table(
 def add_figure(
     page: Page, section: str, title: str, panels: Sequence[Panel | Estimates], note: str
 ) -> None:
-    """A figure on the page, and as PDF beside it."""
+    """Add a figure to the page, and as PDF to the files beside it; nothing without panels."""
     if not panels:
         return
     name = _name(page, section, title)
@@ -82,7 +104,7 @@ def add_figure(
 
 
 def _name(page: Page, section: str, title: str) -> str:
-    """A file's name that no other file of the page has."""
+    """A name that no other file of the page has."""
     words = re.findall(r"[A-Za-z0-9]+", f"{section} {title.partition(':')[0]}")
     base = "-".join(words)[:80]
     return next(name for name in _numbered(base) if not _taken(page, name))
@@ -101,9 +123,9 @@ def _taken(page: Page, name: str) -> bool:
 
 
 def inline(svg: str) -> str:
-    """A drawing to stand in a page: without prologue, in the colour of the text.
+    """An SVG drawing for an HTML page: without its prologue, in the colour of the text.
 
-    It is half as large again as in print, and shrinks with the page.
+    It is at most 1.5 times as wide as in print, and shrinks with the page.
     """
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, count=1, flags=re.DOTALL)

@@ -1,32 +1,26 @@
-"""Figures for a paper, as vector PDF and as PNG; only this module imports matplotlib."""
+"""Drawing panels and images as PDF, PNG and SVG; only this module imports matplotlib."""
 
 from __future__ import annotations
 
 import io
 import math
-import textwrap
 import warnings
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
-from bench.records.record import Number, Record
-from bench.records.statistics import Interval, mean_interval
-from bench.reporting.attack_tables import rows, strengths
-
-Curve = Sequence[Mapping[str, Number]]
+from bench.reporting.panels import Estimates, Panel
 
 COLOURS = (
     *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#4d4d4d"),
 )
-"""Told apart by colour-blind readers (Okabe and Ito), with a brown and a grey."""
+"""The palette of Okabe and Ito for colour-blind readers, with a brown and a grey."""
 
 STYLES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-"""Lines differ in these as well, so that a print in grey can be read."""
+"""Lines differ in these as well, so that a print without colour can be read."""
 
 COLUMN, PAGE = 3.25, 6.75
 """Widths in inches of a column of text and of a page with two columns."""
@@ -34,151 +28,19 @@ COLUMN, PAGE = 3.25, 6.75
 Style = Literal["pdf", "png", "svg"]
 
 
-@dataclass(frozen=True)
-class Line:
-    """One line of a panel; ``steps`` for a share that rises at each point.
-
-    ``band`` holds the lower and upper end of an interval for each point.
-    """
-
-    label: str
-    points: Sequence[tuple[float, float]]
-    steps: bool = False
-    band: Sequence[tuple[float, float]] = ()
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One pair of axes with lines; ``marks`` are places across that a thin line shows."""
-
-    title: str
-    across: str
-    up: str
-    lines: Sequence[Line]
-    logarithmic: bool = False
-    marks: Sequence[float] = ()
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean with its interval and the single seeds; without an interval it is drawn as a gap."""
-
-    label: str
-    interval: Interval | None
-    seeds: Sequence[float] = ()
-
-
-@dataclass(frozen=True)
-class Estimates:
-    """One pair of axes with a row for each estimate, or joined by a line from left to right.
-
-    ``measure`` is what the numbers are, ``kind`` what the joined labels are; ``zero`` draws a line
-    at no difference.
-    """
-
-    title: str
-    measure: str
-    entries: Sequence[Estimate]
-    kind: str = ""
-    zero: bool = False
-
-    @property
-    def joined(self) -> bool:
-        """Whether the entries are steps of one parameter."""
-        return bool(self.kind)
-
-
-def span(counts: Collection[int]) -> str:
-    """How many, from the fewest to the most.
-
-    >>> span({5, 3, 4}), span({5}), span(set())
-    ('3 to 5', '5', '0')
-    """
-    if not counts:
-        return "0"
-    return " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
-
-
-def differences(gained: Mapping[tuple[str, str], Sequence[float]]) -> list[Estimates]:
-    """The paired differences of `run_tables.gains`, in points; one panel for each column."""
-    methods = list(dict.fromkeys(row for row, _ in gained))
-    panels = []
-    for column in dict.fromkeys(column for _, column in gained):
-        entries = []
-        for row in methods:
-            points = [100 * value for value in gained.get((row, column), ())]
-            entries.append(Estimate(row, mean_interval(points) if points else None, points))
-        title = textwrap.fill(column, 30)  # neighbours have little room
-        panels.append(Estimates(title, "accuracy gained / points", entries, zero=True))
-    return panels
-
-
-def attacks_caption(records: Sequence[Record], unit: str) -> str:
-    """What a figure of `attacks` shows, for records of one table."""
-    seeds = len({record.seed for record in records})
-    spread = "a single seed" if seeds == 1 else f"a line is the mean of n = {seeds} seeds"
-    return (
-        f"Share of {records[0].job['images']} pictures of {records[0].labels['data']} that each "
-        f"attack breaks with at most so many changed {unit}; {spread}, no band."
-    )
-
-
-def attacks(
-    curves: Sequence[tuple[Record, Curve]], unit: Literal["pixels", "elements"] = "pixels"
-) -> list[Panel]:
-    """The share of pictures broken with at most so many changes; one panel for each eps.
-
-    With several seeds the line is the mean of theirs.
-    """
-    panels = []
-    found = {id(record): curve for record, curve in curves}
-    for eps in strengths(record for record, _ in curves):
-        members = [record for record, _ in curves if record.labels["eps"] == eps]
-        lines = [
-            Line(label, mean([steps(found[id(record)], unit) for record in same]), steps=True)
-            for label, same in rows(members).items()
-            if same[0].labels["role"] != "ceiling"
-        ]
-        panels.append(
-            Panel(f"eps = {eps}", f"changed {unit}, at most", "success", lines, logarithmic=True)
-        )
-    return panels
-
-
-def steps(curve: Curve, unit: str) -> list[tuple[float, float]]:
-    """Where the share of one unit rises, and to what.
-
-    >>> steps([{"changes": 1.0, "pixels": 0.0, "elements": 0.5}], "elements")
-    [(1.0, 0.5)]
-    """
-    found: list[tuple[float, float]] = []
-    for entry in curve:
-        if entry[unit] > (found[-1][1] if found else 0):
-            found.append((entry["changes"], entry[unit]))
-    return found
-
-
-def mean(curves: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, float]]:
-    """The mean of step functions that begin at 0.
-
-    >>> mean([[(1.0, 0.5)], [(2.0, 1.0)]])
-    [(1.0, 0.25), (2.0, 0.75)]
-    """
-    if len(curves) == 1:
-        return list(curves[0])
-    places = sorted({place for curve in curves for place, _ in curve})
-
-    def at(curve: Sequence[tuple[float, float]], place: float) -> float:
-        return max((share for where, share in curve if where <= place), default=0.0)
-
-    return [(place, sum(at(each, place) for each in curves) / len(curves)) for place in places]
-
-
 def draw(panels: Sequence[Panel | Estimates], style: Style, name: str = "bench") -> bytes:
-    """The panels, at most three in a row, with one legend; the same panels give the same bytes.
+    """Draw panels, at most three in a row, with one legend.
 
-    One panel has the width of a column, more that of a page. ``name`` keeps the ids of several SVG
-    drawings on one page apart.
+    One panel has the width of a text column, several that of a page. The same panels give the same
+    bytes.
+
+    Args:
+        panels: What to draw.
+        style: The format of the file.
+        name: Makes the ids in an SVG drawing differ from those of other drawings on a page.
+
+    Returns:
+        The contents of the file.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -203,7 +65,7 @@ def draw(panels: Sequence[Panel | Estimates], style: Style, name: str = "bench")
         for place, (panel, ax) in enumerate(zip(panels, axes, strict=False)):
             if isinstance(panel, Panel):
                 _fill(ax, panel, labels, handles)
-                ax.set_ylabel("" if place % wide else panel.up)
+                ax.set_ylabel("" if place % wide else panel.y)
             elif panel.joined:
                 _sweep(ax, panel)
                 ax.set_ylabel("" if place % wide else panel.measure)
@@ -222,10 +84,10 @@ def draw(panels: Sequence[Panel | Estimates], style: Style, name: str = "bench")
         return _saved(figure, style)
 
 
-def mosaic(
+def draw_images(
     columns: Mapping[str, Float[Tensor, "n _ h w"]], style: Style, width: float = PAGE
 ) -> bytes:
-    """Pictures side by side, pixel by pixel: one titled column for each entry, one row a picture.
+    """Images side by side, pixel by pixel: one titled column for each entry, one row an image.
 
     The tensors hold values in [0, 1] with one or three channels; titles may have several lines.
     """
@@ -235,15 +97,15 @@ def mosaic(
 
     n, _, h, w = next(iter(columns.values())).shape
     cell = min(width / len(columns), 1.1)
-    with matplotlib.rc_context(_settings("mosaic")):
+    with matplotlib.rc_context(_settings("images")):
         figure = Figure(
             figsize=(cell * len(columns), cell * n * h / w + 0.45), layout="constrained"
         )
         FigureCanvasAgg(figure)
         axes = figure.subplots(n, len(columns), squeeze=False)
-        for place, (title, pictures) in enumerate(columns.items()):
-            for ax, picture in zip(axes[:, place], pictures, strict=True):
-                colour = picture.expand(3, -1, -1).clamp(0, 1).permute(1, 2, 0)
+        for place, (title, images) in enumerate(columns.items()):
+            for ax, image in zip(axes[:, place], images, strict=True):
+                colour = image.expand(3, -1, -1).clamp(0, 1).permute(1, 2, 0)
                 ax.imshow(colour.cpu().numpy(), interpolation="nearest")
                 ax.set_axis_off()
             axes[0, place].set_title(title, fontsize=7)
@@ -284,10 +146,10 @@ def _height(panels: Sequence[Panel | Estimates]) -> float:
     return 2.5 if any(isinstance(panel, Panel) for panel in panels) else 2.1
 
 
-def look(number: int) -> dict[str, str]:
-    """Colour, style and marker of a line; the first 32 differ, in grey too.
+def line_style(number: int) -> dict[str, str]:
+    """Colour, dashes and marker of a line; the first 32 differ, even without colour.
 
-    >>> look(0) == look(8)
+    >>> line_style(0) == line_style(8)
     False
     """
     lap, place = divmod(number, len(COLOURS))
@@ -305,7 +167,7 @@ def _fill(ax: Any, panel: Panel, labels: Sequence[str], handles: dict[str, Any])
         ax.axvline(mark, color="0.6", linewidth=0.5, linestyle=":")
     for line in panel.lines:
         number = labels.index(line.label)
-        colour = look(number)["color"]
+        colour = line_style(number)["color"]
         x, y = [place for place, _ in line.points], [value for _, value in line.points]
         if line.band:
             low, high = zip(*line.band, strict=True)
@@ -315,13 +177,13 @@ def _fill(ax: Any, panel: Panel, labels: Sequence[str], handles: dict[str, Any])
         (handles[line.label],) = ax.plot(
             x, y, label=line.label, linewidth=1.1,
             drawstyle="steps-post" if line.steps else "default", markersize=3,
-            **look(number),
+            **line_style(number),
             markevery=(number % 5 * 0.03, 0.15) if len(x) > 12 else 1,
         )  # fmt: skip
     if panel.logarithmic:
         ax.set_xscale("log")
         ax.xaxis.set_major_formatter("{x:g}")  # the usual 10^n is mathematics, which is off
-    ax.set(title=panel.title, xlabel=panel.across)
+    ax.set(title=panel.title, xlabel=panel.x)
     ax.grid(visible=True, linewidth=0.3)
 
 
@@ -367,5 +229,5 @@ def _sweep(ax: Any, panel: Estimates) -> None:
             markersize=3, capsize=2, linewidth=1,
         )  # fmt: skip
     ax.set_xticks(places, [entry.label for entry in panel.entries], rotation=45, fontsize=6)
-    ax.set(title=panel.title, xlabel=panel.kind)
+    ax.set(title=panel.title, xlabel=panel.parameter)
     ax.grid(visible=True, axis="y", linewidth=0.3)

@@ -1,235 +1,248 @@
-"""Records → what a table shows: methods as rows, an interval in each cell."""
+"""Tables of trainings: methods as rows, datasets and networks as columns."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.records.record import Record
 from bench.records.statistics import Comparison, Interval, compare, mean_interval, p_value
-from bench.reporting.table import Key, Table, difference_entry, interval_entry
+from bench.reporting.grouping import RunGroup, group_runs
+from bench.reporting.table import (
+    Cell,
+    Column,
+    Direction,
+    Key,
+    Row,
+    Table,
+    comparison_entry,
+    interval_entry,
+)
 
-METHOD = ("augmentation", "guide", "policy", "mix")
+
+@dataclass(frozen=True)
+class Metric:
+    """How tables show a metric of runs.
+
+    Attributes:
+        title: What it is.
+        percent: Whether it is a fraction that readers see in percent.
+        best: Whether the highest or the lowest mean is the best.
+        taken: When or over what it is taken.
+    """
+
+    title: str
+    percent: bool = False
+    best: Direction = "low"
+    taken: str = ""
+
+    def measure(self, unit: str = "percent") -> str:
+        """What the numbers are, for a caption.
+
+        >>> METRICS["accuracy"].measure()
+        'Accuracy in percent after the last epoch'
+        """
+        parts = [self.title, f"in {unit}" if self.percent else "", self.taken]
+        return " ".join(part for part in parts if part)
+
+
+METRICS = {
+    "accuracy": Metric("Accuracy", percent=True, best="high", taken="after the last epoch"),
+    "accuracy_median10": Metric(
+        "Accuracy", percent=True, best="high", taken="as the median of the last ten epochs"
+    ),
+    "accuracy_best_validation": Metric(
+        "Accuracy", percent=True, best="high", taken="at the epoch with the best validation"
+    ),
+}
+"""The accuracies of a run by their names in records."""
+
+
+def metric_of_runs(name: str) -> Metric:
+    """How a metric of runs is shown; one without an entry in `METRICS` is a number, best if low."""
+    return METRICS.get(name) or Metric(name.replace("_", " ").capitalize())
 
 
 def grid(
-    records: Iterable[Record],
-    metric: str = "accuracy",
-    baseline: str | None = "none",
-    published: Mapping[Key, float] | None = None,
+    records: Iterable[Record], metric: str = "accuracy", baseline: str | None = "none"
 ) -> Table:
-    """Methods against data sets and models: the mean over seeds of one metric of trainings.
+    """Methods against datasets and networks: the mean over seeds of one metric of runs.
 
-    Where the recipes of a column differ in a setting, the row's label names it, and only rows with
-    the same settings are compared.
+    Where the recipes of a column differ in a setting, the row names it, and only rows with the same
+    settings are compared.
+
+    Args:
+        records: Records of runs; others are left out.
+        metric: The name of a metric, such as ``accuracy``.
+        baseline: The method with which others are compared; None for no comparison.
+
+    Returns:
+        A table with an interval for each recipe, the baseline first.
     """
-    groups = _groups([record for record in records if record.kind == "run"])
-    published = published or {}
-    keys = dict.fromkeys([*groups, *published])
-    rows = sorted(dict.fromkeys(row for row, _ in keys), key=lambda row: row != baseline)
-    columns = list(dict.fromkeys(column for _, column in keys))
-    cells: dict[Key, Interval | str | None] = dict.fromkeys(
-        (row, column) for row in rows for column in columns
-    )
+    groups, shown = group_runs(records), metric_of_runs(metric)
+    rows = sorted(dict.fromkeys(g.row for g in groups), key=lambda row: row.label != baseline)
+    columns = dict.fromkeys(group.column for group in groups)
+    cells: dict[Key, Cell] = {(row.label, c.label): None for row in rows for c in columns}
     failed: dict[Key, int] = {}
-    for key, group in groups.items():
-        values = _values(group, metric)
+    for group in groups:
+        key, values = (group.row.label, group.column.label), group.values(metric)
         cells[key] = mean_interval(list(values.values())) if values else None
         if lost := len(group.records) - len(values):
             failed[key] = lost
-    title = metric.replace("_", " ").capitalize()
-    fraction = _fraction(metric)
     return Table(
-        title=title,
+        title=shown.title,
         rows=rows,
-        columns=columns,
+        columns=[replace(each, percent=shown.percent, best=shown.best) for each in columns],
         cells=cells,
-        percent=columns if fraction else (),
-        best=dict.fromkeys(columns, "high" if fraction else "low"),
         baseline=baseline,
         comparisons=_comparisons(groups, metric, baseline),
         failed=failed,
-        published=published,
-        measure=title + " in percent" * fraction + " after the last epoch" * (metric == "accuracy"),
-        origin=_origin(groups.values()),
+        measure=shown.measure(),
+        origin=_origin(groups),
     )
 
 
 def differences(
     records: Iterable[Record], metric: str = "accuracy", baseline: str = "none"
 ) -> Table:
-    """What each method of `grid` gains over the baseline, paired by seed, and what was resolvable.
+    """What each method gains over the baseline, paired by seed, and what was resolvable.
 
-    Three columns for each of the grid's: the mean difference with its t-interval, its p-value after
-    Holm's correction, and the smallest difference that the seeds could have shown. Raises
-    ``ValueError`` where no method shares a seed with the baseline.
+    Three columns for each of `grid`: the mean difference with its t-interval, its p-value after
+    Holm's correction, and the smallest difference that these seeds could have shown.
+
+    Args:
+        records: Records of runs; others are left out.
+        metric: The name of a metric, such as ``accuracy``.
+        baseline: The method with which others are compared.
+
+    Raises:
+        ValueError: No method shares a seed with the baseline.
     """
-    of = grid(records, metric, baseline)
-    cells: dict[Key, Interval | str | None] = {}
+    groups, shown = group_runs(records), metric_of_runs(metric)
+    found = _comparisons(groups, metric, baseline)
+    columns: dict[Column, None] = {}
+    cells: dict[Key, Cell] = {}
     comparisons: dict[Key, Comparison] = {}
-    for (row, column), each in of.comparisons.items():
-        if each.difference is None:
+    for group in groups:
+        each = found.get((group.row.label, group.column.label))
+        if each is None or each.difference is None:
             continue
-        where = column.replace(" / ", ", ")
-        gain, corrected, least = (
-            (row, f"{where} / {head}") for head in ("difference", "Holm p", "detectable")
-        )
+        where = ", ".join(part for part in (group.column.group, group.column.name) if part)
+        gain = Column("difference", where, percent=shown.percent)
+        corrected, least = Column("Holm p", where), Column("detectable", where)
+        columns |= dict.fromkeys((gain, corrected, least))
         half = None if each.high is None else each.high - each.difference
-        cells[gain] = Interval(each.difference, None, half, each.n)
-        cells[corrected] = "" if each.p_holm is None else p_value(each.p_holm)
-        cells[least] = "" if each.detectable is None else f"{100 * each.detectable:.2g}"
-        comparisons[gain] = each
+        scale = 100 if shown.percent else 1
+        row = group.row.label
+        cells[row, gain.label] = Interval(each.difference, None, half, each.n)
+        cells[row, corrected.label] = "" if each.p_holm is None else p_value(each.p_holm)
+        cells[row, least.label] = (
+            "" if each.detectable is None else f"{scale * each.detectable:.2g}"
+        )
+        comparisons[row, gain.label] = each
     if not cells:
-        raise ValueError(alone(baseline))
-    columns = list(dict.fromkeys(column for _, column in cells))
+        raise ValueError(_without_baseline(baseline))
+    labels = {row for row, _ in cells}
+    rows = [row for row in dict.fromkeys(group.row for group in groups) if row.label in labels]
     return Table(
-        title=f"{of.title} gained over {baseline}",
-        rows=[row for row in of.rows if any(row == each for each, _ in cells)],
-        columns=columns,
+        title=f"{shown.title} gained over {baseline}",
+        rows=rows,
+        columns=list(columns),
         cells={
-            (row, column): cells.get((row, column), "") for row, _ in cells for column in columns
+            (row.label, column.label): cells.get((row.label, column.label), "")
+            for row in rows
+            for column in columns
         },
-        percent=[column for column in columns if column.endswith("difference")],
         baseline=baseline,
         comparisons=comparisons,
-        measure=f"{of.measure.replace('in percent', 'in points')}, minus that of {baseline} with "
-        "the same seed",
-        origin=of.origin,
+        measure=f"{shown.measure('points')}, minus that of {baseline} with the same seed",
+        origin=_origin(groups),
     )
 
 
 def gains(
     records: Iterable[Record], metric: str = "accuracy", baseline: str = "none"
-) -> dict[Key, list[float]]:
-    """What each method gains over the baseline in each seed that both have, by (row, column).
+) -> dict[tuple[Row, Column], list[float]]:
+    """What each method gains over the baseline in each seed that both have, as fractions.
 
-    Raises ``ValueError`` where no method shares a seed with the baseline.
+    Args:
+        records: Records of runs; others are left out.
+        metric: The name of a metric, such as ``accuracy``.
+        baseline: The method with which others are compared.
+
+    Raises:
+        ValueError: No method shares a seed with the baseline.
     """
-    groups = _groups([record for record in records if record.kind == "run"])
     found = {
         (row, column): [values[seed] - family[own][seed] for seed in values if seed in family[own]]
-        for column, own, family in _families(groups, metric, baseline)
+        for column, own, family in _families(group_runs(records), metric, baseline)
         for row, values in family.items()
         if row != own
     }
     if not any(found.values()):
-        raise ValueError(alone(baseline))
+        raise ValueError(_without_baseline(baseline))
     return found
 
 
-def alone(baseline: str) -> str:
-    """What to do where there is nothing to compare."""
+def _without_baseline(baseline: str) -> str:
     return f"no method shares a seed with {baseline} in the same settings: add --aug {baseline}"
 
 
 def intervals(
     records: Iterable[Record], baseline: str | None = "none", metric: str = "accuracy"
 ) -> list[dict[str, Any]]:
-    """One object for each method, data set and model, in fractions; what cannot be known is None.
+    """The cells of `grid` as JSON: one object for each, in fractions; what is unknown is None.
 
-    Against a baseline that is among the methods it holds the paired difference as well.
+    Where the baseline was run with the same settings, an object has the paired difference too.
     """
-    groups = _groups([record for record in records if record.kind == "run"])
+    groups = group_runs(records)
     comparisons = _comparisons(groups, metric, baseline)
     found = []
-    for (row, column), group in groups.items():
-        values = list(_values(group, metric).values())
+    for group in groups:
+        values, first = list(group.values(metric).values()), group.records[0]
         entry: dict[str, Any] = {
-            "augmentation": row,
-            "model": group.records[0].labels.get("model", ""),
-            "data": group.records[0].labels.get("data", ""),
-            "key": group.records[0].key,
+            "augmentation": group.row.label,
+            "model": first.labels.get("model", ""),
+            "data": first.labels.get("data", ""),
+            "key": first.key,
             "metric": metric,
             "failed": len(group.records) - len(values),
         }
         entry |= interval_entry(mean_interval(values) if values else None)
-        if (row, column) in comparisons:
-            entry |= difference_entry(comparisons[row, column])
+        if comparison := comparisons.get((group.row.label, group.column.label)):
+            entry |= comparison_entry(comparison)
         found.append(entry)
     return found
 
 
-def groups(records: Sequence[Record]) -> dict[Key, list[Record]]:
-    """The trainings of each cell of `grid`, by (row, column)."""
-    runs = [record for record in records if record.kind == "run"]
-    return {key: group.records for key, group in _groups(runs).items()}
-
-
-@dataclass(frozen=True)
-class _Group:
-    """The records of one cell, and the settings in which its column's recipes differ."""
-
-    settings: str
-    records: list[Record]
-
-
-def _groups(records: Sequence[Record]) -> dict[Key, _Group]:
-    """The records of each (row, column); settings that vary in a column extend the row's label."""
-    columns: dict[str, list[Record]] = {}
-    for record in records:
-        names = [record.labels[name] for name in ("data", "model") if name in record.labels]
-        columns.setdefault(" / ".join(names), []).append(record)
-    groups: dict[Key, _Group] = {}
-    for column, members in columns.items():
-        named = {name for record in members for name in record.job} - set(METHOD)
-        varying = sorted(
-            name for name in named if len({repr(record.job.get(name)) for record in members}) > 1
-        )
-        keys: dict[str, str] = {}
-        for record in members:
-            given = [f"{name}={record.job[name]}" for name in varying if name in record.job]
-            settings = f" [{', '.join(given)}]" if given else ""
-            row = _method(record) + settings
-            if keys.setdefault(row, record.key) != record.key:
-                row += f" #{record.key[:6]}"  # two jobs that their labels do not tell apart
-            groups.setdefault((row, column), _Group(settings, [])).records.append(record)
-    return groups
-
-
-def _method(record: Record) -> str:
-    parts = [record.labels[name] for name in METHOD if name in record.labels]
-    return " + ".join(parts[1:] if len(parts) > 1 and parts[0] == "none" else parts)
-
-
-def _fraction(metric: str) -> bool:
-    return metric.startswith("accuracy")
-
-
-def _values(group: _Group, metric: str) -> dict[int, float]:
-    """The metric of each seed that finished with a finite one."""
-    return {
-        record.seed: float(record.metrics[metric])
-        for record in group.records
-        if record.status == "finished" and math.isfinite(record.metrics.get(metric, math.nan))
-    }
-
-
 def _comparisons(
-    groups: Mapping[Key, _Group], metric: str, baseline: str | None
+    groups: Sequence[RunGroup], metric: str, baseline: str | None
 ) -> dict[Key, Comparison]:
     """Each row against the baseline of the same column and settings; one Holm family each."""
     return {
-        (row, column): comparison
+        (label, column.label): comparison
         for column, own, family in _families(groups, metric, baseline)
-        for row, comparison in compare(family, own).items()
+        for label, comparison in compare(
+            {row.label: values for row, values in family.items()}, own.label
+        ).items()
     }
 
 
 def _families(
-    groups: Mapping[Key, _Group], metric: str, baseline: str | None
-) -> Iterator[tuple[str, str, dict[str, dict[int, float]]]]:
+    groups: Sequence[RunGroup], metric: str, baseline: str | None
+) -> Iterator[tuple[Column, Row, Mapping[Row, dict[int, float]]]]:
     """Column, row of the baseline, and the values of all rows that share its settings."""
-    families: dict[Key, dict[str, dict[int, float]]] = {}
-    for (row, column), group in groups.items():
-        families.setdefault((group.settings, column), {})[row] = _values(group, metric)
+    families: dict[tuple[str, Column], dict[Row, dict[int, float]]] = {}
+    for group in groups:
+        family = families.setdefault((group.row.settings, group.column), {})
+        family[group.row] = group.values(metric)
     for (settings, column), family in families.items():
-        if (own := f"{baseline}{settings}") in family:
+        if baseline is not None and (own := Row(baseline, settings)) in family:
             yield column, own, family
 
 
-def _origin(groups: Iterable[_Group]) -> str:
+def _origin(groups: Iterable[RunGroup]) -> str:
     """The versions and commits that the records were made with."""
     machines = [record.machine for group in groups for record in group.records]
     made = {

@@ -1,13 +1,14 @@
-"""How accuracy falls as more and more of each picture is hidden.
+"""How accuracy falls as more and more of each image is hidden.
 
-Networks trained with deletions ought to bear it better; the paper does not look. A picture loses
-either random cells or the pixels that matter most to the network that is tested.
+Networks trained with deletions should lose less; the paper does not test it. An image loses either
+random cells or the pixels that matter most to the network under test.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +22,24 @@ from bench.data import seeds
 from bench.data.dataset import Dataset
 from bench.data.loader import batches
 from bench.data.splits import Split
+from bench.errors import Missing
+from bench.execution.progress import Progress
+from bench.execution.workspace import Workspace
 from bench.files import atomic, checksums, json_text
 from bench.models.saliency import saliency
-from bench.records.record import Number, Record
+from bench.records.record import Curve, Number, Record
 from bench.training import trained
 
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 CELLS = 8
 """Cells along a side: of 4x4 pixels where the side is 32."""
-VERSION = 1  # of the kept files; another number makes them anew
+VERSION = 1  # of the stored files; those of another version are computed again
 
 
 def cells(ids: Int[Tensor, " b"], share: float, h: int, w: int) -> Bool[Tensor, "b 1 h w"]:
-    """Random cells of a regular 8x8 division that cover a share of the picture.
+    """Random cells of a regular 8x8 division that cover a share of the image.
 
-    Which ones depends on the picture's place in its data set alone, so every network is tested
+    Which ones depends on the image's index in its dataset alone, so every network is tested
     under the same masks; those of a smaller share lie within those of a larger one.
     """
     order = torch.stack(
@@ -47,7 +51,7 @@ def cells(ids: Int[Tensor, " b"], share: float, h: int, w: int) -> Bool[Tensor, 
 
 
 def most_important(scores: Float[Tensor, "b 1 h w"], share: float) -> Bool[Tensor, "b 1 h w"]:
-    """The pixels with the highest scores that make up a share of each picture."""
+    """The pixels with the highest scores that make up a share of each image."""
     flat = scores.flatten(1)
     counts = torch.full((len(flat),), round(share * flat.shape[1]), device=flat.device)
     return largest(flat, counts).reshape(scores.shape)
@@ -64,8 +68,8 @@ def curve(
     """The accuracy under each of `SHARES` of occlusion; one entry for each share.
 
     ``random``: the mean colour fills random cells. ``important``: it fills the pixels where the
-    gradient of the true label's logit is largest, taken once on the whole picture. Both are
-    fractions of the split's pictures. The network should be in eval mode.
+    gradient of the true label's logit is largest, taken once on the whole image. Both are
+    fractions of the split's images. The network should be in eval mode.
     """
     right = {kind: [0] * len(SHARES) for kind in ("random", "important")}
     places = torch.arange(len(split)).split(batch_size)
@@ -87,7 +91,7 @@ def curve(
     ]
 
 
-def area(curve: Iterable[dict[str, Number]], kind: str) -> float:
+def area(curve: Curve, kind: str) -> float:
     """The mean accuracy over the shares: one number for a curve.
 
     >>> area([{"share": 0.0, "random": 1.0}, {"share": 0.4, "random": 0.5}], "random")
@@ -97,8 +101,8 @@ def area(curve: Iterable[dict[str, Number]], kind: str) -> float:
     return sum(values) / len(values)
 
 
-def kept(record: Record, results: Path) -> list[dict[str, Number]]:
-    """The curve that `evaluate` kept for a run; empty if there is none that can be read."""
+def stored_curve(record: Record, results: Path) -> list[dict[str, Number]]:
+    """The curve that `evaluate` stored for a run; empty if there is none that can be read."""
     try:
         whole: dict[str, Any] = json_text.parse(_file(record, results).read_bytes())
         entries = [
@@ -114,13 +118,14 @@ def kept(record: Record, results: Path) -> list[dict[str, Number]]:
 def evaluate(
     record: Record, data: Dataset, results: Path, device: str = "cpu"
 ) -> tuple[list[dict[str, Number]], bool]:
-    """The curve of a run's network on the test pictures, and whether it was there before.
+    """The curve of a run's network on the test images, and whether it was there before.
 
-    It is kept beside the weights and made anew when these have changed. Errors as `trained.load`.
+    It is stored beside the weights and computed again when these have changed. Errors as
+    `trained.load`.
     """
     weights = checksums.of_file(trained.path(record, results))
     about = {"version": VERSION, "weights": weights, "data": data.digest}
-    if found := kept(record, results):
+    if found := stored_curve(record, results):
         whole = json_text.parse(_file(record, results).read_bytes())
         if about == {name: whole.get(name) for name in about}:
             return found, True
@@ -132,3 +137,77 @@ def evaluate(
 
 def _file(record: Record, results: Path) -> Path:
     return trained.path(record, results).with_suffix(".occlusion.json")
+
+
+@dataclass(frozen=True)
+class Occlusion:
+    """The network of one run under occlusion.
+
+    Attributes:
+        record: The run.
+        curve: What `evaluate` found: the accuracy under each share of occlusion.
+    """
+
+    record: Record
+    curve: list[dict[str, Number]]
+
+    def to_json(self) -> dict[str, Any]:
+        """The run's labels, the mean accuracy of each kind of occlusion, and the curve."""
+        labels = {n: self.record.labels.get(n, "") for n in ("augmentation", "model", "data")}
+        return {
+            "name": self.record.name,
+            **labels,
+            "seed": self.record.seed,
+            "random": area(self.curve, "random"),
+            "important": area(self.curve, "important"),
+            "curve": self.curve,
+        }
+
+    def __str__(self) -> str:
+        found = self.to_json()
+        return (
+            f"{found['augmentation']}, {found['model']}, {found['data']}, seed {found['seed']}: "
+            f"mean accuracy {found['random']:.2%} with random cells hidden, "
+            f"{found['important']:.2%} with the most important pixels hidden"
+        )
+
+
+def with_weights(records: Iterable[Record], results: Path) -> list[Record]:
+    """The finished runs whose weights are in the results folder."""
+    return [
+        record
+        for record in records
+        if record.kind == "run"
+        and record.status == "finished"
+        and trained.path(record, results).exists()
+    ]
+
+
+def evaluate_runs(
+    runs: Iterable[Record], workspace: Workspace, progress: Progress
+) -> tuple[list[Occlusion], list[str]]:
+    """Test the network of each run under occlusion, unless that was done before.
+
+    Args:
+        runs: Finished runs with their weights.
+        workspace: Where the weights and datasets are, the curves are stored, and networks run.
+        progress: Shows how many are done.
+
+    Returns:
+        One result for each network that was tested, and one line for each that could not be.
+    """
+    ordered = sorted(runs, key=lambda run: run.labels.get("data", ""))
+    found: list[Occlusion] = []
+    problems: list[str] = []
+    results, device = workspace.results, workspace.device
+    with progress.task("occlusion", len(ordered)) as advance:
+        for run in ordered:
+            name = run.labels.get("data", "")
+            try:
+                found.append(
+                    Occlusion(run, evaluate(run, workspace.dataset(name), results, device)[0])
+                )
+            except (Missing, ValueError, OSError) as error:
+                problems.append(f"{run.name} on {name}: {error}")
+            advance()
+    return found, problems

@@ -122,5 +122,5 @@ def comparison_line(tests: Sequence[Mapping[str, Any]], attack: str) -> str:
         for verdict, others in groups.items()
         if others
     ]
-    test = "Wilcoxon on the same pictures, Holm's correction, p < 0.05"
+    test = "Wilcoxon on the same images, Holm's correction, p < 0.05"
     return f"{attack} needs {'; '.join(parts)} ({test})" if parts else ""

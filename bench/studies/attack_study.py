@@ -160,7 +160,7 @@ class AttackStudy:
     def table(self) -> Table:
         """All metrics of the attacks at the first eps."""
         eps = self.records[0].labels["eps"]
-        return attack_tables.overview([r for r in self.records if r.labels["eps"] == eps])
+        return attack_tables.attack_metrics([r for r in self.records if r.labels["eps"] == eps])
 
     def to_latex(self) -> str:
         """The table as LaTeX, for a document that uses the package booktabs."""
@@ -468,7 +468,7 @@ class Keeper:
     def summarise(self) -> None:
         """Every table is complete: the intervals go to the parents."""
         if self.tracker:
-            self.tracker.summarise(attack_tables.intervals(self.records))
+            self.tracker.summarise(attack_tables.attack_intervals(self.records))
 
 
 def draw(trial: Trial, seed: int, chosen: CorrectImages, workspace: Workspace) -> None:

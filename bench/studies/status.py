@@ -1,25 +1,78 @@
-"""What is under way in a results folder, and what was left behind."""
+"""What a results folder holds, what is running in it, and what was interrupted."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
+from bench.records.store import Store
 
-def left_behind(folder: Path) -> dict[str, list[str]]:
-    """Jobs that are ``running`` now, and jobs that were ``stopped`` and can be continued.
 
-    A job that runs holds its lock, which the system gives back when its process dies.
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """The state of a results folder.
+
+    Attributes:
+        runs: Records of trainings.
+        attacks: Records of attack evaluations.
+        finished: Records of both kinds that finished.
+        failed: Records of both kinds that failed.
+        running: Jobs that are running now, by their key and seed.
+        stopped: Jobs that were interrupted and can be continued.
+    """
+
+    runs: int
+    attacks: int
+    finished: int
+    failed: int
+    running: list[str]
+    stopped: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``bench status --json`` prints."""
+        shown = ("finished", "failed", "running", "stopped")
+        return {name: value for name, value in asdict(self).items() if name in shown}
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.finished} records finished, {self.failed} failed "
+            f"({self.runs} trainings, {self.attacks} attack evaluations)",
+            *(f"running: {name}" for name in self.running),
+            *(f"interrupted, its command continues it: {name}" for name in self.stopped),
+        ]
+        return "\n".join(lines)
+
+
+def status_of(results: Path) -> Status:
+    """The state of a results folder."""
+    records = Store(results).all()
+    running, stopped = unfinished_jobs(results)
+    return Status(
+        runs=sum(record.kind == "run" for record in records),
+        attacks=sum(record.kind == "attack" for record in records),
+        finished=sum(record.status == "finished" for record in records),
+        failed=sum(record.status == "failed" for record in records),
+        running=running,
+        stopped=stopped,
+    )
+
+
+def unfinished_jobs(results: Path) -> tuple[list[str], list[str]]:
+    """Jobs that are running now, and jobs that were interrupted and can be continued.
+
+    A running job holds its lock, which the system releases when its process ends.
     """
     running, stopped = [], []
-    for path in sorted((folder / "cache/locks").glob("*.lock")):
+    for path in sorted((results / "cache/locks").glob("*.lock")):
         try:
             with FileLock(path, timeout=0):
                 pass
         except Timeout:
             running.append(path.stem)
-    for checkpoint in sorted((folder / "cache/checkpoints").glob("*/checkpoint.json")):
+    for checkpoint in sorted((results / "cache/checkpoints").glob("*/checkpoint.json")):
         if checkpoint.parent.name not in running:
             stopped.append(checkpoint.parent.name)
-    return {"running": running, "stopped": stopped}
+    return running, stopped

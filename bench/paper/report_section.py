@@ -1,0 +1,57 @@
+"""The paper's tables and figures on the page of ``bench report``."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.paper import figures, tables
+from bench.paper.scales import SCALES
+from bench.records.record import Record
+from bench.records.validation import clean
+from bench.reporting.page import Page, Part, add_figure, add_table
+from bench.reporting.report import CurveReader
+
+PNG, LARGEST = b"\x89PNG", 2**23
+"""How a PNG file begins, and the most bytes of one that is shown."""
+
+
+def add_experiments(page: Page, runs: Sequence[Record], curves: CurveReader, results: Path) -> None:
+    """Add the tables and figures of the paper of which there is any run, at any scale."""
+    keys = {record.key for record in runs}
+    for name in tables.EXPERIMENTS:
+        for scale in SCALES:
+            experiment = tables.experiment(name, scale)
+            known = {recipe.key for recipe in experiment.cells.values()}
+            if not known & keys:
+                continue
+            own = [record for record in runs if record.key in known]
+            note = experiment.chosen
+            if missing := experiment.missing(own):
+                note += (
+                    f" {len(missing)} of {len(experiment.cells)} cells lack seeds; fill them with: "
+                    f"bench run {name} --scale {scale}"
+                )
+            title = f"{name}, scale {scale}: {experiment.title}"
+            table = experiment.table(own)
+            add_table(page, "paper", title, table, note, shown=experiment.kind == "table")
+            if name in figures.PANELS:
+                found = figures.figure_of(experiment, own, curves)
+                add_figure(page, "paper", title, found.panels, found.caption)
+    add_images(page, results)
+
+
+def add_images(page: Page, results: Path) -> None:
+    """Add the masks and activation maps that ``bench figures`` has drawn (Figures 2 and 5)."""
+    for name in ("figure2", "figure5"):
+        for path in sorted((results / "figures").glob(f"{name}-*.png")):
+            content = path.read_bytes()
+            if not content.startswith(PNG) or len(content) > LARGEST:
+                continue
+            text = path.with_suffix(".txt")
+            caption = text.read_text(errors="replace").strip() if text.is_file() else name
+            caption = clean(caption, 2000)
+            png = base64.b64encode(content).decode()
+            part = Part(clean(path.stem), png=png, alt=caption, note=caption)
+            page.sections.setdefault("images", []).append(part)

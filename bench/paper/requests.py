@@ -1,0 +1,245 @@
+"""The tables and figures that ``bench tables`` and ``bench figures`` make by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from bench.data.dataset import Dataset
+from bench.errors import Missing
+from bench.execution.workspace import Workspace
+from bench.paper import figures, image_figures, tables
+from bench.paper.experiments import missing_lines
+from bench.records.record import Record
+from bench.records.store import Store
+from bench.reporting import attack_tables, commands, formats, plots, run_tables
+from bench.reporting.figures import (
+    DrawnFigure,
+    attack_figures,
+    difference_figure,
+    draw_panels,
+    occlusion_figures,
+)
+from bench.reporting.grouping import Selection, group_attacks
+from bench.reporting.panels import Unit
+from bench.reporting.table import Table
+
+TABLES = ("runs", "differences", "attacks")
+"""Tables of the records themselves; the others are those of the paper."""
+
+PAPER_FIGURES = tuple(name for name in tables.EXPERIMENTS if name.startswith("figure"))
+OWN_FIGURES = ("differences", "attacks", "occlusion")
+"""Figures of the records themselves."""
+
+Style = Literal["text", "markdown", "latex", "csv", "json"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableRequest:
+    """Which table is made.
+
+    Attributes:
+        name: One of `TABLES`, or an experiment of the paper such as ``table1``.
+        scale: The scale of an experiment.
+        metric: The metric that is shown; None for the accuracy of runs and, of attacks, for all
+            those of the paper's Table 6.
+        baseline: The method with which runs are compared.
+        selection: Which records are used; for an experiment with recipes only its dataset
+            matters, on which the experiment is run then.
+    """
+
+    name: str = "runs"
+    scale: str = "smoke"
+    metric: str | None = None
+    baseline: str = "none"
+    selection: Selection = field(default_factory=Selection)
+
+
+@dataclass(frozen=True)
+class MadeTables:
+    """The tables of a request.
+
+    Attributes:
+        tables: The tables; none where all their records are missing.
+        missing: One line for each cell without results, with what to do.
+        complete: Whether an experiment has all its results.
+        entries: What JSON shows instead of the tables, where it has a form of its own.
+    """
+
+    tables: Sequence[Table]
+    missing: Sequence[str] = ()
+    complete: bool = True
+    entries: Sequence[dict[str, Any]] | None = None
+
+    def render(self, style: Style) -> str:
+        """All tables in one of the formats."""
+        if style == "json" and self.entries is not None:
+            return json.dumps(self.entries, indent=1)
+        if style == "csv":
+            return formats.csv(*self.tables)
+        return "\n".join(getattr(formats, style)(table) for table in self.tables)
+
+
+def make_tables(request: TableRequest, workspace: Workspace) -> MadeTables:
+    """Make the tables of a request.
+
+    Args:
+        request: What to make.
+        workspace: Where the records are.
+
+    Raises:
+        ValueError: A name is unknown, or there are no records for such a table.
+        Missing: The dataset of an experiment is not on this machine.
+    """
+    metric, selected = request.metric, request.selection
+    store = Store(workspace.results)
+    if request.name != "attacks" and metric not in (None, *run_tables.METRICS):
+        known = ", ".join(run_tables.METRICS)
+        raise ValueError(f"runs have no metric {metric!r}: choose one of {known}")
+    if request.name in ("runs", "differences"):
+        return _tables_of_runs(request, selected.runs(store.all()))
+    if request.name == "attacks":
+        attacks = selected.attacks(store.all())
+        if not attacks:
+            raise ValueError(
+                "there are no attacks for such a table yet: bench attack-eval makes them"
+            )
+        return _tables_of_attacks(attacks, metric)
+    experiment = tables.experiment(request.name, request.scale)
+    if experiment.attacks:
+        attacks = selected.attacks(store.all())
+        if not attacks:
+            line = f"{request.name} is missing: {experiment.command()}"
+            return MadeTables([], [line], complete=False)
+        return _tables_of_attacks(attacks, metric)
+    if selected.data is not None:
+        data = _dataset(selected.data, workspace)
+        experiment = tables.experiment(request.name, request.scale, data)
+    if metric is not None:
+        experiment = replace(experiment, metric=metric)
+    records = store.all()
+    missing = missing_lines(experiment, experiment.missing(records))
+    return MadeTables([experiment.table(records)], missing, complete=not missing)
+
+
+def _dataset(typed: str, workspace: Workspace) -> Dataset:
+    """A dataset by the name or path that a user types."""
+    workspace, name = workspace.locate(typed)
+    return workspace.dataset(name)
+
+
+def _tables_of_runs(request: TableRequest, runs: Sequence[Record]) -> MadeTables:
+    if not runs:
+        raise ValueError("there are no runs for such a table yet: bench run makes them")
+    metric, baseline = request.metric or "accuracy", request.baseline
+    if request.name == "differences":
+        return MadeTables([run_tables.differences(runs, metric, baseline)])
+    table = run_tables.grid(runs, metric, baseline)
+    entries = run_tables.intervals(runs, baseline, metric)
+    return MadeTables([table], commands.missing_cells(table, runs), entries=entries)
+
+
+def _tables_of_attacks(attacks: Sequence[Record], metric: str | None) -> MadeTables:
+    """Table 6 for each setting, or one metric over all of them."""
+    if metric is not None:
+        made = [attack_tables.across_victims(attacks, metric)]
+    else:
+        made = [attack_tables.table6(members) for members in group_attacks(attacks).values()]
+    return MadeTables(made, entries=attack_tables.attack_entries(attacks))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigureRequest:
+    """Which figure is drawn.
+
+    Attributes:
+        name: One of `PAPER_FIGURES` or `OWN_FIGURES`, or ``all``.
+        scale: The scale of a figure of the paper.
+        unit: What counts as a change in the figure of attacks.
+        baseline: The method with which runs are compared in the figure of differences.
+        selection: Which records are used; a figure of the paper is that of its dataset.
+    """
+
+    name: str
+    scale: str = "smoke"
+    unit: Unit = "pixels"
+    baseline: str = "none"
+    selection: Selection = field(default_factory=Selection)
+
+
+def make_figures(request: FigureRequest, workspace: Workspace) -> Iterator[DrawnFigure | str]:
+    """Draw the figures of a request, one after the other.
+
+    Args:
+        request: What to draw.
+        workspace: Where the records are, and the device of networks for activation maps.
+
+    Yields:
+        Each figure; of ``all`` also a line for each that cannot be drawn.
+
+    Raises:
+        ValueError: There are no records for such a figure.
+        Missing: A dataset is not on this machine.
+    """
+    names = [request.name] if request.name != "all" else [*PAPER_FIGURES, *OWN_FIGURES]
+    store = Store(workspace.results)
+    records = store.all()
+    finished = [record for record in records if record.status == "finished"]
+    runs = request.selection.runs(finished)
+    for name in names:
+        try:
+            if name == "differences":
+                yield difference_figure(runs, request.baseline)
+            elif name == "attacks":
+                attacks = request.selection.attacks(finished)
+                yield from attack_figures(attacks, store.curve, request.unit)
+            elif name == "occlusion":
+                yield from occlusion_figures(runs, store.folder)
+            else:
+                yield paper_figure(replace(request, name=name), workspace)
+        except (ValueError, Missing) as error:
+            if request.name != "all":
+                raise
+            yield f"{name}: {error}"
+
+
+def paper_figure(request: FigureRequest, workspace: Workspace) -> DrawnFigure:
+    """Draw one figure of the paper; arguments and errors are those of `make_figures`."""
+    store, typed = Store(workspace.results), request.selection.data
+    records = store.all()
+    data = None if typed is None else _dataset(typed, workspace)
+    experiment = tables.experiment(request.name, request.scale, data)
+    numbers: Any
+    found: figures.Figure | image_figures.ImageFigure
+    if request.name in figures.PANELS:
+        found = figures.figure_of(experiment, records, store.curve)
+        drawings = draw_panels(found.panels)
+        numbers = json.loads(formats.json(experiment.table(records)))["cells"]
+    else:
+        data = data or workspace.dataset(next(iter(experiment.cells.values())).data)
+        if request.name == "figure2":
+            found = image_figures.masks(experiment, data, store.folder)
+        else:
+            found = image_figures.activation_maps(
+                experiment, records, data, store.folder, workspace.device
+            )
+        drawings = {
+            "pdf": plots.draw_images(found.columns, "pdf"),
+            "png": plots.draw_images(found.columns, "png"),
+        }
+        numbers = list(found.numbers)
+    about = {
+        "experiment": request.name,
+        "scale": request.scale,
+        "missing": [
+            {"row": row, "column": column.label, "seeds": seeds}
+            for (row, column), seeds in found.missing.items()
+        ],
+        "command": experiment.command(),
+        "numbers": numbers,
+    }
+    return DrawnFigure(
+        found.name, drawings, found.caption, about, missing=missing_lines(experiment, found.missing)
+    )

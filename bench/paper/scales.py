@@ -1,0 +1,116 @@
+"""The scales of the paper's experiments, and what its names of methods and networks mean here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench import registry
+from bench.data.catalog import facts
+from bench.training.recipes import Recipe, usual
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How large an experiment is run.
+
+    Attributes:
+        name: How the option ``--scale`` calls it.
+        about: What it is for, in words.
+        seeds: Seeds of each recipe.
+        data: The paper's datasets and what replaces them; ``*`` is any other.
+        models: The paper's networks and what replaces them; ``*`` is any other.
+        columns: How many of a table's columns are run; None for all.
+        settings: Fields of the recipes that differ from the paper's.
+        side: The side in pixels of the images, for a dataset without a name of its own.
+        digest: The content of such a dataset.
+    """
+
+    name: str
+    about: str
+    seeds: int
+    data: Mapping[str, str] = field(default_factory=dict)
+    models: Mapping[str, str] = field(default_factory=dict)
+    columns: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    side: int | None = None
+    digest: str = ""
+
+    @property
+    def faithful(self) -> bool:
+        """Whether its numbers can be compared with the published ones."""
+        return not (self.data or self.models or self.settings)
+
+    def recipe(self, data: str, model: str, augmentation: str = "none", **fields: Any) -> Recipe:
+        """The recipe of one cell: the paper's, or what replaces it at this scale."""
+        data = self.data.get(data, self.data.get("*", data))
+        model = self.models.get(model, self.models.get("*", model))
+        side = self.side or facts(data).side
+        return Recipe(
+            data=data,
+            digest=self.digest,
+            model=model,
+            augmentation=registry.build("augmentations", augmentation, data=data, side=side),
+            **(usual(data, model, side) | fields | dict(self.settings)),
+        )
+
+
+SCALES = {
+    "smoke": Scale(
+        name="smoke",
+        about="embedded digits and a small network, two epochs: shows that everything runs",
+        seeds=2,
+        data={"*": "digits"},
+        models={"*": "resnet8"},
+        columns=1,
+        settings={"epochs": 2},
+    ),
+    "reduced": Scale(
+        name="reduced",
+        about="2,000 images and a ResNet-20 for 60 epochs: two cores overnight",
+        seeds=5,
+        data={
+            "tiny-imagenet": "tiny-imagenet(train=2000, test=4000)",
+            "flowers102": "flowers102",
+            "*": "cifar10(train=2000, test=4000)",
+        },
+        models={"*": "resnet20"},
+        columns=1,
+        settings={"epochs": 60},
+    ),
+    "paper": Scale(name="paper", about="the paper's own settings: for GPUs", seeds=5),
+}
+
+DELETION = {
+    "Baseline": "none",
+    "Cutout": "cutout",
+    "HaS": "has",
+    "GridMask": "gridmask",
+    "Random Erasing": "random-erasing",
+    "AdvMask": "advmask",
+}
+MODELS = {
+    "ResNet-18": "resnet18",
+    "ResNet-44": "resnet44",
+    "ResNet-50": "resnet50",
+    "WRN-28-10": "wrn-28-10",
+    "Shake-26-32": "shake-shake-26-2x32d",
+    "WRN-50-2": "wide-resnet50-2",
+}
+DATA = {
+    "CIFAR-10": "cifar10",
+    "CIFAR-100": "cifar100",
+    "Tiny-ImageNet": "tiny-imagenet",
+    "Flowers": "flowers102",
+}
+OTHERS: dict[str, dict[str, Any]] = {
+    "Mixup": {"mix": "mixup"},
+    "CutMix": {"mix": "cutmix"},
+    "AutoAugment": {"policy": "autoaugment"},
+    "Fast-AutoAugment": {"policy": "fast-autoaugment"},
+    "TrivialAugment": {"policy": "trivialaugment"},
+}
+COVERED = "gridmask(ratio=0.42, share=Ramp(0.0, 0.8))"
+"""A GridMask that deletes 31 % of an image (over 4,096 masks), where AdvMask deletes 32 % with its
+CIFAR-10 values, on the same share of the images."""

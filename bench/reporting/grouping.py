@@ -1,0 +1,204 @@
+"""Which records belong together: the seeds of one recipe, and the attacks of one evaluation.
+
+Tables, figures and the report all group by these functions, so that a cell, a line and a section
+with the same name are of the same records.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+
+from bench.records.record import Record
+from bench.reporting.table import Column, Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which records a table or figure shows.
+
+    Attributes:
+        data: The name of a dataset; None for all.
+        model: The name of a network; None for all.
+        eps: The bound of attacks, as it is typed; None for all.
+    """
+
+    data: str | None = None
+    model: str | None = None
+    eps: str | None = None
+
+    def runs(self, records: Iterable[Record]) -> list[Record]:
+        """The runs among the records that are selected; eps selects nothing among them."""
+        return [r for r in records if r.kind == "run" and self._has(r, "data", "model")]
+
+    def attacks(self, records: Iterable[Record]) -> list[Record]:
+        """The evaluations of attacks among the records that are selected."""
+        return [r for r in records if r.kind == "attack" and self._has(r, "data", "model", "eps")]
+
+    def _has(self, record: Record, *names: str) -> bool:
+        wanted = {name: getattr(self, name) for name in names}
+        return all(v is None or record.labels.get(name) == v for name, v in wanted.items())
+
+
+@dataclass(frozen=True)
+class Method:
+    """What is compared in runs: an augmentation with what surrounds it.
+
+    Attributes:
+        augmentation: Its name, with the hyperparameters that are not the dataset's.
+        guide: The points that guide it, where they are not those that it asks for.
+        policy: The policy that is applied before it.
+        mix: How images of a batch are mixed after it.
+    """
+
+    augmentation: str
+    guide: str = ""
+    policy: str = ""
+    mix: str = ""
+
+    @classmethod
+    def of(cls, record: Record) -> Method:
+        """The method of a run."""
+        return cls(**{name: record.labels.get(name, "") for name in cls.__dataclass_fields__})
+
+    @property
+    def name(self) -> str:
+        """How tables name it.
+
+        >>> Method("advmask", guide="random").name, Method("none", mix="cutmix").name
+        ('advmask + random', 'cutmix')
+        """
+        parts = [p for p in (self.augmentation, self.guide, self.policy, self.mix) if p]
+        return " + ".join(parts[1:] if len(parts) > 1 and parts[0] == "none" else parts)
+
+
+@dataclass(frozen=True)
+class RunGroup:
+    """The runs of one recipe with its seeds: one cell of a table, one line of a plot.
+
+    Attributes:
+        row: The method, and the settings in which it differs from others of its column.
+        column: The dataset and the network.
+        records: One for each seed.
+    """
+
+    row: Row
+    column: Column
+    records: list[Record]
+
+    def values(self, metric: str) -> dict[int, float]:
+        """The metric of each seed that finished with a finite one."""
+        return {
+            record.seed: float(record.metrics[metric])
+            for record in self.records
+            if record.status == "finished" and math.isfinite(record.metrics.get(metric, math.nan))
+        }
+
+
+def group_runs(records: Iterable[Record]) -> list[RunGroup]:
+    """Group runs by recipe, ordered by column; other records are left out.
+
+    A setting in which the recipes of one dataset and network differ becomes part of the row. Where
+    neither labels nor settings tell two recipes apart, the row has the recipe's key.
+    """
+    columns: dict[Column, list[Record]] = {}
+    for record in records:
+        if record.kind == "run":
+            columns.setdefault(_column(record), []).append(record)
+    groups: dict[tuple[Row, Column], RunGroup] = {}
+    for column, members in columns.items():
+        named = {name for record in members for name in record.job}
+        varying = sorted(
+            name
+            for name in named - set(Method.__dataclass_fields__)
+            if len({repr(record.job.get(name)) for record in members}) > 1
+        )
+        keys: dict[Row, str] = {}
+        for record in members:
+            given = [f"{name}={record.job[name]}" for name in varying if name in record.job]
+            row = Row(Method.of(record).name, settings=", ".join(given))
+            if keys.setdefault(row, record.key) != record.key:
+                row = Row(row.name, row.settings, key=record.key[:6])
+            groups.setdefault((row, column), RunGroup(row, column, [])).records.append(record)
+    return list(groups.values())
+
+
+def _column(record: Record) -> Column:
+    """Dataset and network, as far as the record has them."""
+    data, model = record.labels.get("data", ""), record.labels.get("model", "")
+    return Column(model, group=data) if model else Column(data)
+
+
+def rows_by_column(groups: Iterable[RunGroup]) -> dict[Column, dict[Row, list[Record]]]:
+    """The records of each row, column by column."""
+    found: dict[Column, dict[Row, list[Record]]] = {}
+    for group in groups:
+        found.setdefault(group.column, {})[group.row] = group.records
+    return found
+
+
+@dataclass(frozen=True)
+class AttackSetting:
+    """What attacks have in common that may be compared in one table.
+
+    Attributes:
+        victim: The network under attack, with the content of its weights.
+        data: The dataset of its images.
+        goal: ``untargeted``, or how targets are chosen.
+        images: How many images were attacked.
+        query_cap: The most forward and backward passes of an image; empty without a limit.
+    """
+
+    victim: str
+    data: str
+    goal: str
+    images: str
+    query_cap: str = ""
+
+    @classmethod
+    def of(cls, record: Record) -> AttackSetting:
+        """The setting of an attack's record."""
+        labels, job = record.labels, record.job
+        cap = str(job["query_cap"]) if job.get("query_cap") else ""
+        return cls(labels["victim"], labels["data"], labels["goal"], str(job["images"]), cap)
+
+    @property
+    def victim_name(self) -> str:
+        """The network and its weights, without the normalisation that a long name goes on with."""
+        return self.victim.partition(" mean=")[0]
+
+    @property
+    def limit(self) -> str:
+        """The limit on passes in words; empty without one."""
+        return f"at most {self.query_cap} passes" if self.query_cap else ""
+
+
+def group_attacks(records: Iterable[Record]) -> dict[AttackSetting, list[Record]]:
+    """Group the records of attacks by what they must have in common to be compared."""
+    found: dict[AttackSetting, list[Record]] = {}
+    for record in records:
+        if record.kind == "attack":
+            found.setdefault(AttackSetting.of(record), []).append(record)
+    return found
+
+
+def rows_of_attacks(records: Iterable[Record]) -> dict[Row, list[Record]]:
+    """Group records by attack: sparse ones, those that ignore eps, dense ones, then noise."""
+    order = ["sparse", "ceiling", "floor"]
+    found: dict[Row, list[Record]] = {}
+    for record in sorted(records, key=lambda r: (order.index(r.labels["role"]), not bounded(r))):
+        row = Row(record.labels["attack"], note="" if bounded(record) else "ignores eps")
+        found.setdefault(row, []).append(record)
+    return found
+
+
+def bounded(record: Record) -> bool:
+    """Whether the attack of a record keeps within eps."""
+    return record.labels["bounded"] == "yes"
+
+
+def eps_values(records: Iterable[Record]) -> list[str]:
+    """The eps of the records as they were typed, the smallest first."""
+    return sorted({record.labels["eps"] for record in records}, key=Fraction)
