@@ -193,14 +193,14 @@ def test_a_dry_run_does_nothing(tmp_path: Path) -> None:
     jobs = objects(bench(tmp_path, "attack-eval", *TWO, "--dry-run", "--json"))["jobs"]
     assert [job["done"] for job in jobs] == [False, False]
     assert not (tmp_path / "attacks").exists()
-    assert "0 of 2 trials are done" in bench(tmp_path, "attack-eval", *TWO, "--dry-run").stdout
+    assert "0 of 2 attacks are done" in bench(tmp_path, "attack-eval", *TWO, "--dry-run").stdout
 
 
 @pytest.mark.slow
 def test_a_dry_run_says_when_nothing_is_missing(tmp_path: Path) -> None:
     asked = ("attack-eval", "--images", "4", "--eps", "0.3", "--targeted")  # aimless cannot
     assert bench(tmp_path, *asked).exit_code == 0
-    assert "5 of 5 trials are done" in bench(tmp_path, *asked, "--dry-run").stdout
+    assert "5 of 5 attacks are done" in bench(tmp_path, *asked, "--dry-run").stdout
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_a_dry_run_says_when_nothing_is_missing(tmp_path: Path) -> None:
         ),
         (("--attack", "pgd", "--images", "100000"), "test pictures correctly: ask for --images"),
         (("--victim", "w.safetensors"), "--victim w.safetensors needs --model"),
-        (("--victim", "timm:vgg11", "--model", "resnet8"), "names its network: leave --model out"),
+        (("--victim", "timm:vgg11", "--model", "resnet8"), "has no effect on --victim timm:"),
         (("--mean", "0.5"), "--mean and --std belong to a --victim"),
         (("--mean", "a,b"), "'a,b' is no list of numbers; write it as 0.485,0.456,0.406"),
         (("--untargeted", "--target", "next"), "--target next contradicts --untargeted"),

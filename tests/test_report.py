@@ -337,7 +337,7 @@ def test_a_command_gives_the_recipe_back(recipe: Recipe) -> None:
     written = commands.run(recipe, [0, 2])
     side = facts(recipe.data).side
     given = module.run.make_context("run", _words(written)[2:]).params
-    assert given["seed_list"] == "0,2"
+    assert given["seed_list"] == (0, 2)
     found = Recipe(
         data=given["data"],
         model=given["models"][0],

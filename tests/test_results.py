@@ -55,7 +55,7 @@ def test_a_study_has_nothing_missing(command: str, tmp_path: Path) -> None:
     if result.exit_code == 4:
         pytest.skip("its data set is not on this machine")
     assert result.exit_code == 0, result.output
-    done, whole = re.findall(r"(\d+) of (\d+) (?:runs|trials) are done", result.stdout)[0]
+    done, whole = re.findall(r"(\d+) of (\d+) (?:runs|attacks) are done", result.stdout)[0]
     assert int(whole) > 0
     assert done == whole, result.stdout
 
