@@ -20,6 +20,8 @@ from bench.records.statistics import mean_interval
 from bench.records.store import Store
 from bench.reporting.plots import Estimates, Line, Panel, attacks, draw, look, mean, mosaic, steps
 
+pytestmark = pytest.mark.slow
+
 CURVE = [
     {"changes": 2.0, "pixels": 0.5, "elements": 0.0},
     {"changes": 4.0, "pixels": 0.5, "elements": 0.5},
