@@ -1,4 +1,4 @@
-"""What a user is told when something cannot be done."""
+"""Exceptions with a meaning for the user, and errors as one line with an exit code."""
 
 from __future__ import annotations
 
@@ -8,22 +8,30 @@ USAGE, DATA_MISSING = 2, 4
 
 
 class Missing(LookupError):
-    """A data set is not there; the message says what to place where."""
+    """A dataset or a file of weights is missing; the message says what to place where."""
 
 
 class Stopped(Exception):
-    """Work was asked to stop; the message says how far it came, and what is done is kept."""
+    """The work was asked to stop; the message says how far it got. Finished results are kept."""
 
 
 def exit_code(error: BaseException) -> int:
-    """4 when data is missing, 2 for everything else that the user can mend."""
+    """Return the exit code of an error: 4 for missing data, 2 for all others.
+
+    >>> exit_code(Missing("cifar10")), exit_code(ValueError("eps"))
+    (4, 2)
+    """
     return DATA_MISSING if isinstance(error, Missing) else USAGE
 
 
 def reason(error: BaseException, longest: int = 200) -> str:
-    """What another library says of a file, to be quoted: one line, however much of it that was.
+    r"""Shorten the message of another library to one line, to be quoted in an error.
 
-    >>> reason(ValueError("no\\nnumber"))
+    Args:
+        error: The exception.
+        longest: Most characters of the line.
+
+    >>> reason(ValueError("no\nnumber"))
     'no number'
     """
     text = " ".join(str(error).split()) or type(error).__name__
@@ -31,7 +39,7 @@ def reason(error: BaseException, longest: int = 200) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """An error as one line: what is wrong, with which value, and what to do.
+    """Return an error as one line: what is wrong, with which value, and what to do.
 
     >>> one_line(OSError(28, "No space left on device", "results/records.jsonl"))
     'no space left on the disk of results/records.jsonl: free some or choose another --results'

@@ -1,8 +1,7 @@
-"""Names typed on the command line → methods: ``"gridmask(ratio=0.5)"`` → ``GridMask(ratio=0.5)``.
+"""Methods by the text that a user types: ``"gridmask(ratio=0.5)"`` and ``GridMask(ratio=0.5)``.
 
-One syntax everywhere, ``name(option=value, …)``: it is what a user types, what records hold and
-what the tracker shows. Values are Python literals, fractions such as ``8/255``, and
-``Ramp(low, high)``.
+One syntax everywhere, ``name(option=value, …)``: on the command line, in records and in MLflow.
+Values are Python literals, fractions such as ``8/255``, and ``Ramp(low, high)``.
 """
 
 from __future__ import annotations
@@ -16,11 +15,15 @@ from importlib import metadata
 from typing import Any, Literal, get_type_hints
 
 Kind = Literal["augmentations", "attacks"]
-LONGEST = 2000  # characters of the options of a method
+LONGEST = 2000  # characters that the options of a method may have
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """The end of an error message: the nearest known words, or all of them.
+    """Return the end of an error message: the nearest known word, or all known words.
+
+    Args:
+        word: What the user typed.
+        known: What would have been valid.
 
     >>> suggest("cutuot", ["cutout", "has"])
     "did you mean 'cutout'?"
@@ -32,15 +35,21 @@ def suggest(word: str, known: Iterable[str]) -> str:
 
 @functools.cache
 def entry_points(group: str) -> tuple[metadata.EntryPoint, ...]:
-    """What installed packages offer; looked up once, for it takes ten milliseconds each time."""
+    """Return the entry points of installed packages, cached: a look-up takes 10 ms."""
     return tuple(metadata.entry_points(group=group))
 
 
 def classes(kind: Kind) -> Mapping[str, type[Any]]:
-    """All methods by name: the built-in ones, then those of installed packages.
+    """Return the classes of all methods by name: the built-in ones, then those of other packages.
 
-    Other packages add theirs through the entry point groups ``bench.augmentations`` and
-    ``bench.attacks``. Raises ``ValueError`` when two of them use one name.
+    Other packages register theirs through the entry point groups ``bench.augmentations`` and
+    ``bench.attacks``.
+
+    Args:
+        kind: ``"augmentations"`` or ``"attacks"``.
+
+    Raises:
+        ValueError: Two methods have the same name.
     """
     import importlib
 
@@ -57,17 +66,26 @@ def classes(kind: Kind) -> Mapping[str, type[Any]]:
 
 
 def build(kind: Kind, text: str, *, data: str = "", side: int = 32, **given: Any) -> Any:
-    """The method that ``text`` describes.
+    """Build the method that a text describes.
 
-    An augmentation starts from the hyperparameters published for ``data`` (image side in pixels);
-    what stands in the text replaces them. ``given`` are options that the caller sets where the
-    class has them and the text does not, such as an attack's ``eps``. Raises ``ValueError`` with
-    one line for an unknown name or option and for a value of the wrong type or range.
+    An augmentation starts from the hyperparameters published for the dataset; options in the text
+    replace them.
+
+    Args:
+        kind: ``"augmentations"`` or ``"attacks"``.
+        text: Name with options, as ``"gridmask(ratio=0.5)"``.
+        data: Name of the dataset; empty: the defaults of the class.
+        side: Side of the images in pixels.
+        **given: Options for classes that have them, such as an attack's ``eps``; those in the text
+            take precedence.
+
+    Raises:
+        ValueError: Unknown name or option, or a value of the wrong type or range.
     """
     name, options = parse(text)
     known = classes(kind)
     if name not in known:
-        raise ValueError(f"{name!r} is not among the {kind}: {suggest(name, known)}")
+        raise ValueError(f"there is no {kind[:-1]} {name!r}: {suggest(name, known)}")
     cls = known[name]
     fields = {field.name for field in dataclasses.fields(cls) if field.init}
     for option in options:
@@ -88,6 +106,9 @@ def build(kind: Kind, text: str, *, data: str = "", side: int = 32, **given: Any
 def parse(text: str) -> tuple[str, dict[str, Any]]:
     """Split ``name(option=value, …)`` into the name and its options.
 
+    Raises:
+        ValueError: The text does not have this form.
+
     >>> parse("advmask(length=(2, 15), share=Ramp(0, 0.8))")
     ('advmask', {'length': (2, 15), 'share': Ramp(low=0.0, high=0.8, until=1.0)})
     >>> parse("random-erasing")
@@ -98,10 +119,17 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
         return name, {}
     usage = f"cannot read {text!r}: write it as name(option=value, …)"
     if len(rest) > LONGEST:
-        raise ValueError(f"cannot read options of {len(rest)} characters")
+        raise ValueError(
+            f"the options of {name} have {len(rest)} characters; the most is {LONGEST}"
+        )
     try:
         call = ast.parse(f"f({rest}", mode="eval").body
-    except (SyntaxError, ValueError, MemoryError, RecursionError):  # the last two: deep nesting
+    except (
+        SyntaxError,
+        ValueError,
+        MemoryError,
+        RecursionError,
+    ):  # the last two are raised by deep nesting
         raise ValueError(usage) from None
     if not isinstance(call, ast.Call) or call.args or None in {k.arg for k in call.keywords}:
         raise ValueError(usage)
@@ -112,10 +140,15 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def express(method: Any, base: Any = None) -> str:
-    """The text that rebuilds a method; options equal to those of ``base`` are left out.
+    """Return the text from which `build` builds the same method.
 
-    ``base`` is the class's own defaults unless given; with the preset of a data set as ``base`` the
-    text is what a user of that data set would type.
+    Args:
+        method: An augmentation or attack.
+        base: Method whose options are left out where they are equal; None: the defaults of the
+            class. With the preset of a dataset, the text is what a user of that dataset would type.
+
+    Raises:
+        ValueError: The class is not registered.
     """
     kind: Kind
     for kind in ("augmentations", "attacks"):
@@ -132,7 +165,13 @@ def express(method: Any, base: Any = None) -> str:
 
 
 def label(augmentation: Any, data: str, side: int) -> str:
-    """How a user of a data set calls an augmentation: its name and what differs from the preset."""
+    """Return the short text of an augmentation on a dataset: name and options unlike the preset's.
+
+    Args:
+        augmentation: The augmentation.
+        data: Name of the dataset.
+        side: Side of its images in pixels.
+    """
     cls = type(augmentation)
     preset = cls.preset(parse(data)[0], side) if hasattr(cls, "preset") else None
     return express(augmentation, preset)
@@ -146,11 +185,11 @@ def _value(node: ast.expr) -> Any:
             keywords = {str(keyword.arg): float(_value(keyword.value)) for keyword in node.keywords}
             return Ramp(*(float(_value(argument)) for argument in node.args), **keywords)
         except TypeError:
-            raise ValueError("a ramp is Ramp(low, high, until=…)") from None
+            raise ValueError("write a ramp as Ramp(low, high, until=…)") from None
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
         top, bottom = _value(node.left), _value(node.right)
         if not (isinstance(top, int | float) and isinstance(bottom, int | float) and bottom):
-            raise ValueError("a fraction has two numbers and no zero below")
+            raise ValueError("a fraction needs two numbers and a denominator other than 0")
         return top / bottom
     try:
         return ast.literal_eval(node)
@@ -161,7 +200,17 @@ def _value(node: ast.expr) -> Any:
 
 
 def checked(cls: type[Any], name: str, option: str, value: Any) -> Any:
-    """The value as the option's type, strictly: an int may become a float, nothing else changes."""
+    """Return an option's value as the type of the option; only an int may become a float.
+
+    Args:
+        cls: Class of the method.
+        name: Name of the method, for the error.
+        option: Name of the option.
+        value: The value.
+
+    Raises:
+        ValueError: The value has another type.
+    """
     from pydantic import TypeAdapter, ValidationError
 
     from augmentations.base import Ramp
@@ -177,7 +226,7 @@ def checked(cls: type[Any], name: str, option: str, value: Any) -> Any:
 
 
 def show(value: Any) -> str:
-    """A value as a user would type it.
+    """Format a value as a user would type it.
 
     >>> from augmentations.base import Ramp
     >>> show(Ramp(0.0, 0.8)), show(Ramp(0.5)), show((2, 15))

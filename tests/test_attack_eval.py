@@ -206,7 +206,7 @@ def test_a_dry_run_says_when_nothing_is_missing(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (("--eps", "8"), "8 is above 1; did you mean 8/255?"),
-        (("--attack", "jsam"), "'jsam' is not among the attacks: did you mean 'jsma'?"),
+        (("--attack", "jsam"), "there is no attack 'jsam': did you mean 'jsma'?"),
         (("--attack", "pgd(step_count=3)"), "pgd has no option 'step_count'; it has:"),
         (("--attack", "pgd(eps=0.5)"), "pgd(eps=0.5) and --eps 8/255 differ"),
         (
@@ -216,7 +216,7 @@ def test_a_dry_run_says_when_nothing_is_missing(tmp_path: Path) -> None:
         (("--attack", "pgd", "--images", "100000"), "test pictures correctly: ask for --images"),
         (("--victim", "w.safetensors"), "--victim w.safetensors needs --model"),
         (("--victim", "timm:vgg11", "--model", "resnet8"), "has no effect on --victim timm:"),
-        (("--mean", "0.5"), "--mean and --std belong to a --victim"),
+        (("--mean", "0.5"), "--mean and --std need --victim"),
         (("--mean", "a,b"), "'a,b' is no list of numbers; write it as 0.485,0.456,0.406"),
         (("--untargeted", "--target", "next"), "--target next contradicts --untargeted"),
         (("--query-cap", "0"), "0 is not in the range x>=1"),

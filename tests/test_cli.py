@@ -308,7 +308,7 @@ def test_an_interrupted_run_keeps_what_is_finished_and_continues(
     process.send_signal(name)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "stopping after this step" in stderr
+    assert "Stopping after the current step" in stderr
     assert "the same command continues" in stderr
     done = len(records.read_text().splitlines())
     assert 1 <= done < 9

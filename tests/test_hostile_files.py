@@ -427,7 +427,7 @@ def answer(what: str, content: bytes, folder: Path) -> str:
     (inner / name).write_bytes(content)
     said = ""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "(?s).*(skipped .* line|cannot continue from it)")
+        warnings.filterwarnings("ignore", "(?s).*(skipped .* line|cannot continue from)")
         try:
             read(inner / name)
         except (ValueError, Missing) as error:

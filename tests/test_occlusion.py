@@ -145,5 +145,5 @@ def test_weights_of_other_pictures_are_refused(tmp_path: Path) -> None:
     network = trained.load(record, data, tmp_path)
     assert not network.training
     save_weights(network, trained.path(record, tmp_path), {"data": "other"})
-    with pytest.raises(ValueError, match="was trained on other, which digits is not any more"):
+    with pytest.raises(ValueError, match="was trained on other, but digits is now"):
         trained.load(record, data, tmp_path)

@@ -121,7 +121,7 @@ def test_a_set_without_any_point_is_refused(data: Dataset) -> None:
     n, _, h, w = data.train.images.shape
     about = {"data": data.name, "digest": data.digest}
     nothing = Points.of(torch.zeros(n, h, w, dtype=torch.bool), torch.zeros(n).bool(), about)
-    with pytest.raises(ValueError, match="the set of points is empty"):
+    with pytest.raises(ValueError, match="there are no points: no attack"):
         nothing.fits(data)
 
 
@@ -158,13 +158,15 @@ def test_hostile_files_are_refused(data: Dataset, tmp_path: Path) -> None:
 
     n = len(data.train.labels)
     cases = {
-        b"PK no archive": "holds no points",
-        arrays(data, places=outside): r"outside the picture of 8x8",
-        arrays(data, offsets=falling): "must start at 0 and never fall",
+        b"PK no archive": "does not hold points",
+        arrays(data, places=outside): r"outside their image of 8x8",
+        arrays(data, offsets=falling): "must start at 0 and not decrease",
         arrays(data, offsets=points.offsets.numpy()[:-1]): "do not divide",
         arrays(data, masks=np.zeros((n, 9, 9))): "masks have shape",
-        arrays(data, places=points.places.numpy().astype(float)): "whole numbers",
-        arrays(data, places=np.array([Trap()], dtype=object)): "would have to be unpickled",
+        arrays(data, places=points.places.numpy().astype(float)): "must hold integers",
+        arrays(
+            data, places=np.array([Trap()], dtype=object)
+        ): "holds Python objects, which are not loaded",
         arrays(data, bomb=np.zeros(10**7)): "bomb.npy unpacks to 80000128 bytes",
     }
     for content, message in cases.items():
@@ -225,7 +227,7 @@ def test_a_stopped_search_continues_and_a_damaged_block_is_done_again(
     with pytest.raises(Stopped, match="stopped in epoch 1 of 1"):
         find.adversarial(data, workspace, Silent(), attack_text=ATTACK, stop=lambda: True)
     assert not finished()
-    with pytest.raises(Stopped, match="stopped after 3 of 12 blocks; they are kept"):
+    with pytest.raises(Stopped, match="stopped after 3 of 12 blocks, which are stored"):
         find.adversarial(
             data, workspace, Silent(), attack_text=ATTACK, stop=lambda: len(finished()) == 3
         )

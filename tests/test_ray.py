@@ -110,7 +110,7 @@ def test_an_address_where_nobody_answers_is_one_clear_line(tmp_path: Path) -> No
 
 OWN_CLUSTER = """
 import subprocess, sys
-from bench.cluster import Ray
+from bench.execution.ray_cluster import Ray
 ray = Ray(1).connect()
 print(ray.get_runtime_context().gcs_address, flush=True)
 assert ray.get(ray.remote(lambda: 7).remote()) == 7

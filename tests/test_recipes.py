@@ -56,7 +56,7 @@ def test_settings_of_the_paper() -> None:
         ({"epochs": 0}, "epochs is 0: it must be at least 1"),
         ({"batch_size": -1}, "batch_size is -1"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0: it must be above 0"),
-        ({"weight_decay": -1.0}, "weight_decay is -1.0: it must not be negative"),
+        ({"weight_decay": -1.0}, "weight_decay is -1.0: it must be at least 0"),
         ({"momentum": 1.0}, "momentum is 1.0"),
         ({"validation": 1.0}, "validation is 1.0"),
     ],

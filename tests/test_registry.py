@@ -40,8 +40,8 @@ def test_a_typed_option_wins_over_a_given_one() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("cutuot", "'cutuot' is not among the augmentations: did you mean 'cutout'?"),
-        ("zzzzz", "'zzzzz' is not among the augmentations: there are: none, cutout"),
+        ("cutuot", "there is no augmentation 'cutuot': did you mean 'cutout'?"),
+        ("zzzzz", "there is no augmentation 'zzzzz': there are: none, cutout"),
         ("cutout(lenght=8)", "cutout has no option 'lenght'; it has: fill, length, points, share"),
         ("cutout(length='8')", "cutout: option length is '8': Input should be a valid integer"),
         ("cutout(length=True)", "cutout: option length is True: Input should be a valid integer"),
@@ -51,7 +51,7 @@ def test_a_typed_option_wins_over_a_given_one() -> None:
         ("cutout(8)", "cannot read 'cutout(8)': write it as name(option=value, …)"),
         ("cutout(fill=mean)", "'mean' is not a value; text needs quotes"),
         ("cutout(length=__import__('os'))", "is not a value"),
-        ("cutout(share=1/0)", "a fraction has two numbers and no zero below"),
+        ("cutout(share=1/0)", "a fraction needs two numbers and a denominator other than 0"),
     ],
 )
 def test_bad_text_is_one_clear_line(text: str, message: str) -> None:

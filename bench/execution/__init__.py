@@ -1,4 +1,4 @@
-"""Where jobs run: this process, several, or a Ray cluster; the workspace, progress and signals.
+"""Where jobs run: this process, several processes, or a Ray cluster; workspace, progress, signals.
 
 Not here: what the jobs do.
 """

@@ -1,9 +1,9 @@
-"""Where jobs run: in this process, in several, or on a Ray cluster. The same jobs give the same
-results.
+"""The executor protocol, and the executor that runs jobs in this process.
 
 A job is plain data and ``work`` a function of a module, called as ``work(job, workspace, progress,
-stop)``. What it raises ends everything, wherever it ran; a worker that dies (killed for memory, a
-node that is gone) has its job given to another, a few times, and then reported as `Lost`.
+stop)``. The same jobs give the same results through every executor. An exception of a job ends the
+whole list, wherever the job ran. When a worker dies (killed for memory, its machine gone), its job
+is given to another worker; after `bench.execution.pool.TRIES` attempts it is reported as `Lost`.
 """
 
 from __future__ import annotations
@@ -23,19 +23,23 @@ Begin = Callable[[int], None]
 
 
 def silently(index: int) -> None:
-    """Tell nobody that a job begins."""
+    """Ignore that a job starts."""
 
 
 @dataclass(frozen=True)
 class Lost:
-    """A job whose worker died each time; ``message`` says how."""
+    """A job whose worker died at every attempt.
+
+    Attributes:
+        message: How often the worker died, and how the last time.
+    """
 
     message: str
 
 
 @runtime_checkable
 class Executor(Protocol):
-    """Runs jobs and yields (index of the job, result or `Lost`) as they come in."""
+    """Runs jobs and yields (index of the job, its result or `Lost`) as they finish."""
 
     def map(
         self,
@@ -46,12 +50,24 @@ class Executor(Protocol):
         stop: Stop,
         begin: Begin = silently,
     ) -> Iterator[tuple[int, Any]]:
-        """Run every job; the longest should come first. ``begin(index)`` tells of each start."""
+        """Run every job.
+
+        Args:
+            work: Function that runs one job; defined in a module, so that other processes find it.
+            jobs: The jobs; the longest should come first.
+            workspace: Where the jobs work.
+            progress: Shows messages and the progress of the jobs.
+            stop: Whether the jobs should stop soon.
+            begin: Called with the index of each job that starts.
+
+        Yields:
+            The index of a job and what ``work`` returned for it, or `Lost`.
+        """
         ...
 
 
 class Local:
-    """One job after the other in this process."""
+    """The executor that runs one job after the other in this process."""
 
     def map(
         self,
@@ -62,7 +78,7 @@ class Local:
         stop: Stop,
         begin: Begin = silently,
     ) -> Iterator[tuple[int, Any]]:
-        """Run every job in order."""
+        """Run every job in order; see `Executor.map`."""
         for index, job in enumerate(jobs):
             begin(index)
             yield index, work(job, workspace, progress, stop)

@@ -1,4 +1,4 @@
-"""The software and the machine that a record comes from."""
+"""What a record says about the software and the machine that produced it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @functools.lru_cache(maxsize=1)
 def commit() -> str:
-    """The commit of the checkout that runs, with a ``+`` when it has changes; empty outside one."""
+    """Return the commit of the checkout, with a ``+`` if files have changed; empty outside one."""
     here = Path(__file__).parents[2]
     try:
         run = functools.partial(
@@ -28,7 +28,7 @@ def commit() -> str:
 
 @functools.lru_cache(maxsize=1)
 def version() -> str:
-    """The version of the installed package; ``0+unknown`` in a checkout that is not installed."""
+    """Return the version of the installed package; ``0+unknown`` if it is not installed."""
     from importlib import metadata
 
     try:
@@ -38,7 +38,15 @@ def version() -> str:
 
 
 def machine(device: str) -> dict[str, str]:
-    """What a record tells about the machine; no name of it and no path."""
+    """Return what a record says about the machine; neither its name nor any path.
+
+    Args:
+        device: The torch device of the job.
+
+    Returns:
+        Versions of bench, Python and torch, the commit, the operating system, the names of
+        processor and device, and the number of processor threads.
+    """
     import torch
 
     return {
@@ -55,7 +63,7 @@ def machine(device: str) -> dict[str, str]:
 
 @functools.lru_cache(maxsize=1)
 def processor() -> str:
-    """The processor's name, as far as the system tells."""
+    """Return the processor's name as the operating system reports it."""
     if sys.platform == "linux":
         for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
             if line.startswith("model name"):

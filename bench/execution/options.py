@@ -1,4 +1,4 @@
-"""What a user asks of the execution: device, threads, and where jobs run."""
+"""The execution options of a user: device, threads, and where jobs run."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class ExecutionOptions:
     """Where and how jobs run; the same jobs give the same records through every executor.
 
     Attributes:
-        device: ``"auto"`` (an accelerator where there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``
-            or ``"mps"``.
-        threads: Processor threads of each job; None gives each its share of the cores. The number
-            changes the last bits of results.
+        device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or
+            ``"mps"``.
+        threads: Processor threads per job; None divides the cores among the jobs. The number of
+            threads changes the last bits of results.
         executor: ``"local"`` (one job at a time in this process), ``"processes"`` or ``"ray"``.
-        jobs: How many jobs run at a time; None fills the cores, or the accelerators.
+        jobs: Number of jobs that run at a time; None uses every core, or every GPU.
         address: Address of an existing Ray cluster; None starts a local one.
-        gpus: GPUs that each job takes on Ray; may be a fraction.
-        deadline: Seconds after which a job is given to another worker; it is lost the third time.
+        gpus: GPUs per job on Ray; may be a fraction.
+        deadline: Seconds after which a job is given to another worker; it fails the third time.
     """
 
     device: str = "auto"
@@ -41,11 +41,16 @@ class ExecutionOptions:
         data_root: Path | None = None,
         download: bool = False,
     ) -> Workspace:
-        """The workspace in which such jobs run; also sets the threads of this process.
+        """Return the workspace of these options; also sets the threads of this process.
+
+        Args:
+            results: Results folder; None: ``$BENCH_RESULTS``, else ``./results``.
+            data_root: Folder searched first for named datasets.
+            download: Whether a missing dataset may be downloaded from its publisher.
 
         Raises:
             OSError: The results folder cannot be written.
-            ValueError: The device is not there.
+            ValueError: The device does not exist.
         """
         if self.threads is not None:
             import torch
@@ -59,20 +64,23 @@ class ExecutionOptions:
         )
 
     def build(self, device: str) -> Executor:
-        """The executor for jobs on ``device``.
+        """Return the executor for jobs on a device.
 
-        With processes this one keeps to the threads of a worker as well: what it computes itself
-        then has the same last bits, and leaves the others their cores.
+        With ``"processes"``, this process is set to the threads of a worker as well: what it
+        computes itself then has the same last bits, and leaves the other cores to the workers.
+
+        Args:
+            device: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
 
         Raises:
-            ValueError: More jobs than slots, or an option that the executor has no use for.
+            ValueError: More jobs than cores or GPUs, or an option without effect on the executor.
         """
         if self.executor == "local":
             for name, value in (("jobs", self.jobs), ("deadline", self.deadline)):
                 if value not in (None, 1):
                     raise ValueError(
-                        f"--{name} {value:g} needs --executor processes or ray: local runs one job "
-                        "at a time in this process"
+                        f"--{name} {value:g} needs --executor processes or ray: the local executor "
+                        "runs one job at a time"
                     )
             return Local()
         import torch
@@ -87,7 +95,7 @@ class ExecutionOptions:
             if self.jobs is not None and self.jobs > slots:
                 kind = "GPUs" if on_gpu else "processor cores"
                 raise ValueError(
-                    f"--jobs {self.jobs} is more than the {slots} {kind} of this machine"
+                    f"--jobs {self.jobs} is more than the {slots} {kind} of this machine; lower it"
                 )
             threads = self.threads or max(1, cores // (self.jobs or slots))
             torch.set_num_threads(threads)

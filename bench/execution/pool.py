@@ -1,4 +1,4 @@
-"""Workers and the jobs they are given, wherever the workers live."""
+"""A pool of workers that jobs are assigned to, in other processes or on other machines."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ TRIES = 3
 
 @runtime_checkable
 class Worker(Protocol):
-    """One place where a job can run."""
+    """Runs one job at a time."""
 
     def ready(self) -> bool:
-        """Whether it can take a job: a cluster may have no room for it yet, or never."""
+        """Return whether it can take a job: a cluster may have no free machine for it yet."""
         ...
 
-    def give(self, work: Work, job: Any) -> None:
+    def submit(self, work: Work, job: Any) -> None:
         """Start a job."""
         ...
 
@@ -38,7 +38,7 @@ class Worker(Protocol):
 
 @dataclass
 class _Assignment:
-    """A job on its way: how often it was tried, and since when it runs."""
+    """A job in the queue or at a worker: its attempts, and when the last one started."""
 
     index: int
     tries: int = 0
@@ -47,18 +47,27 @@ class _Assignment:
 
 @dataclass
 class Pool:
-    """Workers and the jobs they are given.
+    """Assigns jobs to workers and yields their results.
 
-    ``hear(busy, seconds)`` yields what busy workers have to say: ``("result", value)``,
-    ``("raised", exception)``, ``("died", how)`` or ``("said", line)``. A job that runs for longer
-    than ``deadline`` seconds counts as died.
+    Attributes:
+        work: Function that runs one job.
+        jobs: The jobs.
+        count: Number of workers.
+        start_worker: Starts the worker of a slot, 0 to ``count - 1``.
+        receive: ``receive(busy, seconds)`` waits for at most so many seconds and yields the events
+            of the busy workers: (worker, ``"result"``, value), (worker, ``"raised"``, exception),
+            (worker, ``"died"``, reason) or (worker, ``"message"``, line).
+        progress: Shows the messages.
+        stop: Whether the jobs should stop soon.
+        begin: Called with the index of each job that starts.
+        deadline: Seconds after which the worker of a job is treated as dead.
     """
 
     work: Work
     jobs: Sequence[Any]
     count: int
-    hire: Callable[[int], Worker]
-    hear: Callable[[list[Worker], float], Iterator[tuple[Worker, str, Any]]]
+    start_worker: Callable[[int], Worker]
+    receive: Callable[[list[Worker], float], Iterator[tuple[Worker, str, Any]]]
     progress: Progress
     stop: Stop
     begin: Begin
@@ -68,34 +77,35 @@ class Pool:
     stopping: bool = False
 
     def run(self) -> Iterator[tuple[int, Any]]:
-        """Hand out the jobs and yield what comes back; raises what a job has raised."""
+        """Assign the jobs and yield (index, result or `Lost`); raise what a job has raised."""
         self.waiting = deque(_Assignment(index) for index in range(len(self.jobs)))
-        self.slots = {self.hire(slot): slot for slot in range(min(self.count, len(self.jobs)))}
+        count = min(self.count, len(self.jobs))
+        self.slots = {self.start_worker(slot): slot for slot in range(count)}
         self.idle = list(self.slots)
         try:
             while self.waiting or self.busy:
                 if self.stop() and not self.stopping:
-                    self.call_off()
-                self.hand_out()
+                    self.cancel()
+                self.assign()
                 for worker, kind, value in self.events():
-                    if kind == "said":
+                    if kind == "message":
                         self.progress.say(value)
                     elif worker in self.busy:
-                        yield from self.settle(worker, kind, value)
+                        yield from self.finish(worker, kind, value)
             if self.error is not None:
                 raise self.error
         finally:
             for worker in self.slots:
                 worker.close()
 
-    def call_off(self) -> None:
-        """Start nothing more, and ask what runs to stop."""
+    def cancel(self) -> None:
+        """Start no further job, and ask the running ones to stop."""
         self.stopping = True
         self.waiting.clear()
         for worker in self.busy:
             worker.stop()
 
-    def hand_out(self) -> None:
+    def assign(self) -> None:
         """Give a job to each idle worker that is ready."""
         for worker in [worker for worker in self.idle if worker.ready()]:
             if not self.waiting:
@@ -106,55 +116,55 @@ class Pool:
             assignment.since = time.monotonic()
             self.busy[worker] = assignment
             self.begin(assignment.index)
-            worker.give(self.work, self.jobs[assignment.index])
+            worker.submit(self.work, self.jobs[assignment.index])
 
     def events(self) -> Iterator[tuple[Worker, str, Any]]:
-        """What the workers say, and which of them have run for too long."""
-        yield from self.hear(list(self.busy), 0.5)
+        """Yield the events of the workers, and the jobs that are past the deadline."""
+        yield from self.receive(list(self.busy), 0.5)
         for worker, assignment in list(self.busy.items()):
             if self.deadline and time.monotonic() - assignment.since > self.deadline:
-                yield worker, "died", f"ran for more than {self.deadline:.0f} s"
+                yield worker, "died", f"exceeded the deadline of {self.deadline:g} s"
 
-    def settle(self, worker: Worker, kind: str, value: Any) -> Iterator[tuple[int, Any]]:
-        """A job has ended, in one way or another."""
+    def finish(self, worker: Worker, kind: str, value: Any) -> Iterator[tuple[int, Any]]:
+        """Handle the end of a job: its result, its exception, or the death of its worker."""
         assignment = self.busy.pop(worker)
         if kind == "died":
-            worker = self.renew(worker)
+            worker = self.replace_worker(worker)
             if not self.stopping:
-                yield from self.again(assignment, value)
+                yield from self.retry(assignment, value)
         elif kind == "raised":
             self.error = self.error or value
-            self.call_off()
+            self.cancel()
         else:
             yield assignment.index, value
         self.idle.append(worker)
 
-    def renew(self, worker: Worker) -> Worker:
-        """Another worker in the place of one that died."""
+    def replace_worker(self, worker: Worker) -> Worker:
+        """Return a new worker in the slot of one that died."""
         slot = self.slots.pop(worker)
         worker.close()
-        fresh = self.hire(slot)
-        self.slots[fresh] = slot
-        return fresh
+        new = self.start_worker(slot)
+        self.slots[new] = slot
+        return new
 
-    def again(self, assignment: _Assignment, how: str) -> Iterator[tuple[int, Any]]:
-        """A job whose worker died is run again, but not for ever."""
+    def retry(self, assignment: _Assignment, how: str) -> Iterator[tuple[int, Any]]:
+        """Queue a job whose worker died once more, or report it as lost."""
         if assignment.tries < TRIES:
-            self.progress.say(f"a worker died ({how}); its job is run again")
+            self.progress.say(f"A worker died ({how}); its job is run again.")
             self.waiting.append(assignment)
         else:
-            yield assignment.index, Lost(f"its worker died {assignment.tries} times, last: {how}")
+            yield assignment.index, Lost(f"the worker died {assignment.tries} times, last: {how}")
 
 
 class Relay:
-    """Progress of a job that runs elsewhere: a line now and then."""
+    """Progress of a job that runs elsewhere: a plain line every ``every`` seconds."""
 
     def __init__(self, say: Callable[[str], None], every: float = 10.0) -> None:
         self._say, self.every, self.last = say, every, time.monotonic()
 
     @contextmanager
     def task(self, label: str, total: int) -> Iterator[Advance]:
-        """Count steps and say so now and then."""
+        """Count steps and pass a line on from time to time."""
         done = 0
 
         def advance(count: int = 1, note: str = "") -> None:

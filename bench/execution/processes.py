@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 
 def devices(device: str, count: int) -> list[str]:
-    """One device per worker, in turn over the accelerators when ``device`` is ``cuda``."""
+    """Return one device per worker; ``"cuda"`` alternates between the GPUs.
+
+    Args:
+        device: Device of the workspace.
+        count: Number of workers.
+    """
     if device != "cuda":
         return [device] * count
     import torch
@@ -28,37 +33,37 @@ def devices(device: str, count: int) -> list[str]:
 
 
 class ProcessWorker:
-    """A process of its own that runs one job at a time."""
+    """A worker process that runs one job at a time."""
 
     def __init__(self, workspace: Workspace, threads: int) -> None:
         import multiprocessing
 
         context = multiprocessing.get_context("spawn")
         self.workspace, self.threads = workspace, threads
-        # the others are read from their files
+        # all other datasets can be read from their files
         in_memory = [data for data in open_datasets() if data.source == MEMORY]
-        self.pipe, theirs = context.Pipe()
-        self.asked = context.Event()
+        self.pipe, worker_pipe = context.Pipe()
+        self.stop_requested = context.Event()
         self.process = context.Process(
             target=_serve,
-            args=(theirs, self.asked, workspace, threads, in_memory),
+            args=(worker_pipe, self.stop_requested, workspace, threads, in_memory),
             daemon=True,
         )
         self.process.start()
-        theirs.close()
+        worker_pipe.close()
 
     def ready(self) -> bool:
-        """Always."""
+        """Return True: a process can always take a job."""
         return True
 
-    def give(self, work: Work, job: Any) -> None:
-        """Send the job; a process that is gone already is noticed by `hear`."""
+    def submit(self, work: Work, job: Any) -> None:
+        """Send the job; a process that has ended already is noticed by `receive`."""
         with suppress(OSError):
             self.pipe.send((work, job))
 
     def stop(self) -> None:
         """Ask the job to stop soon."""
-        self.asked.set()
+        self.stop_requested.set()
 
     def close(self) -> None:
         """End the process."""
@@ -69,8 +74,8 @@ class ProcessWorker:
             self.process.kill()
 
     @staticmethod
-    def hear(workers: list[Worker], seconds: float) -> Iterator[tuple[Worker, str, Any]]:
-        """What the workers have to say within so many seconds."""
+    def receive(workers: list[Worker], seconds: float) -> Iterator[tuple[Worker, str, Any]]:
+        """Wait for at most so many seconds and yield the events of the workers."""
         from multiprocessing.connection import wait
 
         pipes = {worker.pipe: worker for worker in workers if isinstance(worker, ProcessWorker)}
@@ -84,29 +89,30 @@ class ProcessWorker:
 
 
 def _how(code: int | None) -> str:
+    """Describe the exit code of a process."""
     if code == -9:
-        return "killed, perhaps for memory"
+        return "killed, possibly out of memory"
     return f"exit code {code}"
 
 
 def _serve(
-    pipe: Any, asked: Any, workspace: Workspace, threads: int, in_memory: list[Dataset]
+    pipe: Any, stop_requested: Any, workspace: Workspace, threads: int, in_memory: list[Dataset]
 ) -> None:
-    """What a worker process does: run jobs until the pipe closes."""
+    """Run jobs in a worker process until the pipe closes."""
     import signal
 
     import torch
 
-    # the driver decides: it passes the wish to stop on, and ends the process
+    # Ctrl-C reaches all processes; the main one passes the request on and ends the workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     for data in in_memory:
         workspace.adopt(data)
-    progress = Relay(lambda line: pipe.send(("said", line)))
+    progress = Relay(lambda line: pipe.send(("message", line)))
     while True:
         try:
             work, job = pipe.recv()
-            answer = ("result", work(job, workspace, progress, asked.is_set))
+            answer = ("result", work(job, workspace, progress, stop_requested.is_set))
         except (EOFError, BrokenPipeError):
             return
         except Exception as error:
@@ -116,10 +122,15 @@ def _serve(
 
 @dataclass(frozen=True)
 class Processes:
-    """Several processes on this machine, one per slot, each with so many ``threads``.
+    """The executor that runs jobs in several processes of this machine.
 
     The number of threads stays the same when few jobs are left: it changes the last bits of a
     result, which must not depend on where a study was interrupted.
+
+    Attributes:
+        count: Number of processes.
+        deadline: Seconds after which a job is given to another process.
+        threads: Processor threads of each process.
     """
 
     count: int
@@ -135,7 +146,7 @@ class Processes:
         stop: Stop,
         begin: Begin = silently,
     ) -> Iterator[tuple[int, Any]]:
-        """Run every job, as many at a time as there are slots."""
+        """Run every job, at most ``count`` at a time; see `Executor.map`."""
         slots = min(self.count, len(jobs))
         places = [replace(workspace, device=device) for device in devices(workspace.device, slots)]
         yield from Pool(
@@ -143,7 +154,7 @@ class Processes:
             jobs,
             slots,
             lambda slot: ProcessWorker(places[slot], self.threads),
-            ProcessWorker.hear,
+            ProcessWorker.receive,
             progress,
             stop,
             begin,

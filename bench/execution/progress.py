@@ -1,4 +1,4 @@
-"""Progress on stderr: nested bars with the time left on a terminal, plain lines elsewhere."""
+"""Progress on standard error: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -9,19 +9,27 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 Advance = Callable[..., None]
-"""``advance(count=1, note="")``: so many steps are done; ``note`` is shown beside them."""
+"""``advance(count=1, note="")`` counts finished steps; ``note`` is shown beside them."""
 
 
 @runtime_checkable
 class Progress(Protocol):
-    """Shows how far a piece of work has come; pieces may nest."""
+    """Shows the progress of tasks, which may nest, and messages."""
 
     def task(self, label: str, total: int) -> AbstractContextManager[Advance]:
-        """Announce ``total`` steps of work; the context gives the function that counts them."""
+        """Open a task.
+
+        Args:
+            label: Name of the task.
+            total: Number of its steps.
+
+        Returns:
+            A context that gives the function ``advance(count=1, note="")``, which counts steps.
+        """
         ...
 
     def say(self, line: str) -> None:
-        """Print a line of its own."""
+        """Print a line."""
         ...
 
 
@@ -38,7 +46,11 @@ class Silent:
 
 
 class Lines:
-    """For logs: a plain line when a task ends, and at most one every ``every`` seconds before."""
+    """Plain lines, for logs: one when a task ends, and at most one every ``every`` seconds before.
+
+    Args:
+        every: Seconds between two lines.
+    """
 
     def __init__(self, every: float = 15.0) -> None:
         self.every = every
@@ -46,7 +58,7 @@ class Lines:
 
     @contextmanager
     def task(self, label: str, total: int) -> Iterator[Advance]:
-        """Count steps and print lines now and then."""
+        """Count steps and print a line from time to time."""
         start, done = time.monotonic(), 0
 
         def advance(count: int = 1, note: str = "") -> None:
@@ -67,7 +79,7 @@ class Lines:
 
 
 class Bars:
-    """For terminals: one bar per nested task, redrawn in place."""
+    """Bars on a terminal: one per nested task, with the remaining time."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -106,7 +118,11 @@ class Bars:
 
 
 def open_progress(quiet: bool = False) -> Progress:
-    """Bars on a terminal, lines elsewhere, nothing when ``quiet``."""
+    """Return bars on a terminal and plain lines elsewhere.
+
+    Args:
+        quiet: Show nothing.
+    """
     import os
 
     if quiet:
@@ -116,7 +132,7 @@ def open_progress(quiet: bool = False) -> Progress:
 
 
 def clock(seconds: float) -> str:
-    """A duration for people.
+    """Format a duration in seconds.
 
     >>> clock(5.0), clock(75.0), clock(7300.0)
     ('5 s', '1 min 15 s', '2 h 1 min')

@@ -29,13 +29,13 @@ class RayWorker:
         actor = ray.remote(_Actor).options(num_cpus=cpus, num_gpus=gpus, max_concurrency=2)
         self.actor = actor.remote(workspace, data, max(1, int(cpus)))
         self.answer: Any = None
-        self.awake = self.actor.wake.remote()
+        self.started = self.actor.wait_for_start.remote()
 
     def ready(self) -> bool:
-        """Whether the cluster has found room for the actor."""
-        return bool(self.ray.wait([self.awake], timeout=0)[0])
+        """Return whether the cluster has started the actor."""
+        return bool(self.ray.wait([self.started], timeout=0)[0])
 
-    def give(self, work: Work, job: Any) -> None:
+    def submit(self, work: Work, job: Any) -> None:
         """Send the job."""
         self.answer = self.actor.run.remote(work, job)
 
@@ -49,8 +49,8 @@ class RayWorker:
             self.ray.kill(self.actor)
 
     @staticmethod
-    def hear(workers: list[Worker], seconds: float) -> Iterator[tuple[Worker, str, Any]]:
-        """What the workers have to say within so many seconds."""
+    def receive(workers: list[Worker], seconds: float) -> Iterator[tuple[Worker, str, Any]]:
+        """Wait for at most so many seconds and yield the events of the workers."""
         import ray
 
         by_answer = {worker.answer: worker for worker in workers if isinstance(worker, RayWorker)}
@@ -66,12 +66,12 @@ class RayWorker:
                 yield worker, "died", type(error).__name__
                 continue
             for line in lines:
-                yield worker, "said", line
+                yield worker, "message", line
             yield worker, kind, value
 
 
 class _Actor:
-    """What lives in a Ray worker process."""
+    """The worker's side of `RayWorker`, in a process of the cluster."""
 
     def __init__(self, workspace: Workspace, data: Any, threads: int) -> None:
         import torch
@@ -81,33 +81,39 @@ class _Actor:
 
         for each in ray.get(data):
             workspace.adopt(each)
-        self.workspace, self.asked = workspace, False
+        self.workspace, self.stop_requested = workspace, False
 
-    def wake(self) -> None:
-        """Answer once the actor is there."""
+    def wait_for_start(self) -> None:
+        """Return as soon as the actor has started."""
 
     def run(self, work: Work, job: Any) -> tuple[str, Any, list[str]]:
-        """Run a job; returns what it gave or raised, and what it said."""
+        """Run a job; return its result or exception, and its messages."""
         lines: list[str] = []
         try:
-            value = work(job, self.workspace, Relay(lines.append), lambda: self.asked)
+            value = work(job, self.workspace, Relay(lines.append), lambda: self.stop_requested)
             return "result", value, lines
         except Exception as error:
             return "raised", error, lines
 
     def stop(self) -> None:
         """Ask the job to stop soon."""
-        self.asked = True
+        self.stop_requested = True
 
 
 @dataclass(frozen=True)
 class Ray:
-    """A Ray cluster: a local one, or an existing one by its address.
+    """The executor that runs jobs on a Ray cluster: a local one, or an existing one by its address.
 
-    The local one listens on the loopback address alone and asks for a token; an existing one asks
-    for what its owner chose (``RAY_AUTH_MODE``, ``RAY_AUTH_TOKEN``). The results folder
-    must be one that all nodes see. The data set is put once per node. ``gpus`` may be a fraction:
-    how much of a GPU a job takes.
+    A local cluster listens on the loopback address only and requires a token; an existing one
+    requires what its owner has set (``RAY_AUTH_MODE``, ``RAY_AUTH_TOKEN``). All nodes must see the
+    results folder under one path. The dataset is sent to each node once.
+
+    Attributes:
+        count: Number of workers.
+        address: Address of an existing cluster; None starts a local one.
+        gpus: GPUs per worker; may be a fraction.
+        cpus: Processor cores per worker.
+        deadline: Seconds after which a job is given to another worker.
     """
 
     count: int
@@ -125,7 +131,7 @@ class Ray:
         stop: Stop,
         begin: Begin = silently,
     ) -> Iterator[tuple[int, Any]]:
-        """Run every job, as many at a time as there are slots and room on the cluster."""
+        """Run every job, as many at a time as the cluster has room for; see `Executor.map`."""
         ray = self.connect()
         absolute = replace(workspace, results=workspace.results.resolve())
         data = [ray.put(each) for each in open_datasets()]
@@ -134,7 +140,7 @@ class Ray:
             jobs,
             self.count,
             lambda slot: RayWorker(ray, absolute, data, self.cpus, self.gpus),
-            RayWorker.hear,
+            RayWorker.receive,
             progress,
             stop,
             begin,
@@ -142,20 +148,24 @@ class Ray:
         ).run()
 
     def connect(self) -> Any:
-        """The ray module, connected; raises ``ValueError`` where there is none to connect to."""
+        """Connect to the cluster and return the module ``ray``.
+
+        Raises:
+            ValueError: Ray is not installed, or no cluster answers at the address.
+        """
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             import ray
         except ImportError:
             raise ValueError(
-                "--executor ray needs Ray: install it with pip install 'deletion-bench[ray]'"
+                "--executor ray needs Ray; install it with: pip install 'deletion-bench[ray]'"
             ) from None
         if ray.is_initialized():
             return ray
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         try:
             if self.address:
-                # Ray itself would wait for minutes
+                # without this check, ray.init waits for minutes
                 host, _, port = self.address.removeprefix("ray://").rpartition(":")
                 socket.create_connection((host, int(port)), timeout=5).close()
                 ray.init(address=self.address, **quiet)
@@ -165,26 +175,26 @@ class Ray:
         except (OSError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f"no Ray cluster answers at {self.address}: {type(error).__name__}; "
-                "start one with ray start --head, or leave --address out"
+                "start one with: ray start --head, or remove --address"
             ) from None
         return ray
 
 
 def _lock_down() -> None:
-    """Keep a cluster that this process is about to start to itself.
+    """Restrict the local cluster that this process is about to start to this machine and user.
 
-    Ray otherwise listens on every network interface, and whoever reaches a port can run code. Here
-    its processes are bound to the loopback address, and every call needs a token, a random one
-    unless ``RAY_AUTH_TOKEN`` names one. Must run before ``ray.init``.
+    Ray otherwise listens on every network interface, and whoever reaches a port can run code. Its
+    processes are bound to the loopback address, and every call needs a token, a random one unless
+    ``RAY_AUTH_TOKEN`` sets one. Must run before ``ray.init``.
     """
-    # the first name is history: it holds on Linux too
+    # despite its name, this variable is read on Linux too
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     from ray._private import ray_constants
     from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
-    # where Ray was imported before, it has read the variables already
+    # an earlier import of Ray has read the old values of the variables
     ray_constants.ENABLE_RAY_CLUSTER = False
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()

@@ -1,4 +1,4 @@
-"""Stopping politely: the first Ctrl-C or SIGTERM asks, the second insists."""
+"""Stopping on a signal: the first Ctrl-C or SIGTERM asks the work to stop, the second ends it."""
 
 from __future__ import annotations
 
@@ -11,22 +11,29 @@ from types import FrameType
 
 @contextmanager
 def listen(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
-    """While open, the given function tells whether to stop; a second signal stops at once."""
-    asked = False
+    """Handle Ctrl-C and SIGTERM while the context is open.
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
+    Args:
+        say: Prints the message for the first signal.
+
+    Yields:
+        A function that returns whether to stop. The second signal raises ``KeyboardInterrupt``.
+    """
+    stop_requested = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal stop_requested
+        if stop_requested:
             raise KeyboardInterrupt
-        asked = True
-        say("stopping after this step; once more to stop at once")
+        stop_requested = True
+        say("Stopping after the current step; press Ctrl-C again to stop at once.")
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: asked
+        yield lambda: stop_requested
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""Where a command works and on what device: nothing in it changes a result."""
+"""The workspace: results folder, datasets and device. Nothing in it changes a result."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from bench.data.dataset import MEMORY, Dataset
 
 @dataclass(frozen=True, kw_only=True)
 class Workspace:
-    """Where jobs work and on what device; nothing in it changes a result.
+    """Where jobs work and on which device; nothing in it changes a result.
 
     Attributes:
-        results: Folder of records, weights, points and the tracker.
-        data_root: Folder in which named datasets are looked for first.
-        download: Whether a missing dataset may be fetched from its publisher.
+        results: Folder of records, weights, points and the MLflow database.
+        data_root: Folder searched first for named datasets.
+        download: Whether a missing dataset may be downloaded from its publisher.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
-        paths: (name, path) of datasets that come from a folder or archive of the user's; jobs know
-            a dataset by its name alone.
+        paths: (name, path) of each dataset that was given as a folder or archive; jobs refer to a
+            dataset by its name alone.
     """
 
     results: Path
@@ -31,11 +31,16 @@ class Workspace:
 
     @property
     def cache(self) -> Path:
-        """What can be made again: victim models, guides, checkpoints."""
+        """Folder of what can be computed again: victim models, guides, checkpoints."""
         return self.results / "cache"
 
     def dataset(self, name: str) -> Dataset:
-        """The dataset of that name, loaded once per process; errors as `catalog.load`."""
+        """Return a dataset by name; it is loaded once per process.
+
+        Raises:
+            ValueError: The folder or archive of this name holds another dataset.
+            Missing: The dataset was not found; further errors as `bench.data.catalog.load`.
+        """
         key = name, self.data_root
         if key not in _open:
             path = dict(self.paths).get(name, name)
@@ -46,9 +51,16 @@ class Workspace:
         return _open[key]
 
     def locate(self, text: str) -> tuple[Workspace, str]:
-        """The workspace that also knows a dataset as a user types it, and the dataset's name.
+        """Load a dataset by name or path.
 
-        The dataset, a name or a path, is loaded; errors as `catalog.load`.
+        Args:
+            text: Name of a dataset, or path of an image folder or archive.
+
+        Returns:
+            A workspace that also knows this dataset, and the dataset's name.
+
+        Raises:
+            ValueError, Missing: As `bench.data.catalog.load`.
         """
         found = catalog.load(text, root=self.data_root, download=self.download)
         self.adopt(found)
@@ -57,28 +69,32 @@ class Workspace:
         return replace(self, paths=(*self.paths, (found.name, text))), found.name
 
     def adopt(self, data: Dataset) -> None:
-        """Take a dataset that is in memory already, so that this process need not read it."""
+        """Keep a dataset that is in memory, so that this process need not read it."""
         key = data.name, self.data_root
         _open.pop(key, None)
         _open[key] = data
-        # those that were read from files can be read again
+        # datasets that were read from files can be read again
         for other in [other for other, each in _open.items() if each.source != MEMORY][:-KEPT]:
             del _open[other]
 
 
-KEPT = 2  # datasets from files that stay in memory
+KEPT = 2  # number of datasets from files that stay in memory
 _open: dict[tuple[str, Path | None], Dataset] = {}
 
 
 def open_datasets() -> list[Dataset]:
-    """The datasets that are in the memory of this process."""
+    """Return the datasets that are in the memory of this process."""
     return list(_open.values())
 
 
 def results_folder(given: str | Path | None) -> Path:
-    """The results folder: what was given, else ``$BENCH_RESULTS``, else ``./results``.
+    """Return the results folder, which is created if it does not exist.
 
-    Raises ``OSError`` when it cannot be written.
+    Args:
+        given: The folder; None: ``$BENCH_RESULTS``, else ``./results``.
+
+    Raises:
+        OSError: It cannot be written.
     """
     folder = Path(given or os.environ.get("BENCH_RESULTS") or "results")
     try:
@@ -95,7 +111,14 @@ def results_folder(given: str | Path | None) -> Path:
 
 
 def pick_device(wanted: str) -> str:
-    """``auto`` is the accelerator where there is one; a device that is absent is refused."""
+    """Return the device to use.
+
+    Args:
+        wanted: A torch device, or ``"auto"`` for a CUDA GPU if there is one and the CPU otherwise.
+
+    Raises:
+        ValueError: The device does not exist.
+    """
     import torch
 
     if wanted == "auto":
@@ -103,5 +126,5 @@ def pick_device(wanted: str) -> str:
     try:
         torch.zeros(1, device=wanted)
     except (RuntimeError, AssertionError):
-        raise ValueError(f"device {wanted!r} is not there: use --device auto or cpu") from None
+        raise ValueError(f"device {wanted!r} is not available; use --device auto or cpu") from None
     return wanted

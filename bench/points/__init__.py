@@ -1,4 +1,4 @@
-"""Adversarial points of a training set: found, stored, exchanged; and the guides made from them.
+"""Adversarial points of training images: finding, storing, exchange; and guides made from them.
 
-Not here: the attacks that find them (the package ``attacks``).
+Not here: the attacks that find the points (the package ``attacks``).
 """

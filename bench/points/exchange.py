@@ -1,4 +1,4 @@
-"""Points as files of other programs."""
+"""Export of points to NumPy files, and import from them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,16 @@ if TYPE_CHECKING:
 
 
 def to_numpy(points: Points) -> bytes:
-    """The points as an ``.npz`` file that needs nothing of this project.
+    """Return points as the content of an ``.npz`` file that any program can read.
 
-    ``places`` (int16, rows and columns of all pictures), ``offsets`` (int64; picture ``i`` owns
-    ``places[offsets[i]:offsets[i + 1]]``), ``reached`` (bool) and ``about`` (JSON text).
+    Args:
+        points: Points of n images.
+
+    Returns:
+        Bytes of an archive of ``places`` (int16, shape (p, 2): row and column of the points of all
+        images, one image after the other), ``offsets`` (int64, shape (n + 1,): image i has
+        ``places[offsets[i]:offsets[i + 1]]``), ``reached`` (bool, shape (n,): the attack succeeded)
+        and ``about`` (JSON text).
     """
     import numpy as np
 
@@ -40,11 +46,18 @@ def to_numpy(points: Points) -> bytes:
 
 
 def from_numpy(path: Path, data: Dataset) -> Points:
-    """Points of a data set from an ``.npz`` file: what `to_numpy` wrote, or one array ``masks``.
+    """Read the points of a dataset from an ``.npz`` file.
 
-    ``masks`` has shape (n, h, w) and is not zero at the points of each training picture. Nothing in
-    the file is executed, and what it unpacks to is bounded by what the data set can need. Raises
-    ``ValueError`` for anything that does not fit the data set.
+    Nothing in the file is executed, and its uncompressed size is limited by what the dataset can
+    need.
+
+    Args:
+        path: A file that `to_numpy` wrote, or one with an array ``masks`` of shape (n, h, w) that
+            is not zero at the points of each training image.
+        data: The dataset, with n training images of h times w pixels.
+
+    Raises:
+        ValueError: The file is damaged or does not belong to the dataset.
     """
     n, _, h, w = data.train.images.shape
     try:
@@ -53,32 +66,32 @@ def from_numpy(path: Path, data: Dataset) -> Points:
         if "about" in arrays:
             about = parse(str(arrays["about"]))
         if not isinstance(about, dict):
-            raise ValueError("what it is about is no JSON object")
+            raise ValueError("its field about is not a JSON object")
         if "masks" in arrays:
             masks = torch.from_numpy(arrays["masks"] != 0)
             if masks.shape != (n, h, w):
                 raise ValueError(f"masks have shape {tuple(masks.shape)}, not {(n, h, w)}")
             found = Points.of(masks, masks.flatten(1).any(1), about)
         else:
-            wide = _whole(arrays, "places", 2)
-            offsets = _whole(arrays, "offsets", 1)
+            wide = _integers(arrays, "places", 2)
+            offsets = _integers(arrays, "offsets", 1)
             reached = offsets.diff() > 0
             if "reached" in arrays:
-                reached = _whole(arrays, "reached", 1) != 0
+                reached = _integers(arrays, "reached", 1) != 0
             about |= {"size": [h, w]}
             check({"places": wide, "offsets": offsets, "reached": reached}, about)
             found = Points(wide.to(torch.int16), offsets, reached, about)
     except (KeyError, ValueError) as error:
         raise ValueError(
-            f"{path} holds no points: an .npz file with places and offsets, or masks "
-            f"({reason(error)})"
+            f"{path} does not hold points ({reason(error)}): "
+            "give an .npz file with places and offsets, or with masks"
         ) from None
     found.fits(data)
     return found
 
 
 def _arrays(path: Path, largest: int) -> dict[str, np.ndarray]:
-    """The arrays of an ``.npz`` file that together unpack to no more than ``largest`` bytes."""
+    """Return the arrays of an ``.npz`` file of at most ``largest`` bytes uncompressed."""
     with zips.open_zip(path, largest, largest) as archive:
         return {
             name.removesuffix(".npy"): _array(zips.read(archive, name), name)
@@ -87,7 +100,7 @@ def _arrays(path: Path, largest: int) -> dict[str, np.ndarray]:
 
 
 def _array(content: bytes, name: str) -> np.ndarray:
-    """The array of an ``.npy`` file, whose header cannot claim more than the file has."""
+    """Return the array of an ``.npy`` file, whose header cannot claim more than the file has."""
     import numpy as np
 
     buffer = io.BytesIO(content)
@@ -97,16 +110,16 @@ def _array(content: bytes, name: str) -> np.ndarray:
         else:
             shape, fortran, kind = np.lib.format.read_array_header_2_0(buffer)
         if kind.hasobject:
-            raise ValueError("it holds objects, which would have to be unpickled")
+            raise ValueError("it holds Python objects, which are not loaded")
         values = np.frombuffer(content, kind, offset=buffer.tell())
         return values.reshape(shape, order="F" if fortran else "C")
-    except Exception as error:  # a header is Python's own notation, and may be wrong in many ways
-        raise ValueError(f"{name} is no array of numbers: {reason(error)}") from error
+    except Exception as error:  # a header is a Python literal and can be wrong in many ways
+        raise ValueError(f"{name} is not an array of numbers: {reason(error)}") from error
 
 
-def _whole(arrays: dict[str, np.ndarray], name: str, axes: int) -> Tensor:
-    """An array of whole numbers or truth values with so many axes."""
+def _integers(arrays: dict[str, np.ndarray], name: str, axes: int) -> Tensor:
+    """Return an array of integers or booleans with so many axes."""
     found = arrays[name]
     if found.dtype.kind not in "iub" or found.ndim != axes:
-        raise ValueError(f"{name} must be whole numbers with {axes} axes")
+        raise ValueError(f"{name} must hold integers and have {axes} axes")
     return torch.from_numpy(found.astype("int64"))

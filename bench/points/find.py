@@ -1,4 +1,4 @@
-"""Find the adversarial points of a training set: attack every image once, block by block."""
+"""Find the adversarial points of a training set: every image is attacked once, in blocks."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ from bench.training import victims
 from bench.training.recipes import Recipe
 
 ATTACK = "advmask(steps=100)"
-"""The attack that finds points: half of its usual steps, for every training image is attacked."""
+"""The default attack for points: half of its default steps, as every training image is attacked."""
 
 BLOCK = 128
-"""Images attacked together and written together. Fixed, because the number of images in a batch
-changes the last bits of a convolution, and with them points: whatever the order and the number of
-workers, an image is always attacked among the same neighbours."""
+"""Number of images per block, attacked as one batch. Fixed, because the number of images in a batch
+changes the last bits of a convolution, and with them the points: an image is always attacked with
+the same neighbours, whatever the order and the number of workers."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some training images to attack, and where their points go: what an executor takes as a job.
+    """A block of training images to attack: one job of an executor.
 
     Attributes:
-        number: Its place among the blocks of the training set.
+        number: Number of the block in the training set, from 0.
         data: Name of the dataset.
         victim: Recipe of the victim model; None for a network given by the caller.
         network: Key of the victim model among the networks of this process.
         attack: Text of the attack, as `registry.build` takes it.
-        about: JSON of what the points belong to.
-        folder: Where the files of the blocks are.
+        about: JSON that identifies what the points belong to.
+        folder: Folder of the blocks' files.
     """
 
     number: int
@@ -65,11 +65,11 @@ class Block:
 
     @property
     def path(self) -> Path:
-        """The file of the block's points."""
+        """File of the block's points."""
         return self.folder / f"block-{self.number:05d}.safetensors"
 
     def finished(self) -> Points | None:
-        """The points, if the block was attacked before and its file is whole and of this job."""
+        """Return the points of a finished block; None if the file is missing or damaged."""
         try:
             part = Points.load(self.path)
         except (FileNotFoundError, ValueError):
@@ -79,10 +79,14 @@ class Block:
 
 
 def points_victim(data: Dataset, model: str | None = None) -> Recipe:
-    """The victim model whose points are used unless another is asked for.
+    """Return the recipe of the default victim model for points.
 
-    A ``resnet8`` for up to 10,000 training images, which it fits well enough and which it makes
-    three times cheaper to attack than a ``resnet20``.
+    A ``resnet8`` for at most 10,000 training images, which it fits well enough and whose attack is
+    three times cheaper than that of a ``resnet20``.
+
+    Args:
+        data: The dataset.
+        model: Name of another network.
     """
     model = model or ("resnet8" if len(data.train.labels) <= 10_000 else "resnet20")
     side = data.train.images.shape[-1]
@@ -95,11 +99,11 @@ _networks: dict[str, nn.Module] = {}
 def attack(
     block: Block, workspace: Workspace, progress: Progress, stop: Callable[[], bool]
 ) -> Points | None:
-    """Attack the images of a block and keep their points; None when asked to stop before."""
+    """Attack a block and store its points; return None if asked to stop before it starts."""
     if stop():
         return None
     if block.network not in _networks:
-        assert block.victim is not None, "a network given by the caller is known to its process"
+        assert block.victim is not None, "a network given by the caller is attacked in its process"
         _networks.clear()
         _networks[block.network] = victims.obtain(block.victim, workspace, progress, stop)
     start = time.perf_counter()
@@ -116,10 +120,17 @@ def attack(
 def attack_images(
     network: nn.Module, data: Dataset, ids: Int[Tensor, " b"], method: Attack, device: str
 ) -> Points:
-    """The points of some training images, by their places in the training set.
+    """Find the points of some training images.
 
-    The class to leave is the one that the victim predicts, so that an image that it gets wrong has
-    points too. Draws depend on an image's place in the dataset alone.
+    An attack leaves the class that the victim model predicts, so misclassified images have points
+    too. Random draws depend on the index of an image in the dataset alone.
+
+    Args:
+        network: The victim model.
+        data: The dataset.
+        ids: Indices of training images, shape (b,).
+        method: The attack.
+        device: Device of the network.
     """
     images = data.train.images[ids].to(device).float() / 255
     with frozen(network), torch.no_grad():
@@ -146,31 +157,31 @@ def find_points(
 ) -> Points:
     """Find the adversarial points of a dataset: the pixels that an attack changes in each image.
 
-    What was found is kept in the results folder and found again by its content: the images, the
-    weights of the model, and the attack. An interrupted search continues where it was.
+    Points are stored in the results folder and identified by their content: the images, the weights
+    of the model, and the attack. An interrupted search continues from its last finished block.
 
     Args:
-        model: Victim model: a network for images in [0, 1]; the name of one that is trained on the
-            dataset; or None for the usual one.
-        dataset: Any torch ``Dataset`` of (image, label), images as PIL, uint8 or float in [0, 1]
-            and all of one size; a dataset by name or path, whose training part is taken; or a
-            `bench.Dataset`. A string model needs one of the last two.
+        model: Victim model: a network for images in [0, 1]; the name of one to train on the
+            dataset; or None for the default.
+        dataset: Any torch ``Dataset`` of (image, label), with images as PIL, uint8 or float in
+            [0, 1], all of one size; the name or path of a dataset, whose training images are taken;
+            or a `bench.Dataset`. A model name needs one of the last two.
         attack: The attack, by name with options.
-        eps: Largest change of a value; None: 8/255, or what suits a named dataset.
+        eps: Largest change of a value in [0, 1]; None: the dataset's own, 8/255 unless it is named.
         results: Results folder; None: ``$BENCH_RESULTS``, else ``./results``.
-        execution: Device and executor; a network given as such is attacked in this process.
-        data_root: Folder in which named datasets are looked for first.
-        download: Whether a missing dataset may be fetched from its publisher.
+        execution: Device and executor; a network given as an object is attacked in this process.
+        data_root: Folder searched first for named datasets.
+        download: Whether a missing dataset may be downloaded from its publisher.
         quiet: Hide progress output.
 
     Returns:
-        The points: one entry for each index of the dataset; ``points[i]`` holds the (row, column)
-        pairs of image i, shape (k, 2), and ``points.guide()`` one map per image.
+        The points, one entry per index of the dataset: ``points[i]`` has the (row, column) pairs of
+        image i, shape (k, 2), and ``points.guide()`` one map per image.
 
     Raises:
-        ValueError: Images of different sizes, an unknown name, or no image could be broken.
-        Missing: The dataset is not there.
-        Stopped: A signal came; what is finished is kept.
+        ValueError: The images have different sizes, a name is unknown, or no attack succeeded.
+        Missing: The dataset was not found.
+        Stopped: Ctrl-C or SIGTERM; finished blocks are stored.
     """
     options = execution or ExecutionOptions()
     root = None if data_root is None else Path(data_root)
@@ -211,23 +222,24 @@ def adversarial(
     executor: Executor | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Points:
-    """The adversarial points of a training set: loaded, or found and kept.
+    """Load the adversarial points of a training set, or find and store them.
 
-    Finished blocks are kept whatever happens and not attacked again.
+    Finished blocks are stored whatever happens and are not attacked again.
 
     Args:
         data: Dataset whose training images are attacked.
-        workspace: Where points are kept and found again.
-        progress: Shows how far the search has come.
-        victim: Recipe of the victim model, or a network for images in [0, 1]; None: the usual one.
+        workspace: Where the points are stored.
+        progress: Shows the search.
+        victim: Recipe of the victim model, or a network for images in [0, 1]; None: the default.
         attack_text: The attack, as `registry.build` takes it.
-        eps: Largest change of a value, where the text does not say; None: the dataset's own.
-        executor: Where blocks are attacked; a network given as such is attacked in this process.
-        stop: Tells whether to stop soon.
+        eps: Largest change of a value in [0, 1], if the text has none; None: the dataset's own.
+        executor: Where the blocks are attacked; a network is always attacked in this process.
+        stop: Whether to stop soon.
 
     Raises:
-        Stopped: ``stop()`` turned true.
-        RuntimeError: A worker died again and again.
+        ValueError: No attack succeeded, or a stored file is damaged.
+        Stopped: ``stop()`` returned True.
+        RuntimeError: The worker of a block died at every attempt.
     """
     eps = facts(data.name).eps if eps is None else eps
     attack_text = registry.express(registry.build("attacks", attack_text, eps=eps))
@@ -265,7 +277,7 @@ def adversarial(
 
 
 def describe(network: nn.Module) -> dict[str, str]:
-    """What tells the caller's network from others: its class and a checksum of its weights."""
+    """Identify a network given by the caller: its class and a checksum of its weights."""
 
     return {
         "network": type(network).__name__,
@@ -280,10 +292,10 @@ def run(
     executor: Executor,
     stop: Callable[[], bool],
 ) -> Points:
-    """Attack the blocks that are not finished; all of them as one set."""
+    """Attack the blocks that are not finished and return the points of all."""
     parts = {block.number: part for block in blocks if (part := block.finished()) is not None}
     rest = [block for block in blocks if block.number not in parts]
-    with progress.task("attacking the training images", len(blocks)) as advance:
+    with progress.task("attack on the training images", len(blocks)) as advance:
         advance(len(parts))
         for index, part in executor.map(attack, rest, workspace, progress, stop):
             if isinstance(part, Lost):
@@ -292,9 +304,9 @@ def run(
                 parts[rest[index].number] = part
                 advance(note=f"{part.counts.float().mean():.0f} points")
     if len(parts) < len(blocks):
-        raise Stopped(f"stopped after {len(parts)} of {len(blocks)} blocks; they are kept")
+        raise Stopped(f"stopped after {len(parts)} of {len(blocks)} blocks, which are stored")
     found = [parts[block.number] for block in blocks]
     joined = join(found)
-    taken = sum(part.about.get("seconds", 0.0) for part in found)
-    about = json.loads(blocks[0].about) | {"size": joined.about["size"], "seconds": taken}
+    seconds = sum(part.about.get("seconds", 0.0) for part in found)
+    about = json.loads(blocks[0].about) | {"size": joined.about["size"], "seconds": seconds}
     return replace(joined, about=about)

@@ -1,8 +1,8 @@
-"""Guides: a map per picture of how much each pixel matters.
+"""Guides: one map per image of how important each pixel is to an augmentation.
 
-Fixed guides are made once per training set and moved with the crop and the flip; they are the
-adversarial points and the controls of the paper's Table 7. KeepAugment's saliency is live: it is
-taken from the network in training, at each step.
+Fixed guides are computed once per training set and follow crop and flip: the adversarial points and
+their controls (Table 7 of the paper). KeepAugment's saliency is not fixed: it is computed from the
+network in training at each step.
 """
 
 from __future__ import annotations
@@ -30,18 +30,22 @@ from bench.training.loop import live
 from bench.training.recipes import Recipe
 
 FIXED = {
-    "attack": "where a sparse attack changes the picture (AdvMask's own)",
-    "random": "as many points at random places",
-    "corners": "the corners that a Harris detector finds, as many as there are",
-    "corners-matched": "the strongest corner responses, as many as adversarial points",
-    "saliency": "the largest gradients of the label's logit, as many as adversarial points",
-    "everywhere": "every pixel: squares at random places",
+    "attack": "pixels that a sparse attack changes (the default of AdvMask)",
+    "random": "random pixels, as many as adversarial points",
+    "corners": "corners found by a Harris detector, as many as it finds",
+    "corners-matched": "strongest Harris responses, as many as adversarial points",
+    "saliency": "largest gradients of the label's logit, as many as adversarial points",
+    "everywhere": "every pixel: the squares of AdvMask anywhere",
 }
-"""Guides by name; any other name is a set of points imported under that name."""
+"""Fixed guides by name; any other name refers to imported points."""
 
 
 def needed(recipe: Recipe) -> str | None:
-    """The fixed guide that a recipe needs, if any."""
+    """Return the name of the fixed guide that a recipe needs, or None.
+
+    Args:
+        recipe: The recipe.
+    """
     wanted = None if live(recipe) else recipe.augmentation.wants
     if any(name is not None and name.startswith("ipf-") for name in (recipe.policy, recipe.mix)):
         wanted = wanted or "attack"
@@ -61,22 +65,22 @@ def fixed(
     executor: Executor | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Bool[Tensor, "n 1 h w"]:
-    """The guide of that name for the training images of a dataset; made once and then loaded.
+    """Return a fixed guide for the training images of a dataset; it is computed once and stored.
 
     Args:
-        name: One of `FIXED`, or the name of an imported set of points.
+        name: One of `FIXED`, or the name of imported points.
         data: Dataset with n training images of h times w pixels.
-        workspace: Where points and guides are kept.
-        progress: Shows how far the work has come.
-        executor: Where adversarial points are found, if they are not there yet.
-        stop: Tells whether to stop soon.
+        workspace: Where points and guides are stored.
+        progress: Shows the computation.
+        executor: Where adversarial points are found, if they are not stored yet.
+        stop: Whether to stop soon.
 
     Returns:
-        One map per training image, True where the guide points.
+        One map per training image, True at the pixels of the guide.
 
     Raises:
-        ValueError: The name is neither a guide nor an imported set of points.
-        Stopped: ``stop()`` turned true while the points were found.
+        ValueError: The name is neither a guide nor imported points.
+        Stopped: ``stop()`` returned True.
     """
     n, _, h, w = data.train.images.shape
     if name == "everywhere":
@@ -107,7 +111,7 @@ def fixed(
 def scores(
     name: str, data: Dataset, workspace: Workspace, progress: Progress
 ) -> Float[Tensor, "n 1 h w"]:
-    """What a control ranks the pixels of each training image by."""
+    """Return the score by which a control ranks the pixels of each training image."""
     if name == "random":
         n, _, h, w = data.train.images.shape
         return torch.rand(n, 1, h, w, generator=seeds.generator(0, "guides", "random"))
@@ -118,7 +122,11 @@ def scores(
 
 
 def imported(name: str, data: Dataset, workspace: Workspace) -> Bool[Tensor, "n 1 h w"]:
-    """The guide of a set of points that was imported under a name."""
+    """Return the guide of points that were imported under a name.
+
+    Raises:
+        ValueError: There are no such points, or they belong to another dataset.
+    """
     path = workspace.results / "points" / f"{name}.safetensors"
     if not path.exists():
         known = [*FIXED, *sorted(file.stem for file in path.parent.glob("*.safetensors"))]
@@ -131,7 +139,7 @@ def imported(name: str, data: Dataset, workspace: Workspace) -> Bool[Tensor, "n 
 def gradients(
     data: Dataset, network: nn.Module, device: str, batch_size: int = 256
 ) -> Float[Tensor, "n 1 h w"]:
-    """The saliency of every training picture under a trained network."""
+    """Return the saliency of every training image under a trained network."""
     found = []
     for ids in torch.arange(len(data.train.labels)).split(batch_size):
         images = data.train.images[ids].to(device).float() / 255
@@ -140,20 +148,20 @@ def gradients(
 
 
 def responses(data: Dataset, progress: Progress) -> Float[Tensor, "n 1 h w"]:
-    """The response of a Harris detector at every pixel of every training picture."""
+    """Return the response of a Harris detector at every pixel of every training image."""
     from skimage.feature import corner_harris
 
     grey = data.train.images.float().mean(1) / 255
     found = torch.empty(len(grey), 1, *grey.shape[1:])
-    with progress.task("corner responses", len(grey)) as advance:
-        for i, picture in enumerate(grey.numpy()):
-            found[i, 0] = torch.from_numpy(corner_harris(picture))
+    with progress.task("Harris corner responses", len(grey)) as advance:
+        for i, image in enumerate(grey.numpy()):
+            found[i, 0] = torch.from_numpy(corner_harris(image))
             advance()
     return found
 
 
 def corners(data: Dataset, progress: Progress) -> Bool[Tensor, "n 1 h w"]:
-    """The peaks of the Harris response: conventional corners, as many as there are."""
+    """Return the peaks of the Harris response, True at each."""
     from skimage.feature import corner_peaks
 
     found = responses(data, progress)
@@ -167,12 +175,21 @@ def corners(data: Dataset, progress: Progress) -> Bool[Tensor, "n 1 h w"]:
 def strongest(
     scores: Float[Tensor, "n 1 h w"], counts: Int[Tensor, " n"]
 ) -> Bool[Tensor, "n 1 h w"]:
-    """The highest scores of each map, as many as ``counts`` says."""
+    """Return the pixels of the highest scores of each map.
+
+    Args:
+        scores: One map per image.
+        counts: Number of pixels per image.
+    """
     return largest(scores.flatten(1), counts).reshape(scores.shape)
 
 
 def check(recipe: Recipe, data: Dataset, workspace: Workspace) -> None:
-    """Refuse a guide that does not exist, before anything is run."""
+    """Check the guide of a recipe before anything is run.
+
+    Raises:
+        ValueError: The guide does not exist or belongs to another dataset.
+    """
     name = needed(recipe)
     if name is not None and name not in FIXED:
         imported(name, data, workspace)

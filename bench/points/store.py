@@ -1,11 +1,11 @@
-"""Adversarial points of a training set, and the files that keep them."""
+"""Adversarial points of a training set, and their files."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -15,44 +15,45 @@ from bench.data.dataset import Dataset
 from bench.errors import reason
 from bench.files import atomic, json_text, tensor_files
 
-if TYPE_CHECKING:
-    pass
-
 KINDS = {"places": (torch.int16, 2), "offsets": (torch.int64, 1), "reached": (torch.bool, 1)}
-"""What a set of points is kept as: type and number of axes of each tensor."""
+"""Type and number of axes of each tensor of the file."""
 
 
 @dataclass(frozen=True)
 class Points:
-    """Where each picture of a training set is fragile.
+    """Adversarial points of n images: the pixels that a successful attack changed.
 
-    ``places`` holds (row, column) pairs of all pictures one after the other; those of picture ``i``
-    are ``places[offsets[i]:offsets[i + 1]]``. A picture without points is one whose attack failed
-    (``reached`` is False). ``about`` says of which data set and how they were made.
+    Attributes:
+        places: Row and column of the points of all images, one image after the other, shape (p, 2).
+        offsets: Image i has ``places[offsets[i]:offsets[i + 1]]``; shape (n + 1,).
+        reached: Whether the attack on each image succeeded, shape (n,); an image on which it failed
+            has no points.
+        about: Name and checksum of the dataset, ``size`` (h, w) of the images, victim model and
+            attack, as JSON values.
     """
 
     places: Int[Tensor, "p 2"]
-    offsets: Int[Tensor, " m"]  # one more than there are pictures
+    offsets: Int[Tensor, " m"]  # m = n + 1
     reached: Bool[Tensor, " n"]
     about: dict[str, Any]
 
     @property
     def counts(self) -> Int[Tensor, " n"]:
-        """Points per picture."""
+        """Number of points of each image."""
         return self.offsets.diff()
 
     def __len__(self) -> int:
         return len(self.reached)
 
     def __getitem__(self, index: int) -> Int[Tensor, "k 2"]:
-        """The points of one image, as (row, column) pairs."""
+        """Return the points of one image as (row, column) pairs."""
         if not -len(self) <= index < len(self):
-            raise IndexError(f"there are points of {len(self)} images, none of number {index}")
+            raise IndexError(f"index {index} is out of range for the points of {len(self)} images")
         index %= len(self)
         return self.places[self.offsets[index] : self.offsets[index + 1]].long()
 
     def guide(self) -> Bool[Tensor, "n 1 h w"]:
-        """One map per picture, True at its points."""
+        """Return one map per image, True at its points."""
         h, w = self.about["size"]
         guide = torch.zeros(len(self.reached), 1, h, w, dtype=torch.bool)
         owner = torch.repeat_interleave(torch.arange(len(self.reached)), self.counts)
@@ -63,7 +64,13 @@ class Points:
     def of(
         cls, changed: Bool[Tensor, "n h w"], reached: Bool[Tensor, " n"], about: dict[str, Any]
     ) -> Points:
-        """The points of maps that are True where a picture was changed."""
+        """Build points from maps.
+
+        Args:
+            changed: One map per image, True at the changed pixels.
+            reached: Whether the attack on each image succeeded.
+            about: What the points belong to.
+        """
         where = changed.nonzero()
         offsets = torch.zeros(len(changed) + 1, dtype=torch.int64)
         offsets[1:] = changed.flatten(1).sum(1).cumsum(0)
@@ -71,28 +78,39 @@ class Points:
         return cls(where[:, 1:].to(torch.int16).contiguous(), offsets, reached, about)
 
     def fits(self, data: Dataset) -> None:
-        """Refuse a data set that these points were not made for, and a set without any point."""
+        """Check that the points belong to a dataset.
+
+        Raises:
+            ValueError: They belong to another dataset, or there is no point at all.
+        """
         n, _, h, w = data.train.images.shape
         if self.about.get("digest") != data.digest or len(self.reached) != n:
             raise ValueError(
                 f"these points belong to {self.about.get('data')} "
-                f"({self.about.get('digest')}, {len(self.reached)} pictures), not to "
-                f"{data.name} ({data.digest}, {n} pictures): "
-                "build points for it with: bench points build"
+                f"({self.about.get('digest')}, {len(self.reached)} images), not to "
+                f"{data.name} ({data.digest}, {n} images); "
+                "find points of this dataset with: bench points build"
             )
         if self.about["size"] != [h, w]:
-            raise ValueError(f"these points are for pictures of {self.about['size']}, not {h}x{w}")
+            raise ValueError(
+                f"these points belong to images of size {self.about['size']}, not {[h, w]}"
+            )
         if not len(self.places):
-            raise ValueError("the set of points is empty: no attack on the training set succeeded")
+            raise ValueError("there are no points: no attack on the training images succeeded")
 
     def save(self, path: Path) -> None:
-        """Write them as safetensors; the metadata holds ``about`` as JSON and a checksum."""
+        """Write a safetensors file with ``about`` as JSON and a checksum in its metadata."""
         tensors = {"places": self.places, "offsets": self.offsets, "reached": self.reached}
         atomic.write(path, tensor_files.pack(tensors, {"about": json.dumps(self.about)}))
 
     @classmethod
     def load(cls, path: Path) -> Points:
-        """Read what `save` wrote; raises ``ValueError`` for a file that is damaged or no points."""
+        """Read a file that `save` wrote.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: The file is damaged or does not hold points.
+        """
         tensors, metadata = tensor_files.read(path)
         try:
             if {name: (each.dtype, each.ndim) for name, each in tensors.items()} != KINDS:
@@ -100,15 +118,17 @@ class Points:
             about = json_text.parse(metadata.get("about", ""))
             check(tensors, about)
         except ValueError as error:
-            raise ValueError(f"{path} holds no points that can be used: {reason(error)}") from None
+            raise ValueError(f"{path} does not hold valid points: {reason(error)}") from None
         return cls(**tensors, about=about)
 
     def summary(self) -> dict[str, float]:
-        """Numbers to judge a set by.
+        """Return statistics of the points.
 
-        ``points`` per picture (mean and median), ``success`` of the attack, ``inside`` the share of
-        points in the central half of the area, ``spread`` the mean distance of points from their
-        centre as a share of that of points placed everywhere.
+        Returns:
+            ``pictures`` (number of images), ``points_mean`` and ``points_median`` (per image),
+            ``without_points`` and ``success`` (shares of the images), ``inside`` (share of the
+            points in the central half of the area) and ``spread`` (root mean square distance of an
+            image's points from their centre, relative to that of points everywhere).
         """
         counts = self.counts.float()
         h, w = self.about["size"]
@@ -131,7 +151,7 @@ class Points:
 
 
 def join(parts: list[Points]) -> Points:
-    """Consecutive parts of one job as one set."""
+    """Join the points of consecutive blocks of images."""
     starts = torch.cat([torch.tensor([0]), torch.cat([part.counts for part in parts]).cumsum(0)])
     return Points(
         torch.cat([part.places for part in parts]),
@@ -142,18 +162,22 @@ def join(parts: list[Points]) -> Points:
 
 
 def check(tensors: dict[str, Tensor], about: Any) -> None:
-    """Refuse points outside the picture, and offsets that do not divide them."""
+    """Check that points lie in their images and that the offsets divide them.
+
+    Raises:
+        ValueError: They do not.
+    """
     places, offsets, reached = (tensors[name] for name in ("places", "offsets", "reached"))
     size = about.get("size") if isinstance(about, dict) else None
     if not isinstance(size, list) or len(size) != 2 or {*map(type, size)} != {int}:
-        raise ValueError("it does not say how large the pictures are")
+        raise ValueError("the size of the images is missing")
     if max(size) > torch.iinfo(torch.int16).max:
-        raise ValueError(f"pictures of {size[0]}x{size[1]} pixels are too large")
+        raise ValueError(f"images of {size[0]}x{size[1]} pixels are too large")
     if len(offsets) != len(reached) + 1 or int(offsets[-1]) != len(places):
         raise ValueError(
-            f"the offsets do not divide {len(places)} points over {len(reached)} pictures"
+            f"the offsets do not divide {len(places)} points among {len(reached)} images"
         )
     if int(offsets[0]) or bool((offsets.diff() < 0).any()):
-        raise ValueError("the offsets must start at 0 and never fall")
+        raise ValueError("the offsets must start at 0 and not decrease")
     if places.shape[1] != 2 or bool(((places < 0) | (places >= torch.tensor(size))).any()):
-        raise ValueError(f"some points lie outside the picture of {size[0]}x{size[1]} pixels")
+        raise ValueError(f"some points are outside their image of {size[0]}x{size[1]} pixels")

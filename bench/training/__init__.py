@@ -1,4 +1,4 @@
-"""Training one network: the recipe, the loop, checkpoints, and the victims that attacks need.
+"""Training of one network: recipe, training loop, checkpoints, and the victim models of attacks.
 
 Not here: many jobs at once and their comparison (``studies``).
 """

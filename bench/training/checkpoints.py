@@ -1,4 +1,4 @@
-"""The state of a training that is under way, on disk, so that it can continue bit for bit."""
+"""Checkpoints of a training in progress, from which it continues bit for bit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.records import store
 from bench.records.record import Number
 
 ENTRY = {"epoch", "loss", "test_accuracy", "seconds", "test_seconds"}
-"""What the curve holds of every epoch."""
+"""Fields of the curve that every epoch has."""
 
 
 def save(
@@ -26,9 +26,15 @@ def save(
     optimiser: torch.optim.Optimizer,
     curve: list[dict[str, Number]],
 ) -> None:
-    """Write the state after an epoch, whole or not at all; the previous one stays until then.
+    """Write the state after an epoch atomically; the previous checkpoint exists until then.
 
-    The state is tensors alone: the weights, and the momentum of each parameter that has one.
+    The state consists of tensors only: the weights, and the momentum of each parameter with one.
+
+    Args:
+        folder: Folder of the checkpoint.
+        network: The network.
+        optimiser: Its optimiser.
+        curve: One entry per finished epoch; see `ENTRY`.
     """
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
     for place, state in optimiser.state_dict()["state"].items():
@@ -47,10 +53,18 @@ def save(
 def resume(
     folder: Path, network: nn.Module, optimiser: torch.optim.Optimizer
 ) -> list[dict[str, Number]]:
-    """Load the state that `save` wrote; returns the curve so far, empty where there is none.
+    """Load the checkpoint that `save` wrote into a network and its optimiser.
 
-    A checkpoint that is damaged, or of another network, is left out with a warning: the run starts
-    anew, with network and optimiser as they are.
+    A checkpoint that is damaged or belongs to another network is ignored with a warning: the
+    training starts from the beginning, with network and optimiser unchanged.
+
+    Args:
+        folder: Folder of the checkpoint.
+        network: The network.
+        optimiser: Its optimiser.
+
+    Returns:
+        The curve of the finished epochs; empty if there is no checkpoint.
     """
     own = network.state_dict()
     parameters = [each for group in optimiser.param_groups for each in group["params"]]
@@ -66,20 +80,21 @@ def resume(
         pairs = [(weights[name], own[name]) for name in own]
         pairs += [(loaded[name], parameters[place]) for name, place in places.items()]
         if any((one.shape, one.dtype) != (other.shape, other.dtype) for one, other in pairs):
-            raise ValueError("it is of another network")
+            raise ValueError("it belongs to another network")
         epochs = [entry["epoch"] for entry in curve if set(entry) >= ENTRY]
         if not curve or epochs != list(range(1, len(curve) + 1)):
-            raise ValueError("its curve has gaps")
+            raise ValueError("epochs are missing from its curve")
     except FileNotFoundError:
         return []
     except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
         warnings.warn(
-            f"{folder}: cannot continue from it ({reason(error)}); starting anew", stacklevel=2
+            f"cannot continue from {folder} ({reason(error)}); the training starts again",
+            stacklevel=2,
         )
         return []
     network.load_state_dict(weights)
     state = {
-        # in the parameter's own layout, so that steps stay as fast
+        # in the memory layout of the parameter: optimiser steps would be slower otherwise
         place: {"momentum_buffer": torch.empty_like(parameters[place]).copy_(loaded[name])}
         for name, place in places.items()
     }
@@ -88,7 +103,7 @@ def resume(
 
 
 def discard(folder: Path) -> None:
-    """Remove the checkpoint of a run that is finished."""
+    """Remove the checkpoint of a finished run."""
     for file in folder.glob("*"):
         file.unlink(missing_ok=True)
     if folder.exists():

@@ -1,4 +1,4 @@
-"""Train one network by a recipe and a seed."""
+"""The training loop: one network, trained by a recipe with one seed."""
 
 from __future__ import annotations
 
@@ -29,28 +29,34 @@ from bench.records.record import Number
 from bench.training import checkpoints, selective_paste
 from bench.training.recipes import Precision, Recipe
 
-STEPS = (0.2, 0.4, 160 / 300, 220 / 300, 280 / 300)  # of the epochs, Figure 7 of the paper
+STEPS = (0.2, 0.4, 160 / 300, 220 / 300, 280 / 300)  # shares of the epochs; Figure 7 of the paper
 
 
 class Diverged(RuntimeError):
-    """The loss is no longer a number."""
+    """The loss is infinite or not a number."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network and how it came about; one curve entry an epoch."""
+    """A trained network.
+
+    Attributes:
+        network: The network.
+        curve: One entry per epoch: epoch (from 1), loss, learning rate, accuracies (fractions) and
+            seconds.
+    """
 
     network: Normalised
     curve: list[dict[str, Number]]
 
     @property
     def metrics(self) -> dict[str, Number]:
-        """What a record holds of a training; accuracies are fractions of the test pictures.
+        """The metrics of a training; accuracies are fractions of the test images.
 
-        ``accuracy`` is that of the last epoch, the one that tables use; ``accuracy_median10`` the
+        ``accuracy`` is that of the last epoch, which the tables show; ``accuracy_median10`` is the
         median of the last ten epochs, ``accuracy_best_validation`` the test accuracy at the epoch
-        with the best validation accuracy (the last one where nothing was set aside), and
-        ``accuracy_best`` the best over epochs on the test pictures, which no table uses.
+        with the best validation accuracy (the last epoch without a validation set), and
+        ``accuracy_best`` the best over epochs on the test images, which no table shows.
         """
         test = [entry["test_accuracy"] for entry in self.curve]
         chosen = max(self.curve, key=lambda entry: entry.get("validation_accuracy", entry["epoch"]))
@@ -66,7 +72,11 @@ class Trained:
 
 
 def rate(recipe: Recipe, epoch: int) -> float:
-    """The learning rate of an epoch (from 0): a cosine to zero, or times 0.2 at each of `STEPS`.
+    """Return the learning rate of an epoch: a cosine to zero, or times 0.2 at each of `STEPS`.
+
+    Args:
+        recipe: The recipe.
+        epoch: Number of the epoch, from 0.
 
     >>> rate(Recipe(epochs=300, learning_rate=0.1), 150)
     0.05
@@ -78,7 +88,16 @@ def rate(recipe: Recipe, epoch: int) -> float:
 
 
 def split(recipe: Recipe, seed: int, data: Dataset) -> tuple[Split, Split]:
-    """The training and validation part of one seed; disjoint, and neither holds a test picture."""
+    """Split the training images into a training and a validation part by a seed.
+
+    Args:
+        recipe: Its ``validation`` is the share of the validation part.
+        seed: Seed of the run.
+        data: The dataset.
+
+    Returns:
+        The training and the validation part; disjoint, and without test images.
+    """
     return cut(data.train, recipe.validation, seeds.generator(seed, "validation"))
 
 
@@ -93,12 +112,25 @@ def train(
     checkpoint: Path | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Trained:
-    """Train a network; everything random comes from ``seed`` through separate named streams.
+    """Train a network; everything random comes from the seed through separate named streams.
 
-    ``guide`` holds one map per training picture of the data set (before the validation cut), shape
-    (n, 1, h, w). With a ``checkpoint`` folder the run is saved after every epoch and continues
-    from there, bit for bit. Raises `Diverged` when the loss is not finite and `Stopped` when
-    ``stop()`` turns true, after the state was saved.
+    Args:
+        recipe: How the network is trained.
+        seed: Seed of the run.
+        data: The dataset.
+        guide: One map per training image (before the validation split), shape (n, 1, h, w).
+        device: Device of the network.
+        progress: Shows the epochs.
+        checkpoint: Folder in which the run is saved after every epoch and from which it continues,
+            bit for bit; None: nothing is saved.
+        stop: Whether to stop soon.
+
+    Returns:
+        The network after the last epoch and its curve.
+
+    Raises:
+        Diverged: The loss is not finite.
+        Stopped: ``stop()`` returned True; the last finished epoch has been saved.
     """
     progress = progress or Silent()
     training, validation = split(recipe, seed, data)
@@ -144,10 +176,10 @@ def train(
             loss = train_epoch(recipe, seed, data, network, optimiser, loader, epoch, stop)
             trained = time.perf_counter()
             entry = {"epoch": epoch + 1, "loss": loss, "learning_rate": rate(recipe, epoch)}
-            for name, pictures in (("validation", validation), ("test", data.test)):
-                if len(pictures.labels):
+            for name, part in (("validation", validation), ("test", data.test)):
+                if len(part.labels):
                     entry[f"{name}_accuracy"] = accuracy(
-                        network, pictures, device=device, precision=recipe.precision
+                        network, part, device=device, precision=recipe.precision
                     )
             entry["seconds"] = trained - start
             entry["test_seconds"] = time.perf_counter() - trained
@@ -170,7 +202,25 @@ def train_epoch(
     epoch: int,
     stop: Callable[[], bool] = lambda: False,
 ) -> float:
-    """One pass over the training pictures; returns the mean loss."""
+    """Train for one epoch.
+
+    Args:
+        recipe: How the network is trained.
+        seed: Seed of the run.
+        data: The dataset.
+        network: The network; changed in place.
+        optimiser: Its optimiser.
+        loader: Loader of the training images.
+        epoch: Number of the epoch, from 0.
+        stop: Whether to stop soon.
+
+    Returns:
+        The mean loss over the training images.
+
+    Raises:
+        Diverged: The loss is not finite.
+        Stopped: ``stop()`` returned True.
+    """
     device = next(network.parameters()).device
     mean, std = data.mean.to(device), data.std.to(device)
     done = (epoch + 1) / recipe.epochs
@@ -210,18 +260,27 @@ def train_epoch(
     mean_loss = float(total) / max(count, 1)
     if not math.isfinite(mean_loss):
         raise Diverged(
-            f"the loss is {mean_loss} in epoch {epoch + 1}: try a smaller --learning-rate"
+            f"the loss is {mean_loss} in epoch {epoch + 1}; try a smaller --learning-rate"
         )
     return mean_loss
 
 
 def live(recipe: Recipe) -> bool:
-    """Whether the masks follow a saliency of the network in training."""
+    """Return whether the masks follow the saliency of the network in training.
+
+    Args:
+        recipe: The recipe.
+    """
     return recipe.augmentation.wants == "saliency" and recipe.guide is None
 
 
 def mixer(recipe: Recipe, data: Dataset) -> mixing.Mix | mixing.IPFCutMix | None:
-    """The mix of a recipe, if it has one."""
+    """Return the image mixing of a recipe, or None.
+
+    Args:
+        recipe: The recipe.
+        data: The dataset, which determines the published hyperparameters.
+    """
     if recipe.mix is None:
         return None
     return mixing.build(recipe.mix, data=data.name, side=data.train.images.shape[-1])
@@ -234,9 +293,17 @@ def finish(
     mean: Tensor,
     step: tuple[int, int, int],
 ) -> Images:
-    """What a policy does to pictures that are cropped and mirrored: paste a square back, Cutout.
+    """Apply what a policy does after crop and flip: paste a square of the original, and Cutout.
 
-    ``step`` are seed, epoch and number of the step.
+    Args:
+        policy: The policy.
+        network: The network in training, for the saliency.
+        batch: Images, shape (b, c, h, w), with labels and originals.
+        mean: Per-channel mean that fills deleted pixels, shape (c,).
+        step: Seed, epoch and number of the step.
+
+    Returns:
+        The images, shape (b, c, h, w).
     """
     images = batch.images
     seed, epoch, number = step
@@ -263,9 +330,16 @@ def accuracy(
     device: str | torch.device = "cpu",
     precision: Precision = "float32",
 ) -> float:
-    """The fraction of pictures that the network classifies correctly, in eval mode."""
+    """Return the share of images that the network classifies correctly, in eval mode.
+
+    Args:
+        network: The network.
+        split: The images and labels.
+        device: Device of the network.
+        precision: Number format of the forward pass.
+    """
     device = torch.device(device)
-    # on a processor, larger batches leave the caches and make the allocator fetch new pages
+    # on a CPU, larger batches exceed the caches and make the allocator fetch new pages
     batch_size = 128 if device.type == "cpu" else 1000
     correct = torch.zeros((), dtype=torch.long, device=device)
     network.eval()
@@ -277,5 +351,5 @@ def accuracy(
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
-    """Mixed precision where it is asked for."""
+    """Return the context of mixed precision for ``"bfloat16"``, and one without effect else."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")

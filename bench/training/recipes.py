@@ -1,4 +1,4 @@
-"""What can be run. The defaults of a `Recipe` are those of section 4.1 of the paper."""
+"""The recipe of a training. Its defaults are those of section 4.1 of the paper."""
 
 from __future__ import annotations
 
@@ -20,11 +20,27 @@ Precision = Literal["float32", "bfloat16"]
 class Recipe:
     """How one network is trained.
 
-    ``data`` names a data set or a part of one (``"cifar10(train=2000)"``); ``digest`` pins the
-    content of an image folder, whose name alone says little. ``guide`` None is the one the
-    augmentation asks for. ``schedule`` is a cosine to zero or the paper's steps (Figure 7: times
-    0.2 at 20, 40, 53, 73 and 93 % of the epochs). ``padding`` are the pixels of the random crop,
-    ``validation`` the share of the training part set aside by the seed.
+    Attributes:
+        data: Name of a dataset or of a part of one, as ``"cifar10(train=2000)"``.
+        digest: Checksum of the content of an image folder, whose name does not identify it.
+        model: Name of the network.
+        augmentation: The deletion augmentation.
+        guide: Name of the guide; None: the one that the augmentation uses by default.
+        policy: Image operations such as ``"autoaugment"``, or None.
+        mix: Image mixing such as ``"cutmix"``, or None.
+        epochs: Passes over the training images.
+        batch_size: Images per step.
+        learning_rate: Initial learning rate.
+        momentum: Nesterov momentum.
+        weight_decay: Weight decay of all parameters.
+        schedule: ``"cosine"`` to zero, or ``"steps"`` (Figure 7 of the paper: times 0.2 at 20, 40,
+            53, 73 and 93 % of the epochs).
+        padding: Pixels of padding of the random crop.
+        validation: Share of the training images held out for validation, drawn by the seed.
+        precision: ``"float32"`` or ``"bfloat16"`` (mixed precision).
+
+    Raises:
+        ValueError: A value outside its range.
     """
 
     data: str = "cifar10"
@@ -49,16 +65,20 @@ class Recipe:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
         if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate is {self.learning_rate}: it must be above 0")
+            raise ValueError(
+                f"learning_rate is {self.learning_rate}: it must be above 0 and finite"
+            )
         if not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"weight_decay is {self.weight_decay}: it must not be negative")
+            raise ValueError(
+                f"weight_decay is {self.weight_decay}: it must be at least 0 and finite"
+            )
         if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum is {self.momentum}: it must be from 0 up to but not 1")
+            raise ValueError(f"momentum is {self.momentum}: it must be at least 0 and below 1")
         if not 0 <= self.validation < 1:
-            raise ValueError(f"validation is {self.validation}: it must be from 0 up to but not 1")
+            raise ValueError(f"validation is {self.validation}: it must be at least 0 and below 1")
 
     def to_json(self) -> dict[str, Any]:
-        """The fields that differ from the defaults, as JSON values; methods as their text."""
+        """Return the fields that differ from the defaults as JSON values; methods as texts."""
         return {
             field.name: registry.express(value) if field.name == "augmentation" else value
             for field in dataclasses.fields(self)
@@ -67,7 +87,11 @@ class Recipe:
 
     @classmethod
     def from_json(cls, job: dict[str, Any]) -> Recipe:
-        """The recipe that `to_json` wrote; raises ``ValueError`` for anything else."""
+        """Return the recipe that `to_json` wrote.
+
+        Raises:
+            ValueError: Unknown fields, or values of the wrong type or range.
+        """
         unknown = set(job) - {field.name for field in dataclasses.fields(cls)}
         if unknown:
             raise ValueError(f"this recipe has unknown fields: {', '.join(sorted(unknown))}")
@@ -81,7 +105,7 @@ class Recipe:
 
     @property
     def key(self) -> str:
-        """Names the job without its seed: a hash of its JSON, in which defaults are left out."""
+        """Hash of the JSON form, which identifies the job without its seed."""
         return key(self.to_json())
 
 
@@ -92,11 +116,19 @@ SHAKE_SHAKE = {"epochs": 1800, "batch_size": 256, "learning_rate": 0.01, "weight
 
 
 def usual(data: str, model: str, side: int) -> dict[str, Any]:
-    """The training settings that are used for a data set and a model unless others are asked for.
+    """Return the default training settings for a dataset and a network.
 
-    Section 4.1 of the paper and its exception for Shake-Shake; the crop padding of 4 pixels belongs
-    to images of side 32 and grows with the side. Where the catalog has settings for the dataset,
-    as for the embedded ones, those go first.
+    Section 4.1 of the paper and its exception for Shake-Shake; a crop padding of 4 pixels for
+    images of side 32, in proportion for others. Settings of the catalog take precedence, as for the
+    embedded datasets.
+
+    Args:
+        data: Name of the dataset.
+        model: Name of the network.
+        side: Side of the images in pixels.
+
+    Returns:
+        Fields of a `Recipe`.
     """
     settings: dict[str, Any] = {"padding": max(1, side // 8)}
     if model.startswith("shake-shake"):

@@ -1,6 +1,6 @@
-"""KeepAugment around a policy: what matters most is pasted back (Gong et al. 2021).
+"""KeepAugment with a policy: an important square of the image is pasted back (Gong et al. 2021).
 
-Its cutting counterpart is the augmentation ``keep-augment``.
+Its counterpart for deletion is the augmentation ``keepaugment``.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from bench.data import seeds
 from bench.models.networks import Normalised
 from bench.models.saliency import saliency as gradient
 
-WEIGHT = 0.3  # of the early head's loss; that of a third-party code, the paper's is not known here
-POOLED = 4  # the early head sees this many by this many averages of each channel
+WEIGHT = (
+    0.3  # of the early head's loss; from third-party code, as the paper's value is unknown here
+)
+POOLED = 4  # the early head sees 4x4 averages of each channel
 
 
 def selective_paste(
@@ -30,15 +32,27 @@ def selective_paste(
     length: int = 16,
     quantile: float = 0.6,
 ) -> Images:
-    """The augmented images with one important square of the images pasted back into each.
+    """Return the augmented images with one important square of each original pasted back.
 
     The importance of a square is the sum of the guide over it, for all centres, clipped at the
-    border. The centre is uniform among those whose importance lies above the ``quantile`` (tau) of
-    all in that image, which is the law of the paper's redrawing; where none lies above it, as
-    under a constant guide, those that reach it count too. Squares are of ``length`` pixels, an odd
-    one acting as the even one below. Raises ``ValueError`` as `KeepAugment` does.
+    border. The centre is uniform among those whose importance exceeds the quantile tau of all
+    centres of that image, which is the distribution of the paper's rejection sampling; if none
+    exceeds it, as under a constant guide, those that equal it are admitted. Deviation: the paper's
+    values for pasting are unknown here; 16 pixels and 0.6 are those of third-party code.
 
-    The sizes for pasting are not known to us: 16 pixels and 0.6 are those of a third-party code.
+    Args:
+        images: The originals, shape (b, c, h, w).
+        augmented: The augmented images, of the same shape.
+        guide: Importance of each pixel, shape (b, 1, h, w).
+        generator: Source of the centres.
+        length: Side of the square in pixels; an odd side acts as the even one below.
+        quantile: The quantile tau, from 0 up to 1.
+
+    Returns:
+        The images, shape (b, c, h, w).
+
+    Raises:
+        ValueError: The guide is missing or has another shape, or as `KeepAugment`.
     """
     KeepAugment(length, quantile)
     guide = required(guide, images, "selective paste", "the saliency of each pixel")
@@ -54,9 +68,14 @@ def selective_paste(
 
 
 def saliency(kind: str, network: nn.Module, images: Images, labels: Int[Tensor, " b"]) -> Guide:
-    """The saliency of a `Policy`'s ``keep``: "full", "low", "early" or "early-low".
+    """Return the saliency that a policy's ``keep`` asks for.
 
-    The early kinds need a network that has an early head.
+    Args:
+        kind: ``"full"``, ``"low"`` (images of half the size), ``"early"`` (early head) or
+            ``"early-low"``; the early kinds need a network with an `EarlyHead`.
+        network: The network in training.
+        images: Images in [0, 1], shape (b, c, h, w).
+        labels: True classes, shape (b,).
     """
     if kind.startswith("early"):
         network = Early(network)
@@ -64,9 +83,9 @@ def saliency(kind: str, network: nn.Module, images: Images, labels: Int[Tensor, 
 
 
 def low_resolution(network: nn.Module, images: Images, labels: Int[Tensor, " b"]) -> Guide:
-    """The saliency of copies of half the size, mapped back: about a quarter of the work.
+    """Return the saliency of images of half the size, at full size: about a quarter of the work.
 
-    Copies average 2x2 pixels; every pixel gets the value of the average it went into.
+    The small images average 2x2 pixels; every pixel gets the saliency of its average.
     """
     h, w = images.shape[-2:]
     copies = functional.interpolate(images, size=(max(1, h // 2), max(1, w // 2)), mode="area")
@@ -74,12 +93,20 @@ def low_resolution(network: nn.Module, images: Images, labels: Int[Tensor, " b"]
 
 
 class EarlyHead(nn.Module):
-    """An auxiliary classifier on the first stage of a network, trained along with it.
+    """An auxiliary classifier on the first stage of a network, trained together with it.
 
-    It becomes ``network.early_head``, so that the optimiser, checkpoints and modes reach it; the
-    weights that are published do not hold it. A pass in training mode leaves the features of the
-    stage here, for `loss`. First weights are drawn from ``seed``. Raises ``ValueError`` for a
-    network without known stages.
+    It becomes ``network.early_head``, so that optimiser, checkpoints and modes include it; the
+    stored weights of a finished run do not. A pass in training mode stores the features of the
+    stage here, for `loss`.
+
+    Args:
+        network: The network.
+        classes: Number of classes.
+        images: One image, which determines the width of the stage.
+        seed: Seed of the initial weights.
+
+    Raises:
+        ValueError: The stages of the network are unknown.
     """
 
     def __init__(self, network: Normalised, classes: int, images: Images, seed: int) -> None:
@@ -102,7 +129,7 @@ class EarlyHead(nn.Module):
         return logits
 
     def loss(self, targets: Tensor) -> Float[Tensor, ""]:
-        """The weighted loss at the last pass; ``targets`` are labels or weights of the classes."""
+        """Return the weighted loss of the last pass; ``targets`` as in ``cross_entropy``."""
         assert self.features is not None, "the network was not passed in training mode"
         features, self.features = self.features, None
         return WEIGHT * functional.cross_entropy(self(features), targets)
@@ -114,26 +141,26 @@ class EarlyHead(nn.Module):
 
 
 class Early(nn.Module):
-    """A network cut short after its first stage: images to the logits of its early head."""
+    """A network up to its first stage, followed by its early head."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: Images) -> Float[Tensor, "b k"]:
-        """Return the early logits; the later stages are not computed."""
+        """Return the early logits without computing the later stages."""
         logits: Tensor = self.head(self.features(images))
         return logits
 
     @property
     def head(self) -> EarlyHead:
-        """The network's early head."""
+        """The early head of the network."""
         head = self.network.early_head
         assert isinstance(head, EarlyHead)
         return head
 
     def features(self, images: Images) -> Float[Tensor, "b width y x"]:
-        """What the first stage puts out."""
+        """Return the output of the first stage."""
         head = self.head
         head.cut = True
         try:
@@ -142,18 +169,22 @@ class Early(nn.Module):
             return reached.features
         finally:
             head.cut = False
-        raise AssertionError("the network never came to its first stage")
+        raise AssertionError("the network did not run its first stage")
 
 
 class _Reached(Exception):
-    """The first stage is done; carries what it put out."""
+    """Ends a forward pass after the first stage; carries its output."""
 
     def __init__(self, features: Tensor) -> None:
         self.features = features
 
 
 def first_stage(network: nn.Module) -> nn.Module:
-    """The module that ends the first of a network's stages."""
+    """Return the module that ends the first stage of a network.
+
+    Raises:
+        ValueError: The stages of the network are unknown.
+    """
     for name in ("layer1", "stages", "blocks"):
         found = getattr(network, name, None)
         if name == "layer1" and isinstance(found, nn.Module):
@@ -161,5 +192,6 @@ def first_stage(network: nn.Module) -> nn.Module:
         if isinstance(found, nn.Sequential | nn.ModuleList):
             return found[max(1, len(found) // 3) - 1]
     raise ValueError(
-        f"no early stage is known of {type(network).__name__}: use keep-autoaugment without -early"
+        f"the first stage of {type(network).__name__} is unknown; "
+        "use keep-autoaugment without -early"
     )

@@ -1,4 +1,4 @@
-"""The networks that runs have left behind, built again from their records and weights."""
+"""The networks of finished runs, loaded from their records and weights."""
 
 from __future__ import annotations
 
@@ -13,24 +13,31 @@ from bench.training.recipes import Recipe
 
 
 def path(record: Record, results: Path) -> Path:
-    """Where the weights of a run lie."""
+    """Return the path of a run's weights."""
     return results / "weights" / f"{record.name}.safetensors"
 
 
 def load(record: Record, data: Dataset, results: Path, device: str = "cpu") -> Normalised:
-    """The network of a finished run, in eval mode.
+    """Load the network of a finished run, in eval mode.
 
-    Raises ``FileNotFoundError`` without its weights, ``ValueError`` when they, the record or the
-    data set do not belong together.
+    Args:
+        record: The record of the run.
+        data: The dataset that it was trained on.
+        results: The results folder.
+        device: Device of the network.
+
+    Raises:
+        FileNotFoundError: The weights are missing.
+        ValueError: Weights, record and dataset do not belong together.
     """
     where = path(record, results)
     recipe = Recipe.from_json(dict(record.job))
     try:
         digest = tensor_files.read(where)[1].get("data", data.digest)
     except ValueError as error:
-        raise ValueError(f"{error}; bench run --fresh trains it again") from None
+        raise ValueError(f"{error}; train the network again with: bench run --fresh") from None
     if digest != data.digest:
-        raise ValueError(f"{where} was trained on {digest}, which {data.name} is not any more")
+        raise ValueError(f"{where} was trained on {digest}, but {data.name} is now {data.digest}")
     network = networks.build_for(data, recipe.model, seed=record.seed)
     weight_files.load_weights(network, where)
     return network.to(device).eval()

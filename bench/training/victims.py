@@ -1,4 +1,4 @@
-"""The networks that attacks are run against: trained here once and kept, or other people's."""
+"""The victim models of attacks: trained here and stored, or trained elsewhere."""
 
 from __future__ import annotations
 
@@ -20,15 +20,21 @@ from bench.training import checkpoints, loop
 from bench.training.recipes import Recipe, usual
 
 SEED = 0
-PASSES = 100_000  # images that a victim sees at least, where it trains on a part
+PASSES = 100_000  # least number of images that a victim model of a part of a dataset is trained on
 
 
 def usual_victim(data: str, digest: str, side: int, **changes: object) -> Recipe:
-    """The plain network whose adversarial points a data set gets unless another is asked for.
+    """Return the recipe of the default victim model of a dataset.
 
-    A small residual network without any deletion: ``resnet8`` for digits, ``resnet20`` elsewhere.
-    It sees the whole training part, for no decision is taken on its accuracy. The paper does not
-    say which network it attacks.
+    A small residual network without deletion: ``resnet8`` for digits, ``resnet20`` elsewhere. It is
+    trained on all training images, because nothing is selected by its accuracy. Deviation: the
+    paper does not say which network it attacks.
+
+    Args:
+        data: Name of the dataset.
+        digest: Checksum of the dataset's content; empty for published datasets.
+        side: Side of the images in pixels.
+        **changes: Fields of the recipe that differ, such as ``model``.
     """
     known = catalog.facts(data)
     model = str(changes.pop("model", known.victim))
@@ -46,10 +52,22 @@ def obtain(
     stop: Callable[[], bool] = lambda: False,
     seed: int = SEED,
 ) -> Normalised:
-    """The victim of a recipe and seed, in eval mode on the workspace's device.
+    """Return the victim model of a recipe and seed; it is trained at the first call and stored.
 
-    It is loaded, or trained once; one whose file is damaged is trained again, which gives the same
-    weights. Raises `Stopped` when ``stop()`` turns true in training, which the same call continues.
+    A stored network whose file is damaged is trained again, which gives the same weights.
+
+    Args:
+        recipe: How the victim model is trained.
+        workspace: Where it is stored, and its device.
+        progress: Shows the training.
+        stop: Whether to stop soon.
+        seed: Seed of the training.
+
+    Returns:
+        The network, in eval mode on the workspace's device.
+
+    Raises:
+        Stopped: ``stop()`` returned True during the training; the same call continues it.
     """
     data = workspace.dataset(recipe.data)
     name = f"{recipe.model}-{recipe.key}-{data.digest[:8]}" + f"-{seed}" * (seed != SEED)
@@ -67,8 +85,8 @@ def obtain(
             try:
                 return loaded()
             except ValueError as error:
-                progress.say(f"{error}; the victim is trained again")
-        progress.say(f"training the victim: {recipe.model} on {recipe.data}, seed {seed}")
+                progress.say(f"{error}; the victim model is trained again")
+        progress.say(f"Training the victim model: {recipe.model} on {recipe.data}, seed {seed}.")
         trained = loop.train(
             recipe,
             seed,
@@ -82,24 +100,24 @@ def obtain(
             trained.network, path, {"recipe": recipe.key, "data": data.digest}
         )
         checkpoints.discard(path.with_suffix(""))
-        # not the trained one itself: how weights lie in memory moves the last bits of results
+        # not the trained one itself: the memory layout of weights changes the last bits of results
         return loaded()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Victim:
-    """A victim model, described so that any process can load it.
+    """A victim model, described such that any process can load it.
 
     Attributes:
-        model: Name of its architecture; ``timm:NAME`` alone is a network of timm with its published
+        model: Name of the architecture; ``timm:NAME`` alone is a network of timm with its published
             weights.
-        data: Name of the dataset whose classes it tells apart.
-        recipe: How it is trained here, or None for weights that were trained elsewhere.
-        seed: Seed of that training.
-        path: Safetensors file with its weights, or None.
-        digest: Pins the content of that file.
+        data: Name of the dataset whose classes it distinguishes.
+        recipe: How it is trained here; None for weights that were trained elsewhere.
+        seed: Seed of the training.
+        path: Safetensors file of the weights, or None.
+        digest: Checksum of that file.
         mean: Per-channel mean that the weights were trained with; None: the dataset's.
-        std: Per-channel standard deviation that goes with it.
+        std: Per-channel standard deviation that the weights were trained with; None: the dataset's.
     """
 
     model: str
@@ -112,12 +130,12 @@ class Victim:
     std: tuple[float, ...] | None = None
 
     def of(self, seed: int) -> Victim:
-        """The victim of a seed: trained with it, where it is trained here."""
+        """Return the victim model of a seed: trained with it, if it is trained here."""
         return self if self.recipe is None else replace(self, seed=seed)
 
     @property
     def name(self) -> str:
-        """What tells it from others in records: no path, but the content of the weights."""
+        """Name in records: the architecture and what identifies the weights, without paths."""
         if self.recipe is not None:
             return f"{self.model} {self.recipe.key}"
         parts = [self.model] if self.path is None else [self.model, self.path.name, self.digest]
@@ -132,7 +150,17 @@ class Victim:
         progress: Progress,
         stop: Callable[[], bool] = lambda: False,
     ) -> nn.Module:
-        """The network, in eval mode on the workspace's device; errors as in `pretrained`."""
+        """Load the network in eval mode on the workspace's device; train it first if necessary.
+
+        Args:
+            workspace: Where victim models are stored, and the device.
+            progress: Shows the training.
+            stop: Whether to stop soon.
+
+        Raises:
+            ValueError, Missing: As in `bench.models.pretrained`.
+            Stopped: ``stop()`` returned True during the training.
+        """
         if self.recipe is not None:
             return obtain(self.recipe, workspace, progress, stop, self.seed)
         data = workspace.dataset(self.data)
@@ -151,22 +179,24 @@ def choose(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
 ) -> Victim:
-    """The victim model that a user describes; nothing is loaded or trained yet.
+    """Return the victim model that a user describes; nothing is loaded or trained yet.
 
     Args:
         data: Dataset whose test images are attacked.
-        victim: Safetensors file with weights, or ``timm:NAME``; None trains one on ``data``.
+        victim: Safetensors file of weights, or ``timm:NAME``; None: one is trained on ``data``.
         model: Architecture of the weights, or of the network to train.
-        mean: Per-channel mean subtracted by a victim that was trained elsewhere.
+        mean: Per-channel mean subtracted by a victim model that was trained elsewhere.
         std: Per-channel standard deviation that it divides by.
 
     Raises:
         ValueError: The arguments contradict each other.
-        Missing: The weights file is not there.
+        Missing: The file of weights does not exist.
     """
     if victim is None:
         if mean or std:
-            raise ValueError("--mean and --std belong to a --victim that was trained elsewhere")
+            raise ValueError(
+                "--mean and --std need --victim: a model trained here uses those of the dataset"
+            )
         side = data.train.images.shape[-1]
         changes = {"model": model} if model else {}
         recipe = usual_victim(data.name, data.pin, side, **changes)
@@ -176,7 +206,9 @@ def choose(
             raise ValueError(f"--model {model} has no effect on --victim {victim}; remove it")
         return Victim(model=victim, data=data.name, mean=mean, std=std)
     if not model:
-        raise ValueError(f"--victim {victim} needs --model: weights do not name their network")
+        raise ValueError(
+            f"--victim {victim} needs --model: the file does not name the architecture"
+        )
     path = Path(victim)
     digest = pretrained.check(path)
     return Victim(
