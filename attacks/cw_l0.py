@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -43,6 +43,8 @@ class CWL0(BaseAttack):
     ``released``. The defaults are a preset whose last, failing round is short: fewer steps per c,
     a larger learning rate and first c, and ``c_max`` 1e3 instead of 2e6.
     """
+
+    readings: ClassVar[tuple[str, ...]] = ("official",)
 
     eps: float | None = 8 / 255
     mode: Literal["projected", "free"] = "projected"

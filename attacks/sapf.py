@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -46,6 +46,8 @@ class SAPF(BaseAttack):
     to ``steps``, and the step size of the last stage starts anew; the best success is returned, not
     the last. The defaults are a fast preset; ``official`` has the released numbers.
     """
+
+    readings: ClassVar[tuple[str, ...]] = ("official",)
 
     eps: float | None = 8 / 255
     mode: Literal["projected", "free"] = "projected"

@@ -11,7 +11,7 @@ import ast
 import dataclasses
 import difflib
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from typing import Any, Literal, get_type_hints
 
@@ -56,19 +56,37 @@ def classes(kind: Kind) -> Mapping[str, type[Any]]:
     return found
 
 
+def makers(kind: Kind) -> dict[str, Callable[[], Any]]:
+    """Everything that can be typed → what makes it with its defaults.
+
+    That is all classes, then their named readings, class methods that they name in ``readings``:
+    ``"advmask.published"`` → ``AdvMask.published``.
+    """
+    known = classes(kind)
+    readings = {
+        f"{name}.{reading}": getattr(cls, reading)
+        for name, cls in known.items()
+        for reading in getattr(cls, "readings", ())
+    }
+    return {**known, **readings}
+
+
 def build(kind: Kind, text: str, *, data: str = "", side: int = 32, **given: Any) -> Any:
     """The method that ``text`` describes.
 
-    An augmentation starts from the hyperparameters published for ``data`` (image side in pixels);
-    what stands in the text replaces them. ``given`` are options that the caller sets where the
-    class has them and the text does not, such as an attack's ``eps``. Raises ``ValueError`` with
-    one line for an unknown name or option and for a value of the wrong type or range.
+    An augmentation starts from the hyperparameters published for ``data`` (image side in pixels),
+    and a named reading from its own; what stands in the text replaces them. ``given`` are options
+    that the caller sets where the class has them and the text does not, such as an attack's
+    ``eps``. Raises ``ValueError`` with one line for an unknown name or option and for a value of
+    the wrong type or range.
     """
     name, options = parse(text)
-    known = classes(kind)
+    known = makers(kind)
     if name not in known:
         raise ValueError(f"{name!r} is not among the {kind}: {suggest(name, known)}")
-    cls = known[name]
+    make = known[name]
+    start = None if isinstance(make, type) else make()
+    cls: Any = make if isinstance(make, type) else type(start)
     fields = {field.name for field in dataclasses.fields(cls) if field.init}
     for option in options:
         if option not in fields:
@@ -78,9 +96,9 @@ def build(kind: Kind, text: str, *, data: str = "", side: int = 32, **given: Any
     typed = {option: checked(cls, name, option, value) for option, value in options.items()}
     typed = {key: value for key, value in given.items() if key in fields} | typed
     try:
-        if data and hasattr(cls, "preset"):
-            return dataclasses.replace(cls.preset(parse(data)[0], side), **typed)
-        return cls(**typed)
+        if start is None and data and hasattr(cls, "preset"):
+            start = cls.preset(parse(data)[0], side)
+        return cls(**typed) if start is None else dataclasses.replace(start, **typed)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
 
@@ -115,13 +133,15 @@ def express(method: Any, base: Any = None) -> str:
     """The text that rebuilds a method; options equal to those of ``base`` are left out.
 
     ``base`` is the class's own defaults unless given; with the preset of a data set as ``base`` the
-    text is what a user of that data set would type.
+    text is what a user of that data set would type. A class that has no name of its own but is what
+    a named reading gives goes by the name of the reading.
     """
     kind: Kind
     for kind in ("augmentations", "attacks"):
-        for name, cls in classes(kind).items():
+        for name, make in makers(kind).items():
+            cls: Any = make if isinstance(make, type) else type(make())
             if type(method) is cls:
-                base = cls() if base is None else base
+                base = make() if base is None else base
                 options = [
                     f"{field.name}={show(getattr(method, field.name))}"
                     for field in dataclasses.fields(cls)
