@@ -49,6 +49,30 @@ class AdvMask(BaseAttack):
     The network is fully-connected, or a small U-Net for images of more than 64·64 pixels. A call
     makes 1 + ``steps`` + ``searches`` forward and ``steps`` backward passes, all of the whole
     batch.
+
+    Attributes:
+        eps: Largest change of an element, above 0 and at most 1.
+        steps: Steps of the joint training.
+        step: Change of an element per step, as a share of eps.
+        decay: Momentum of the gradients that the perturbation follows.
+        sparsity: First lambda.
+        adapt: Relative change of lambda per step, from 0 to below 1.
+        alpha_start: First value of alpha.
+        alpha_end: Last value of alpha where it does not hurry.
+        leak: Least slope of the sigmoid, as a share of alpha.
+        searches: Forward passes of the bisection at the end.
+        lr: Learning rate of the encoder.
+        momentum: Momentum of the encoder's SGD.
+        encoder: ``"linear"``, fully connected; ``"u-net"``; or ``"auto"``, by the image's size.
+
+    Raises:
+        ValueError: For a value out of its range, naming it.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    >>> images, labels = torch.rand(2, 1, 8, 8), torch.tensor([0, 2])
+    >>> adversarial = AdvMask(eps=0.1, steps=20)(model, images, labels)
+    >>> bool((adversarial - images).abs().max() <= 0.1 + 1e-6)
+    True
     """
 
     unit: ClassVar[Unit] = "pixels"
