@@ -1,6 +1,7 @@
 """Sparse adversarial attacks: each turns images into images that reach a goal with few changes."""
 
 from attacks.advmask import AdvMask
+from attacks.advmask_published import PublishedAdvMask
 from attacks.base import Attack, BaseAttack, Goal, Role, Traits, Unit, passes, traits
 from attacks.cw_l0 import CWL0
 from attacks.dense import MIFGSM, PGD
@@ -40,6 +41,7 @@ __all__ = [
     "BaseAttack",
     "Goal",
     "GreedyFool",
+    "PublishedAdvMask",
     "RandomSigns",
     "Role",
     "SigmaZero",

@@ -9,10 +9,9 @@ from typing import ClassVar, Literal
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
-from torch.nn import functional
 
-from attacks.base import BaseAttack, Goal, Images, Logits, Shape, Unit
-from attacks.dense import MIFGSM
+from attacks.advmask_published import PublishedAdvMask
+from attacks.base import BaseAttack, Goal, Images, Shape, Unit
 from attacks.encoder import SGD, Codes, Encoder, LinearEncoder, UNetEncoder
 from attacks.norms import box, l0_pixels
 from attacks.sparsest import Sparsest
@@ -29,16 +28,16 @@ class AdvMask(BaseAttack):
     ``step``·eps along the sign of its gradient with momentum ``decay`` (eqs. 5, 6), the encoder by
     SGD with ``lr`` and ``momentum``. What is returned is ``delta`` where m > 0.5, else 0.
 
-    The paper leaves most constants open. ``AdvMask.literal`` reads it to the letter, and with the
-    constants chosen there it breaks only a part of the images. The defaults differ in this:
+    The paper leaves most constants open. ``AdvMask.published`` has those that its authors published
+    later, and finds many more pixels; this class looks for few of them, and differs in this:
 
     - The loss is the margin, not the cross-entropy, whose gradient vanishes on confident images.
       Per image and step it is scaled so that the largest gain of a pixel is 1: lambda then is the
-      gain, relative to the best pixel's, below which a pixel isn't worth its place. With
-      ``eta`` 1 it goes on once the goal is reached, so that a spare pixel shows as one.
+      gain, relative to the best pixel's, below which a pixel isn't worth its place. It goes on
+      once the goal is reached, so that a spare pixel shows as one.
     - Lambda rises per image by the factor 1 + ``adapt`` while the goal is reached and falls by
-      1 - ``adapt`` while it isn't, within 0.03 and 10 times its start, ``sparsity`` (C in eq. 4;
-      ``sparsity_slope`` is gamma).
+      1 - ``adapt`` while it isn't, within 0.03 and 10 times its start, ``sparsity`` (C in eq. 4,
+      whose gamma is 0).
     - The classifier sees the binary mask, while gradients pass as if it saw m (straight-through),
       with the sigmoid's slope at least ``leak`` so that decided pixels can still turn. Every step
       so judges what would be returned, and the success with the fewest pixels is kept.
@@ -49,23 +48,44 @@ class AdvMask(BaseAttack):
 
     The network is fully-connected, or a small U-Net for images of more than 64·64 pixels. A call
     makes 1 + ``steps`` + ``searches`` forward and ``steps`` backward passes, all of the whole
-    batch, and ``literal`` at most 22 forward and 20 backward passes more.
+    batch.
+
+    Attributes:
+        eps: Largest change of an element, above 0 and at most 1.
+        steps: Steps of the joint training.
+        step: Change of an element per step, as a share of eps.
+        decay: Momentum of the gradients that the perturbation follows.
+        sparsity: First lambda.
+        adapt: Relative change of lambda per step, from 0 to below 1.
+        alpha_start: First value of alpha.
+        alpha_end: Last value of alpha where it does not hurry.
+        leak: Least slope of the sigmoid, as a share of alpha.
+        searches: Forward passes of the bisection at the end.
+        lr: Learning rate of the encoder.
+        momentum: Momentum of the encoder's SGD.
+        encoder: ``"linear"``, fully connected; ``"u-net"``; or ``"auto"``, by the image's size.
+
+    Raises:
+        ValueError: For a value out of its range, naming it.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    >>> images, labels = torch.rand(2, 1, 8, 8), torch.tensor([0, 2])
+    >>> adversarial = AdvMask(eps=0.1, steps=20)(model, images, labels)
+    >>> bool((adversarial - images).abs().max() <= 0.1 + 1e-6)
+    True
     """
 
     unit: ClassVar[Unit] = "pixels"
+    readings: ClassVar[tuple[str, ...]] = ("published",)
 
     eps: float = 8 / 255
     steps: int = 200
     step: float = 0.125
     decay: float = 0.8
-    loss: Literal["margin", "cross-entropy"] = "margin"
-    eta: float = 1.0
     sparsity: float = 0.1
-    sparsity_slope: float = 0.0
     adapt: float = 0.03
     alpha_start: float = 0.1
     alpha_end: float = 100.0
-    straight_through: bool = True
     leak: float = 0.1
     searches: int = 12
     lr: float = 1e-3
@@ -78,40 +98,23 @@ class AdvMask(BaseAttack):
         for name in ("steps", "step", "alpha_start", "alpha_end", "searches", "lr"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be positive")
-        for name in ("decay", "eta", "sparsity", "sparsity_slope", "leak"):
+        for name in ("decay", "sparsity", "leak"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must not be negative")
         for name in ("adapt", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must lie in [0, 1)")
-        if self.loss not in ("margin", "cross-entropy"):
-            raise ValueError(f"loss is {self.loss!r}: choose 'margin' or 'cross-entropy'")
         if self.encoder not in ("auto", "linear", "u-net"):
             raise ValueError(f"encoder is {self.encoder!r}: choose 'auto', 'linear' or 'u-net'")
 
     @classmethod
-    def literal(cls, eps: float = 8 / 255, steps: int = 200) -> AdvMask:
-        """The paper's text without our changes.
+    def published(cls, eps: float = 4 / 255) -> PublishedAdvMask:
+        """The attack with the constants that the paper's authors published later.
 
-        Cross-entropy against its value at the first success of MI-FGSM (eq. 3), a fixed C and gamma
-        (eq. 4), the soft mask throughout, thresholded once at the end. Its open constants are set
-        to C 0.1, gamma 1, eta 0.1.
+        Args:
+            eps: Largest change of an element.
         """
-        return cls(
-            eps=eps,
-            steps=steps,
-            decay=1.0,
-            loss="cross-entropy",
-            eta=0.1,
-            sparsity=0.1,
-            sparsity_slope=1.0,
-            adapt=0.0,
-            straight_through=False,
-            leak=0.0,
-            searches=1,
-            lr=0.02,
-            momentum=0.9,
-        )
+        return PublishedAdvMask(eps=eps)
 
     def passes(self, shape: Shape) -> int:
         """Both passes of every step, one on the image and those of the search."""
@@ -131,9 +134,8 @@ class AdvMask(BaseAttack):
         self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
     ) -> Images:
         low, high = box(images, self.eps)
-        pixels, shape = images[0, 0].numel(), images[:, :1].shape
+        shape = images[:, :1].shape
         zoom = 1 / (self.eps * images[0].numel() ** 0.5)
-        floor, span = self._span(model, images, goal)
         encoder = self._encoder(images, generators)
         delta, velocity = torch.zeros_like(images), torch.zeros_like(images)
         alpha = images.new_full((len(images), 1), self.alpha_start)
@@ -143,26 +145,17 @@ class AdvMask(BaseAttack):
             codes = encoder.encode(delta * zoom)
             mask = (alpha * codes).sigmoid()
             binary = (mask > 0.5).to(mask)
-            used = (binary if self.straight_through else mask).view(shape)
             with torch.enable_grad():
-                attacked = (images + delta * used).clamp_(0, 1).requires_grad_(True)
-                logits = model(attacked)
-                height = self._height(logits, goal) - floor
-                (slope,) = torch.autograd.grad(height.sum(), attacked)
-            attacked, height = attacked.detach(), height.detach()
-            reached = goal.reached(logits.detach())
-            if self.straight_through:
-                best.keep(attacked, reached)
+                attacked = (images + delta * binary.view(shape)).clamp_(0, 1).requires_grad_(True)
+                margin = goal.margin(model(attacked))
+                (slope,) = torch.autograd.grad(margin.sum(), attacked)
+            attacked, reached = attacked.detach(), margin.detach() < 0
+            best.keep(attacked, reached)
 
-            slope *= torch.where(height > 0, 1, self.eta)[:, None, None, None]
             gain = (delta * slope).sum(1).flatten(1)
-            price = factor * (self.sparsity + self.sparsity_slope * binary.mean(1, keepdim=True))
-            if self.loss == "margin":
-                span = gain.abs().amax(1).clamp(min=1e-12)
-            else:
-                price = price / pixels
+            span = gain.abs().amax(1).clamp(min=1e-12)
             steepness = alpha * (mask * (1 - mask)).clamp(min=self.leak)
-            back = encoder.learn(steepness * (gain / span[:, None] + price))
+            back = encoder.learn(steepness * (gain / span[:, None] + factor * self.sparsity))
             # in place: a step's own work is bound by memory, and new memory is the slowest
             gradient = slope.mul_(mask.view(shape)).div_(span[:, None, None, None])
             gradient += back.mul_(zoom)
@@ -175,29 +168,6 @@ class AdvMask(BaseAttack):
             alpha = self._sharpen(alpha, mask, step)
         self._search(model, images, goal, delta, encoder.encode(delta * zoom), best)
         return best.images
-
-    def _height(self, logits: Logits, goal: Goal) -> Float[Tensor, " b"]:
-        """What the attack lowers."""
-        if self.loss == "margin":
-            return goal.margin(logits)
-        entropy = functional.cross_entropy(logits, goal.labels, reduction="none")
-        return entropy if goal.targeted else -entropy
-
-    def _span(
-        self, model: nn.Module, images: Images, goal: Goal
-    ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
-        """The height at which an image counts as broken, and the unit in which it is measured.
-
-        For the margin 0 and, at first, 1 (the unit then follows the gains); for the cross-entropy
-        its value at the dense success and the way there (eq. 3, where a certain model's is L_init).
-        """
-        if self.loss == "margin":
-            return images.new_zeros(len(images)), images.new_ones(len(images))
-        start = self._height(model(images), goal)
-        with torch.enable_grad():
-            dense = MIFGSM(self.eps, steps=20)(model, images, goal, Generator())
-        floor = self._height(model(dense), goal)
-        return floor, (start - floor).clamp(min=1e-3)
 
     def _encoder(self, images: Images, generators: Sequence[Generator]) -> Encoder:
         sgd = SGD(self.lr, self.momentum)

@@ -125,6 +125,9 @@ class BaseAttack(ABC):
         unit: What the attack minimises, ``"pixels"`` or ``"elements"``; None where it minimises
             neither, as dense attacks do. Some attacks have it as an option.
         eps: Largest change of an element, above 0 and at most 1; None leaves only [0, 1].
+        readings: Names of class methods that give the attack with other constants, such as those of
+            a released program, and that can be called with their defaults. Their names can be typed
+            wherever the attack's can: ``advmask.published``.
 
     >>> @dataclass(frozen=True)
     ... class Brighten(BaseAttack):
@@ -143,6 +146,7 @@ class BaseAttack(ABC):
     """
 
     role: ClassVar[Role] = "sparse"
+    readings: ClassVar[tuple[str, ...]] = ()
     eps: float | None
 
     def __call__(

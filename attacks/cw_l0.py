@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -28,11 +28,6 @@ class CWL0(BaseAttack):
     loss; ``c`` doubles after ``steps`` steps in vain, up to ``c_max``, and is kept between rounds.
     It draws nothing.
 
-    ``mode`` says what bounds the change: ``"projected"``, ``eps`` and the box; ``"free"``, the box
-    alone, as published. With ``l0`` an image is done as soon as it changes so few units, which
-    matches the sparsity of another attack. ``unit`` is what is forbidden and counted: ``"pixels"``
-    with all their channels, or ``"elements"``.
-
     Deviations: after each round changes below 1e-4 are undone, the result is judged again, and the
     sparsest success is returned, where the released code returns the last iterate with its
     rounding errors. ``importance="change"`` ranks units by |change · gradient of the margin|
@@ -42,7 +37,35 @@ class CWL0(BaseAttack):
     forbidden along with the ``fraction`` · sqrt(n) least important of the n touched, unless
     ``released``. The defaults are a preset whose last, failing round is short: fewer steps per c,
     a larger learning rate and first c, and ``c_max`` 1e3 instead of 2e6.
+
+    Attributes:
+        eps: Largest change of an element, above 0 and at most 1; None leaves only [0, 1].
+        mode: What bounds the change: ``"projected"``, ``eps`` and the box; ``"free"``, the box
+            alone, as published.
+        l0: Number of units at which an image is done, to match the sparsity of another attack; None
+            to go on to the fewest.
+        unit: What is forbidden and counted: ``"pixels"`` with all their channels, or
+            ``"elements"``.
+        steps: Steps in vain after which c doubles.
+        lr: Learning rate of Adam.
+        c: First weight of the margin loss.
+        c_max: Largest c, at which a round fails.
+        fraction: Units forbidden per round, as a multiple of the root of the number touched.
+        small: Importance up to which more than one unit may be forbidden.
+        confidence: Margin, in logits, that a round has to reach.
+        importance: How units are ranked: ``"change"`` or ``"released"``.
+
+    Raises:
+        ValueError: For a value out of its range, naming it.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    >>> images, labels = torch.rand(2, 1, 8, 8), torch.tensor([0, 2])
+    >>> adversarial = CWL0(eps=0.1, steps=20)(model, images, labels)
+    >>> bool((adversarial - images).abs().max() <= 0.1 + 1e-6)
+    True
     """
+
+    readings: ClassVar[tuple[str, ...]] = ("official",)
 
     eps: float | None = 8 / 255
     mode: Literal["projected", "free"] = "projected"

@@ -17,13 +17,26 @@ from attacks.norms import box
 class PGD(BaseAttack):
     """Follow the sign of the gradient, keep to the box (Madry et al. 2018, section 2.1).
 
-    The start is uniform in the box, or the image itself without ``random_start``. ``step`` is the
-    change per iteration; None means 2.5 · eps / ``steps`` (appendix of the paper). ``eps`` None
-    leaves only [0, 1]. With ``early_stop`` an image is done at its first success, else it takes all
-    steps and the last success is returned. Every iterate is judged, the last one too.
+    Every iterate is judged, the last one too. Deviation: the paper's cross-entropy enters as
+    `Goal.soft_margin`, which has the same direction without its underflow on images of which the
+    model is certain.
 
-    The paper's cross-entropy enters as ``Goal.soft_margin``: the same direction, without its
-    underflow on images of which the model is certain.
+    Attributes:
+        eps: Largest change of an element, above 0 and at most 1; None leaves only [0, 1].
+        steps: Number of steps.
+        step: Change of an element per step; None for 2.5 · eps / ``steps`` (appendix of the paper).
+        random_start: Whether to start uniformly in the box instead of at the image.
+        early_stop: Whether an image is done at its first success; else it takes all steps and the
+            last success is returned.
+
+    Raises:
+        ValueError: For a value out of its range, naming it.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    >>> images, labels = torch.rand(2, 1, 8, 8), torch.tensor([0, 2])
+    >>> adversarial = PGD(eps=0.1)(model, images, labels)
+    >>> bool((adversarial - images).abs().max() <= 0.1 + 1e-6)
+    True
     """
 
     role: ClassVar[Role] = "ceiling"
@@ -66,8 +79,25 @@ class PGD(BaseAttack):
 class MIFGSM(BaseAttack):
     """Follow the sign of an accumulated gradient from the image (Dong et al. 2018, algorithm 1).
 
-    Per image, momentum ← ``decay`` · momentum + gradient / its mean absolute value. ``step`` None
-    means eps / ``steps``, the paper's. For ``eps``, ``early_stop`` and the loss see ``PGD``.
+    Per image, momentum ← ``decay`` · momentum + gradient / its mean absolute value. The loss is
+    that of `PGD`.
+
+    Attributes:
+        eps: Largest change of an element, above 0 and at most 1; None leaves only [0, 1].
+        steps: Number of steps.
+        step: Change of an element per step; None for eps / ``steps``, the paper's.
+        decay: Decay of the momentum, at least 0.
+        early_stop: Whether an image is done at its first success; else it takes all steps and the
+            last success is returned.
+
+    Raises:
+        ValueError: For a value out of its range, naming it.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    >>> images, labels = torch.rand(2, 1, 8, 8), torch.tensor([0, 2])
+    >>> adversarial = MIFGSM(eps=0.1)(model, images, labels)
+    >>> bool((adversarial - images).abs().max() <= 0.1 + 1e-6)
+    True
     """
 
     role: ClassVar[Role] = "ceiling"

@@ -9,6 +9,9 @@ those vectors alone, exactly.
 
 from __future__ import annotations
 
+import itertools
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -134,47 +137,48 @@ class LinearEncoder:
         self._step += 1
 
 
-class UNetEncoder:
-    """A small U-Net per image, for pictures too large for a fully-connected encoder.
+class ConvolutionalEncoder(ABC):
+    """A convolutional network per image, batched as grouped convolutions, one group per image.
 
-    Two levels down and up again, 3x3 convolutions with ReLU (widths ``width``, 2·``width``,
-    4·``width``) and skips. Batched as grouped convolutions, one group per image.
+    Subclasses give the shapes of the parameters and the network. A deep network has no short form
+    such as `LinearEncoder`'s, so the parameters of every image are kept.
+
+    Args:
+        like: Images of the shape, dtype and device of the perturbations.
+        generators: Source of the initial weights, one per image.
+        sgd: The optimiser.
+        shapes: Shape of each parameter of one image's network.
+        laws: Centre and half width of the uniform law that each parameter starts with.
     """
 
     def __init__(
-        self, like: Images, generators: Sequence[Generator], sgd: SGD, width: int = 8
+        self,
+        like: Images,
+        generators: Sequence[Generator],
+        sgd: SGD,
+        shapes: Sequence[tuple[int, ...]],
+        laws: Sequence[tuple[float, float]],
     ) -> None:
-        channels = like.shape[1]
-        self._layers = [
-            (channels, width),
-            (width, 2 * width),
-            (2 * width, 4 * width),
-            (6 * width, 2 * width),
-            (3 * width, width),
-            (width, 1),
-        ]
-        sizes = [9 * inputs * outputs + outputs for inputs, outputs in self._layers]
-        scales = [(6 / (9 * inputs)) ** 0.5 for inputs, _ in self._layers]  # He's uniform law
-        bound = torch.repeat_interleave(torch.tensor(scales), torch.tensor(sizes))
-        self._sizes = sizes
-        self._weights = _uniform(generators, sum(sizes), like) * bound.to(like)
+        self._shapes = list(shapes)
+        self._sizes = [math.prod(shape) for shape in shapes]
+        each = torch.repeat_interleave(torch.tensor(laws), torch.tensor(self._sizes), dim=0)
+        centre, width = each.to(like).unbind(1)
+        self._weights = _uniform(generators, sum(self._sizes), like) * width + centre
         self._velocity = torch.zeros_like(self._weights)
         self._sgd = sgd
         self._step = 0
+
+    @abstractmethod
+    def _codes_of(self, maps: Images, parameters: Sequence[Tensor]) -> Tensor:
+        """The codes, of shape (b, 1, h, w), from parameters of shape (b, size) each."""
 
     def encode(self, delta: Images) -> Codes:
         """The codes of the perturbations, with the weights as they are."""
         self._inputs = delta.detach().requires_grad_(True)
         self._leaves = self._weights.detach().requires_grad_(True)
         with torch.enable_grad():
-            parts = self._leaves.split(self._sizes, dim=1)
-            fine = self._convolve(self._inputs, parts[0], 0).relu()
-            middle = self._convolve(functional.avg_pool2d(fine, 2, ceil_mode=True), parts[1], 1)
-            middle = middle.relu()
-            coarse = self._convolve(functional.avg_pool2d(middle, 2, ceil_mode=True), parts[2], 2)
-            middle = self._convolve(_join(coarse.relu(), middle), parts[3], 3).relu()
-            fine = self._convolve(_join(middle, fine), parts[4], 4).relu()
-            self._codes = self._convolve(fine, parts[5], 5).flatten(1)
+            parameters = self._leaves.split(self._sizes, dim=1)
+            self._codes = self._codes_of(self._inputs, parameters).flatten(1)
         return self._codes.detach()
 
     def learn(self, gradient: Codes) -> Images:
@@ -189,14 +193,156 @@ class UNetEncoder:
         self._step += 1
         return back
 
-    def _convolve(self, maps: Tensor, parameters: Tensor, layer: int) -> Tensor:
+
+class UNetEncoder(ConvolutionalEncoder):
+    """A small U-Net per image, for images too large for a fully-connected encoder.
+
+    Two levels down and up again, 3x3 convolutions with ReLU (widths ``width``, 2·``width``,
+    4·``width``) and skips.
+    """
+
+    def __init__(
+        self, like: Images, generators: Sequence[Generator], sgd: SGD, width: int = 8
+    ) -> None:
+        layers = [
+            (like.shape[1], width),
+            (width, 2 * width),
+            (2 * width, 4 * width),
+            (6 * width, 2 * width),
+            (3 * width, width),
+            (width, 1),
+        ]
+        # bias and kernel in one: they start with the same law, He's uniform one
+        self._layers = layers
+        shapes = [(outputs * (1 + 9 * inputs),) for inputs, outputs in layers]
+        laws = [(0.0, (6 / (9 * inputs)) ** 0.5) for inputs, _ in layers]
+        super().__init__(like, generators, sgd, shapes, laws)
+
+    def _codes_of(self, maps: Images, parameters: Sequence[Tensor]) -> Tensor:
+        fine = self._convolve(maps, parameters, 0).relu()
+        middle = functional.avg_pool2d(fine, 2, ceil_mode=True)
+        middle = self._convolve(middle, parameters, 1).relu()
+        coarse = functional.avg_pool2d(middle, 2, ceil_mode=True)
+        coarse = self._convolve(coarse, parameters, 2).relu()
+        middle = self._convolve(_join(coarse, middle), parameters, 3).relu()
+        fine = self._convolve(_join(middle, fine), parameters, 4).relu()
+        return self._convolve(fine, parameters, 5)
+
+    def _convolve(self, maps: Tensor, parameters: Sequence[Tensor], layer: int) -> Tensor:
         inputs, outputs = self._layers[layer]
-        count, _, h, w = maps.shape
-        weight = parameters[:, outputs:].reshape(count * outputs, inputs, 3, 3)
-        bias = parameters[:, :outputs].reshape(-1)
-        grouped = maps.reshape(1, count * inputs, h, w)
-        out = functional.conv2d(grouped, weight, bias, padding=1, groups=count)
-        return out.reshape(count, outputs, h, w)
+        bias, kernel = parameters[layer].split([outputs, 9 * inputs * outputs], dim=1)
+        return _grouped(maps, kernel.reshape(-1, outputs, inputs, 3, 3), bias)
+
+
+class PublishedUNetEncoder(ConvolutionalEncoder):
+    """The U-Net that the authors of AdvMask published later as encoder of larger images.
+
+    ``levels`` times down by maximum pooling and up by transposed convolutions, with skips; at every
+    level two 3x3 convolutions, each with batch normalisation over the one image and ReLU, of
+    ``width`` channels at the top and twice as many per level; a 1x1 convolution at the end. The
+    parameters start with the laws of ``torch.nn``. The published code has this network with 2
+    levels of 16 channels, 0.1 million weights (the default), and with 4 levels of 64 channels,
+    the U-Net of Ronneberger et al. 2015 with 31 million, all of them per image.
+
+    Raises:
+        ValueError: If the images are too small for that many levels.
+    """
+
+    def __init__(
+        self,
+        like: Images,
+        generators: Sequence[Generator],
+        sgd: SGD,
+        width: int = 16,
+        levels: int = 2,
+    ) -> None:
+        if min(like.shape[2:]) < 2 ** (levels + 1):
+            raise ValueError(
+                f"images of {like.shape[2]}x{like.shape[3]} pixels are too small for a U-Net of "
+                f"{levels} levels: give at least {2 ** (levels + 1)} pixels a side"
+            )
+        self._levels = levels
+        shapes: list[tuple[int, ...]] = []
+        laws: list[tuple[float, float]] = []
+
+        def convolution(kernel: tuple[int, ...], outputs: int, fan: int) -> None:
+            shapes.extend([kernel, (outputs,)])
+            laws.extend([(0.0, fan**-0.5)] * 2)
+
+        def double(inputs: int, outputs: int) -> None:
+            for before in (inputs, outputs):
+                convolution((outputs, before, 3, 3), outputs, 9 * before)
+                shapes.extend([(outputs,), (outputs,)])
+                laws.extend([(1.0, 0.0), (0.0, 0.0)])  # scale and shift of the normalisation
+
+        widths = [width << level for level in range(levels + 1)]
+        double(like.shape[1], width)
+        for fine, coarse in itertools.pairwise(widths):
+            double(fine, coarse)
+        for coarse, fine in itertools.pairwise(reversed(widths)):
+            convolution((coarse, fine, 2, 2), fine, 4 * fine)
+            double(coarse, fine)
+        convolution((1, width, 1, 1), 1, width)
+        super().__init__(like, generators, sgd, shapes, laws)
+
+    def _codes_of(self, maps: Images, parameters: Sequence[Tensor]) -> Tensor:
+        count = len(maps)
+        shaped = [p.reshape(count, *s) for p, s in zip(parameters, self._shapes, strict=True)]
+        queue = iter(shaped)
+
+        def double(maps: Tensor) -> Tensor:
+            for _ in range(2):
+                kernel, bias, scale, shift = (next(queue) for _ in range(4))
+                maps = _normalise(_grouped(maps, kernel, bias), scale, shift).relu()
+            return maps
+
+        maps = double(maps)
+        skips = []
+        for _ in range(self._levels):
+            skips.append(maps)
+            maps = double(functional.max_pool2d(maps, 2))
+        for skip in reversed(skips):
+            kernel, bias = next(queue), next(queue)
+            up = _upwards(maps, kernel, bias)
+            down, right = skip.shape[2] - up.shape[2], skip.shape[3] - up.shape[3]
+            up = functional.pad(up, [right // 2, right - right // 2, down // 2, down - down // 2])
+            maps = double(torch.cat([skip, up], dim=1))
+        return _grouped(maps, next(queue), next(queue))
+
+
+def _grouped(maps: Tensor, kernel: Float[Tensor, "b o i k k"], bias: Tensor) -> Tensor:
+    """Convolve each image with a kernel of its own; the size stays."""
+    count, outputs, inputs, side, _ = kernel.shape
+    out = functional.conv2d(
+        maps.reshape(1, count * inputs, *maps.shape[2:]),
+        kernel.reshape(count * outputs, inputs, side, side),
+        bias.reshape(-1),
+        padding=side // 2,
+        groups=count,
+    )
+    return out.reshape(count, outputs, *maps.shape[2:])
+
+
+def _upwards(maps: Tensor, kernel: Float[Tensor, "b i o k k"], bias: Tensor) -> Tensor:
+    """Convolve each image transposed with a kernel of its own; the sides grow by the kernel's."""
+    count, inputs, outputs, side, _ = kernel.shape
+    out = functional.conv_transpose2d(
+        maps.reshape(1, count * inputs, *maps.shape[2:]),
+        kernel.reshape(count * inputs, outputs, side, side),
+        bias.reshape(-1),
+        stride=side,
+        groups=count,
+    )
+    return out.reshape(count, outputs, *out.shape[2:])
+
+
+def _normalise(maps: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Batch normalisation in training mode of a batch of one image, for each image."""
+    channels = maps.reshape(1, -1, *maps.shape[2:])
+    out = functional.batch_norm(
+        channels, None, None, scale.reshape(-1), shift.reshape(-1), training=True
+    )
+    return out.reshape(maps.shape)
 
 
 def _join(coarse: Tensor, fine: Tensor) -> Tensor:

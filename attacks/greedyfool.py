@@ -29,16 +29,28 @@ class GreedyFool(BaseAttack):
     the rest is scaled to a largest change a = step, 2 step, ... eps with a step of about eps/10,
     and the smallest a that reaches the goal is kept.
 
-    ``distortion`` weights the gradient by how well a change hides: ``"none"``; ``"hill"``, a
-    steganographic cost of the texture; ``"sigma"``, the local standard deviation. Either trades
-    more pixels for less visible ones. The released code asks a generative network, for which no
-    weights exist for small images. ``steps`` limits stage 1. ``eps`` None leaves only [0, 1].
-
     Deviations: targeted goals; the label instead of the clean prediction; stage 2 only where
-    stage 1 succeeded; maps are smoothed in two dimensions; a = 0, the clean image, isn't asked.
-    With ``scan="all"`` every a is asked, as in the released code; ``"largest-first"`` asks eps
-    first and the others only where that succeeds, which skips the futile ones.
-    It draws nothing.
+    stage 1 succeeded; maps are smoothed in two dimensions; a = 0, the clean image, isn't asked; how
+    well a change hides is computed, while the released code asks a generative network, for which no
+    weights exist for small images. It draws nothing.
+
+    Attributes:
+        eps: Largest change of an element, above 0 and at most 1; None leaves only [0, 1].
+        distortion: How the gradient is weighted by how well a change hides: ``"none"``; ``"hill"``,
+            a steganographic cost of the texture; ``"sigma"``, the local standard deviation. Either
+            trades more pixels for less visible ones.
+        scan: ``"all"`` asks every a, as the released code; ``"largest-first"`` asks eps first and
+            the others only where that succeeds, which skips the futile ones.
+        steps: Most steps of stage 1.
+
+    Raises:
+        ValueError: For a value out of its range, naming it.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    >>> images, labels = torch.rand(2, 1, 8, 8), torch.tensor([0, 2])
+    >>> adversarial = GreedyFool(eps=0.1)(model, images, labels)
+    >>> bool((adversarial - images).abs().max() <= 0.1 + 1e-6)
+    True
     """
 
     unit: ClassVar[Unit] = "pixels"

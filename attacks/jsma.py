@@ -28,15 +28,28 @@ class JSMA(BaseAttack):
       doesn't underflow.
     - ``"logits"`` (JSMA-Z): two backward passes, and the exact pair by ``best_pair``.
 
-    ``direction`` says which way elements may go: the paper's algorithm 2 is ``"increase"``, and
-    ``"both"`` lets each element go its better way, which takes fewer changes. ``gamma`` is the
-    largest share of the elements that may change.
-
     Deviations: the step is not a free theta but ``eps`` or what is left of it in the box (None: all
     the way to 0 or 1), and a and d are weighted by it. Elements that work against both sums are
     never used; when no pair is left, the best ``single`` element is taken. Untargeted goals, which
     the paper doesn't have, mirror the targeted ones: the label's output falls, the others' sum
     rises. It draws nothing.
+
+    Attributes:
+        eps: Largest change of an element, above 0 and at most 1; None leaves only [0, 1].
+        representation: The outputs whose gradients are compared.
+        direction: Which way elements may go. The paper's algorithm 2 is ``"increase"``; ``"both"``
+            lets each element go its better way, which takes fewer changes.
+        gamma: Largest share of the elements that may change, above 0 and at most 1.
+        single: Whether the best single element is taken when no pair is left.
+
+    Raises:
+        ValueError: For a value out of its range, naming it.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    >>> images, labels = torch.rand(2, 1, 8, 8), torch.tensor([0, 2])
+    >>> adversarial = JSMA(eps=0.1)(model, images, labels)
+    >>> bool((adversarial - images).abs().max() <= 0.1 + 1e-6)
+    True
     """
 
     unit: ClassVar[Unit] = "elements"

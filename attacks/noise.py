@@ -20,10 +20,23 @@ from attacks.search import attempts, fewest_changes
 class RandomSigns(BaseAttack):
     """Change randomly chosen pixels, or elements, by ``eps`` up or down at random.
 
-    ``count`` of them; None looks for the smallest count that reaches the goal, by doubling and
-    bisection along one random order per image. Where the box leaves no room in the drawn direction
-    the change goes the other way, so that every drawn element changes. ``eps`` None means 1:
-    to black or to white.
+    Where the box leaves no room in the drawn direction the change goes the other way, so that every
+    drawn element changes. It asks the model for no gradient.
+
+    Attributes:
+        eps: Change of an element, above 0 and at most 1; None for 1: to black or to white.
+        count: Number of pixels, or elements, to change; None for the smallest number that reaches
+            the goal, by doubling and bisection along one random order per image.
+        unit: What is drawn and counted, ``"pixels"`` with all their channels or ``"elements"``.
+
+    Raises:
+        ValueError: For a value out of its range, naming it.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    >>> images, labels = torch.rand(2, 1, 8, 8), torch.tensor([0, 2])
+    >>> adversarial = RandomSigns(eps=0.1)(model, images, labels)
+    >>> bool((adversarial - images).abs().max() <= 0.1 + 1e-6)
+    True
     """
 
     role: ClassVar[Role] = "floor"

@@ -21,16 +21,31 @@ class PGDL0(BaseAttack):
     """Gradient steps, each projected on the changes of at most ``k`` pixels within the box.
 
     Croce and Hein 2019, section 4: a random start in the box, then ``steps`` steps along the
-    cross-entropy's gradient over its l1 norm, and up to ``restarts`` of it. ``k`` None looks for
-    the smallest k of each image by doubling and bisection. ``unit`` is what k counts. ``eps`` None
-    leaves only [0, 1]. ``step`` is the mean change of an element before the projection, as a share
-    of ``eps`` (None: of 1).
+    cross-entropy's gradient over its l1 norm, and up to ``restarts`` of it.
 
     Deviations: the released step, 120000/255 for 3072 elements, is 0.15 for any eps, 4.9 times
     8/255, and forgets the earlier steps: at 0.3 half as many pixels suffice. Targeted goals; an
     image is done at its first success; the last iterate is judged too, so a start costs ``steps``
     + 1 forward and ``steps`` backward passes. The gradient is that of ``Goal.soft_margin``, in the
     same direction but without underflow.
+
+    Attributes:
+        eps: Largest change of an element, above 0 and at most 1; None leaves only [0, 1].
+        k: Most pixels, or elements, that may change; None for the smallest k of each image, by
+            doubling and bisection.
+        unit: What k counts, ``"pixels"`` with all their channels or ``"elements"``.
+        steps: Steps of a start.
+        restarts: Most starts.
+        step: Mean change of an element before the projection, as a share of ``eps`` (None: of 1).
+
+    Raises:
+        ValueError: For a value out of its range, naming it.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    >>> images, labels = torch.rand(2, 1, 8, 8), torch.tensor([0, 2])
+    >>> adversarial = PGDL0(eps=0.1)(model, images, labels)
+    >>> bool((adversarial - images).abs().max() <= 0.1 + 1e-6)
+    True
     """
 
     eps: float | None = 8 / 255

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -34,18 +34,38 @@ class SAPF(BaseAttack):
     A ``strength`` of None means 100, where the published search ends, or, with ``l0``, a first 0.1.
     Either way the sparsest success is returned, of equally sparse ones the shortest.
 
-    ``mode`` says what bounds the change: ``"projected"``, ``eps`` and the box; ``"free"``, the box
-    alone, as published. ``unit`` is what G selects: ``"elements"``, as published, or ``"pixels"``
-    with all their channels. ``groups`` are superpixels (``"slic"``) or square cells (``"grid"``),
-    about 150 of them, or none.
-
     Deviations: e is projected to the bounds after each step, where the released code clips the
     image inside the loss; G becomes binary by keeping its ``l0`` largest values, not those above
     1/2, which are only about ``l0`` many; the penalties are capped, without which the descent on G
     diverges for large images (see ``attacks.lpbox.penalties``); schedules are stretched or shrunk
     to ``steps``, and the step size of the last stage starts anew; the best success is returned, not
     the last. The defaults are a fast preset; ``official`` has the released numbers.
+
+    Attributes:
+        eps: Largest change of an element, above 0 and at most 1; None leaves only [0, 1].
+        mode: What bounds the change: ``"projected"``, ``eps`` and the box; ``"free"``, the box
+            alone, as published.
+        l0: Number of units that G selects; None to look for the smallest.
+        unit: What G selects: ``"elements"``, as published, or ``"pixels"`` with all their channels.
+        strength: Weight of the margin; None for 100 or, with ``l0``, a first 0.1.
+        searches: Runs that look for the smallest strength or number of units.
+        steps: Steps over e, over G and over e again.
+        lr: First step size.
+        lr_floor: Last step size.
+        groups: Superpixels (``"slic"``) or square cells (``"grid"``), about 150 of them, or none.
+        group_weight: Weight of the group norms, at least 0.
+
+    Raises:
+        ValueError: For a value out of its range, naming it.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    >>> images, labels = torch.rand(2, 1, 8, 8), torch.tensor([0, 2])
+    >>> adversarial = SAPF(eps=0.1, searches=3)(model, images, labels)
+    >>> bool((adversarial - images).abs().max() <= 0.1 + 1e-6)
+    True
     """
+
+    readings: ClassVar[tuple[str, ...]] = ("official",)
 
     eps: float | None = 8 / 255
     mode: Literal["projected", "free"] = "projected"

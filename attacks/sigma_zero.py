@@ -23,16 +23,32 @@ class SigmaZero(BaseAttack):
     Cina et al., "sigma-zero", ICLR 2025, algorithm 1 with its published defaults. The loss is
     max(margin, 0) + mean of s/(s + ``sigma``), s the squared change; Adam follows its gradient,
     divided by its largest component per image; changes below an adaptive threshold become 0. The
-    sparsest iterate that reaches the goal is returned. It draws nothing.
-
-    ``eps`` bounds every change; None leaves only the box [0, 1]. With ``eps`` the attack optimises
-    change/eps, so that ``sigma`` and the thresholds keep their meaning. ``unit`` is what is
-    counted: for ``"pixels"`` s is summed over the channels and the threshold looks at a pixel's
-    largest channel.
+    sparsest iterate that reaches the goal is returned. With ``eps`` the attack optimises
+    change/eps, so that ``sigma`` and the thresholds keep their meaning. It draws nothing.
 
     Deviations: targeted goals, ``eps`` and ``unit`` are additions; the last iterate is judged too
     (the released code drops it), so a call makes ``steps`` + 1 forward and ``steps`` backward
     passes.
+
+    Attributes:
+        eps: Largest change of an element, above 0 and at most 1; None, as published, leaves only
+            [0, 1].
+        unit: What is counted. For ``"pixels"`` s is summed over the channels, and the threshold
+            looks at a pixel's largest channel.
+        steps: Number of steps.
+        lr: Learning rate of Adam, which falls to a tenth along a cosine.
+        sigma: Smoothness of the count.
+        threshold: First threshold, as a share of eps (or of 1) from 0 to 1.
+        threshold_step: Change of the threshold per step, times the learning rate.
+
+    Raises:
+        ValueError: For a value out of its range, naming it.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    >>> images, labels = torch.rand(2, 1, 8, 8), torch.tensor([0, 2])
+    >>> adversarial = SigmaZero(eps=0.1)(model, images, labels)
+    >>> bool((adversarial - images).abs().max() <= 0.1 + 1e-6)
+    True
     """
 
     eps: float | None = None

@@ -27,14 +27,29 @@ class SparseFool(BaseAttack):
     that point and moves the elements of the largest weights until the plane is crossed; the result,
     ``overshoot`` further, is judged. There are up to ``steps`` rounds. It draws nothing.
 
-    Untargeted only: a targeted goal raises ValueError. ``eps`` bounds every change; None leaves
-    only the box [0, 1], as published.
-
     Deviations: the solver takes one sort and one cumulative sum instead of a loop, with the same
     result; an image is given up, and comes back unchanged, where DeepFool finds no boundary or
     where the plane lies behind it, for there the published solver drives every element to its
     bound. DeepFool compares logits with the label's, which is the prediction of every image that
     is attacked.
+
+    Attributes:
+        eps: Largest change of an element, above 0 and at most 1; None, as published, leaves only
+            [0, 1].
+        stretch: How far beyond the boundary the plane lies, at least 1 (λ in the paper).
+        overshoot: Share of the change that is added when a result is judged, at least 0.
+        steps: Most rounds.
+        boundary_steps: Most steps of DeepFool per round.
+        classes: Classes among which the boundary is sought, at least 2: the most likely ones.
+
+    Raises:
+        ValueError: For a value out of its range, naming it, and in a call with a targeted goal.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    >>> images, labels = torch.rand(2, 1, 8, 8), torch.tensor([0, 2])
+    >>> adversarial = SparseFool(eps=0.1)(model, images, labels)
+    >>> bool((adversarial - images).abs().max() <= 0.1 + 1e-6)
+    True
     """
 
     unit: ClassVar[Unit] = "elements"

@@ -10,7 +10,7 @@ import ast
 import dataclasses
 import difflib
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from typing import Any, Literal, get_type_hints
 
@@ -65,11 +65,26 @@ def classes(kind: Kind) -> Mapping[str, type[Any]]:
     return found
 
 
+def makers(kind: Kind) -> dict[str, Callable[[], Any]]:
+    """Everything that can be typed → what makes it with its defaults.
+
+    That is all classes, then their named readings, class methods that they name in ``readings``:
+    ``"advmask.published"`` → ``AdvMask.published``.
+    """
+    known = classes(kind)
+    readings = {
+        f"{name}.{reading}": getattr(cls, reading)
+        for name, cls in known.items()
+        for reading in getattr(cls, "readings", ())
+    }
+    return {**known, **readings}
+
+
 def build(kind: Kind, text: str, *, data: str = "", side: int = 32, **given: Any) -> Any:
     """Build the method that a text describes.
 
     An augmentation starts from the hyperparameters published for the dataset; options in the text
-    replace them.
+    replace them. A named reading starts from its own.
 
     Args:
         kind: ``"augmentations"`` or ``"attacks"``.
@@ -83,10 +98,12 @@ def build(kind: Kind, text: str, *, data: str = "", side: int = 32, **given: Any
         ValueError: Unknown name or option, or a value of the wrong type or range.
     """
     name, options = parse(text)
-    known = classes(kind)
+    known = makers(kind)
     if name not in known:
         raise ValueError(f"there is no {kind[:-1]} {name!r}: {suggest(name, known)}")
-    cls = known[name]
+    make = known[name]
+    start = None if isinstance(make, type) else make()
+    cls: Any = make if isinstance(make, type) else type(start)
     fields = {field.name for field in dataclasses.fields(cls) if field.init}
     for option in options:
         if option not in fields:
@@ -96,9 +113,9 @@ def build(kind: Kind, text: str, *, data: str = "", side: int = 32, **given: Any
     typed = {option: checked(cls, name, option, value) for option, value in options.items()}
     typed = {key: value for key, value in given.items() if key in fields} | typed
     try:
-        if data and hasattr(cls, "preset"):
-            return dataclasses.replace(cls.preset(parse(data)[0], side), **typed)
-        return cls(**typed)
+        if start is None and data and hasattr(cls, "preset"):
+            start = cls.preset(parse(data)[0], side)
+        return cls(**typed) if start is None else dataclasses.replace(start, **typed)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
 
@@ -142,6 +159,9 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
 def express(method: Any, base: Any = None) -> str:
     """Return the text from which `build` builds the same method.
 
+    A class that has no name of its own but is what a named reading gives goes by the name of the
+    reading.
+
     Args:
         method: An augmentation or attack.
         base: Method whose options are left out where they are equal; None: the defaults of the
@@ -152,9 +172,10 @@ def express(method: Any, base: Any = None) -> str:
     """
     kind: Kind
     for kind in ("augmentations", "attacks"):
-        for name, cls in classes(kind).items():
+        for name, make in makers(kind).items():
+            cls: Any = make if isinstance(make, type) else type(make())
             if type(method) is cls:
-                base = cls() if base is None else base
+                base = make() if base is None else base
                 options = [
                     f"{field.name}={show(getattr(method, field.name))}"
                     for field in dataclasses.fields(cls)

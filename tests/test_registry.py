@@ -26,6 +26,40 @@ def test_the_text_of_an_attack_gives_it_back(name: str) -> None:
     assert registry.build("attacks", registry.express(method)) == method
 
 
+@pytest.mark.parametrize(
+    ("text", "expected", "back"),
+    [
+        ("advmask.published", attacks.AdvMask.published(), "advmask.published"),
+        ("advmask.published(eps=0.25)", attacks.AdvMask.published(0.25), None),
+        ("advmask.published(steps=10)", attacks.PublishedAdvMask(steps=10), None),
+        ("cw-l0.official", attacks.CWL0.official(), "cw-l0(mode='free', steps=1000, lr=0.01, "
+         "c=0.001, c_max=2000000.0, importance='released')"),
+        ("sapf.official(l0=100)", attacks.SAPF.official(100), "sapf(mode='free', l0=100, "
+         "strength=0.001, searches=6, steps=(2000, 2000, 1000), groups='slic')"),
+    ],
+)  # fmt: skip
+def test_a_named_reading_can_be_typed(text: str, expected: Any, back: str | None) -> None:
+    method = registry.build("attacks", text)
+    assert method == expected
+    assert registry.express(method) == (back or text)
+    assert registry.build("attacks", registry.express(method)) == method
+
+
+def test_every_named_reading_can_be_made() -> None:
+    made = {name: make() for name, make in registry.makers("attacks").items() if "." in name}
+    assert set(made) == {"advmask.published", "cw-l0.official", "sapf.official"}
+    for method in made.values():
+        assert registry.build("attacks", registry.express(method)) == method
+
+
+def test_a_named_reading_takes_the_options_that_a_caller_gives() -> None:
+    assert registry.build("attacks", "advmask.published", eps=0.5).eps == 0.5
+    with pytest.raises(ValueError, match=r"advmask\.published has no option 'step'; it has: alpha"):
+        registry.build("attacks", "advmask.published(step=1)")
+    with pytest.raises(ValueError, match=r"did you mean 'advmask\.published'\?"):
+        registry.build("attacks", "advmask.publishd")
+
+
 def test_options_replace_the_preset() -> None:
     method = registry.build("augmentations", "cutout(share=0.5)", data="cifar100", side=32)
     assert method == Cutout(length=8, share=Ramp(0.5))

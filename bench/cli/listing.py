@@ -52,17 +52,20 @@ def listing(what: str, results: str | None, as_json: bool) -> None:
 
 
 def methods(kind: Any) -> list[dict[str, str]]:
-    """Every method with its options and the first line of its description."""
+    """Every method and named reading, with options and the first line of its description."""
     import dataclasses
     import inspect
 
     from bench import registry
 
     rows = []
-    for name, cls in registry.classes(kind).items():
-        fields = {field.name: getattr(cls(), field.name) for field in dataclasses.fields(cls)}
-        arguments = ", ".join(f"{key}={registry.show(value)}" for key, value in fields.items())
-        about = (inspect.getdoc(cls) or "").partition("\n")[0]
+    for name, make in registry.makers(kind).items():
+        method = make()
+        arguments = ", ".join(
+            f"{field.name}={registry.show(getattr(method, field.name))}"
+            for field in dataclasses.fields(method)
+        )
+        about = (inspect.getdoc(make) or "").partition("\n")[0]
         rows.append({"name": name, "about": f"{about}  [{arguments}]"})
     return rows
 
