@@ -21,7 +21,7 @@ from bench.cli import main
 from bench.data import catalog
 from bench.models import networks, weight_files
 from bench.records.record import Record
-from bench.records.statistics import paired_pictures
+from bench.records.statistics import paired_images
 from bench.records.store import Store
 from bench.reporting import attack_tables
 from bench.reporting.grouping import group_attacks
@@ -388,7 +388,7 @@ def test_records_of_other_victims_stand_in_other_tables() -> None:
 def test_a_comparison_names_who_needs_fewer_pixels() -> None:
     few = [float(each) for each in range(8)]
     many = [each + 10.0 for each in few]
-    pair = {"attack": "x", "other": "advmask", **vars(paired_pictures(many, few)), "p_holm": 0.01}
+    pair = {"attack": "x", "other": "advmask", **vars(paired_images(many, few)), "p_holm": 0.01}
     line = comparison_line([pair], "advmask")
     assert line.startswith("advmask needs fewer pixels than x (Wilcoxon")
     unclear = {**pair, "p_holm": 0.3}

@@ -182,7 +182,7 @@ def occluded(path: Path) -> object:
     folder = path.parent / "weights"
     folder.mkdir(exist_ok=True)
     path.replace(folder / f"{record().name}.occlusion.json")
-    return occlusion.kept(record(), path.parent)
+    return occlusion.stored_curve(record(), path.parent)
 
 
 def pictures(path: Path) -> object:

@@ -17,7 +17,7 @@ from bench.cli import main
 from bench.data.catalog import facts
 from bench.files.atomic import write
 from bench.paper.report_section import add_experiments
-from bench.records import validation
+from bench.records import untrusted
 from bench.records.record import Record
 from bench.records.store import Store
 from bench.reporting import commands, cost_table, report
@@ -258,7 +258,7 @@ def test_hostile_records_are_shown_as_text(tmp_path: Path) -> None:
     json.loads(outline.json)
 
 
-def test_records_that_no_table_can_hold_are_counted(tmp_path: Path) -> None:
+def test_malformed_records_are_counted(tmp_path: Path) -> None:
     store = filled(tmp_path)
     store.add(run("none", 7, 0.9, labels={}))
     store.add(attack("odd", job={}))
@@ -268,20 +268,20 @@ def test_records_that_no_table_can_hold_are_counted(tmp_path: Path) -> None:
     )
     with store.path.open("a") as file:
         file.write('{"version": 99}\n{"version": 1, "kind": "ru')
-    found, said = validation.read(store)
+    found, said = untrusted.read_records(store)
     assert len(found) == 12
     assert len(said) == 2
     assert "skipped 3 line(s) that are damaged or of another version" in said[0]
-    assert said[1] == "skipped 3 record(s) that no table can hold"
+    assert said[1] == "skipped 3 malformed records"
     shown = CliRunner().invoke(main, ["report", "--results", str(tmp_path)])
     assert shown.exit_code == 0, shown.output
     assert "skipped 3 line(s)" in shown.stderr
-    assert "skipped 3 record(s)" in (tmp_path / "report" / "index.html").read_text()
+    assert "skipped 3 malformed records" in (tmp_path / "report" / "index.html").read_text()
 
 
 def test_numbers_that_are_none_are_left_out() -> None:
     wild = {"accuracy": float("nan"), "seconds": 10**400, "epochs": 3}
-    found = validation.cleaned(run("none", 0, 0.5, metrics=wild))
+    found = untrusted.clean_record(run("none", 0, 0.5, metrics=wild))
     assert found is not None
     assert found.metrics == {"epochs": 3}
 
@@ -293,7 +293,7 @@ def test_a_curve_that_is_none_is_passed_over(tmp_path: Path, content: str) -> No
     store = Store(tmp_path)
     record = run("none", 0, 0.9, curve=())
     write(tmp_path / "curves" / f"{record.name}.json", content)
-    assert validation.reader(store)(record) == []
+    assert untrusted.curve_reader(store)(record) == []
 
 
 def test_an_empty_folder_is_answered_with_what_to_do(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from bench.records.statistics import (
     effect,
     mean_interval,
     optimality,
-    paired_pictures,
+    paired_images,
     verdict,
     wilson,
 )
@@ -189,7 +189,7 @@ def test_wilson_refuses_a_rate_that_does_not_exist(k: int, n: int) -> None:
 def test_pictures_are_compared_by_their_ranks() -> None:
     generator = np.random.default_rng(3)
     a, b = generator.normal(10, 3, 60), generator.normal(12, 3, 60)
-    found = paired_pictures(a, b)
+    found = paired_images(a, b)
     assert found.p == pytest.approx(scipy.stats.wilcoxon(a, b).pvalue)
     assert found.difference == pytest.approx(np.median(a - b))
     assert (found.less, found.more, found.same) == ((a < b).sum(), (a > b).sum(), 0)
@@ -198,23 +198,23 @@ def test_pictures_are_compared_by_their_ranks() -> None:
 def test_pictures_without_a_difference_are_ranked_and_not_dropped() -> None:
     a = np.array([5.0] * 20 + [3, 4, 2, 3, 2, 1, 2])
     expected = scipy.stats.wilcoxon(a, np.full(27, 5.0), zero_method="pratt").pvalue
-    assert paired_pictures(a, np.full(27, 5.0)).p == pytest.approx(expected)
+    assert paired_images(a, np.full(27, 5.0)).p == pytest.approx(expected)
 
 
 def test_a_picture_that_only_one_attack_broke_is_the_largest_difference() -> None:
-    found = paired_pictures([1.0, 2.0, math.inf, math.inf], [3.0, math.inf, math.inf, 4.0])
+    found = paired_images([1.0, 2.0, math.inf, math.inf], [3.0, math.inf, math.inf, 4.0])
     assert (found.less, found.more, found.same, found.difference) == (2, 1, 1, -2)
-    far = paired_pictures([1.0, 2.0, 1e6, 5.0], [3.0, 1e9, 1e6, 4.0])
-    near = paired_pictures([1.0, 2.0, math.inf, 5.0], [3.0, math.inf, math.inf, 4.0])
+    far = paired_images([1.0, 2.0, 1e6, 5.0], [3.0, 1e9, 1e6, 4.0])
+    near = paired_images([1.0, 2.0, math.inf, 5.0], [3.0, math.inf, math.inf, 4.0])
     assert far.p == near.p
 
 
 def test_equal_pictures_have_no_test() -> None:
-    assert paired_pictures([1.0, math.inf], [1.0, math.inf]).p is None
-    assert paired_pictures([], []).p is None
-    assert paired_pictures([math.inf], [math.inf]).difference is None
+    assert paired_images([1.0, math.inf], [1.0, math.inf]).p is None
+    assert paired_images([], []).p is None
+    assert paired_images([math.inf], [math.inf]).difference is None
     with pytest.raises(ValueError, match="1 and 2 distances"):
-        paired_pictures([1.0], [1.0, 2.0])
+        paired_images([1.0], [1.0, 2.0])
 
 
 def test_the_best_attack_is_optimal_and_a_useless_one_is_not() -> None:

@@ -366,3 +366,23 @@ def test_latex_has_the_rules_of_booktabs_bold_and_marks() -> None:
         "% bench 0.1.0; commit abc_1; 22 records": 1,
     }
     assert {part: source.count(part) for part in expected} == expected
+
+
+def test_a_terminal_and_a_notebook_show_the_table_itself() -> None:
+    from rich.console import Console
+
+    table = run_tables.grid([*records("none", NONE, epochs=3), *records("none", SAME, epochs=9)])
+    assert str(table) == repr(table) == formats.text(table)
+    assert table._repr_html_() == formats.html(table)
+    console = Console(file=io.StringIO(), width=200)
+    console.print(table)
+    assert isinstance(console.file, io.StringIO)
+    assert "none [epochs=3]" in console.file.getvalue()
+
+
+def test_names_with_slashes_are_not_taken_apart() -> None:
+    column = Column("res / net", group="a / b")
+    table = Table(title="t", rows=[Row("r")], columns=[column], cells={("r", column.label): "x"})
+    assert r"\multicolumn{1}{c}{a / b}" in formats.latex(table)
+    assert "&  res / net" in formats.latex(table)
+    assert formats.text(table).splitlines()[:2] == ["method       a / b", "           res / net"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from bench.paper import figures, tables
 from bench.paper.scales import SCALES
 from bench.records.record import Record
-from bench.records.validation import clean
+from bench.records.untrusted import printable
 from bench.reporting.page import Page, Part, add_figure, add_table
 from bench.reporting.report import CurveReader
 
@@ -51,7 +51,7 @@ def add_images(page: Page, results: Path) -> None:
                 continue
             text = path.with_suffix(".txt")
             caption = text.read_text(errors="replace").strip() if text.is_file() else name
-            caption = clean(caption, 2000)
+            caption = printable(caption, 2000)
             png = base64.b64encode(content).decode()
-            part = Part(clean(path.stem), png=png, alt=caption, note=caption)
+            part = Part(printable(path.stem), png=png, alt=caption, note=caption)
             page.sections.setdefault("images", []).append(part)

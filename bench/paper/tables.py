@@ -126,7 +126,7 @@ def table3(scale: Scale) -> Experiment:
 
 TINY_NOTE = (
     "The paper fine-tunes ImageNet weights 'for some epochs' and gives no learning rate, batch or "
-    "parameters of AdvMask: these rows cannot be replicated, only designed anew. Ours train from "
+    "parameters of AdvMask: these rows cannot be replicated, only designed again. Ours train from "
     "scratch at 64x64 with AdvMask's CIFAR-10 parameters scaled to the side."
 )
 
@@ -372,7 +372,7 @@ def figure8(scale: Scale) -> Experiment:
         replace(scale, columns=None),
         cells,
         chosen="The paper says eight disjoint intervals of l without giving them: ours are 1-4, "
-        "5-8, … 29-32 pixels of 32; the other two parameters keep the data set's values.",
+        "5-8, … 29-32 pixels of 32; the other two parameters keep the dataset's values.",
     )
 
 

@@ -183,10 +183,15 @@ def wilson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Two attacks on the same pictures: where a needed less than b, more, the same; and the test.
+class PairedImages:
+    """Two attacks, a and b, on the same images, and Wilcoxon's test.
 
-    ``difference`` is the median of a minus b over the pictures that both broke, None without any.
+    Attributes:
+        less: Images on which a changed less than b.
+        more: Images on which it changed more.
+        same: Images on which it changed as much, or on which both failed.
+        difference: The median of a minus b over the images that both broke; None without any.
+        p: The p-value; None when no image differs.
     """
 
     less: int
@@ -196,17 +201,18 @@ class Pictures:
     p: float | None
 
 
-def paired_pictures(a: Values, b: Values) -> Pictures:
-    """Wilcoxon's signed-rank test of two attacks' distances on the same pictures.
+def paired_images(a: Values, b: Values) -> PairedImages:
+    """Wilcoxon's signed-rank test of two attacks' distances on the same images.
 
-    A picture that withstood has the distance infinity: broken by one attack only, it counts as the
-    largest difference there is; broken by neither, as none. Zeros are ranked as Pratt (1959) does.
-    ``p`` is None when no picture differs. Raises ``ValueError`` for lists of different lengths.
+    An image on which an attack failed has the distance infinity. Broken by one attack only, it
+    counts as the largest difference there is; broken by neither, as none. Zeros are ranked as Pratt
+    (1959) does. ``p`` is None when no image differs. Raises ``ValueError`` for lists of different
+    lengths.
     """
     ours, theirs = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if ours.shape != theirs.shape or np.isnan(ours).any() or np.isnan(theirs).any():
         raise ValueError(
-            f"{ours.size} and {theirs.size} distances: give one number for each picture and attack"
+            f"{ours.size} and {theirs.size} distances: give one number for each image and attack"
         )
     both = np.isfinite(ours) & np.isfinite(theirs)
     differences = np.zeros(ours.shape)
@@ -221,16 +227,16 @@ def paired_pictures(a: Values, b: Values) -> Pictures:
         p = float(wilcoxon(differences, zero_method="pratt").pvalue)
     less, more = int((differences < 0).sum()), int((differences > 0).sum())
     median = float(np.median(differences[both])) if both.any() else None
-    return Pictures(less, more, ours.size - less - more, median, p)
+    return PairedImages(less, more, ours.size - less - more, median, p)
 
 
 def optimality(distances: Mapping[str, Num[ndarray, " n"]]) -> dict[str, float | None]:
-    """How close each attack comes to the best of all attacks on each picture, from 0 to 1.
+    """How close each attack comes to the best of all attacks on each image, from 0 to 1.
 
     The local optimality of AttackBench (Cinà et al., AAAI 2025): with A the area under the robust
     accuracy as a function of the budget, up to the largest of the best distances d0, it is
-    ``1 - (A - A*) / (clean * d0 - A*)``. ``distances`` hold one number for each picture, infinity
-    where the attack failed and 0 where the model was wrong already. None when every picture has the
+    ``1 - (A - A*) / (clean * d0 - A*)``. ``distances`` hold one number for each image, infinity
+    where the attack failed and 0 where the model was wrong already. None when every image has the
     same best distance or none was broken. Deviation: the areas are exact (the mean of min(distance,
     d0) is the area under a step function), where AttackBench samples them with trapezoids.
     """

@@ -1,6 +1,6 @@
 """The folder that keeps records: the source of truth.
 
-``records.jsonl`` holds one line per record; the curves lie beside it, one file per record, so that
+``records.jsonl`` holds one line per record; the curves are beside it, one file per record, so that
 listing thousands of records stays fast.
 """
 

@@ -1,6 +1,6 @@
 """Records → MLflow: an index to browse, made from the records and never the source of a result.
 
-An experiment is one study on one data set. In it a parent run (``bench.kind = cell``), with the
+An experiment is one study on one dataset. In it a parent run (``bench.kind = cell``), with the
 intervals over its seeds, is a training job, or all attacks on one victim at one eps; its children
 (``bench.kind = seed``) are the seeds, or each attack with each seed. Tags find them again, so
 logging twice changes nothing. Only this module imports mlflow.
@@ -15,7 +15,6 @@ import json
 import logging
 import math
 import os
-import re
 import socket
 import time
 import warnings
@@ -26,6 +25,13 @@ from typing import Any, Concatenate, Literal, ParamSpec
 from filelock import FileLock
 
 from bench.records.record import Curve, Record
+from bench.records.tracking_text import (
+    flat_fields,
+    interval_metrics,
+    mask,
+    mlflow_name,
+    tracker_error,
+)
 
 P = ParamSpec("P")
 
@@ -60,7 +66,7 @@ def _guarded(
             self.on = False
             self.warn(
                 f"the tracker {mask(self.uri)} is off for the rest of this run "
-                f"({_reason(error, self.uri)}); results are kept all the same"
+                f"({tracker_error(error, self.uri)}); results are kept all the same"
             )
 
     return guarded
@@ -152,7 +158,7 @@ class Tracker:
         intervals: Iterable[Mapping[str, Any]] = (),
         files: Mapping[str, str] | None = None,
     ) -> None:
-        """Make the study anew from the records; what was there is renamed and marked as deleted."""
+        """Make the study again from the records; what it had is renamed and marked as deleted."""
         self._began = -math.inf  # who asks for all of it has the time
         for experiment in self._study():
             replaced = f"{experiment.name} (until {_now()}, {experiment.experiment_id})"
@@ -206,17 +212,17 @@ class Tracker:
         now = int(1000 * time.time())
         steps = [int(entry.get("epoch", place)) for place, entry in enumerate(curve)]
         metrics = [
-            Metric(f"epoch/{_name(name)}", float(value), now, step)
+            Metric(f"epoch/{mlflow_name(name)}", float(value), now, step)
             for step, entry in zip(steps, curve, strict=True)
             for name, value in entry.items()
             if name != "epoch" and math.isfinite(value)
         ]
         metrics += [
-            Metric(_name(name), float(value), now, max(steps, default=0))
+            Metric(mlflow_name(name), float(value), now, max(steps, default=0))
             for name, value in record.metrics.items()
             if math.isfinite(value)
         ]
-        tags = {f"machine.{_name(name)}": value for name, value in record.machine.items()}
+        tags = {f"machine.{mlflow_name(name)}": value for name, value in record.machine.items()}
         tags |= {"bench.message": record.message} if record.message else {}
         tags |= {"bench.weights": str(weights)} if weights else {}
         self.client.log_batch(
@@ -245,7 +251,7 @@ class Tracker:
             changed = [
                 Metric(name, value, now, 0)
                 for interval in members
-                for name, value in _numbers(interval).items()
+                for name, value in interval_metrics(interval).items()
                 if known.get(name) != value
             ]
             tags = []
@@ -331,8 +337,8 @@ class Tracker:
         }
         name = f"{title} seed {record.seed}"
         run: str = self.client.create_run(experiment, tags=tags, run_name=name).info.run_id
-        fields = {**_flat(record.job), **record.labels}
-        params = [Param(_name(field), value[:TAKEN]) for field, value in fields.items()]
+        fields = {**flat_fields(record.job), **record.labels}
+        params = [Param(mlflow_name(field), value[:TAKEN]) for field, value in fields.items()]
         self.client.log_batch(run, params=params)
         return run
 
@@ -350,35 +356,6 @@ class Tracker:
             self.client.set_terminated(parent, status.upper())
 
 
-def mask(text: str) -> str:
-    """The text without what gives access: passwords and tokens in addresses and the environment.
-
-    >>> mask("https://me:secret@host/?token=abc&page=1")
-    'https://***@host/?token=***&page=1'
-    """
-    for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
-        if secret := os.environ.get(name):
-            text = text.replace(secret, "***")
-    text = re.sub(r"//[^/@\s]+@", "//***@", text)
-    return re.sub(r"((?:token|key|password|secret)=)[^&\s'\")]+", r"\1***", text, flags=re.I)
-
-
-def _reason(error: Exception, uri: str) -> str:
-    """An error in one short line, with the remedy where there is one."""
-    text = " ".join(str(error).split())
-    if "out-of-date database schema" in text:
-        return (
-            "its database is of another MLflow version: keep a copy of it, then run "
-            f"`mlflow db upgrade {mask(uri)}`, or `pip install --upgrade mlflow` if it is newer"
-        )
-    if "filesystem tracking backend" in text:
-        return "MLflow keeps no folders any more: use sqlite:///…/mlflow.db or a server"
-    if "HTTPConnectionPool" in text or "HTTPSConnectionPool" in text:
-        return "the server does not answer"
-    text = f"{type(error).__name__}: {mask(text)}"
-    return text if len(text) <= 200 else f"{text[:199]}…"
-
-
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
     """No notes of MLflow and its database layer on standard error; no telemetry."""
@@ -391,39 +368,6 @@ def _silence() -> Iterator[None]:
         for name in ("mlflow", "alembic", "urllib3"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         yield
-
-
-def _name(text: str) -> str:
-    """The text with what MLflow takes in a name: letters, digits and ``_ - . : /``."""
-    return re.sub(r"[^\w\-.:/ ]", "_", text, flags=re.ASCII)[:250]
-
-
-def _numbers(interval: Mapping[str, Any]) -> dict[str, float]:
-    """What a parent shows of an interval: finite numbers, named after the metric they are of."""
-    compared = ("difference", "p", "improvement", "detectable")
-    prefix = f"{interval['attack']}/" if "attack" in interval else ""
-    return {
-        _name(prefix + (name if name.startswith(compared) else f"{interval['metric']}_{name}")): (
-            float(value)
-        )
-        for name, value in interval.items()
-        if isinstance(value, int | float) and math.isfinite(value)
-    }
-
-
-def _flat(job: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested fields under dotted names, values as text.
-
-    >>> _flat({"epochs": 3, "victim": {"model": "resnet18"}})
-    {'epochs': '3', 'victim.model': 'resnet18'}
-    """
-    flat: dict[str, str] = {}
-    for name, value in job.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = str(value)
-    return flat
 
 
 def _now() -> str:

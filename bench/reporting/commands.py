@@ -22,8 +22,8 @@ OPTIONS = (
 def run(recipe: Recipe, seeds: Sequence[int]) -> str:
     """The ``bench run`` with these seeds whose records have the recipe's key.
 
-    Options that a data set and a network have anyway are left out. Crop padding and momentum have
-    no option; they follow the data set.
+    Options with the value that a dataset and a network have by default are left out. Crop padding
+    and momentum have no option; they follow the dataset.
 
     >>> run(Recipe(data="digits", model="resnet8", **usual("digits", "resnet8", 8)), [0, 1])
     'bench run --aug none --model resnet8 --data digits --seeds 2'

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.files import atomic
-from bench.records import validation
+from bench.records import untrusted
 from bench.records.record import Curve, Record
 from bench.records.statistics import Interval, mean_interval, verdict
 from bench.records.store import Store
@@ -72,12 +72,12 @@ def write_report(store: Store, folder: Path, sections: Sequence[Section] = ()) -
 def build_page(store: Store, sections: Sequence[Section] = ()) -> Page:
     """Everything that the page of `write_report` shows; arguments and errors are the same."""
     page = Page()
-    found, page.warnings = validation.read(store)
+    found, page.warnings = untrusted.read_records(store)
     if not found:
         raise ValueError(f"{store.path} has no records to report; bench run makes them")
     runs = [record for record in found if record.kind == "run"]
     attacks = [record for record in found if record.kind == "attack"]
-    curves = validation.reader(store)
+    curves = untrusted.curve_reader(store)
     page.numbers = {"records": [_flat(record) for record in found], "tables": {}}
     groups = group_runs(runs)
     columns = rows_by_column(groups)

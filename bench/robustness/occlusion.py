@@ -40,7 +40,7 @@ def cells(ids: Int[Tensor, " b"], share: float, h: int, w: int) -> Bool[Tensor, 
     """Random cells of a regular 8x8 division that cover a share of the image.
 
     Which ones depends on the image's index in its dataset alone, so every network is tested
-    under the same masks; those of a smaller share lie within those of a larger one.
+    under the same masks; those of a smaller share are parts of those of a larger one.
     """
     order = torch.stack(
         [torch.randperm(CELLS**2, generator=seeds.generator(0, "occlusion", int(i))) for i in ids]

@@ -9,7 +9,7 @@ from typing import Any
 from attacks import traits
 from bench import registry
 from bench.records.record import Record
-from bench.records.statistics import paired_pictures
+from bench.records.statistics import paired_images
 from bench.robustness.metrics import Outcome, curve, join, relate, summarise
 from bench.robustness.trials import Trial
 
@@ -24,7 +24,7 @@ def attack_records(
     """The records of one table and seed, each with its place among the other attacks.
 
     Attacks that ignore eps and those that are not sparse are measured against the others, but
-    never the standard: the best of each picture and the common pictures are those of the rest.
+    never the standard: the best of each image and the common images are those of the rest.
     ``labels``, ``machine`` and ``metrics`` are the same for all.
     """
     wholes = {trial: join(outcomes) for trial, outcomes in trials.items()}
@@ -65,7 +65,7 @@ def attack_records(
 
 
 def complaint(outcome: Outcome) -> str:
-    """What went wrong with some pictures, empty if nothing did."""
+    """What went wrong with some images, empty if nothing did."""
     verdict = outcome.verdict
     counts = {
         "not finite": int(verdict.not_finite.sum()),
@@ -80,9 +80,9 @@ def complaint(outcome: Outcome) -> str:
 
 
 def pairwise_tests(trials: Mapping[Trial, Sequence[Outcome]]) -> list[dict[str, Any]]:
-    """Wilcoxon's test of the changed pixels of any two bounded sparse attacks, picture by picture.
+    """Wilcoxon's test of the changed pixels of any two bounded sparse attacks, image by image.
 
-    With Holm's correction over all of them; ``p`` is None where no picture differs.
+    With Holm's correction over all of them; ``p`` is None where no image differs.
     """
     distances = {
         trial.name: join(outcomes).verdict.distance("pixels")
@@ -90,7 +90,7 @@ def pairwise_tests(trials: Mapping[Trial, Sequence[Outcome]]) -> list[dict[str, 
         if trial.bounded and traits(trial.attack).role == "sparse"
     }
     found = [
-        {"attack": a, "other": b, **vars(paired_pictures(distances[a], distances[b]))}
+        {"attack": a, "other": b, **vars(paired_images(distances[a], distances[b]))}
         for a, b in itertools.combinations(distances, 2)
     ]
     tested = [entry for entry in found if entry["p"] is not None]

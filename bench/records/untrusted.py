@@ -1,6 +1,6 @@
-"""Records and curves as files that anyone may have written: what can be shown of them.
+"""Records and curves from files that anyone may have written: those that can be shown.
 
-Texts become printable and short, numbers finite; what no table can hold is skipped and counted.
+Texts become printable and short, numbers finite; malformed records are skipped and counted.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ NEEDED = {
     "run": {"model", "data", "augmentation"},
     "attack": {"attack", "victim", "data", "goal", "eps", "bounded", "role", "model"},
 }
-"""Kind → the labels without which a record stands in no table."""
+"""The labels that a record of each kind needs to be shown in a table."""
 
 
-def read(store: Store) -> tuple[list[Record], list[str]]:
+def read_records(store: Store) -> tuple[list[Record], list[str]]:
     """The records that can be shown, and warnings that count what was skipped."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         every = store.all()
-    said = [clean(str(each.message)) for each in caught]
-    found = [sound for record in every if (sound := cleaned(record)) is not None]
+    said = [printable(str(each.message)) for each in caught]
+    found = [sound for record in every if (sound := clean_record(record)) is not None]
     if lost := len(every) - len(found):
-        said.append(f"skipped {lost} record(s) that no table can hold")
+        said.append(f"skipped {lost} malformed record{'' if lost == 1 else 's'}")
     return found, said
 
 
-def clean(text: str, longest: int = LONGEST) -> str:
-    """A text that may be shown: printable and not too long.
+def printable(text: str, longest: int = LONGEST) -> str:
+    """A text without what cannot be printed, and not too long.
 
-    >>> clean("a\\x00b\\ud800")
+    >>> printable("a\\x00b\\ud800")
     'a\\ufffdb\\ufffd'
     """
     shown = "".join(each if each.isprintable() else "\ufffd" for each in text[: longest + 1])
     return shown if len(shown) <= longest else shown[:longest] + "…"
 
 
-def cleaned(record: Record) -> Record | None:
-    """The record with texts that may be shown and finite numbers; None if no table can hold it."""
-    labels = {clean(name): clean(value) for name, value in record.labels.items()}
-    metrics = {clean(name): value for name, value in record.metrics.items() if _finite(value)}
+def clean_record(record: Record) -> Record | None:
+    """The record with printable texts and finite numbers; None if it is malformed."""
+    labels = {printable(name): printable(value) for name, value in record.labels.items()}
+    metrics = {printable(name): value for name, value in record.metrics.items() if _finite(value)}
     job = {
-        clean(name): value if isinstance(value, int | float) else clean(str(value))
+        printable(name): value if isinstance(value, int | float) else printable(str(value))
         for name, value in record.job.items()
         if value is not None
     }
@@ -64,8 +64,8 @@ def cleaned(record: Record) -> Record | None:
         labels=labels,
         metrics=metrics,
         job=job,
-        machine={clean(str(n)): clean(str(value)) for n, value in record.machine.items()},
-        message=clean(record.message),
+        machine={printable(str(n)): printable(str(value)) for n, value in record.machine.items()},
+        message=printable(record.message),
         curve=(),
     )
 
@@ -77,8 +77,8 @@ def _finite(value: Any) -> bool:
         return False
 
 
-def reader(store: Store) -> Callable[[Record], Curve]:
-    """Reads curves; one with a number that is not finite counts as none."""
+def curve_reader(store: Store) -> Callable[[Record], Curve]:
+    """A function that reads curves; a curve with a number that is not finite is read as empty."""
 
     def curve(record: Record) -> Curve:
         entries = store.curve(record)
