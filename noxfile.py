@@ -42,9 +42,10 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def quick(session: nox.Session) -> None:
-    """The inner loop, in less than a minute: style, and the tests that are fast."""
+    """The inner loop, in less than a minute: style, and the fast tests without shape checks."""
     lint(session)
-    python(session, "pytest", "-q", "-m", "not slow and not gpu", *session.posargs)
+    fast = ["-m", "not slow and not gpu", "--jaxtyping-packages="]
+    python(session, "pytest", "-q", *fast, *session.posargs)
 
 
 @nox.session
