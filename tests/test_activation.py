@@ -79,6 +79,7 @@ def test_the_map_is_bright_where_the_class_comes_from() -> None:
     assert float(shown[0, :, :8, :8].mean()) > float(shown[0, :, 8:, 8:].mean())
 
 
+@pytest.mark.slow
 def test_maps_of_a_network_leave_it_as_it_was() -> None:
     pytest.importorskip("pytorch_grad_cam", reason="the library grad-cam is not installed")
     network = networks.build("resnet8", classes=4, mean=[0.5] * 3, std=[0.5] * 3, seed=0).eval()

@@ -81,6 +81,7 @@ def test_importing_bench_touches_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_a_comparison_gives_the_records_and_keys_of_the_command(tmp_path: Path) -> None:
     study = bench.compare(
         ["none", "cutout(length=3)"], data=DATA, model="resnet8", seeds=2, epochs=1,
@@ -121,6 +122,7 @@ def test_a_study_shows_itself_as_text_latex_and_html(tmp_path: Path) -> None:
         study.differences("gridmask")
 
 
+@pytest.mark.slow
 def test_the_tracker_holds_the_same_runs_from_both(tmp_path: Path) -> None:
     from bench.records.tracking import Tracker
 
@@ -184,6 +186,7 @@ def test_images_that_the_network_gets_wrong_are_not_attacked(
     assert study.records[0].metrics["correct"] == pytest.approx(5 / 6)
 
 
+@pytest.mark.slow
 def test_attacks_on_a_dataset_give_the_records_of_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -157,6 +157,7 @@ def test_no_image_feels_the_size_of_its_batch(name: str, targeted: bool) -> None
             assert torch.equal(part != images[rows], whole[rows] != images[rows])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "targeted"), GOALS)
 @pytest.mark.parametrize("classes", [2, 4])
 def test_no_attack_beats_the_fewest_changes_and_sparse_ones_come_near(
@@ -269,6 +270,7 @@ def test_every_attack_refuses_images_that_are_normalised(name: str) -> None:
         attack(name, 0.1)(model, images * 4 - 2, Goal(torch.zeros(2).long()), Generator())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_labels_are_enough_to_leave_a_class(name: str) -> None:
     model, images = network((3, 5, 6), 5), some_images((3, 5, 6), 4, seed=9, spread=0.2)
@@ -318,6 +320,7 @@ class Counting(nn.Module):
         self.count += len(gradient)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_no_attack_makes_more_passes_than_it_declares(name: str) -> None:
     size, method = (3, 5, 6), attack(name, 0.02)
@@ -377,6 +380,7 @@ def test_every_attack_class_is_public() -> None:
     assert all(each.__doc__ for each in public if inspect.isclass(each) or inspect.isfunction(each))
 
 
+@pytest.mark.slow
 def test_importing_the_attacks_loads_nothing_heavy() -> None:
     code = (
         "import sys, attacks; heavy = {'mlflow', 'timm', 'matplotlib', 'sklearn', 'skimage', "

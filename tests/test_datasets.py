@@ -128,6 +128,7 @@ def test_the_facts_of_a_part_and_of_a_folder_are_known_before_it_is_read() -> No
     assert catalog.divided("mine (2)(train=2)") == ("mine (2)", {"train": 2})
 
 
+@pytest.mark.slow
 def test_the_catalog_is_read_without_anything_heavy() -> None:
     code = (
         "import sys; import bench.data.catalog; "

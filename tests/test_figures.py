@@ -35,6 +35,8 @@ from bench.studies.jobs import labels as run_labels
 from bench.training.recipes import Recipe
 from bench.training.trained import path as weights_of
 
+pytestmark = pytest.mark.slow
+
 CURVE = [
     {"changes": 2.0, "pixels": 0.5, "elements": 0.0},
     {"changes": 4.0, "pixels": 0.5, "elements": 0.5},

@@ -67,6 +67,7 @@ def test_memory_that_is_kept_for_each_job_is_seen(workspace: Workspace) -> None:
     assert flat.met
 
 
+@pytest.mark.slow
 def test_listing_is_timed_over_as_many_records_as_asked(tmp_path: Path) -> None:
     (listed,) = growth.listing(tmp_path, Silent(), count=30)
     assert listed.name == "listing 30 records"

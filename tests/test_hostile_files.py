@@ -447,6 +447,7 @@ def test_a_whole_file_is_read(what: str, tmp_path: Path) -> None:
     assert read(tmp_path / name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", READERS)
 @settings(max_examples=TIMES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))

@@ -198,6 +198,7 @@ class Pictures(Dataset[Tensor]):
         return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("persistent", [False, True])
 @pytest.mark.parametrize("library", ["albumentations", "torchvision"])
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -238,6 +239,7 @@ def test_progress_reaches_workers_that_persist(persistent: bool) -> None:
     assert transform.progress == 0.0
 
 
+@pytest.mark.slow
 def test_coins_are_tossed_apart_in_workers() -> None:
     deletion = as_albumentations(Cutout(), mean=GREY, p=0.5)
     loader = DataLoader(Pictures(deletion), batch_size=None, num_workers=2, generator=stream())

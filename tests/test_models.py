@@ -78,6 +78,7 @@ def test_parameter_counts_are_the_published_ones(name: str, classes: int, count:
     assert sum(p.numel() for p in model.parameters()) == count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("side", "channels"), [(8, 1), (32, 3), (28, 1)])
 def test_every_network_takes_every_picture(side: int, channels: int) -> None:
     norm = {"mean": [0.5] * channels, "std": [0.2] * channels}

@@ -60,6 +60,7 @@ def test_a_study_has_nothing_missing(command: str, tmp_path: Path) -> None:
     assert done == whole, result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", TABLES)
 def test_a_table_is_that_of_its_records(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

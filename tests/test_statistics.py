@@ -95,6 +95,7 @@ def test_holm_multiplies_the_smallest_p_by_the_number_of_methods() -> None:
     assert running < 1
 
 
+@pytest.mark.slow
 def test_what_is_detectable_gets_larger_with_every_method_that_is_compared() -> None:
     spread, base = seeds(0.91, 0.93, 0.95, 0.95, 0.96), seeds(0.90, 0.91, 0.92, 0.93, 0.94)
     alone = compare({"none": base, "has": spread}, "none")["has"]

@@ -75,6 +75,7 @@ def test_a_cell_is_the_interval_of_its_seeds_and_the_baseline_comes_first() -> N
     assert table.cells["has", "cifar10 / resnet18"] == mean_interval(SAME)
 
 
+@pytest.mark.slow
 def test_each_column_is_a_family_of_its_own() -> None:
     table = usual()
     seeds = {
@@ -87,6 +88,7 @@ def test_each_column_is_a_family_of_its_own() -> None:
     assert table.comparisons["has", "cifar100 / resnet_18"].n == 2
 
 
+@pytest.mark.slow
 def test_markdown_is_this() -> None:
     lines = formats.markdown(usual()).splitlines()
     assert cells_of(lines[0], "|") == [
@@ -101,6 +103,7 @@ def test_markdown_is_this() -> None:
     assert has == ["has", "92.0 ± 2.0", "", "55 ± 64 (n=2)"]
 
 
+@pytest.mark.slow
 def test_the_caption_says_what_the_numbers_mean() -> None:
     caption = formats.caption(usual())
     for part in (
@@ -155,6 +158,7 @@ def test_digits_are_those_that_the_interval_supports(
     assert formats._round(Interval(mean, half, half, 5), percent) == expected
 
 
+@pytest.mark.slow
 def test_settings_that_differ_in_a_column_are_named_and_not_compared() -> None:
     table = run_tables.grid(
         [
@@ -224,6 +228,7 @@ def test_an_empty_table_can_be_written() -> None:
         assert isinstance(output(table), str)
 
 
+@pytest.mark.slow
 def test_csv_and_json_hold_the_same_fractions() -> None:
     table = usual()
     lines = list(csv.DictReader(io.StringIO(formats.csv(table))))
@@ -318,6 +323,7 @@ def hostile() -> Table:
     return replace(table, published={("none", f"data {HOSTILE} / other"): 1.0})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [usual, hostile])
 def test_latex_braces_balance_and_every_line_has_all_columns(make: Any) -> None:
     source = formats.latex(make())

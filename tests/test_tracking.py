@@ -20,6 +20,8 @@ from bench.records.record import Record
 from bench.records.tracking import Tracker, mask
 from bench.reporting import run_tables
 
+pytestmark = pytest.mark.slow
+
 CURVE = [{"epoch": epoch + 1, "loss": 1 / (epoch + 1), "test_accuracy": 0.5} for epoch in range(9)]
 
 

@@ -104,6 +104,7 @@ def never() -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", ["truncate", "flip", "json", "outside"])
 def test_a_damaged_checkpoint_costs_a_warning_and_not_the_result(
     data: Dataset, tmp_path: Path, harm: str

@@ -35,6 +35,7 @@ def epochs(data: WithMask, workers: int, persistent: bool, count: int = 3) -> li
     return [torch.cat([batch for batch, _ in loader]) for _ in range(count)]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_no_number_of_workers_changes_an_image() -> None:
     def built() -> WithMask:
@@ -236,6 +237,7 @@ def test_points_that_do_not_fit_their_image_are_named() -> None:
         WithMask(images(), Cutout(4)).set_epoch(-1)
 
 
+@pytest.mark.slow
 def test_importing_the_augmentations_loads_nothing_heavy() -> None:
     heavy = "mlflow timm matplotlib sklearn skimage albumentations scipy click numba torchvision"
     code = f"import sys, augmentations; print(*set({heavy.split()}) & set(sys.modules))"
