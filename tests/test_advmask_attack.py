@@ -17,6 +17,8 @@ from attacks.base import streams
 from attacks.encoder import SGD, Encoder, LinearEncoder, UNetEncoder
 from attacks.norms import l0_pixels
 
+pytestmark = pytest.mark.slow
+
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
@@ -174,7 +176,6 @@ def test_advmask_keeps_its_promises(name: str, targeted: bool) -> None:
     assert reached.float().mean() >= (0.0 if name == "literal" else 0.8)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_batch_size_changes_nothing(name: str) -> None:
     model, images = network(), pictures(8)
@@ -208,7 +209,6 @@ def test_any_number_of_channels_and_classes_will_do(channels: int, classes: int)
     assert goal.reached(model(adversarial)).all()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("targeted", [False, True])
 def test_advmask_is_near_the_fewest_pixels_on_a_plane(targeted: bool) -> None:
     weight = torch.randn(3, 8, 8, generator=generator(4), dtype=torch.float64)

@@ -28,6 +28,8 @@ from bench.reporting.grouping import group_attacks
 from bench.robustness.results import comparison_line
 from bench.training import victims
 
+pytestmark = pytest.mark.slow
+
 TWO = ("--attack", "sigma-zero(steps=20)", "--attack", "pgd(steps=5)")
 
 
@@ -136,7 +138,6 @@ def test_a_second_run_attacks_nothing_and_says_so(tmp_path: Path) -> None:
     assert Aimless.calls[3:] == [1, 10]
 
 
-@pytest.mark.slow
 def test_all_attacks_run_and_those_that_cannot_are_said(tmp_path: Path) -> None:
     result = bench(tmp_path, "attack-eval", "--images", "8", "--eps", "0.3", "--target", "next")
     assert result.exit_code == 0, result.output
@@ -154,7 +155,6 @@ def test_pictures_lie_beside_the_blocks(tmp_path: Path) -> None:
     assert grid.read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.slow
 def test_several_eps_and_seeds_give_intervals(tmp_path: Path) -> None:
     asked = ("--eps", "0.1", "--eps", "0.3", "--seeds", "3", "--images", "12")
     whole = objects(bench(tmp_path, "attack-eval", *TWO[:2], *asked, "--json"))
@@ -196,7 +196,6 @@ def test_a_dry_run_does_nothing(tmp_path: Path) -> None:
     assert "0 of 2 attacks are done" in bench(tmp_path, "attack-eval", *TWO, "--dry-run").stdout
 
 
-@pytest.mark.slow
 def test_a_dry_run_says_when_nothing_is_missing(tmp_path: Path) -> None:
     asked = ("attack-eval", "--images", "4", "--eps", "0.3", "--targeted")  # aimless cannot
     assert bench(tmp_path, *asked).exit_code == 0
@@ -320,7 +319,6 @@ def test_one_metric_is_shown_over_all_victims_goals_and_eps(tmp_path: Path) -> N
     assert "attacks have no metric 'l0_pixels': did you mean 'l0_pixels_" in wrong.stderr
 
 
-@pytest.mark.slow
 def test_columns_over_unlike_many_images_say_how_many(tmp_path: Path) -> None:
     for images in ("4", "6"):
         bench(tmp_path, "attack-eval", *TWO, "--images", images, "--eps", "0.3")

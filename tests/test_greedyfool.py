@@ -13,6 +13,8 @@ from attacks import Goal
 from attacks.greedyfool import GreedyFool
 from attacks.norms import l0_pixels
 
+pytestmark = pytest.mark.slow
+
 SIZE = (3, 6, 5)
 EPS = 8 / 255
 

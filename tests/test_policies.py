@@ -260,6 +260,7 @@ def test_recipes_with_an_ipf_policy_or_mix_need_the_points(field: str) -> None:
     assert needed(Recipe(augmentation=BUILTIN["ipf-has"]())) == "attack"
 
 
+@pytest.mark.slow
 def test_keepaugment_keeps_its_saliency_beside_a_policy_with_points(digits: Dataset) -> None:
     guide = torch.ones(len(digits.train), 1, 8, 8, dtype=torch.bool)
     job = replace(recipe("ipf-randaugment", None), augmentation=KeepAugment.preset("digits", 8))

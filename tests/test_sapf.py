@@ -14,6 +14,8 @@ from attacks.lpbox import grid, penalties, select, shrink, sphere, superpixels
 from attacks.norms import l0_elements, l0_pixels, l2, linf
 from attacks.sapf import SAPF
 
+pytestmark = pytest.mark.slow
+
 SIZE = (3, 5, 4)
 
 
@@ -100,7 +102,6 @@ def test_it_comes_near_the_fewest_units_of_a_plane(unit: Any) -> None:
     assert (count <= least + (1 if unit == "elements" else 2)).all()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["pixels", "elements"])
 def test_with_a_number_of_units_it_uses_no_more_and_looks_for_a_short_change(unit: Any) -> None:
     model, images = plane(SIZE, 3, seed=1), some_images(SIZE, 6, seed=2)

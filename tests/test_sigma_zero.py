@@ -13,6 +13,8 @@ from attacks.norms import l0_elements, l0_pixels
 from attacks.sigma_zero import SigmaZero
 from attacks.sparsest import Sparsest
 
+pytestmark = pytest.mark.slow
+
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
@@ -64,7 +66,6 @@ def test_sigma_zero_keeps_its_promises(name: str, targeted: bool) -> None:
     assert reached.all()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ATTACKS)
 def test_the_batch_size_changes_nothing(name: str) -> None:
     model, images = network(), pictures(8)
@@ -94,7 +95,6 @@ def test_any_number_of_channels_and_classes_will_do(channels: int, classes: int)
     assert goal.reached(model(SigmaZero()(model, images, goal, generator()))).all()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["elements", "pixels"])
 @pytest.mark.parametrize("eps", [0.02, 0.1, None])
 @pytest.mark.parametrize("targeted", [False, True])

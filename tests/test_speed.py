@@ -11,6 +11,7 @@ from bench.data import catalog
 from bench.models import networks, weight_files
 
 
+@pytest.mark.slow
 def test_attacks_stand_beside_their_passes_and_beside_the_first(tmp_path: Path) -> None:
     data, weights = catalog.load("digits"), tmp_path / "victim.safetensors"
     network = networks.build(

@@ -21,6 +21,8 @@ from bench.studies.jobs import Job
 from bench.training import checkpoints, loop
 from bench.training.recipes import Recipe
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def data() -> Dataset:
@@ -47,7 +49,6 @@ def same(a: loop.Trained, b: loop.Trained) -> bool:
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("augmentation", ["cutout", "random-erasing", "keepaugment"])
 def test_the_same_seed_gives_the_same_network_bit_for_bit(data: Dataset, augmentation: str) -> None:
     before = torch.get_rng_state()
@@ -104,7 +105,6 @@ def never() -> bool:
     return False
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("harm", ["truncate", "flip", "json", "outside"])
 def test_a_damaged_checkpoint_costs_a_warning_and_not_the_result(
     data: Dataset, tmp_path: Path, harm: str

@@ -98,6 +98,7 @@ def test_crop_and_flip_move_image_and_points_together() -> None:
     assert len(moves) > 2 * N
 
 
+@pytest.mark.slow
 def test_shifts_and_flips_are_uniform_and_the_frame_is_black() -> None:
     ramp = torch.arange(1.0, 10.0).reshape(1, 3, 3) / 10
     many = TensorDataset(ramp.expand(4500, 1, 3, 3), torch.zeros(4500))
