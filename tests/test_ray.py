@@ -82,12 +82,12 @@ def test_trainings_and_attacks_give_the_same_as_here(connected: Any, tmp_path: P
     recipe = Recipe(
         data="digits(train=80, test=40)", model="resnet8", augmentation=cutout, epochs=2, padding=1
     )
-    jobs = [Job(recipe, seed) for seed in (0, 1)]
+    wanted = [Job(recipe, seed) for seed in (0, 1)]
     found: dict[str, list[dict[str, float]]] = {}
     shards: dict[str, list[Any]] = {}
     for name, executor in (("here", Local()), ("there", Ray(1))):
         place = Workspace(results=tmp_path / name)
-        records = [record for record, _ in jobs.run(jobs, place, Silent(), executor=executor)]
+        records = [record for record, _ in jobs.run(wanted, place, Silent(), executor=executor)]
         records.sort(key=lambda record: record.seed)
         found[name] = [
             {n: v for n, v in record.metrics.items() if "seconds" not in n} for record in records
