@@ -19,6 +19,7 @@ from bench.execution.ray_cluster import Ray
 from bench.execution.workspace import Workspace
 from bench.robustness import evaluation
 from bench.robustness.trials import Trial
+from bench.studies import jobs as training_jobs
 from bench.studies.jobs import Job
 from bench.training.recipes import Recipe
 from bench.training.victims import Victim
@@ -87,7 +88,9 @@ def test_trainings_and_attacks_give_the_same_as_here(connected: Any, tmp_path: P
     shards: dict[str, list[Any]] = {}
     for name, executor in (("here", Local()), ("there", Ray(1))):
         place = Workspace(results=tmp_path / name)
-        records = [record for record, _ in jobs.run(wanted, place, Silent(), executor=executor)]
+        records = [
+            record for record, _ in training_jobs.run(wanted, place, Silent(), executor=executor)
+        ]
         records.sort(key=lambda record: record.seed)
         found[name] = [
             {n: v for n, v in record.metrics.items() if "seconds" not in n} for record in records
