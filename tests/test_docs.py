@@ -105,7 +105,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("mkdocstrings")
     folder = tmp_path_factory.mktemp("site")
     built = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -132,6 +132,7 @@ def test_no_page_of_the_site_loads_anything_from_elsewhere(site: Path) -> None:
 def test_the_reference_shows_every_public_name(site: Path, name: str) -> None:
     package = importlib.import_module(name)
     html = (site / "reference" / f"{name}.html").read_text()
+    assert "<blockquote" not in html  # an example that is not shown as code
     shown = set(re.findall(rf'id="{name}\.(\w+)"', html))
     assert [each for each in package.__all__ if each not in shown] == []
 
