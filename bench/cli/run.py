@@ -112,7 +112,7 @@ def run(
         from bench.paper import tables
 
         if experiment != "all":
-            tables.experiment(experiment, scale)  # refuses a name that there is not
+            tables.experiment(experiment, scale)  # rejects an unknown name
         options.refuse(f"{experiment}, whose settings come from --scale", *OF_EXPERIMENTS)
         run_experiments(
             experiment, scale, place, where, tracking,

@@ -175,18 +175,18 @@ def _file(record: Record, results: Path) -> Path:
 
 @dataclass(frozen=True)
 class Occlusion:
-    """The network of one run under occlusion.
+    """The result of one run under occlusion.
 
     Attributes:
-        record: The run.
-        curve: What `evaluate` found: the accuracy under each share of occlusion.
+        record: The record of the run.
+        curve: Accuracy under each share of occlusion, as `evaluate` returns it.
     """
 
     record: Record
     curve: list[dict[str, Number]]
 
     def to_json(self) -> dict[str, Any]:
-        """The run's labels, the mean accuracy of each kind of occlusion, and the curve."""
+        """Return the labels, the mean accuracy of each kind of occlusion, and the curve."""
         labels = {n: self.record.labels.get(n, "") for n in ("augmentation", "model", "data")}
         return {
             "name": self.record.name,
@@ -207,7 +207,7 @@ class Occlusion:
 
 
 def with_weights(records: Iterable[Record], results: Path) -> list[Record]:
-    """The finished runs whose weights are in the results folder."""
+    """Return the finished runs whose weights are in the results folder."""
     return [
         record
         for record in records
@@ -220,15 +220,15 @@ def with_weights(records: Iterable[Record], results: Path) -> list[Record]:
 def evaluate_runs(
     runs: Iterable[Record], workspace: Workspace, progress: Progress
 ) -> tuple[list[Occlusion], list[str]]:
-    """Test the network of each run under occlusion, unless that was done before.
+    """Test the network of each run under occlusion, unless its curve is stored.
 
     Args:
-        runs: Finished runs with their weights.
-        workspace: Where the weights and datasets are, the curves are stored, and networks run.
-        progress: Shows how many are done.
+        runs: Records of finished runs with weights.
+        workspace: Folders of weights, curves and datasets, and the device.
+        progress: Shows the runs.
 
     Returns:
-        One result for each network that was tested, and one line for each that could not be.
+        One result per tested network, and one line per network that could not be tested.
     """
     ordered = sorted(runs, key=lambda run: run.labels.get("data", ""))
     found: list[Occlusion] = []

@@ -95,7 +95,7 @@ def pairwise_tests(trials: Mapping[Trial, Sequence[Outcome]]) -> list[dict[str, 
 
     Returns:
         One object per pair: ``attack``, ``other``, the fields of
-        `bench.records.statistics.paired_pictures`, and ``p_holm``; ``p`` is None and ``p_holm``
+        `bench.records.statistics.paired_images`, and ``p_holm``; ``p`` is None and ``p_holm``
         missing where no image differs.
     """
     distances = {

@@ -496,9 +496,8 @@ class AttackRecorder:
             if self.tracker:
                 folder = trials.folder(trial, seed, self.workspace)
                 files = [*sorted(folder.glob("*.png")), *sorted(folder.glob("*.safetensors"))]
-                self.tracker.log(
-                    replace(record, curve=()), files=files
-                )  # the curve is over changes, not epochs
+                # without the curve, which is over changes and not over epochs
+                self.tracker.log(replace(record, curve=()), files=files)
         self.records += made
 
     def summarise(self) -> None:
