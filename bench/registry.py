@@ -66,10 +66,10 @@ def classes(kind: Kind) -> Mapping[str, type[Any]]:
 
 
 def makers(kind: Kind) -> dict[str, Callable[[], Any]]:
-    """Everything that can be typed → what makes it with its defaults.
+    """Return everything that `build` accepts by name, with what creates it with its defaults.
 
-    That is all classes, then their named readings, class methods that they name in ``readings``:
-    ``"advmask.published"`` → ``AdvMask.published``.
+    These are all classes, and their named readings: class methods that a class lists in
+    ``readings``, as ``"advmask.published"`` for ``AdvMask.published``.
     """
     known = classes(kind)
     readings = {
@@ -141,12 +141,7 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
         )
     try:
         call = ast.parse(f"f({rest}", mode="eval").body
-    except (
-        SyntaxError,
-        ValueError,
-        MemoryError,
-        RecursionError,
-    ):  # the last two are raised by deep nesting
+    except (SyntaxError, ValueError, MemoryError, RecursionError):  # the last two: deep nesting
         raise ValueError(usage) from None
     if not isinstance(call, ast.Call) or call.args or None in {k.arg for k in call.keywords}:
         raise ValueError(usage)

@@ -291,7 +291,7 @@ def test_found_points_guide_the_masks_of_a_dataset(
                 images=torch.rand(2, 3, 4, 4),
                 labels=torch.tensor([0, 2]),
             ),
-            "tells 2 classes apart",
+            "the network has 2 classes",
         ),
     ],
 )

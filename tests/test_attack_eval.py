@@ -131,7 +131,7 @@ def test_a_second_run_attacks_nothing_and_says_so(tmp_path: Path) -> None:
     asked = ("attack-eval", "--attack", "aimless", "--untargeted", "--images", "10")
     first, second = bench(tmp_path, *asked), bench(tmp_path, *asked)
     assert Aimless.calls == [1, 10, 1]  # one picture each asks whether the attack applies
-    assert "done before" in second.stderr
+    assert "stored before" in second.stderr
     assert first.stdout == second.stdout
     assert len((tmp_path / "records.jsonl").read_text().splitlines()) == 1
     bench(tmp_path, *asked, "--fresh")
@@ -141,7 +141,7 @@ def test_a_second_run_attacks_nothing_and_says_so(tmp_path: Path) -> None:
 def test_all_attacks_run_and_those_that_cannot_are_said(tmp_path: Path) -> None:
     result = bench(tmp_path, "attack-eval", "--images", "8", "--eps", "0.3", "--target", "next")
     assert result.exit_code == 0, result.output
-    assert "not applicable: aimless: there is no targeted form" in result.stderr
+    assert "Not applicable: aimless: there is no targeted form" in result.stderr
     for name in ("sigma-zero", "jsma", "pgd", "noise", "free (ignores eps)"):
         assert name in result.stdout
     free = next(r for r in Store(tmp_path).all() if r.labels["attack"] == "free")
@@ -208,16 +208,22 @@ def test_a_dry_run_says_when_nothing_is_missing(tmp_path: Path) -> None:
         (("--eps", "8"), "8 is above 1; did you mean 8/255?"),
         (("--attack", "jsam"), "there is no attack 'jsam': did you mean 'jsma'?"),
         (("--attack", "pgd(step_count=3)"), "pgd has no option 'step_count'; it has:"),
-        (("--attack", "pgd(eps=0.5)"), "pgd(eps=0.5) and --eps 8/255 differ"),
+        (("--attack", "pgd(eps=0.5)"), "the eps of pgd(eps=0.5) differs from --eps 8/255"),
         (
             ("--attack", "aimless", "--targeted"),
             "aimless: there is no targeted form: choose --untargeted",
         ),
-        (("--attack", "pgd", "--images", "100000"), "test pictures correctly: ask for --images"),
+        (
+            ("--attack", "pgd", "--images", "100000"),
+            "test images correctly; lower --images from 100000",
+        ),
         (("--victim", "w.safetensors"), "--victim w.safetensors needs --model"),
-        (("--victim", "timm:vgg11", "--model", "resnet8"), "has no effect on --victim timm:"),
+        (
+            ("--victim", "timm:vgg11", "--model", "resnet8"),
+            "--model resnet8 has no effect on --victim timm:vgg11; remove it",
+        ),
         (("--mean", "0.5"), "--mean and --std need --victim"),
-        (("--mean", "a,b"), "'a,b' is no list of numbers; write it as 0.485,0.456,0.406"),
+        (("--mean", "a,b"), "'a,b' is not a list of numbers; write it as 0.485,0.456,0.406"),
         (("--untargeted", "--target", "next"), "--target next contradicts --untargeted"),
         (("--query-cap", "0"), "0 is not in the range x>=1"),
     ],

@@ -80,7 +80,7 @@ def test_what_is_done_is_reused_and_fresh_runs_it_anew() -> None:
     first = bench("run", "--aug", "cutout", "--seeds", "1", *SMALL, "--json")
     start = [*SMALL[:-1], "--json"]
     again = bench("run", "--aug", "cutout", "--seeds", "1", *start)
-    assert "1 of 1 runs already have results" in again.stderr
+    assert "1 of 1 runs already had results" in again.stderr
     assert json.loads(again.stdout)["records"] == json.loads(first.stdout)["records"]
     fresh = json.loads(bench("run", "--aug", "cutout", "--seeds", "1", *start, "--fresh").stdout)
     assert fresh["records"][0]["accuracy"] == json.loads(first.stdout)["records"][0]["accuracy"]
@@ -216,14 +216,18 @@ def test_a_missing_cell_is_named_with_the_command_that_fills_it(tmp_path: Path) 
         (["run", "--seeds", "0"], "0 is not in the range x>=1", 2),
         (["run", "--seeds", "-3"], "-3 is not in the range x>=1", 2),
         (["run", "--seeds", "two"], "'two' is not a valid integer", 2),
-        (["run", "--seed-list", "1,x"], "'1,x' is no list of seeds; write it as 0,3,7", 2),
-        (["run", "--seed-list", "1,1"], "seeds are whole numbers from 0 up, each once", 2),
+        (["run", "--seed-list", "1,x"], "'1,x' is not a list of seeds; write it as 0,3,7", 2),
+        (
+            ["run", "--seed-list", "1,1"],
+            "is not a list of seeds: give integers from 0, each once",
+            2,
+        ),
         (["run", "--epochs", "0"], "epochs is 0: it must be at least 1", 2),
         (["run", "--batch-size", "0"], "batch_size is 0", 2),
         (["run", "--learning-rate", "-1"], "learning_rate is -1.0", 2),
         (["run", "--guide", "nowhere"], "there is no guide 'nowhere'", 2),
         (["run", "--data", "nowhere"], "nowhere", 2),
-        (["run", "--device", "cuda:99"], "device 'cuda:99' is not there", 2),
+        (["run", "--device", "cuda:99"], "device 'cuda:99' is not available", 2),
         (["run", "--jobs", "2"], "--jobs 2 needs --executor processes or ray", 2),
         (["run", "--sedes", "3"], "Did you mean", 2),
         (["run", "tabel1"], "there is no experiment 'tabel1': did you mean 'table1'?", 2),
@@ -314,7 +318,7 @@ def test_an_interrupted_run_keeps_what_is_finished_and_continues(
     assert 1 <= done < 9
     result = bench("run", "--aug", "none", "--model", "resnet8", "--seeds", str(done), "--epochs",
                    "3", "--no-tracking")  # fmt: skip
-    assert f"{done} of {done} runs were done before" in result.stderr
+    assert f"{done} of {done} runs already had results" in result.stderr
 
 
 def test_list_names_everything() -> None:

@@ -98,8 +98,8 @@ def test_trainings_and_attacks_give_the_same_as_here(connected: Any, tmp_path: P
         trained = tmp_path / "here" / "weights" / f"{records[0].name}.safetensors"
         victim = Victim(model="resnet8", data=recipe.data, path=trained)
         trial = Trial(attack=PGD(steps=2), victim="v", data="d", eps="8/255", images=4)
-        chosen = evaluation.opponent(victim, 4, place, Silent())[1]
-        blocks = evaluation.parts(trial, 0, victim, chosen)
+        chosen = evaluation.load_victim(victim, 4, place, Silent())[1]
+        blocks = evaluation.attack_jobs(trial, 0, victim, chosen)
         ((_, _, outcomes, _),) = evaluation.run(blocks, place, Silent(), executor=executor)
         shards[name] = [outcomes[0].verdict.l2.tolist(), outcomes[0].forwards.tolist()]
     assert found["here"] == found["there"]

@@ -184,7 +184,7 @@ def test_changes_below_half_a_level_vanish_with_rounding() -> None:
 
 
 def test_a_target_that_is_the_label_is_refused() -> None:
-    with pytest.raises(ValueError, match="target of picture 0 is its own label, 1: choose another"):
+    with pytest.raises(ValueError, match="target of image 0 is its own label, 1; choose another"):
         verdict(grey(0.9), grey(0.9), 0.1, target=1)
 
 
@@ -211,7 +211,7 @@ def test_only_correctly_classified_pictures_are_attacked_in_a_fixed_order() -> N
 
 
 def test_too_few_correct_pictures_are_said() -> None:
-    with pytest.raises(ValueError, match="classifies 30 of 40 test pictures correctly: ask for"):
+    with pytest.raises(ValueError, match="classifies 30 of 40 test images correctly; lower"):
         correct_images(Brightness(), split(), 31, "cpu")
 
 

@@ -22,10 +22,10 @@ from bench.execution.executors import Executor, Lost, Work
 from bench.execution.progress import Silent
 from bench.execution.workspace import Workspace
 from bench.robustness import evaluation
-from bench.robustness.evaluation import Part, run
+from bench.robustness.evaluation import AttackJob, run
 from bench.robustness.judge import CorrectImages, correct_images
 from bench.robustness.metrics import Outcome, join
-from bench.robustness.trials import Trial, applies, folder
+from bench.robustness.trials import Trial, folder, refusal
 from bench.training.victims import Victim
 
 
@@ -110,7 +110,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     }.items():
         monkeypatch.setitem(attacks.BUILTIN, name, cls)
     monkeypatch.setattr(evaluation, "BLOCK", 8)
-    evaluation._opponents.clear()
+    evaluation._victims.clear()
     Signs.calls.clear()
 
 
@@ -159,8 +159,8 @@ def every(
     executor: Executor | None = None, **options: object,
 ) -> tuple[list[Outcome], bool]:  # fmt: skip
     """One outcome per goal, and whether all was there before."""
-    chosen = evaluation.opponent(VICTIM, one.images, place, Silent())[1]
-    jobs = evaluation.parts(one, seed, VICTIM, chosen, **options)  # type: ignore[arg-type]
+    chosen = evaluation.load_victim(VICTIM, one.images, place, Silent())[1]
+    jobs = evaluation.attack_jobs(one, seed, VICTIM, chosen, **options)  # type: ignore[arg-type]
     ((_, _, outcomes, reused),) = run(
         jobs, place, Silent(), stop=stop or (lambda: False), executor=executor
     )
@@ -226,7 +226,7 @@ def test_what_is_no_picture_is_an_error_of_the_attack(
 ) -> None:
     outcome, _ = go(trial(Cheat(how=how)), place)
     assert len(outcome.errors) == 20
-    assert "returned no pictures of shape (1, 3, 4, 4)" in next(iter(outcome.errors.values()))
+    assert "did not return images of shape (1, 3, 4, 4)" in next(iter(outcome.errors.values()))
 
 
 def test_memory_that_runs_out_names_the_remedy(
@@ -236,7 +236,9 @@ def test_memory_that_runs_out_names_the_remedy(
         raise MemoryError
 
     monkeypatch.setattr(Signs, "__call__", greedy)
-    with pytest.raises(ValueError, match="with 8 pictures at once: give a smaller --batch-size"):
+    with pytest.raises(
+        ValueError, match="Out of memory with 8 images per batch; lower --batch-size"
+    ):
         go(trial(Signs()), place)
 
 
@@ -280,7 +282,7 @@ def test_only_a_damaged_block_is_attacked_again(
 
 
 def test_a_stop_keeps_the_finished_blocks(chosen: CorrectImages, place: Workspace) -> None:
-    with pytest.raises(Stopped, match="stopped after 1 of 3 blocks of pictures"):
+    with pytest.raises(Stopped, match="stopped after 1 of 3 blocks of images"):
         go(trial(Signs()), place, stop=lambda: len(Signs.calls) == 2)
     assert Signs.calls == [8, 8]  # the second was under way
     go(trial(Signs()), place)
@@ -288,14 +290,14 @@ def test_a_stop_keeps_the_finished_blocks(chosen: CorrectImages, place: Workspac
 
 
 def test_each_executor_gives_the_same_pictures(place: Workspace) -> None:
-    jobs: list[Part] = []
+    jobs: list[AttackJob] = []
 
     @dataclass
     class Backwards:
         """Runs the last job first."""
 
         def map(
-            self, work: Work, todo: Sequence[Part], *rest: Any
+            self, work: Work, todo: Sequence[AttackJob], *rest: Any
         ) -> Iterator[tuple[int, bool | None]]:
             jobs.extend(todo)
             for index in reversed(range(len(todo))):
@@ -310,7 +312,9 @@ def test_each_executor_gives_the_same_pictures(place: Workspace) -> None:
 
 def test_a_block_whose_workers_died_is_a_failure_that_is_told(place: Workspace) -> None:
     class Deadly:
-        def map(self, work: Work, todo: Sequence[Part], *rest: Any) -> Iterator[tuple[int, Any]]:
+        def map(
+            self, work: Work, todo: Sequence[AttackJob], *rest: Any
+        ) -> Iterator[tuple[int, Any]]:
             yield 0, Lost("its worker died 3 times")
             yield from ((index, work(todo[index], *rest)) for index in range(1, len(todo)))
 
@@ -389,7 +393,7 @@ def test_the_floor_changes_as_many_pixels_as_the_other_attack(
 
 def test_an_attack_that_cannot_aim_says_so_before_the_trial(chosen: CorrectImages) -> None:
     def reason(attack: Signs, aim: str) -> str:
-        return applies(trial(attack, aim=aim), chosen.images[:1], chosen.labels[:1], 3)
+        return refusal(trial(attack, aim=aim), chosen.images[:1], chosen.labels[:1], 3)
 
     assert reason(Signs(), "random") == ""
     assert reason(Untargeted(), "untargeted") == ""

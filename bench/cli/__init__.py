@@ -1,4 +1,4 @@
-"""The command line: parse and hand over. Each command lies in a module of its own name."""
+"""The command line: each command parses its options, calls the API and prints."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ COMMANDS = {
     "track": "status:track",
     "export": "status:export",
 }
-"""Commands in workflow order → where they are defined."""
+"""Module and function of each command, in workflow order."""
 
 SOME_FAILED, INTERRUPTED = 3, 130
-KEPT = "what is finished is kept, the same command continues"
+STORED = "finished results are stored; the same command continues"
 
 
 class Commands(click.Group):
-    """The commands, imported when they are asked for; one line and an exit code for each error."""
+    """The group of all commands: imports each on demand, and prints each error as one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All commands in workflow order."""
+        """Return the names of all commands in workflow order."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name."""
+        """Return the command of a name, or None."""
         if cmd_name not in COMMANDS:
             return None
         module, _, attribute = COMMANDS[cmd_name].partition(":")
@@ -50,7 +50,7 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that was typed; the nearest one is suggested for an unknown name."""
+        """Return the command that was typed; suggest one for an unknown name."""
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
             near = difflib.get_close_matches(args[0], COMMANDS, n=1)
             hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(COMMANDS)}."
@@ -58,7 +58,7 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; what the user can mend becomes one line, without a traceback."""
+        """Run a command; an error that the user can fix is one line without a traceback."""
         try:
             return super().invoke(ctx)
         except click.exceptions.Exit:
@@ -68,7 +68,7 @@ class Commands(click.Group):
             click.echo(f"Error: {error.format_message()} (see {command} --help)", err=True)
             ctx.exit(error.exit_code)
         except (KeyboardInterrupt, click.Abort, Stopped) as stopped:
-            click.echo(f"{str(stopped) or 'interrupted'}; {KEPT}", err=True)
+            click.echo(f"{str(stopped) or 'interrupted'}; {STORED}", err=True)
             ctx.exit(INTERRUPTED)
         except (ValueError, OSError, LookupError) as error:
             if os.environ.get("BENCH_TRACEBACK"):
@@ -78,7 +78,7 @@ class Commands(click.Group):
 
 
 def print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
-    """Print the version, which is looked up only here, and exit."""
+    """Print the version and exit."""
     if wanted and not ctx.resilient_parsing:
         from bench.execution.machine import version
 
@@ -103,7 +103,7 @@ def main() -> None:
     Exit codes: 0 done, 2 bad usage, 3 some seeds failed, 4 data missing, 130 interrupted.
     Completion: eval "$(_BENCH_COMPLETE=bash_source bench)"
     """
-    # our dependencies phone home unless told not to
+    # some dependencies send usage data unless told not to
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")

@@ -1,4 +1,4 @@
-"""``bench attack-eval``: sparse attacks on one victim model under one judge."""
+"""``bench attack-eval``: compare sparse attacks on one victim model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     multiple=True,
     default=["8/255"],
     show_default=True,
-    help="Largest change of a value; repeat for several.",
+    help="Largest change of a value in [0, 1]; repeat for several.",
 )
 @options.compared(
     "--attack",
@@ -57,12 +57,12 @@ if TYPE_CHECKING:
 @options.attacked(
     "--query-cap",
     type=click.IntRange(min=1),
-    help="Most forward and backward passes of an image together.",
+    help="Most forward and backward passes of an image together.  [default: no limit]",
 )
 @options.execution(
     "--batch-size",
     type=click.IntRange(min=1),
-    help="Images attacked at once, if memory is short.  [default: 64]",
+    help="Images attacked as one batch; lower it if memory is short.  [default: 64]",
 )
 @options.compared(
     "--seeds",
@@ -100,10 +100,10 @@ def attack_eval(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Attack a network with sparse attacks and judge what they return.
+    """Attack a network with sparse attacks and judge the results by the same rules.
 
-    It counts successes, changed pixels and elements, norms, and forward and backward passes. Dense
-    PGD is the ceiling that eps allows; random signs at as many pixels as AdvMask's are the floor.
+    The table shows success, changed pixels and elements, norms, and forward and backward passes.
+    Dense PGD is the upper bound for eps; noise at as many pixels as AdvMask is the lower bound.
 
     \b
     Example: bench attack-eval --eps 8/255
@@ -145,7 +145,7 @@ def attack_eval(
 
 
 def report(study: AttackStudy, images: int, results: str, *, as_json: bool) -> None:
-    """The tables, or everything as JSON."""
+    """Print the tables, or everything as JSON."""
     from bench.reporting import attack_tables, formats
     from bench.robustness.results import comparison_line
 
@@ -165,4 +165,4 @@ def report(study: AttackStudy, images: int, results: str, *, as_json: bool) -> N
         same = [test for test in study.pairs if test["eps"] == eps and test["seed"] == seed]
         if line := comparison_line(same, "advmask"):
             click.echo(line)
-    click.echo(f"next: bench tables attacks --results {results}", err=True)
+    click.echo(f"Next: bench tables attacks --results {results}", err=True)

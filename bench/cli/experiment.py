@@ -1,4 +1,4 @@
-"""``bench run table1``: a whole table or figure of the paper, at a scale."""
+"""``bench run table1``: all runs of a table or figure of the paper, at a scale."""
 
 from __future__ import annotations
 
@@ -27,7 +27,19 @@ def run_experiments(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Run one experiment, or ``all``: state the cost, run what is missing, print what there is."""
+    """Run one experiment of the paper or all: print the cost, run what is missing, print results.
+
+    Args:
+        name: Name of the experiment, or ``"all"``.
+        scale: ``"smoke"``, ``"reduced"`` or ``"paper"``.
+        place: Dataset and results folder.
+        where: Device and executor.
+        tracking: MLflow options.
+        fresh: Rerun jobs that already have results.
+        dry_run: Show the jobs only.
+        as_json: Print JSON.
+        quiet: Hide progress output.
+    """
     from bench.execution.progress import open_progress
     from bench.paper import runner
     from bench.reporting import formats

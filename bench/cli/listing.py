@@ -1,4 +1,4 @@
-"""``bench list``: what there is."""
+"""``bench list``: available methods, networks, datasets and experiments, and finished runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from bench.cli import options
 @options.results
 @options.as_json
 def listing(what: str, results: str | None, as_json: bool) -> None:
-    """Show the augmentations, policies, attacks, models, data sets, guides or finished runs.
+    """List augmentations, policies, attacks, networks, datasets, guides, experiments or runs.
 
     \b
     Example: bench list augmentations
@@ -45,14 +45,14 @@ def listing(what: str, results: str | None, as_json: bool) -> None:
         click.echo(json.dumps(rows))
         return
     if not rows:
-        click.echo(f"no {what} yet")
+        click.echo(f"No {what} yet.")
     width = max((len(row["name"]) for row in rows), default=0)
     for row in rows:
         click.echo(f"{row['name']:{width}}  {row['about']}")
 
 
 def methods(kind: Any) -> list[dict[str, str]]:
-    """Every method and named reading, with options and the first line of its description."""
+    """Return every method and named reading: first line of its description, and options."""
     import dataclasses
     import inspect
 
@@ -71,42 +71,42 @@ def methods(kind: Any) -> list[dict[str, str]]:
 
 
 def policies() -> list[dict[str, str]]:
-    """Operations on every picture, by name."""
+    """Return every policy of image operations."""
     from bench.data.policies import NAMES
 
     return [{"name": name, "about": about} for name, about in NAMES.items()]
 
 
 def mixes() -> list[dict[str, str]]:
-    """The ways to mix pictures."""
+    """Return every way to mix images."""
     from bench.data.mixing import NAMES
 
     return [{"name": name, "about": about} for name, about in NAMES.items()]
 
 
 def models() -> list[dict[str, str]]:
-    """Every network by name."""
+    """Return every network."""
     from bench.models import networks
 
     return [{"name": name, "about": about} for name, about in networks.names().items()]
 
 
 def data() -> list[dict[str, str]]:
-    """Every data set that has a name."""
+    """Return every dataset."""
     from bench.data import catalog
 
     return [{"name": name, "about": about} for name, about in catalog.names().items()]
 
 
 def guides() -> list[dict[str, str]]:
-    """What can take the place of the adversarial points."""
+    """Return every fixed guide."""
     from bench.points.guides import FIXED
 
     return [{"name": name, "about": about} for name, about in FIXED.items()]
 
 
 def experiments() -> list[dict[str, str]]:
-    """Every table and figure of the paper."""
+    """Return every table and figure of the paper."""
     from bench.paper.tables import EXPERIMENTS
 
     return [
@@ -116,7 +116,7 @@ def experiments() -> list[dict[str, str]]:
 
 
 def runs(results: str | None) -> list[dict[str, str]]:
-    """The records of the results folder."""
+    """Return the records of the results folder."""
     from bench.execution.workspace import results_folder
     from bench.records.store import Store
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, in the sections of ``--help``."""
+"""Options that several commands share, and their sections in ``--help``."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Option(click.Option):
 
 
 def section(title: str) -> Callable[..., Callable[[Function], Function]]:
-    """A maker of options that belong to one section."""
+    """Return a decorator like ``click.option`` whose options belong to a section of ``--help``."""
     maker: Callable[..., Callable[[Function], Function]] = functools.partial(
         click.option, cls=Option, section=title
     )
@@ -60,7 +60,7 @@ def section(title: str) -> Callable[..., Callable[[Function], Function]]:
 
 
 def together(*options: Function) -> Function:
-    """Several options as one decorator."""
+    """Combine several options into one decorator."""
 
     def decorate(command: Function) -> Function:
         for option in reversed(options):
@@ -71,7 +71,13 @@ def together(*options: Function) -> Function:
 
 
 def gathered(name: str, load: Callable[[], type[Any]], *options: Function) -> Function:
-    """Options that reach the command as one argument: the frozen dataclass that ``load`` gives."""
+    """Combine options into one argument of the command: a frozen dataclass.
+
+    Args:
+        name: Name of the argument.
+        load: Returns the dataclass, which is imported only when the command runs.
+        *options: Options named as the fields of the dataclass.
+    """
 
     def decorate(command: Function) -> Function:
         def wrapper(**values: Any) -> Any:
@@ -90,7 +96,7 @@ def gathered(name: str, load: Callable[[], type[Any]], *options: Function) -> Fu
 
 
 class Name(click.ParamType[str, str]):
-    """A name from a registry, optionally with options in brackets; completed by the shell."""
+    """A name from a registry, with options in brackets; the shell can complete it."""
 
     name = "name"
 
@@ -100,61 +106,61 @@ class Name(click.ParamType[str, str]):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """The names that begin as typed."""
+        """Return the names that start with what was typed."""
         return [CompletionItem(name) for name in self.names() if name.startswith(incomplete)]
 
 
 def augmentation_names() -> list[str]:
-    """Every augmentation."""
+    """Return the names of all augmentations."""
     from bench import registry
 
     return list(registry.classes("augmentations"))
 
 
 def attack_names() -> list[str]:
-    """Every attack."""
+    """Return the names of all attacks."""
     from bench import registry
 
     return list(registry.classes("attacks"))
 
 
 def policy_names() -> list[str]:
-    """Every policy."""
+    """Return the names of all policies."""
     from bench.data import policies
 
     return list(policies.NAMES)
 
 
 def mix_names() -> list[str]:
-    """Every way to mix images."""
+    """Return the names of all ways to mix images."""
     from bench.data import mixing
 
     return list(mixing.NAMES)
 
 
 def data_names() -> list[str]:
-    """Every dataset that has a name."""
+    """Return the names of all datasets."""
     from bench.data import catalog
 
     return list(catalog.names())
 
 
 def model_names() -> list[str]:
-    """Every network that has a name."""
+    """Return the names of all networks."""
     from bench.models import networks
 
     return list(networks.names())
 
 
 def experiment_names() -> list[str]:
-    """Every table and figure of the paper."""
+    """Return the names of all tables and figures of the paper."""
     from bench.paper import tables
 
     return list(tables.EXPERIMENTS)
 
 
 class Eps(click.ParamType[Fraction, str]):
-    """A largest change of a value, as a fraction or decimal above 0 and at most 1.
+    """The largest change of a value, as a fraction or decimal above 0 and at most 1.
 
     >>> Eps().convert("8/255", None, None)
     Fraction(8, 255)
@@ -165,7 +171,7 @@ class Eps(click.ParamType[Fraction, str]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> Fraction:
-        """Read the fraction; a number above 1 was probably meant in 255ths."""
+        """Parse the fraction; for a number above 1, suggest the same number of 255ths."""
         try:
             eps = Fraction(str(value).replace(" ", ""))
         except (ValueError, ZeroDivisionError):
@@ -186,13 +192,15 @@ class Numbers(click.ParamType[tuple[float, ...], str]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[float, ...]:
-        """Read the numbers."""
+        """Parse the numbers."""
         if isinstance(value, tuple):
             return value
         try:
             return tuple(float(part) for part in str(value).split(","))
         except ValueError:
-            self.fail(f"{value!r} is no list of numbers; write it as 0.485,0.456,0.406", param, ctx)
+            self.fail(
+                f"{value!r} is not a list of numbers; write it as 0.485,0.456,0.406", param, ctx
+            )
 
 
 class Seeds(click.ParamType[tuple[int, ...], str]):
@@ -203,15 +211,17 @@ class Seeds(click.ParamType[tuple[int, ...], str]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, ...]:
-        """Read the seeds."""
+        """Parse the seeds."""
         if isinstance(value, tuple):
             return value
         try:
             seeds = tuple(int(part) for part in str(value).split(","))
         except ValueError:
-            self.fail(f"{value!r} is no list of seeds; write it as 0,3,7", param, ctx)
+            self.fail(f"{value!r} is not a list of seeds; write it as 0,3,7", param, ctx)
         if min(seeds) < 0 or len(set(seeds)) < len(seeds):
-            self.fail(f"{value!r}: seeds are whole numbers from 0 up, each once", param, ctx)
+            self.fail(
+                f"{value!r} is not a list of seeds: give integers from 0, each once", param, ctx
+            )
         return seeds
 
 
@@ -238,12 +248,13 @@ def _training_options() -> type[TrainingOptions]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataOptions:
-    """Which dataset, and where it and the results are.
+    """The dataset, and the folders of datasets and results.
 
     Attributes:
-        data: A dataset by name, or the path of an image folder or archive; None: the usual one.
-        data_root: Folder in which named datasets are looked for first.
-        download: Whether a missing dataset may be fetched from its publisher.
+        data: A dataset by name, or the path of an image folder or archive; None: the command's
+            default.
+        data_root: Folder searched first for named datasets.
+        download: Whether a missing dataset may be downloaded from its publisher.
         results: Results folder; None: ``$BENCH_RESULTS``, else ``./results``.
     """
 
@@ -253,7 +264,7 @@ class DataOptions:
     results: str | None = None
 
     def open(self, execution: ExecutionOptions) -> Workspace:
-        """The workspace that these options describe; the dataset is not loaded yet."""
+        """Return the workspace of these options; the dataset is not loaded yet."""
         return execution.workspace(self.results, self.data_root, self.download)
 
 
@@ -292,7 +303,7 @@ device = together(
     execution(
         "--threads",
         type=click.IntRange(min=1),
-        help="Processor threads of each job; the number changes the last bits of results.  "
+        help="Processor threads per job; the number changes the last bits of results.  "
         "[default: its share of the cores]",
     ),
 )
@@ -308,7 +319,11 @@ spread = gathered(
         show_default=True,
         help="Run jobs in this process, in several processes, or on a Ray cluster.",
     ),
-    execution("--jobs", type=click.IntRange(min=1), help="How many jobs run at a time."),
+    execution(
+        "--jobs",
+        type=click.IntRange(min=1),
+        help="Number of jobs that run at a time.  [default: one per core or GPU]",
+    ),
     execution(
         "--address", help="Address of an existing Ray cluster.  [default: start a local one]"
     ),
@@ -319,7 +334,7 @@ spread = gathered(
         "--deadline",
         type=click.FloatRange(min=0, min_open=True),
         metavar="SECONDS",
-        help="Give a job that runs longer to another worker; it is lost the third time.",
+        help="Give a job that runs longer to another worker; after three attempts it fails.",
     ),
 )
 tracking = gathered(
@@ -390,7 +405,7 @@ victim = together(
 
 
 def typed(*names: str) -> list[str]:
-    """Those of these options that were typed on the command line, as they are typed."""
+    """Return those of the named options that were typed, as they were typed."""
     context = click.get_current_context()
     return [
         param.opts[0]
@@ -401,7 +416,15 @@ def typed(*names: str) -> list[str]:
 
 
 def refuse(what: str, *names: str) -> None:
-    """Refuse options that were typed but have no effect on ``what``."""
+    """Reject options that were typed but have no effect.
+
+    Args:
+        what: What they have no effect on.
+        *names: Names of the options' parameters.
+
+    Raises:
+        click.UsageError: One of them was typed.
+    """
     if found := typed(*names):
         verb, pronoun = ("has", "it") if len(found) == 1 else ("have", "them")
         raise click.UsageError(f"{', '.join(found)} {verb} no effect on {what}; remove {pronoun}")

@@ -1,4 +1,4 @@
-"""``bench points``: the adversarial points of a training set, found once and kept."""
+"""``bench points``: find, show, export and import the adversarial points of a training set."""
 
 from __future__ import annotations
 
@@ -22,12 +22,17 @@ if TYPE_CHECKING:
 
 @click.group()
 def points() -> None:
-    """Find, look at and exchange the adversarial points of a training set."""
+    """Find, show, export and import the adversarial points of a training set."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
-    """How points are found: the victim model by name and the attack by its text."""
+    """How points are find_or_load.
+
+    Attributes:
+        victim: Name of the victim model; None: the default.
+        attack: Attack by name with options; None: the default.
+    """
 
     victim: str | None = None
     attack: str | None = None
@@ -36,17 +41,23 @@ class SearchOptions:
 search = options.gathered(
     "search",
     lambda: SearchOptions,
-    options.attacked("--victim", type=options.Name(options.model_names), help="Network to attack."),
     options.attacked(
-        "--attack", type=options.Name(options.attack_names), help="Attack that finds the points."
+        "--victim",
+        type=options.Name(options.model_names),
+        help="Victim model.  [default: resnet8 or resnet20]",
+    ),
+    options.attacked(
+        "--attack",
+        type=options.Name(options.attack_names),
+        help="Attack that finds the points.  [default: advmask(steps=100)]",
     ),
 )
 
 
-def found(
+def find_or_load(
     place: DataOptions, search: SearchOptions, where: ExecutionOptions, quiet: bool
 ) -> tuple[Workspace, Dataset, Points]:
-    """The workspace, the dataset and its points, which are searched for where they are missing."""
+    """Return the workspace, the dataset and its points, which are found if they are missing."""
     from bench.execution import signals
     from bench.execution.progress import open_progress
     from bench.points import find
@@ -79,20 +90,22 @@ def found(
 def build(
     place: DataOptions, search: SearchOptions, where: ExecutionOptions, as_json: bool, quiet: bool
 ) -> None:
-    """Attack a whole training set once; what is finished is kept, whatever happens.
+    """Find the points by attacking every training image once; an interrupted search continues.
 
     \b
     Example: bench points build --data photos
     """
-    tell(found(place, search, where, quiet)[2], as_json)
+    report(find_or_load(place, search, where, quiet)[2], as_json)
 
 
 @points.command(cls=options.Command)
 @options.output(
-    "--output", type=click.Path(path_type=Path, dir_okay=False), help="PNG file to write."
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="PNG file to write.  [default: in figures of the results folder]",
 )
 @options.output(
-    "--count", type=click.IntRange(1, 64), default=8, show_default=True, help="Images to show."
+    "--count", type=click.IntRange(1, 64), default=8, show_default=True, help="Number of images."
 )
 @options.data
 @search
@@ -108,10 +121,10 @@ def show(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Draw training images, their points and what each augmentation leaves of them.
+    """Draw training images with their points and masks, and print statistics of the points.
 
-    It prints statistics of the points. KeepAugment is shown with the saliency of the network that
-    was attacked.
+    The image shows what each augmentation leaves of the images, KeepAugment with the saliency of
+    the attacked network.
 
     \b
     Example: bench points show --data photos --output points.png
@@ -124,9 +137,9 @@ def show(
     from bench.reporting import image_grid
     from bench.training import victims
 
-    workspace, data, built = found(place, search, where, quiet)
+    workspace, data, built = find_or_load(place, search, where, quiet)
     progress = open_progress(quiet)
-    with signals.listen(progress.say) as stop:  # it is trained where the points alone are kept
+    with signals.listen(progress.say) as stop:  # trains it if only its points are stored
         victim = find.points_victim(data, search.victim)
         network = victims.obtain(victim, workspace, progress, stop)
     columns = image_grid.advmask_images(data, built, count)
@@ -134,8 +147,8 @@ def show(
     columns |= image_grid.deletion_images(data, built, count, network)
     path = output or workspace.results / "figures" / f"points-{parse(data.name)[0]}.png"
     atomic.write(path, image_grid.png(image_grid.grid(columns)))
-    tell(built, as_json)
-    click.echo(f"wrote {path}", err=True)
+    report(built, as_json)
+    click.echo(f"Wrote {path}", err=True)
 
 
 @points.command(cls=options.Command)
@@ -155,17 +168,17 @@ def export(
     from bench.files import atomic
     from bench.points.exchange import to_numpy
 
-    built = found(place, search, where, quiet)[2]
+    built = find_or_load(place, search, where, quiet)[2]
     atomic.write(path, to_numpy(built))
-    click.echo(f"wrote {len(built.places)} points of {len(built)} images to {path}")
+    click.echo(f"Wrote {len(built.places)} points of {len(built)} images to {path}")
 
 
 @points.command("import", cls=options.Command)
 @click.argument("path", type=click.Path(path_type=Path, dir_okay=False, exists=True))
-@options.output("--name", required=True, help="Name by which --guide of bench run finds them.")
+@options.output("--name", required=True, help="Name of the points for --guide of bench run.")
 @options.data
 def import_(path: Path, name: str, place: DataOptions) -> None:
-    """Take over points from a NumPy .npz file, for `bench run --aug advmask --guide NAME`.
+    """Import points from a NumPy .npz file, for `bench run --aug advmask --guide NAME`.
 
     \b
     Example: bench points import points.npz --name mine --data photos
@@ -178,17 +191,19 @@ def import_(path: Path, name: str, place: DataOptions) -> None:
     from bench.studies.comparison import place as locate
 
     if name in FIXED or not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,63}", name):
-        raise ValueError(f"--name {name!r} is taken or not a plain name: letters, digits, - _ .")
+        raise ValueError(
+            f"--name {name!r} is a built-in guide or has characters besides A-Z a-z 0-9 - _ ."
+        )
     workspace, data = locate(place.open(ExecutionOptions(device="cpu")), place.data or "digits")
     taken = from_numpy(path, workspace.dataset(data))
     taken.save(workspace.results / "points" / f"{name}.safetensors")
-    tell(taken, as_json=False)
+    report(taken, as_json=False)
     shown = shlex.quote(place.data or "digits")
-    click.echo(f"use them with: bench run --aug advmask --guide {name} --data {shown}")
+    click.echo(f"Next: bench run --aug advmask --guide {name} --data {shown}")
 
 
-def tell(built: Points, as_json: bool) -> None:
-    """Print what a set of points is like."""
+def report(built: Points, as_json: bool) -> None:
+    """Print the statistics of points."""
     summary = built.summary()
     if as_json:
         click.echo(json.dumps({"about": built.about, "summary": summary}))
@@ -199,6 +214,6 @@ def tell(built: Points, as_json: bool) -> None:
         f"{summary['without_points']:.1%} without points"
     )
     click.echo(
-        f"{summary['inside']:.0%} of the points lie in the central half of the area; "
-        f"spread {summary['spread']:.2f} of that of points placed everywhere"
+        f"{summary['inside']:.0%} of the points are in the central half of the area; "
+        f"their spread is {summary['spread']:.2f} of that of uniform points"
     )

@@ -19,7 +19,7 @@ OF_EXPERIMENTS = (
     *("augmentations", "models", "seeds", "seed_list", "policy", "mix", "guides", "epochs"),
     *("batch_size", "learning_rate", "weight_decay", "schedule", "validation", "precision"),
 )
-"""Options of a comparison that an experiment of the paper sets by itself."""
+"""Options of a comparison that an experiment of the paper sets itself."""
 
 
 @click.command(cls=options.Command)
@@ -29,7 +29,7 @@ OF_EXPERIMENTS = (
     type=click.Choice(["smoke", "reduced", "paper"]),
     default="smoke",
     show_default=True,
-    help="Scale of the experiment.",
+    help="Scale of an experiment of the paper: datasets, epochs and seeds.",
 )
 @options.compared(
     "--aug",
@@ -96,7 +96,8 @@ def run(
 ) -> None:
     """Train networks with different augmentations, several seeds each, and compare them.
 
-    EXPERIMENT is a table or figure of the paper instead (see bench list experiments), or all.
+    EXPERIMENT is a table or figure of the paper (see bench list experiments), or all, to run
+    instead.
 
     \b
     Example: bench run --aug advmask --model resnet18 --seeds 5
@@ -111,7 +112,7 @@ def run(
         from bench.paper import tables
 
         if experiment != "all":
-            tables.experiment(experiment, scale)  # refuses a name that there is not
+            tables.experiment(experiment, scale)  # rejects an unknown name
         options.refuse(f"{experiment}, whose settings come from --scale", *OF_EXPERIMENTS)
         run_experiments(
             experiment, scale, place, where, tracking,
@@ -123,7 +124,7 @@ def run(
     from bench import registry
     from bench.studies import comparison
 
-    for text in augmentations:  # rejected before anything slow is done
+    for text in augmentations:  # rejected before anything slow
         registry.build("augmentations", text)
     workspace, data = comparison.place(place.open(where), place.data or "digits")
     design = comparison.Design(
@@ -150,13 +151,13 @@ def run(
 
 
 def report(study: Study, asked: int, results: str, *, as_json: bool) -> None:
-    """The result table, or everything as JSON; exits with 3 when seeds have failed."""
+    """Print the table, or everything as JSON; exit with 3 if seeds have failed."""
     if as_json:
         records = [record.to_json() for record in study.records]
         click.echo(json.dumps({"records": records, "intervals": study.intervals()}))
     else:
         click.echo(study)
-        click.echo(f"next: bench tables --results {results}", err=True)
+        click.echo(f"Next: bench tables --results {results}", err=True)
     if study.failed:
         click.echo(
             f"{len(study.failed)} of {asked} runs failed: {study.failed[0].message}", err=True

@@ -1,4 +1,4 @@
-"""``bench speed``: how fast it is, beside something else timed in the same run."""
+"""``bench speed``: benchmarks of this project, each beside a reference in the same run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedOptions:
-    """What is timed, and on how much."""
+    """What is timed: sizes, network, attacks and victim model; see the help of each option."""
 
     batch_size: tuple[int, ...]
     side: tuple[int, ...]
@@ -47,7 +47,7 @@ chosen = options.gathered(
         multiple=True,
         default=[128, 512],
         show_default=True,
-        help="Images per batch of masks; repeat for several.",
+        help="Images per batch, for masks; repeat for several.",
     ),
     options.compared(
         "--side",
@@ -55,14 +55,14 @@ chosen = options.gathered(
         multiple=True,
         default=[32, 64],
         show_default=True,
-        help="Side of the images in pixels; repeat for several.",
+        help="Side of the images in pixels, for masks; repeat for several.",
     ),
     options.compared(
         "--model",
         type=options.Name(options.model_names),
         default="resnet8",
         show_default=True,
-        help="Network of epochs and attacks.",
+        help="Network, for epochs and attacks.",
     ),
     options.attacked(
         "--attack",
@@ -77,7 +77,7 @@ chosen = options.gathered(
         type=options.Eps(),
         default="8/255",
         show_default=True,
-        help="Largest change of a value.",
+        help="Largest change of a value in [0, 1].",
     ),
     options.attacked(
         "--images",
@@ -91,10 +91,12 @@ chosen = options.gathered(
         type=click.IntRange(min=1),
         default=3,
         show_default=True,
-        help="Number of times that each attack is timed.",
+        help="Number of measurements of each attack.",
     ),
     options.attacked(
-        "--victim", metavar="FILE", help="Weights of the network to attack.  [default: trained]"
+        "--victim",
+        metavar="FILE",
+        help="Weights of the victim model.  [default: trained on the dataset]",
     ),
     options.attacked(
         "--mean",
@@ -130,14 +132,14 @@ def speed(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Time masks, the input side, training epochs, attacks, the start, or growth.
+    """Measure the speed of masks, input, training epochs, attacks, start, or growth.
 
-    masks: images per second of every augmentation, as a share of `images * mask`. input: batches
-    per second against torchvision over PIL with two workers. epochs: seconds of a training epoch
-    against a bare loop over ready batches. attacks: seconds of an attack against the forward and
-    backward passes it asks for, and of an iteration against sigma-zero's. start: bench --help
-    against an empty Python. growth (minutes, not part of all): what jobs, epochs, 10,000 records
-    and cores cost, beside targets.
+    masks: images per second of every augmentation, relative to `images * mask`. input: images per
+    second, relative to torchvision over PIL with two workers. epochs: seconds of a training epoch,
+    relative to a bare loop over ready batches. attacks: seconds of an attack, relative to its
+    forward and backward passes, and of an iteration, relative to the first attack. start: bench
+    --help, relative to an empty Python. growth (minutes, not part of all): overhead of jobs,
+    epochs, 10,000 records and cores, with targets.
 
     \b
     Example: bench speed masks
@@ -181,7 +183,7 @@ def show(tables: Rates, as_json: bool) -> None:
 
 
 def growth(progress: Progress, as_json: bool) -> None:
-    """Every measure of growth in a results folder of its own; exits with 3 where one is missed."""
+    """Measure growth in temporary results folders; exit with 3 if a target is missed."""
     import os
     import tempfile
     from pathlib import Path
@@ -204,7 +206,7 @@ def growth(progress: Progress, as_json: bool) -> None:
     def place(name: str) -> Workspace:
         return Workspace(results=Path(folder) / name)
 
-    torch.set_num_threads(1)  # what is so small only waits for a second one
+    torch.set_num_threads(1)  # a second thread only slows such small work down
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with tempfile.TemporaryDirectory() as folder:
         rows = [
@@ -217,7 +219,7 @@ def growth(progress: Progress, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([{**vars(row), "met": row.met} for row in rows]))
     else:
-        click.echo(f"growth ({cores} cores, {os.getloadavg()[0]:.1f} processes wanted them)")
+        click.echo(f"growth ({cores} cores, load {os.getloadavg()[0]:.1f})")
         for row in rows:
             bound = f"at {'least' if row.least else 'most'} {row.target:g} {row.unit}"
             state = "" if row.met else "  missed"
@@ -227,7 +229,7 @@ def growth(progress: Progress, as_json: bool) -> None:
 
 
 def start(progress: Progress) -> Rates:
-    """``bench --help`` beside a Python that does nothing."""
+    """Time ``bench --help``, relative to a Python that does nothing."""
     import subprocess
     import sys
 
@@ -244,7 +246,7 @@ def start(progress: Progress) -> Rates:
 
 
 def masks(workspace: Workspace, data: Dataset, chosen: SpeedOptions, progress: Progress) -> Rates:
-    """Every augmentation and the erasers of other libraries, for each size and device."""
+    """Time every augmentation and other libraries for each size and device."""
     from bench.speed import throughput
 
     return {
@@ -258,7 +260,7 @@ def masks(workspace: Workspace, data: Dataset, chosen: SpeedOptions, progress: P
 
 
 def inputs(workspace: Workspace, data: Dataset, chosen: SpeedOptions, progress: Progress) -> Rates:
-    """The loader over at least 20,000 images, so that starting workers does not count."""
+    """Time the loader over at least 20,000 images, so that the start of workers is negligible."""
     from bench.data.splits import Split
     from bench.speed import throughput
 
@@ -268,7 +270,7 @@ def inputs(workspace: Workspace, data: Dataset, chosen: SpeedOptions, progress: 
 
 
 def epochs(workspace: Workspace, data: Dataset, chosen: SpeedOptions, progress: Progress) -> Rates:
-    """One recipe per augmentation at the usual settings."""
+    """Time one recipe per augmentation with the default settings."""
     from bench import registry
     from bench.speed import throughput
     from bench.training.recipes import Recipe, usual
@@ -289,7 +291,7 @@ def epochs(workspace: Workspace, data: Dataset, chosen: SpeedOptions, progress: 
 
 
 def attacks(workspace: Workspace, data: Dataset, chosen: SpeedOptions, progress: Progress) -> Rates:
-    """Attacks on the first test images; see `bench.speed.throughput.attacks`."""
+    """Time attacks on the first test images; see `bench.speed.throughput.attacks`."""
     from bench import registry
     from bench.speed import throughput
     from bench.training import victims

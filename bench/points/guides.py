@@ -53,7 +53,7 @@ def needed(recipe: Recipe) -> str | None:
 
 
 def takes(recipe: Recipe) -> bool:
-    """Whether a fixed guide would change how the recipe trains."""
+    """Return whether a fixed guide would change how a recipe trains."""
     return live(recipe) or needed(recipe) is not None
 
 
@@ -111,7 +111,14 @@ def fixed(
 def scores(
     name: str, data: Dataset, workspace: Workspace, progress: Progress
 ) -> Float[Tensor, "n 1 h w"]:
-    """Return the score by which a control ranks the pixels of each training image."""
+    """Return the score by which a control ranks the pixels of each training image.
+
+    Args:
+        name: ``"random"``, ``"corners-matched"`` or ``"saliency"``.
+        data: The dataset.
+        workspace: Where the victim model is stored.
+        progress: Shows the computation.
+    """
     if name == "random":
         n, _, h, w = data.train.images.shape
         return torch.rand(n, 1, h, w, generator=seeds.generator(0, "guides", "random"))
@@ -123,6 +130,11 @@ def scores(
 
 def imported(name: str, data: Dataset, workspace: Workspace) -> Bool[Tensor, "n 1 h w"]:
     """Return the guide of points that were imported under a name.
+
+    Args:
+        name: The name.
+        data: The dataset, with n training images of h times w pixels.
+        workspace: The results folder.
 
     Raises:
         ValueError: There are no such points, or they belong to another dataset.
@@ -139,7 +151,14 @@ def imported(name: str, data: Dataset, workspace: Workspace) -> Bool[Tensor, "n 
 def gradients(
     data: Dataset, network: nn.Module, device: str, batch_size: int = 256
 ) -> Float[Tensor, "n 1 h w"]:
-    """Return the saliency of every training image under a trained network."""
+    """Return the saliency of every training image under a trained network.
+
+    Args:
+        data: The dataset.
+        network: The network, in eval mode.
+        device: Device of the network.
+        batch_size: Images per batch.
+    """
     found = []
     for ids in torch.arange(len(data.train.labels)).split(batch_size):
         images = data.train.images[ids].to(device).float() / 255

@@ -1,4 +1,4 @@
-"""Attacks and occlusion evaluated: the trial, batches of images, the judge, metrics, passes.
+"""Evaluation of attacks and of occlusion: trials, batches of images, the judge, metrics, passes.
 
-Not here: the attacks themselves (the package ``attacks``) and tables of them (``reporting``).
+Not here: the attacks themselves (the package ``attacks``), and tables of them (``reporting``).
 """

@@ -1,4 +1,4 @@
-"""A block of pictures: attacked together, counted, and kept in a file of its own."""
+"""Attack a block of images, count the passes, and store the result."""
 
 from __future__ import annotations
 
@@ -26,12 +26,23 @@ KINDS = {
     **dict.fromkeys(("ids", "forwards", "backwards"), (torch.int64, 1)),
     "adversarial": (torch.float32, 4),
 }
-"""What a block is kept as: type and number of axes of each tensor."""
+"""Type and number of axes of each tensor of the file."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some pictures after an attack, and what it took."""
+    """A block of b images after an attack, with what the attack used.
+
+    Attributes:
+        ids: Indices of the images in the test set.
+        adversarial: The images that the attack returned; unchanged where it raised an error.
+        forwards: Forward passes of each image.
+        backwards: Backward passes of each image.
+        seconds: Seconds of the attack, without the counting.
+        passing: Seconds of it inside the victim model.
+        memory: Peak memory above the start in MiB, where the system reports it.
+        errors: Errors by index of the image.
+    """
 
     ids: Int[Tensor, " b"]
     adversarial: Images
@@ -44,13 +55,13 @@ class Block:
 
     @classmethod
     def untouched(cls, ids: Int[Tensor, " b"], images: Images, why: str) -> Block:
-        """Pictures that no attack has seen, and why."""
+        """Return a block that was not attacked, with the reason as error of each image."""
         none = torch.zeros(len(ids), dtype=torch.long)
         errors = dict.fromkeys(ids.tolist(), why)
         return cls(ids, images.cpu(), none, none, 0.0, 0.0, None, errors)
 
     def outcome(self, verdict: Verdict) -> Outcome:
-        """The block as it was judged."""
+        """Return the outcome of the block, with its verdict."""
         return Outcome(
             verdict,
             self.forwards,
@@ -73,10 +84,25 @@ def attack(
     counts: Int[Tensor, " b"] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Block:
-    """Attack a batch and count; the pictures that make the attack raise come back unchanged.
+    """Attack a batch of images and count its passes.
 
-    What raises for a batch is tried again in halves, so that one picture does not spoil the others.
-    Raises ``ValueError`` when memory runs out and `Stopped` at a pass after ``stop()`` turns true.
+    If the attack raises an error, it is tried again on each half of the batch, such that one image
+    does not affect the others; a single image with an error is returned unchanged.
+
+    Args:
+        trial: The attack and how it is evaluated.
+        seed: Seed of the attack's random draws.
+        network: The victim model.
+        images: Images in [0, 1], shape (b, c, h, w).
+        labels: True classes, shape (b,).
+        goal: What the attack should reach.
+        ids: Indices of the images in the test set, shape (b,).
+        counts: Number of changes of each image, for an attack that takes a count.
+        stop: Whether to stop soon.
+
+    Raises:
+        ValueError: Out of memory.
+        Stopped: ``stop()`` returned True at a pass.
     """
     counted = Counted(network, images, labels, trial.query_cap, stop)
     errors: dict[int, str] = {}
@@ -86,7 +112,7 @@ def attack(
             adversarial = _call(trial, seed, counted, images, goal, ids, counts)
         except (MemoryError, torch.OutOfMemoryError):
             raise ValueError(
-                f"memory ran out with {len(images)} pictures at once: give a smaller --batch-size"
+                f"Out of memory with {len(images)} images per batch; lower --batch-size."
             ) from None
         except Stopped:
             raise
@@ -127,14 +153,14 @@ def _call(
     ids: Int[Tensor, " b"],
     counts: Int[Tensor, " b"] | None,
 ) -> Images:
-    """The attack's own answer; raises ``TypeError`` for one that is no pictures."""
+    """Call the attack and check the shape of what it returns."""
     generators = [seeds.generator(seed, "attack", i) for i in ids.tolist()]
     if counts is None:
-        # copies, for an attack that writes into its arguments must not move the yardstick
+        # copies: the judge needs the originals, even if an attack writes into its arguments
         returned = trial.attack(network, images.clone(), Goal(goal.labels.clone(), goal.targeted),
                                 generators)  # fmt: skip
         if not isinstance(returned, Tensor) or returned.shape != images.shape:
-            raise TypeError(f"the attack returned no pictures of shape {tuple(images.shape)}")
+            raise TypeError(f"the attack did not return images of shape {tuple(images.shape)}")
         return returned.detach().to(images.dtype)
     answers = images.clone()
     for count in counts.unique().tolist():
@@ -148,7 +174,7 @@ def _call(
 
 
 def concatenate(blocks: list[Block]) -> Block:
-    """Parts of one block as one."""
+    """Join consecutive parts of a block."""
     return Block(
         ids=torch.cat([block.ids for block in blocks]),
         adversarial=torch.cat([block.adversarial for block in blocks]),
@@ -162,9 +188,12 @@ def concatenate(blocks: list[Block]) -> Block:
 
 
 def save(block: Block, path: Path, about: dict[str, Any]) -> None:
-    """Write a block as safetensors, whole or not at all.
+    """Write a block as a safetensors file, atomically.
 
-    The metadata holds as JSON what it belongs to, the seconds and errors, and a checksum.
+    Args:
+        block: The block.
+        path: The file.
+        about: What identifies the block; stored as JSON with seconds, errors and a checksum.
     """
     tensors = {
         "ids": block.ids,
@@ -178,7 +207,7 @@ def save(block: Block, path: Path, about: dict[str, Any]) -> None:
 
 
 def adversarial(path: Path) -> Images | None:
-    """The attacked images of a block's file, whatever they belong to; None without a whole one."""
+    """Return the attacked images of a block's file, or None if it is missing or damaged."""
     try:
         return tensor_files.read(path, covered="job")[0]["adversarial"]
     except (OSError, ValueError, KeyError):
@@ -186,7 +215,13 @@ def adversarial(path: Path) -> Images | None:
 
 
 def load(path: Path, about: dict[str, Any], ids: Int[Tensor, " b"]) -> Block | None:
-    """The block that was written before, if it is whole and of these pictures and this job."""
+    """Return a stored block; None if its file is missing or damaged or belongs to other images.
+
+    Args:
+        path: The file.
+        about: What identifies the block.
+        ids: Indices of its images in the test set.
+    """
     try:
         tensors, metadata = tensor_files.read(path, covered="job")
         job = json_text.parse(metadata["job"])

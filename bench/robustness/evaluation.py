@@ -1,6 +1,6 @@
-"""Running trials: their blocks of pictures go through an executor and are judged as they come in.
+"""Run trials: blocks of images are attacked by an executor and judged as they finish.
 
-Every block is a job of its own, kept when it is finished and not attacked again.
+Every block is a job of its own, which is stored when it is finished and not attacked again.
 """
 
 from __future__ import annotations
@@ -26,20 +26,27 @@ from bench.robustness import batches
 from bench.robustness.batches import Block, attack, concatenate, load, save
 from bench.robustness.judge import CorrectImages, correct_images, goals, judge
 from bench.robustness.metrics import Outcome, join
-from bench.robustness.trials import Trial, changes, folder
+from bench.robustness.trials import Trial, change_counts, folder
 from bench.training.victims import Victim
 
 BLOCK = 64
-"""Pictures attacked together and written together. Fixed, for the number of pictures in a batch
-changes the last bits of a convolution, and with them results."""
+"""Number of images per block, attacked and stored together. Fixed, because the number of images in
+a batch changes the last bits of a convolution, and with them results."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """One block of pictures of a trial with one seed and goal: what an executor takes as a job.
+class AttackJob:
+    """One block of images of a trial, with one seed and goal: one job of an executor.
 
-    ``goal`` and ``number`` count the goals of the trial and its blocks of pictures. ``counts`` is
-    how many changes each picture of the block gets, where another trial determines that.
+    Attributes:
+        trial: The trial.
+        seed: Seed of targets and draws.
+        victim: The victim model.
+        goal: Index among the goals of the trial.
+        number: Index among the trial's blocks of images.
+        counts: Number of changes of each image of the block, where another trial determines it.
+        batch_size: Images attacked as one batch.
+        fresh: Attack the block even if its file exists.
     """
 
     trial: Trial
@@ -53,21 +60,21 @@ class Part:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What the block's file belongs to."""
+        """What identifies the block in its file."""
         return {"trial": self.trial.attacked, "seed": self.seed, "goal": self.goal}
 
     def path(self, workspace: Workspace) -> Path:
-        """Where the block's file lies."""
+        """Return the file of the block."""
         name = f"goal-{self.goal}-block-{self.number:05d}.safetensors"
         return folder(self.trial, self.seed, workspace) / name
 
     def rows(self, chosen: CorrectImages) -> Int[Tensor, " b"]:
-        """The places of the block's pictures among those under attack."""
+        """Return the indices of the block's images among the attacked ones."""
         first = BLOCK * self.number
         return torch.arange(first, min(first + BLOCK, len(chosen.ids)))
 
 
-def parts(
+def attack_jobs(
     trial: Trial,
     seed: int,
     victim: Victim,
@@ -76,11 +83,22 @@ def parts(
     matched: Sequence[Outcome] | None = None,
     batch_size: int = BLOCK,
     fresh: bool = False,
-) -> list[Part]:
-    """All blocks of a trial; ``matched`` are outcomes of the trial whose counts it takes over."""
-    counts = None if matched is None else [changes(outcome) for outcome in matched]
+) -> list[AttackJob]:
+    """Return the jobs of all blocks of a trial.
+
+    Args:
+        trial: The trial.
+        seed: Seed of targets and draws.
+        victim: The victim model.
+        chosen: The images under attack.
+        matched: Outcomes, one per goal, whose counts of changed pixels the trial uses; None for a
+            trial with counts of its own.
+        batch_size: Images attacked as one batch.
+        fresh: Attack blocks even if their files exist.
+    """
+    counts = None if matched is None else [change_counts(outcome) for outcome in matched]
     return [
-        Part(
+        AttackJob(
             trial=trial,
             seed=seed,
             victim=victim,
@@ -95,157 +113,189 @@ def parts(
     ]
 
 
-KEPT = 8  # networks in memory, for as many seeds
-_opponents: dict[tuple[Any, ...], tuple[nn.Module, CorrectImages]] = {}
+KEPT = 8  # number of victim models in memory, one per seed
+_victims: dict[tuple[Any, ...], tuple[nn.Module, CorrectImages]] = {}
 
 
-def opponent(
+def load_victim(
     victim: Victim,
     images: int,
     workspace: Workspace,
     progress: Progress,
     stop: Callable[[], bool] = lambda: False,
 ) -> tuple[nn.Module, CorrectImages]:
-    """The network under attack and the pictures that it classifies correctly; kept in memory."""
+    """Load a victim model and the images that it classifies correctly; both stay in memory.
+
+    Args:
+        victim: The victim model.
+        images: Number of images.
+        workspace: Where victim models are stored, and the device.
+        progress: Shows the training of a victim model that is trained here.
+        stop: Whether to stop soon.
+
+    Raises:
+        ValueError: Fewer images are classified correctly.
+        Stopped: ``stop()`` returned True during the training.
+    """
     key = victim, images, workspace
-    if key not in _opponents:
-        if len(_opponents) == KEPT:
-            del _opponents[next(iter(_opponents))]
+    if key not in _victims:
+        if len(_victims) == KEPT:
+            del _victims[next(iter(_victims))]
         network = victim.load(workspace, progress, stop)
         test = workspace.dataset(victim.data).test
-        _opponents[key] = network, correct_images(network, test, images, workspace.device)
-    return _opponents[key]
+        _victims[key] = network, correct_images(network, test, images, workspace.device)
+    return _victims[key]
 
 
 def work(
-    part: Part, workspace: Workspace, progress: Progress, stop: Callable[[], bool]
+    job: AttackJob, workspace: Workspace, progress: Progress, stop: Callable[[], bool]
 ) -> bool | None:
-    """Attack a block unless its file is there; returns whether it was, None when asked to stop.
+    """Attack a block unless its file exists; the work of an executor.
 
-    A block that another process is attacking is waited for.
+    If another process is attacking the block, this one waits for it.
+
+    Returns:
+        Whether the file existed before; None if asked to stop.
     """
-    network, chosen = opponent(part.victim, part.trial.images, workspace, progress, stop)
-    rows, path = part.rows(chosen), part.path(workspace)
-    lock = workspace.cache / "locks" / f"{path.parent.name}-{part.goal}-{part.number}.lock"
+    network, chosen = load_victim(job.victim, job.trial.images, workspace, progress, stop)
+    rows, path = job.rows(chosen), job.path(workspace)
+    lock = workspace.cache / "locks" / f"{path.parent.name}-{job.goal}-{job.number}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):
-        if not part.fresh and finished(part, workspace, progress) is not None:
+        if not job.fresh and finished(job, workspace, progress) is not None:
             return True
-        goal = goals(part.trial.aim, chosen, part.seed)[part.goal]
-        counts = None if part.counts is None else torch.tensor(part.counts)
+        goal = goals(job.trial.aim, chosen, job.seed)[job.goal]
+        counts = None if job.counts is None else torch.tensor(job.counts)
         done = []
-        for batch in torch.arange(len(rows)).split(part.batch_size):
+        for batch in torch.arange(len(rows)).split(job.batch_size):
             there = rows[batch].to(chosen.labels.device)
             try:
                 found = attack(
-                    part.trial, part.seed, network, chosen.images[there], chosen.labels[there],
+                    job.trial, job.seed, network, chosen.images[there], chosen.labels[there],
                     goal[there], chosen.ids[rows[batch]],
                     None if counts is None else counts[batch], stop,
                 )  # fmt: skip
             except Stopped:
                 return None
             done.append(found)
-        save(concatenate(done), path, part.about)
+        save(concatenate(done), path, job.about)
     return False
 
 
-def finished(part: Part, workspace: Workspace, progress: Progress) -> Block | None:
-    """The block of a part, if it was attacked before and its file is whole."""
-    chosen = opponent(part.victim, part.trial.images, workspace, progress)[1]
-    rows = part.rows(chosen)
-    block = load(part.path(workspace), part.about, chosen.ids[rows])
+def finished(job: AttackJob, workspace: Workspace, progress: Progress) -> Block | None:
+    """Return the stored block of a job; None if its file is missing or damaged."""
+    chosen = load_victim(job.victim, job.trial.images, workspace, progress)[1]
+    rows = job.rows(chosen)
+    block = load(job.path(workspace), job.about, chosen.ids[rows])
     whole = block is not None and block.adversarial.shape[1:] == chosen.images.shape[1:]
     return block if whole else None
 
 
-def _passes(part: Part, workspace: Workspace, progress: Progress) -> int:
-    """The most passes of the part's attack for one picture."""
-    images = opponent(part.victim, part.trial.images, workspace, progress)[1].images
-    return passes(part.trial.attack, (images.shape[1], images.shape[2], images.shape[3]))
+def _most_passes(job: AttackJob, workspace: Workspace, progress: Progress) -> int:
+    """Return the largest number of passes per image of the job's attack."""
+    images = load_victim(job.victim, job.trial.images, workspace, progress)[1].images
+    return passes(job.trial.attack, (images.shape[1], images.shape[2], images.shape[3]))
 
 
-Verdicts = tuple[Trial, int, list[Outcome], bool]
-"""A trial and seed, one outcome per goal, and whether all of it had been attacked before."""
+JudgedTrial = tuple[Trial, int, list[Outcome], bool]
+"""A trial, its seed, one outcome per goal, and whether all its blocks were stored before."""
 
 
 def run(
-    jobs: Sequence[Part],
+    jobs: Sequence[AttackJob],
     workspace: Workspace,
     progress: Progress,
     *,
     executor: Executor | None = None,
     stop: Callable[[], bool] = lambda: False,
-) -> Iterator[Verdicts]:
-    """Attack what is missing and yield each trial as soon as its last block is there, judged.
+) -> Iterator[JudgedTrial]:
+    """Attack the blocks that are missing, and yield each trial with its last block.
 
-    Finished blocks are kept whatever happens. Raises `Stopped` when ``stop()`` turns true. The
-    pictures of a block whose worker died again and again come back unchanged, with that as error.
+    Finished blocks are stored whatever happens. If the worker of a block dies at every attempt, its
+    images are unchanged and have that as their error.
+
+    Args:
+        jobs: Jobs of one or more trials.
+        workspace: Where the blocks are stored, and the device.
+        progress: Shows the blocks.
+        executor: Where the blocks are attacked; None: one after the other in this process.
+        stop: Whether to stop soon.
+
+    Raises:
+        Stopped: ``stop()`` returned True before the last block.
     """
     executor = executor or Local()
-    trials: dict[tuple[Trial, int], list[Part]] = {}
-    for part in jobs:
-        trials.setdefault((part.trial, part.seed), []).append(part)
-    missing = [part for part in jobs if part.fresh or finished(part, workspace, progress) is None]
+    trials: dict[tuple[Trial, int], list[AttackJob]] = {}
+    for job in jobs:
+        trials.setdefault((job.trial, job.seed), []).append(job)
+    missing = [job for job in jobs if job.fresh or finished(job, workspace, progress) is None]
     if not isinstance(executor, Local):
-        tables = list(dict.fromkeys((part.trial.eps, part.seed) for part in jobs))
-        # attacks that ask for many passes begin first, so that no worker idles at the end
+        tables = list(dict.fromkeys((job.trial.eps, job.seed) for job in jobs))
+        # attacks with many passes start first, so that no worker idles at the end
         missing.sort(
-            key=lambda part: (
-                tables.index((part.trial.eps, part.seed)),
-                -_passes(part, workspace, progress),
+            key=lambda job: (
+                tables.index((job.trial.eps, job.seed)),
+                -_most_passes(job, workspace, progress),
             )
         )
-    left = Counter((part.trial, part.seed) for part in missing)
-    lost: dict[Part, str] = {}
-    for name, mine in trials.items():
+    left = Counter((job.trial, job.seed) for job in missing)
+    lost: dict[AttackJob, str] = {}
+    for name, members in trials.items():
         if not left[name]:
-            yield *name, gather(mine, workspace, progress, lost), True
-    with progress.task("blocks of pictures", len(missing)) as advance:
+            yield *name, judge_trial(members, workspace, progress, lost), True
+    with progress.task("blocks of images", len(missing)) as advance:
         for index, answer in executor.map(work, missing, workspace, progress, stop):
-            part = missing[index]
-            name = part.trial, part.seed
+            job = missing[index]
+            name = job.trial, job.seed
             if answer is None:
                 break
             if isinstance(answer, Lost):
-                lost[part] = answer.message
+                lost[job] = answer.message
             left[name] -= 1
-            advance(note=f"{part.trial.name}, eps {part.trial.eps}")
+            advance(note=f"{job.trial.name}, eps {job.trial.eps}")
             if not left[name]:
-                yield *name, gather(trials[name], workspace, progress, lost), False
+                yield *name, judge_trial(trials[name], workspace, progress, lost), False
     if rest := sum(left.values()):
         done = len(missing) - rest
-        raise Stopped(f"stopped after {done} of {len(missing)} blocks of pictures")
+        raise Stopped(f"stopped after {done} of {len(missing)} blocks of images")
 
 
-def gather(
-    mine: Sequence[Part], workspace: Workspace, progress: Progress, lost: Mapping[Part, str]
+def judge_trial(
+    members: Sequence[AttackJob],
+    workspace: Workspace,
+    progress: Progress,
+    lost: Mapping[AttackJob, str],
 ) -> list[Outcome]:
-    """Read the blocks of a trial and judge them; one outcome per goal."""
-    trial, seed = mine[0].trial, mine[0].seed
-    network, chosen = opponent(mine[0].victim, trial.images, workspace, progress)
+    """Read the blocks of a trial and judge them; return one outcome per goal."""
+    trial, seed = members[0].trial, members[0].seed
+    network, chosen = load_victim(members[0].victim, trial.images, workspace, progress)
     aims = goals(trial.aim, chosen, seed)
     found: list[list[Outcome]] = [[] for _ in aims]
-    for part in mine:
-        rows = part.rows(chosen)
+    for job in members:
+        rows = job.rows(chosen)
         there = rows.to(chosen.labels.device)
-        block = finished(part, workspace, progress)
-        if part in lost or block is None:
-            why = lost.get(part, "its block of pictures was damaged after the attack")
+        block = finished(job, workspace, progress)
+        if job in lost or block is None:
+            why = lost.get(job, "the file of its block was damaged after the attack")
             block = Block.untouched(chosen.ids[rows], chosen.images[there], why)
         verdict = judge(
             network, chosen.images[there], chosen.labels[there],
-            aims[part.goal][there], block.adversarial, trial.bound,
+            aims[job.goal][there], block.adversarial, trial.bound,
         )  # fmt: skip
-        found[part.goal].append(block.outcome(verdict))
+        found[job.goal].append(block.outcome(verdict))
     return [join(each) for each in found]
 
 
 def attacked(
     trial: Trial, seed: int, workspace: Workspace, blocks: int | None = None
 ) -> Images | None:
-    """The attacked images of a trial's first goal as they were kept; None if some are missing.
+    """Return the stored images of a trial's first goal after the attack; None if some are missing.
 
-    ``blocks`` asks for the first blocks of images alone.
+    Args:
+        trial: The trial.
+        seed: Its seed.
+        workspace: Where the blocks are stored.
+        blocks: Number of blocks to read, from the first; None: all.
     """
     place = folder(trial, seed, workspace)
     count = -(-trial.images // BLOCK) if blocks is None else blocks

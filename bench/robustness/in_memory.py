@@ -1,4 +1,4 @@
-"""Attacks on a network and images that are in memory: the same judge, and nothing on disk."""
+"""Evaluate attacks on a network and images in memory: the same judge, nothing on disk."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from bench.robustness import batches
 from bench.robustness.evaluation import BLOCK
 from bench.robustness.judge import CorrectImages, goals, judge, predict
 from bench.robustness.metrics import Outcome, join
-from bench.robustness.trials import Trial, changes
+from bench.robustness.trials import Trial, change_counts
 
 
-def pose(
+def prepare(
     network: nn.Module, images: Images, labels: Int[Tensor, " n"]
 ) -> tuple[Dataset, CorrectImages]:
-    """The images as the test part of a dataset, and those of them that the network gets right.
+    """Return the images as a dataset, and those of them that the network classifies correctly.
 
     Args:
         network: Maps images in [0, 1] to logits, shape (n, k).
@@ -29,7 +29,7 @@ def pose(
         labels: True classes, shape (n,), from 0 to k - 1.
 
     Raises:
-        ValueError: Images outside [0, 1], labels that do not fit, or no image is classified
+        ValueError: Values outside [0, 1], labels that do not fit, or no image is classified
             correctly.
     """
     check(images, None)
@@ -43,14 +43,14 @@ def pose(
     classes = logits.shape[1]
     if int(labels.min()) < 0 or int(labels.max()) >= classes:
         raise ValueError(
-            f"labels lie in [{int(labels.min())}, {int(labels.max())}], but the network tells "
-            f"{classes} classes apart, from 0"
+            f"labels are in [{int(labels.min())}, {int(labels.max())}], but the network has "
+            f"{classes} classes, from 0"
         )
     right = (logits.argmax(1) == labels).nonzero()[:, 0]
     if not len(right):
         raise ValueError(
-            f"the network classifies none of the {len(images)} images correctly: there is nothing "
-            "to attack; check labels and normalisation"
+            f"the network classifies none of the {len(images)} images correctly; check the labels "
+            "and the normalisation"
         )
     split = Split((images * 255).round().to(torch.uint8).cpu(), labels.cpu())
     statistics = torch.zeros(images.shape[1])
@@ -78,14 +78,14 @@ def attack(
     chosen: CorrectImages,
     matched: Sequence[Outcome] | None = None,
 ) -> tuple[Images, list[Outcome]]:
-    """Attack the images and judge the result.
+    """Attack images and judge the result.
 
     Args:
         trial: The attack and how it is evaluated.
         seed: Seed of targets and draws.
         network: The victim model.
         chosen: The images under attack.
-        matched: Outcomes of the attack whose counts of changes this one takes over.
+        matched: Outcomes, one per goal, whose counts of changed pixels the attack uses.
 
     Returns:
         The attacked images of the first goal, and one outcome per goal.
@@ -93,7 +93,7 @@ def attack(
     outcomes, first = [], chosen.images
     bound = trial.bound
     for number, goal in enumerate(goals(trial.aim, chosen, seed)):
-        counts = None if matched is None else changes(matched[number])
+        counts = None if matched is None else change_counts(matched[number])
         parts, attacked = [], []
         for rows in torch.arange(len(chosen.ids)).split(BLOCK):
             there = rows.to(chosen.labels.device)

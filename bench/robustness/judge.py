@@ -1,6 +1,6 @@
-"""The judge of attacks: which pictures, which goals, and what counts as a success.
+"""The judge of attacks: which images are attacked, with which goals, and what counts as success.
 
-The judged do not judge: an attack returns pictures, and everything about them is measured here.
+Everything about the images that an attack returns is measured here, independently of the attack.
 """
 
 from __future__ import annotations
@@ -22,17 +22,21 @@ from bench.data.splits import Split
 Aim = Literal["untargeted", "random", "least-likely", "next", "all"]
 
 ROUNDING = 1e-6
-"""How far beyond eps a change may seem to be: pictures near 1 are rounded to 6e-8 in float32."""
+"""Tolerance of the check against eps: float32 rounds values near 1 to multiples of 6e-8."""
 
-PORTION = 64
+BATCH = 64
 
 
 @dataclass(frozen=True)
 class CorrectImages:
-    """Images under attack: those of a test part that the victim classifies correctly.
+    """Images under attack: those of a test set that the victim model classifies correctly.
 
-    ``ids`` are their places in the test part and ``seen`` how many pictures were looked at to find
-    them, so that ``correct`` is the victim's accuracy on those.
+    Attributes:
+        ids: Indices of the images in the test set, shape (n,).
+        images: Images in [0, 1], shape (n, c, h, w).
+        labels: True classes, shape (n,).
+        logits: Logits of the victim model, shape (n, k).
+        seen: Number of test images that were classified to find them.
     """
 
     ids: Int[Tensor, " n"]
@@ -43,20 +47,29 @@ class CorrectImages:
 
     @property
     def correct(self) -> float:
-        """The share of correctly classified pictures among those that were looked at."""
+        """Share of correctly classified images among those that were classified."""
         return len(self.ids) / self.seen
 
 
 def correct_images(network: nn.Module, test: Split, count: int, device: str) -> CorrectImages:
-    """The first ``count`` correctly classified pictures of a test part.
+    """Return the first correctly classified images of a test set.
 
-    In a fixed order that mixes the classes, the same for every victim, attack and seed. Raises
-    ``ValueError`` when there are fewer.
+    They follow a fixed order that mixes the classes, the same for every victim model, attack and
+    seed.
+
+    Args:
+        network: The victim model.
+        test: The test set.
+        count: Number of images.
+        device: Device of the network.
+
+    Raises:
+        ValueError: Fewer images are classified correctly.
     """
     order = torch.randperm(len(test.labels), generator=seeds.generator(0, "pictures"))
     found: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     seen = 0
-    for ids in order.split(PORTION):
+    for ids in order.split(BATCH):
         images = test.images[ids].to(device).float() / 255
         labels = test.labels[ids].to(device)
         logits = predict(network, images)
@@ -70,22 +83,27 @@ def correct_images(network: nn.Module, test: Split, count: int, device: str) -> 
             return CorrectImages(chosen, shown, classes, answers, seen)
     total = sum(len(part[0]) for part in found)
     raise ValueError(
-        f"the victim classifies {total} of {len(order)} test pictures correctly: "
-        f"ask for --images {total} or fewer, not {count}"
+        f"the victim model classifies {total} of {len(order)} test images correctly; "
+        f"lower --images from {count} to at most {total}"
     )
 
 
 def predict(network: nn.Module, images: Images) -> Float[Tensor, "b k"]:
-    """The logits of a fresh forward."""
+    """Return the logits of images, shape (b, k), by new forward passes."""
     with frozen(network), torch.no_grad():
-        return torch.cat([network(portion) for portion in images.split(PORTION)])
+        return torch.cat([network(batch) for batch in images.split(BATCH)])
 
 
 def goals(aim: Aim, chosen: CorrectImages, seed: int) -> list[Goal]:
-    """What the attacks shall reach: one goal, or with ``"all"`` one for each other class.
+    """Return what the attacks should reach: one goal, or for ``"all"`` one per other class.
 
-    A random target comes from the seed and the picture alone, so that it is the same for every
-    attack, eps and number of pictures.
+    A random target depends on the seed and the image alone, so it is the same for every attack, eps
+    and number of images.
+
+    Args:
+        aim: ``"untargeted"``, or how target classes are chosen.
+        chosen: The images under attack.
+        seed: Seed of random targets.
     """
     labels, classes = chosen.labels, chosen.logits.shape[1]
     if aim == "untargeted":
@@ -105,11 +123,21 @@ def goals(aim: Aim, chosen: CorrectImages, seed: int) -> list[Goal]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the judge found for each picture.
+    """What the judge found for each of n images; all tensors have shape (n,).
 
-    ``success``: the goal is reached within the box and eps; ``misclassified``: the same for the
-    goal of leaving the label. Norms are of the change, l0 counts pixels and elements; ``_8bit`` is
-    after rounding the picture to 256 levels.
+    Attributes:
+        success: The goal is reached, within [0, 1] and eps.
+        misclassified: The true class is left, within [0, 1] and eps.
+        success_8bit: As ``success``, after rounding the image to 256 levels.
+        not_finite: Some value is infinite or not a number.
+        outside_box: Some value is outside [0, 1].
+        beyond_eps: Some value changed by more than eps.
+        l0_pixels: Number of changed pixels.
+        l0_elements: Number of changed elements, each channel of a pixel counted.
+        l0_pixels_8bit: As ``l0_pixels``, after rounding.
+        l0_elements_8bit: As ``l0_elements``, after rounding.
+        l2: Euclidean norm of the change.
+        linf: Largest change of a value.
     """
 
     success: Bool[Tensor, " n"]
@@ -126,7 +154,7 @@ class Verdict:
     linf: Float[Tensor, " n"]
 
     def distance(self, unit: Literal["pixels", "elements"]) -> np.ndarray:
-        """The l0 of each picture, infinity where the attack failed."""
+        """Return the number of changes of each image, infinity where the attack failed."""
         l0 = self.l0_pixels if unit == "pixels" else self.l0_elements
         return np.where(self.success.numpy(), l0.numpy().astype(float), np.inf)
 
@@ -139,16 +167,27 @@ def judge(
     adversarial: Images,
     eps: float | None,
 ) -> Verdict:
-    """Judge the pictures that an attack returned by a fresh forward; the result is on the CPU.
+    """Judge the images that an attack returned, by new forward passes.
 
-    ``eps`` None asks for the box only. Raises ``ValueError`` for images outside [0, 1] and for a
-    target that is the picture's own label.
+    Args:
+        network: The victim model.
+        images: The originals in [0, 1], shape (n, c, h, w).
+        labels: True classes, shape (n,).
+        goal: What the attack should reach.
+        adversarial: What the attack returned, of the same shape.
+        eps: Largest change of a value; None: only [0, 1] is required.
+
+    Returns:
+        The verdict, on the CPU.
+
+    Raises:
+        ValueError: Originals outside [0, 1], or a target that is the image's own label.
     """
     check(images, eps)
     own = (goal.labels == labels).nonzero()[:, 0] if goal.targeted else labels[:0]
     if len(own):
         raise ValueError(
-            f"the target of picture {int(own[0])} is its own label, {int(labels[own[0]])}: "
+            f"the target of image {int(own[0])} is its own label, {int(labels[own[0]])}; "
             "choose another class"
         )
     adversarial = adversarial.to(images.device, images.dtype)

@@ -1,4 +1,4 @@
-"""What an attack did to its pictures, in numbers: metrics, curves, and attacks side by side."""
+"""Metrics and curves of an attack, and of several attacks on the same images."""
 
 from __future__ import annotations
 
@@ -17,11 +17,16 @@ from bench.robustness.judge import Verdict
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an attack did to some pictures and what it took.
+    """What an attack did to n images, and what it used.
 
-    ``forwards`` and ``backwards`` are per picture; ``seconds`` of all pictures together, of which
-    ``passing`` inside the network; ``memory`` in MiB at the peak, where it is known; ``errors``
-    are what attacks raised, by picture.
+    Attributes:
+        verdict: What the judge found.
+        forwards: Forward passes of each image, shape (n,).
+        backwards: Backward passes of each image, shape (n,).
+        seconds: Seconds of all images together.
+        passing: Seconds of it inside the victim model.
+        memory: Peak memory in MiB, where the system reports it.
+        errors: Errors of the attack by index of the image.
     """
 
     verdict: Verdict
@@ -34,7 +39,7 @@ class Outcome:
 
 
 def join(parts: Sequence[Outcome]) -> Outcome:
-    """Outcomes of several blocks of pictures, or of several goals, as one."""
+    """Join the outcomes of several blocks of images, or of several goals."""
     verdicts = [part.verdict for part in parts]
     peaks = [part.memory for part in parts if part.memory is not None]
     return Outcome(
@@ -54,12 +59,15 @@ def join(parts: Sequence[Outcome]) -> Outcome:
 
 
 def summarise(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    """The metrics of one attack with one seed; ``outcomes`` holds one entry per goal.
+    """Return the metrics of one attack with one seed.
 
-    With several goals per picture (all other classes) the plain metrics are averages over pictures
-    and goals, ``_best`` and ``_worst`` those of each picture's easiest and hardest goal. Norms are
-    over the successes alone and absent without any; medians count failures as infinite and are
-    absent where that is the median.
+    With several goals per image (all other classes), metrics are averages over images and goals;
+    ``_best`` and ``_worst`` are those of each image's easiest and hardest goal. Mean norms are over
+    the successes and missing without any; medians and quartiles count failures as infinite and are
+    missing where they are infinite.
+
+    Args:
+        outcomes: One outcome per goal.
     """
     whole = join(outcomes)
     verdict, n = whole.verdict, len(whole.verdict.success)
@@ -97,7 +105,7 @@ def summarise(outcomes: Sequence[Outcome]) -> dict[str, float]:
 
 
 def _norms(verdict: Verdict) -> dict[str, float]:
-    """Mean norms over the successes, and over what is left of them after rounding."""
+    """Return mean norms over the successes, and over those that remain after rounding."""
     won, kept = verdict.success, verdict.success_8bit
     found: dict[str, float] = {}
     if won.any():
@@ -117,7 +125,7 @@ def _norms(verdict: Verdict) -> dict[str, float]:
 
 
 def _extremes(name: str, distances: np.ndarray) -> dict[str, float]:
-    """Success and mean l0 at each picture's easiest and hardest goal; goals are the rows."""
+    """Return success and mean l0 at each image's easiest and hardest goal (rows are goals)."""
     found: dict[str, float] = {}
     for label, extreme in (("best", distances.min(0)), ("worst", distances.max(0))):
         broken = np.isfinite(extreme)
@@ -132,7 +140,7 @@ def _mean(values: Tensor) -> float:
 
 
 def _rate(outcomes: Sequence[Outcome]) -> tuple[float | None, float | None]:
-    """Wilson's interval of the success, or Student's where goals share a picture."""
+    """Return Wilson's interval of the success, or Student's where goals share an image."""
     successes = torch.stack([each.verdict.success for each in outcomes]).double()
     if len(outcomes) == 1:
         return wilson(int(successes.sum()), successes.shape[1])
@@ -141,7 +149,7 @@ def _rate(outcomes: Sequence[Outcome]) -> tuple[float | None, float | None]:
 
 
 def _percentiles(name: str, distances: np.ndarray) -> dict[str, float]:
-    """Median and quartiles with failures as infinite; those that are infinite are left out."""
+    """Return median and quartiles with failures as infinite; infinite ones are left out."""
     ordered = np.sort(distances)
     found = {}
     for label, share in (("median", 0.5), ("q25", 0.25), ("q75", 0.75)):
@@ -155,11 +163,16 @@ def _percentiles(name: str, distances: np.ndarray) -> dict[str, float]:
 def relate(
     distances: Mapping[str, np.ndarray], references: Sequence[str] = ()
 ) -> dict[str, dict[str, float]]:
-    """What attacks on the same pictures say about each other, for each attack.
+    """Compare attacks on the same images.
 
-    ``distances`` are l0 counts, infinity for failures. ``l0_common`` is the mean over the pictures
-    that every attack broke but the ``references``, which are no sparse attacks; ``optimality`` is
-    that of AttackBench (`bench.records.statistics.optimality`). Absent where they do not exist.
+    Args:
+        distances: l0 of each image by attack, infinity for failures.
+        references: Names of attacks that are not sparse.
+
+    Returns:
+        For each attack ``l0_common``, the mean l0 over the ``common`` images on which all sparse
+        attacks succeed, and AttackBench's ``optimality`` (`bench.records.statistics.optimality`);
+        each is left out where it does not exist.
     """
     sparse = [values for name, values in distances.items() if name not in references]
     common = np.isfinite(np.stack(sparse)).all(0) if sparse else np.zeros(0, bool)
@@ -175,7 +188,10 @@ def relate(
 
 
 def curve(verdict: Verdict) -> list[dict[str, float]]:
-    """The share of pictures broken with at most so many changes, at each count where it rises."""
+    """Return the share of images on which the attack succeeds with at most so many changes.
+
+    One entry per number of ``changes`` at which the share in ``pixels`` or ``elements`` rises.
+    """
     pixels, elements = verdict.distance("pixels"), verdict.distance("elements")
     counts = np.unique(np.concatenate([pixels, elements]))
     return [

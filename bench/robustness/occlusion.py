@@ -1,7 +1,7 @@
-"""How accuracy falls as more and more of each image is hidden.
+"""Accuracy under occlusion, as a growing share of each image is hidden.
 
-Networks trained with deletions should lose less; the paper does not test it. An image loses either
-random cells or the pixels that matter most to the network under test.
+Networks that are trained with deletions should lose less; the paper does not test it. Either random
+cells of an image are hidden, or the pixels that are most important to the tested network.
 """
 
 from __future__ import annotations
@@ -37,10 +37,19 @@ VERSION = 1  # of the stored files; those of another version are computed again
 
 
 def cells(ids: Int[Tensor, " b"], share: float, h: int, w: int) -> Bool[Tensor, "b 1 h w"]:
-    """Random cells of a regular 8x8 division that cover a share of the image.
+    """Return random cells of a regular 8x8 grid that cover a share of each image.
 
-    Which ones depends on the image's index in its dataset alone, so every network is tested
-    under the same masks; those of a smaller share are parts of those of a larger one.
+    They depend on the index of the image in its dataset alone, so every network is tested with the
+    same masks; the cells of a smaller share are among those of a larger one.
+
+    Args:
+        ids: Indices of the images in the dataset.
+        share: Share of the image to hide, from 0 to 1.
+        h: Height in pixels.
+        w: Width in pixels.
+
+    Returns:
+        Masks, True at hidden pixels.
     """
     order = torch.stack(
         [torch.randperm(CELLS**2, generator=seeds.generator(0, "occlusion", int(i))) for i in ids]
@@ -51,7 +60,12 @@ def cells(ids: Int[Tensor, " b"], share: float, h: int, w: int) -> Bool[Tensor, 
 
 
 def most_important(scores: Float[Tensor, "b 1 h w"], share: float) -> Bool[Tensor, "b 1 h w"]:
-    """The pixels with the highest scores that make up a share of each image."""
+    """Return the pixels of the highest scores that make up a share of each image.
+
+    Args:
+        scores: Score of each pixel.
+        share: Share of the image to hide, from 0 to 1.
+    """
     flat = scores.flatten(1)
     counts = torch.full((len(flat),), round(share * flat.shape[1]), device=flat.device)
     return largest(flat, counts).reshape(scores.shape)
@@ -65,11 +79,20 @@ def curve(
     device: str = "cpu",
     batch_size: int = 500,
 ) -> list[dict[str, Number]]:
-    """The accuracy under each of `SHARES` of occlusion; one entry for each share.
+    """Measure the accuracy of a network under each of `SHARES` of occlusion.
 
-    ``random``: the mean colour fills random cells. ``important``: it fills the pixels where the
-    gradient of the true label's logit is largest, taken once on the whole image. Both are
-    fractions of the split's images. The network should be in eval mode.
+    Hidden pixels get the mean colour. ``random`` hides random cells, ``important`` the pixels of
+    the largest gradient of the true label's logit, computed once on the whole image.
+
+    Args:
+        network: The network, in eval mode.
+        split: The images and labels.
+        mean: Per-channel mean, the colour of hidden pixels.
+        device: Device of the network.
+        batch_size: Images per batch.
+
+    Returns:
+        One entry per share: ``share``, and the accuracies ``random`` and ``important``.
     """
     right = {kind: [0] * len(SHARES) for kind in ("random", "important")}
     places = torch.arange(len(split)).split(batch_size)
@@ -92,7 +115,7 @@ def curve(
 
 
 def area(curve: Curve, kind: str) -> float:
-    """The mean accuracy over the shares: one number for a curve.
+    """Return the mean accuracy over the shares.
 
     >>> area([{"share": 0.0, "random": 1.0}, {"share": 0.4, "random": 0.5}], "random")
     0.75
@@ -102,7 +125,7 @@ def area(curve: Curve, kind: str) -> float:
 
 
 def stored_curve(record: Record, results: Path) -> list[dict[str, Number]]:
-    """The curve that `evaluate` stored for a run; empty if there is none that can be read."""
+    """Return the stored curve of a run; empty if the file is missing or damaged."""
     try:
         whole: dict[str, Any] = json_text.parse(_file(record, results).read_bytes())
         entries = [
@@ -118,10 +141,21 @@ def stored_curve(record: Record, results: Path) -> list[dict[str, Number]]:
 def evaluate(
     record: Record, data: Dataset, results: Path, device: str = "cpu"
 ) -> tuple[list[dict[str, Number]], bool]:
-    """The curve of a run's network on the test images, and whether it was there before.
+    """Return the occlusion curve of a run's network on the test images.
 
-    It is stored beside the weights and computed again when these have changed. Errors as
-    `trained.load`.
+    The curve is stored beside the weights and computed again when these have changed.
+
+    Args:
+        record: The record of the run.
+        data: The dataset that it was trained on.
+        results: The results folder.
+        device: Device of the network.
+
+    Returns:
+        The curve, and whether it was stored before.
+
+    Raises:
+        FileNotFoundError, ValueError: As `bench.training.trained.load`.
     """
     weights = checksums.of_file(trained.path(record, results))
     about = {"version": VERSION, "weights": weights, "data": data.digest}
@@ -141,18 +175,18 @@ def _file(record: Record, results: Path) -> Path:
 
 @dataclass(frozen=True)
 class Occlusion:
-    """The network of one run under occlusion.
+    """The result of one run under occlusion.
 
     Attributes:
-        record: The run.
-        curve: What `evaluate` found: the accuracy under each share of occlusion.
+        record: The record of the run.
+        curve: Accuracy under each share of occlusion, as `evaluate` returns it.
     """
 
     record: Record
     curve: list[dict[str, Number]]
 
     def to_json(self) -> dict[str, Any]:
-        """The run's labels, the mean accuracy of each kind of occlusion, and the curve."""
+        """Return the labels, the mean accuracy of each kind of occlusion, and the curve."""
         labels = {n: self.record.labels.get(n, "") for n in ("augmentation", "model", "data")}
         return {
             "name": self.record.name,
@@ -173,7 +207,7 @@ class Occlusion:
 
 
 def with_weights(records: Iterable[Record], results: Path) -> list[Record]:
-    """The finished runs whose weights are in the results folder."""
+    """Return the finished runs whose weights are in the results folder."""
     return [
         record
         for record in records
@@ -186,15 +220,15 @@ def with_weights(records: Iterable[Record], results: Path) -> list[Record]:
 def evaluate_runs(
     runs: Iterable[Record], workspace: Workspace, progress: Progress
 ) -> tuple[list[Occlusion], list[str]]:
-    """Test the network of each run under occlusion, unless that was done before.
+    """Test the network of each run under occlusion, unless its curve is stored.
 
     Args:
-        runs: Finished runs with their weights.
-        workspace: Where the weights and datasets are, the curves are stored, and networks run.
-        progress: Shows how many are done.
+        runs: Records of finished runs with weights.
+        workspace: Folders of weights, curves and datasets, and the device.
+        progress: Shows the runs.
 
     Returns:
-        One result for each network that was tested, and one line for each that could not be.
+        One result per tested network, and one line per network that could not be tested.
     """
     ordered = sorted(runs, key=lambda run: run.labels.get("data", ""))
     found: list[Occlusion] = []

@@ -1,4 +1,4 @@
-"""Counting what an attack asks of a network: forwards and backwards per picture, and seconds."""
+"""Count the forward and backward passes of an attack for each image, and measure its time."""
 
 from __future__ import annotations
 
@@ -18,17 +18,25 @@ from bench.errors import Stopped
 
 
 class Counted(nn.Module):
-    """A network that counts its passes, for each of the pictures under attack, and can cap them.
+    """A network that counts its passes for each image under attack, and can limit them.
 
-    A row of a batch belongs to the original it is nearest to (AttackBench, Cinà et al. 2025), so
-    an attack may shrink, repeat and reorder its batches; of two equal originals the first one gets
-    all rows. A backward counts each time a gradient arrives at the input, once per row.
+    A row of a batch is counted for the nearest original image (AttackBench, Cinà et al. 2025), such
+    that an attack can shrink, repeat and reorder its batches; of two equal originals, the first
+    gets all rows. A backward pass is counted each time a gradient reaches the input, once per row.
 
-    With ``cap``, the most forwards and backwards together of a picture, an exhausted picture gets
-    the logits of its true label and a gradient of zero, and neither is counted.
+    Args:
+        network: The victim model.
+        images: The images under attack, shape (b, c, h, w).
+        labels: True classes, shape (b,).
+        cap: Most forward and backward passes of an image together; after that the image gets the
+            logits of its true label and a gradient of zero, which are not counted.
+        stop: Whether to stop soon.
 
-    ``passing`` are the seconds spent in the network itself, ``counting`` those spent here; what
-    remains of an attack's time is its own.
+    Attributes:
+        forwards: Forward passes of each image, shape (b,).
+        backwards: Backward passes of each image, shape (b,).
+        passing: Seconds in the victim model.
+        counting: Seconds of the counting; the rest of an attack's time is its own.
     """
 
     def __init__(
@@ -49,24 +57,24 @@ class Counted(nn.Module):
         self.backwards = torch.zeros_like(self.forwards)
         self.passing = 0.0
         self.counting = 0.0
-        self.entered = 0.0
+        self.backward_start = 0.0
 
     def forward(self, images: Images) -> Float[Tensor, "b k"]:
-        """Return the logits, and count; raises `Stopped` once ``stop()`` is true."""
+        """Return the logits and count the passes; raise `Stopped` if asked to stop."""
         if self.stop():
             raise Stopped("stopped in the middle of an attack")
         start = self.clock()
         with torch.no_grad():
             owner = (self.half_squares - images.flatten(1) @ self.originals.T).argmin(1)
-            served = self.admit(owner)
-            tally(self.forwards, owner[served])
+            served = self.within_cap(owner)
+            count_rows(self.forwards, owner[served])
         differentiated = torch.is_grad_enabled() and images.requires_grad
         inputs = _Entry.apply(images, self, owner) if differentiated else images
         before = self.clock()
         if self.cap is None or bool(served.all()):
             logits: Tensor = self.network(inputs)
         else:
-            logits = self.partly(inputs, owner, served)
+            logits = self.forward_served(inputs, owner, served)
         after = self.clock()
         self.passing += after - before
         self.counting += before - start
@@ -74,18 +82,18 @@ class Counted(nn.Module):
             logits = _Exit.apply(logits, self)
         return logits
 
-    def partly(
+    def forward_served(
         self, images: Images, owner: Int[Tensor, " b"], served: Bool[Tensor, " b"]
     ) -> Float[Tensor, "b k"]:
-        """Logits where some rows belong to exhausted pictures."""
+        """Return logits where some rows belong to images whose passes are used up."""
         rows = served.nonzero()[:, 0]
         answers = self.network(images[rows] if len(rows) else images[:1].detach())
         truth = nn.functional.one_hot(self.labels[owner], answers.shape[1]).to(answers.dtype)
         logits = truth + 0 * images.flatten(1)[:, :1]
         return logits.index_put((rows,), answers) if len(rows) else logits
 
-    def admit(self, owner: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
-        """Which rows are still paid for; rows of one picture are paid in their order."""
+    def within_cap(self, owner: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
+        """Return which rows are within the cap; rows of one image are served in order."""
         if self.cap is None:
             return torch.ones_like(owner, dtype=torch.bool)
         grouped, order = owner.sort(stable=True)
@@ -95,19 +103,19 @@ class Counted(nn.Module):
         return (self.forwards + self.backwards)[owner] + earlier < self.cap
 
     def clock(self) -> float:
-        """The time, once an accelerator has done what it was asked."""
+        """Return the time in seconds, after a GPU has finished its work."""
         if self.originals.is_cuda:
             torch.cuda.synchronize(self.originals.device)
         return time.perf_counter()
 
 
-def tally(counts: Int[Tensor, " n"], owner: Int[Tensor, " b"]) -> None:
-    """Add to each picture's count the number of its rows."""
+def count_rows(counts: Int[Tensor, " n"], owner: Int[Tensor, " b"]) -> None:
+    """Add the number of each image's rows to its count."""
     counts += torch.bincount(owner, minlength=len(counts))
 
 
 class _Entry(torch.autograd.Function):
-    """The identity on the images, whose gradient is counted."""
+    """The identity on the images, which counts their gradient."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, counted: Counted, owner: Tensor) -> Tensor:
@@ -117,46 +125,50 @@ class _Entry(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         counted, owner = ctx.counted, ctx.owner
-        arrived = counted.clock()
-        counted.passing += arrived - counted.entered
+        backward_end = counted.clock()
+        counted.passing += backward_end - counted.backward_start
         _refuse_several(gradient)
-        served = counted.admit(owner)
-        tally(counted.backwards, owner[served])
+        served = counted.within_cap(owner)
+        count_rows(counted.backwards, owner[served])
         if counted.cap is not None:
             gradient = torch.where(served[:, None, None, None], gradient, 0)
-        counted.counting += counted.clock() - arrived
+        counted.counting += counted.clock() - backward_end
         return gradient, None, None
 
 
 class _Exit(torch.autograd.Function):
-    """The identity on the logits, which tells when a backward begins."""
+    """The identity on the logits, which notes the start of a backward pass."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, counted: Counted) -> Tensor:
         ctx.counted = counted
-        return logits.clone()  # not a view: an attack may write into its logits
+        return logits.clone()  # not a view: an attack may write into the logits
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        ctx.counted.entered = ctx.counted.clock()
+        ctx.counted.backward_start = ctx.counted.clock()
         return gradient, None
 
 
 def _refuse_several(gradient: Tensor) -> None:
-    """Refuse several backwards that run as one: how many they are can't be seen from within."""
+    """Refuse batched backward passes, whose number cannot be seen from inside."""
     try:
-        gradient.data_ptr()  # such a gradient has no storage of its own
+        gradient.data_ptr()  # a batched gradient has no storage of its own
     except RuntimeError:
         raise RuntimeError(
-            "backwards run with is_grads_batched cannot be counted: use a loop"
+            "backward passes with is_grads_batched cannot be counted; use a loop"
         ) from None
 
 
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[Callable[[], float | None]]:
-    """While open, the given function tells how far memory rose above the start, in MiB.
+    """Measure how far memory rises above the start.
 
-    Memory of the accelerator, or resident memory of this process on Linux; elsewhere None.
+    Args:
+        device: A GPU, whose memory is measured; else the resident memory of this process on Linux.
+
+    Yields:
+        A function that returns the rise in MiB; None where the system does not report it.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -165,8 +177,8 @@ def peak_memory(device: torch.device) -> Iterator[Callable[[], float | None]]:
         yield lambda: (torch.cuda.max_memory_allocated(device) - before) / 2**20
         return
     try:
-        give_back()
-        Path("/proc/self/clear_refs").write_text("5")  # forgets the highest mark
+        release_freed_memory()
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         resident = _status("VmRSS")
     except (OSError, KeyError):
         yield lambda: None
@@ -174,13 +186,13 @@ def peak_memory(device: torch.device) -> Iterator[Callable[[], float | None]]:
         yield lambda: max(0.0, _status("VmHWM") - resident) / 2**10
 
 
-def give_back() -> None:
-    """Return freed pages to the system: the allocator would use them again, unseen as a rise."""
-    with suppress(OSError, AttributeError):  # only the GNU library has it
+def release_freed_memory() -> None:
+    """Return freed pages to the system: reused pages would not count as a rise."""
+    with suppress(OSError, AttributeError):  # malloc_trim exists in the GNU C library only
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def _status(name: str) -> int:
-    """One number of the process's memory, in KiB."""
+    """Return one number of the process's memory in KiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(dict(line.split(":", 1) for line in lines)[name].split()[0])

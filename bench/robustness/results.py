@@ -1,4 +1,4 @@
-"""Records of an attack evaluation, and the tests of any two of its attacks."""
+"""Records of an attack evaluation, and pairwise tests of its attacks."""
 
 from __future__ import annotations
 
@@ -21,11 +21,17 @@ def attack_records(
     machine: Mapping[str, str],
     metrics: Mapping[str, float],
 ) -> list[Record]:
-    """The records of one table and seed, each with its place among the other attacks.
+    """Return the records of the attacks of one table (one eps and seed).
 
-    Attacks that ignore eps and those that are not sparse are measured against the others, but
-    never the standard: the best of each image and the common images are those of the rest.
-    ``labels``, ``machine`` and ``metrics`` are the same for all.
+    Attacks that ignore eps and those that are not sparse are compared to the others, but do not
+    define the best or the common images.
+
+    Args:
+        trials: One outcome per goal for each trial.
+        seed: The seed.
+        labels: Labels of all records: victim model, architecture and dataset.
+        machine: What the records say about the machine.
+        metrics: Metrics of all records, such as the accuracy of the victim model.
     """
     wholes = {trial: join(outcomes) for trial, outcomes in trials.items()}
     related: dict[str, dict[str, float]] = {}
@@ -57,15 +63,15 @@ def attack_records(
             metrics={**metrics, **summarise(outcomes), **related.get(trial.key, {})},
             job=trial.to_json(),
             machine=machine,
-            message=complaint(wholes[trial]),
+            message=problems(wholes[trial]),
             curve=curve(wholes[trial].verdict),
         )
         for trial, outcomes in trials.items()
     ]
 
 
-def complaint(outcome: Outcome) -> str:
-    """What went wrong with some images, empty if nothing did."""
+def problems(outcome: Outcome) -> str:
+    """Describe what went wrong with some images; empty if nothing did."""
     verdict = outcome.verdict
     counts = {
         "not finite": int(verdict.not_finite.sum()),
@@ -80,9 +86,17 @@ def complaint(outcome: Outcome) -> str:
 
 
 def pairwise_tests(trials: Mapping[Trial, Sequence[Outcome]]) -> list[dict[str, Any]]:
-    """Wilcoxon's test of the changed pixels of any two bounded sparse attacks, image by image.
+    """Compare every two bounded sparse attacks by Wilcoxon's signed-rank test on the same images.
 
-    With Holm's correction over all of them; ``p`` is None where no image differs.
+    It is applied to the number of changed pixels, with Holm's correction over all pairs.
+
+    Args:
+        trials: One outcome per goal for each trial.
+
+    Returns:
+        One object per pair: ``attack``, ``other``, the fields of
+        `bench.records.statistics.paired_images`, and ``p_holm``; ``p`` is None and ``p_holm``
+        missing where no image differs.
     """
     distances = {
         trial.name: join(outcomes).verdict.distance("pixels")
@@ -104,9 +118,14 @@ def pairwise_tests(trials: Mapping[Trial, Sequence[Outcome]]) -> list[dict[str, 
 
 
 def comparison_line(tests: Sequence[Mapping[str, Any]], attack: str) -> str:
-    """One line: which other attacks need more or fewer pixels than one, or no different number.
+    """Return one line on which attacks need more or fewer pixels than one attack.
 
-    ``tests`` are those of `pairwise_tests`; the line is empty where none is of this attack.
+    Args:
+        tests: Results of `pairwise_tests`.
+        attack: Name of the attack.
+
+    Returns:
+        The line; empty if no test involves the attack.
     """
     groups: dict[str, list[str]] = {"fewer": [], "more": [], "about as many": []}
     for pair in tests:

@@ -1,4 +1,4 @@
-"""How attacks are evaluated: a trial is one attack on one victim."""
+"""The trial: one attack on one victim model, and how it is evaluated."""
 
 from __future__ import annotations
 
@@ -25,10 +25,20 @@ from bench.robustness.metrics import Outcome
 class Trial:
     """How one attack is evaluated.
 
-    ``victim`` and ``data`` are JSON that pins the network and the pictures, ``eps`` is kept as it
-    was typed, ``query_cap`` the most forwards and backwards together of a picture. ``matched`` is
-    the key of another trial: for each picture the attack then makes as many changes (its ``count``)
-    as that one made pixels change, or as its median where that one failed.
+    Attributes:
+        attack: The attack.
+        victim: Text that identifies the victim model.
+        data: Name and checksum of the dataset.
+        eps: Largest change of a value, as the user typed it.
+        aim: ``"untargeted"``, or how target classes are chosen.
+        images: Number of images.
+        query_cap: Most forward and backward passes of an image together; None: no limit.
+        matched: Key of another trial, or None. The attack changes each image as often (its option
+            ``count``) as the other trial changed its pixels, or as that trial's median where it
+            failed.
+
+    Raises:
+        ValueError: No image, or no pass.
     """
 
     attack: Attack
@@ -42,23 +52,23 @@ class Trial:
 
     def __post_init__(self) -> None:
         if self.images < 1:
-            raise ValueError(f"images is {self.images}: attack at least 1 picture")
+            raise ValueError(f"images is {self.images}: it must be at least 1")
         if self.query_cap is not None and self.query_cap < 1:
-            raise ValueError(f"query_cap is {self.query_cap}: allow at least 1 pass")
+            raise ValueError(f"query_cap is {self.query_cap}: it must be at least 1")
 
     @property
     def bounded(self) -> bool:
-        """Whether the attack promises to keep within eps."""
+        """Whether the attack keeps within eps."""
         return traits(self.attack).bounded
 
     @property
     def bound(self) -> float | None:
-        """The largest change of a value that the judge allows; None for an unbounded attack."""
+        """Largest change of a value that the judge allows; None for an unbounded attack."""
         return float(Fraction(self.eps)) if self.bounded else None
 
     @property
     def name(self) -> str:
-        """How a user calls the attack: without the eps, which a whole table has in common."""
+        """Name of the attack in tables: its options without eps, which a table has in common."""
         method: Any = self.attack
         if getattr(method, "eps", None) is not None:
             method = replace(method, eps=type(method)().eps)
@@ -66,58 +76,64 @@ class Trial:
         return text if self.matched is None else f"{text}, as many pixels"
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as JSON; those that are None are left out."""
+        """Return the fields as JSON values, without those that are None."""
         fields = {name: value for name, value in vars(self).items() if value is not None}
         return fields | {"attack": registry.express(self.attack)}
 
     @property
     def key(self) -> str:
-        """Names the trial without its seed."""
+        """Hash of the JSON form, which identifies the trial without its seed."""
         return key(self.to_json())
 
     @property
     def attacked(self) -> dict[str, Any]:
-        """What determines how a picture is attacked: blocks serve trials of more pictures, too."""
+        """What determines how an image is attacked; blocks also serve trials of more images."""
         fields = self.to_json()
-        if self.matched is None:  # else the counts depend on all pictures
+        if self.matched is None:  # the counts of a matched trial depend on all images
             del fields["images"]
         return fields
 
 
-class _Reached(Exception):
-    """An attack went as far as asking the network."""
+class _NetworkCalled(Exception):
+    """An attack has called the network."""
 
 
-class _Unasked(nn.Module):
-    """A network that answers nothing."""
+class _SilentNetwork(nn.Module):
+    """A network that raises an exception instead of returning logits."""
 
     def forward(self, images: Tensor) -> Tensor:
-        raise _Reached
+        raise _NetworkCalled
 
 
-def applies(trial: Trial, image: Images, label: Int[Tensor, " 1"], classes: int) -> str:
-    """Empty if the attack can do what is asked, else its own words why it cannot.
+def refusal(trial: Trial, image: Images, label: Int[Tensor, " 1"], classes: int) -> str:
+    """Return why an attack refuses a trial, in its own words; empty if it does not.
 
-    It is tried on a picture up to its first forward, before which an attack refuses what it cannot.
+    The attack is tried on one image until its first forward pass; it checks its options before.
+
+    Args:
+        trial: The trial.
+        image: One image in [0, 1], shape (1, c, h, w).
+        label: Its class, shape (1,).
+        classes: Number of classes.
     """
     targeted = trial.aim != "untargeted"
     goal = Goal((label + 1) % classes if targeted else label, targeted)
     try:
-        trial.attack(_Unasked(), image.clone(), goal, [seeds.generator(0, "probe")])
+        trial.attack(_SilentNetwork(), image.clone(), goal, [seeds.generator(0, "probe")])
     except ValueError as error:
         return str(error)
     except Exception:
-        return ""  # what goes wrong in the trial is counted there
+        return ""  # the trial counts other errors
     return ""
 
 
 def folder(trial: Trial, seed: int, workspace: Workspace) -> Path:
-    """Where the blocks of a trial lie."""
+    """Return the folder of a trial's blocks."""
     return workspace.results / "attacks" / f"{key(trial.attacked)}-{seed}"
 
 
-def changes(outcome: Outcome) -> Int[Tensor, " n"]:
-    """The pixels that each picture needed, the median of the others where the attack failed."""
+def change_counts(outcome: Outcome) -> Int[Tensor, " n"]:
+    """Return the changed pixels of each image; the median of the others where it failed."""
     won, counts = outcome.verdict.success, outcome.verdict.l0_pixels
     usual = counts[won].median() if won.any() else counts.new_tensor(1)
     return torch.where(won, counts, usual).clamp(min=1)

@@ -1,4 +1,4 @@
-"""Benchmarks of this project itself, always beside something else timed in the same run.
+"""Speed and scaling of this project, always measured beside a reference in the same run.
 
-Not here: the cost of a planned study (``studies.estimates``).
+Not here: the estimated cost of a planned study (``studies.estimates``).
 """

@@ -1,7 +1,7 @@
-"""What grows with the number of jobs, records and cores, each beside the target it must keep.
+"""Overhead and scaling with the number of jobs, records and cores, each with its target.
 
-The trainings here are as small as they come, and what they take by themselves is taken off: what
-remains is the driver, which costs the same beside a training of hours.
+The trainings here are tiny, and their own time is subtracted: the rest is overhead, which is the
+same for a training of hours.
 """
 
 from __future__ import annotations
@@ -22,22 +22,30 @@ from bench.execution.workspace import Workspace
 from bench.points import find
 from bench.records.record import Record
 from bench.records.store import Store
-from bench.robustness.pass_counter import give_back
+from bench.robustness.pass_counter import release_freed_memory
 from bench.studies.jobs import Job
 from bench.training import loop, victims
 from bench.training.recipes import Recipe
 
 Drive = Callable[[list[Job], Workspace], object]
-"""Runs jobs as a command does, with everything around them."""
+"""Runs jobs as the command does, with records and tracking."""
 
 TINY = "digits(train=10)"
-JOB, EPOCH, LISTING = 0.6, 0.05, 2.0  # seconds; a job of a minute may cost 1 % more
-MEMORY, LINEAR = 20.0, 0.9  # MiB more from 200 jobs to 1,000; of as many times as there are cores
+JOB, EPOCH, LISTING = 0.6, 0.05, 2.0  # seconds; 0.6 is 1 % of a job of one minute
+MEMORY, LINEAR = 20.0, 0.9  # MiB from 200 jobs to 1,000; share of a linear speed-up
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A number and what it may be at most, or, where ``least``, must be at least."""
+    """A measurement with its target.
+
+    Attributes:
+        name: What was measured.
+        value: The measurement.
+        unit: Its unit.
+        target: Largest allowed value, or smallest if ``least``.
+        least: Whether the value must be at least the target.
+    """
 
     name: str
     value: float
@@ -47,12 +55,12 @@ class Measure:
 
     @property
     def met(self) -> bool:
-        """Whether the target is kept."""
+        """Whether the target is met."""
         return self.value >= self.target if self.least else self.value <= self.target
 
 
 def tiny(recipes: int, seeds: int, epochs: int = 1, first: int = 0) -> list[Job]:
-    """Jobs of ten pictures an epoch; seeds count from ``first``."""
+    """Return jobs of ten images per epoch; seeds start at ``first``."""
     return [
         Job(
             Recipe(
@@ -73,9 +81,9 @@ def tiny(recipes: int, seeds: int, epochs: int = 1, first: int = 0) -> list[Job]
 def driver(
     name: str, drive: Drive, workspace: Workspace, progress: Progress, count: int = 20
 ) -> list[Measure]:
-    """What a job and an epoch cost beyond the training itself."""
+    """Measure the overhead of a job and of an epoch beyond the training itself."""
     short, long = 1, 11  # epochs
-    drive(tiny(1, 1, first=10**6), workspace)  # pays for what is made once
+    drive(tiny(1, 1, first=10**6), workspace)  # warm-up
     beyond: dict[int, float] = {}
     with progress.task(f"driver, {name}", 2 * count) as advance:
         for epochs in (short, long):
@@ -97,7 +105,7 @@ def driver(
 def memory(
     drive: Drive, workspace: Workspace, progress: Progress, count: int = 1000
 ) -> list[Measure]:
-    """How far resident memory rises from a fifth of the jobs to all of them; Linux alone tells."""
+    """Measure how far resident memory rises from a fifth of the jobs to all (Linux only)."""
     before = resident()
     if before is None:
         return []
@@ -113,9 +121,9 @@ def memory(
 
 
 def resident() -> float | None:
-    """MiB of memory that the process holds and uses."""
+    """Return the resident memory of this process in MiB; None if it is unknown."""
     gc.collect()
-    give_back()
+    release_freed_memory()
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:
@@ -124,7 +132,7 @@ def resident() -> float | None:
 
 
 def listing(folder: Path, progress: Progress, count: int = 10_000) -> list[Measure]:
-    """Seconds of `bench list runs` with so many records, its start included."""
+    """Measure the seconds of ``bench list runs`` with so many records, from its start."""
     folder.mkdir(parents=True, exist_ok=True)
     (job,) = tiny(1, 1)
     one = Record(
@@ -148,10 +156,10 @@ def listing(folder: Path, progress: Progress, count: int = 10_000) -> list[Measu
 
 
 def scaling(workspace: Workspace, progress: Progress, cores: int, steps: int = 60) -> list[Measure]:
-    """How much faster as many processes as there are cores find adversarial points.
+    """Measure the speed-up of the search for adversarial points with one process per core.
 
-    Blocks of digits a second, after the processes have started, as a share of so many times those
-    of this process, which must be set to one thread.
+    The measure is blocks per second after the start of the processes, divided by the number of
+    cores and by the rate of this process, which must be set to one thread.
     """
     data = workspace.dataset("digits")
     victim = replace(find.points_victim(data), epochs=1)
@@ -182,7 +190,7 @@ def pace(
     workspace: Workspace,
     progress: Progress,
 ) -> float:
-    """Blocks a second while all workers work: neither while they start nor once jobs run out."""
+    """Return blocks per second while all workers are busy, without start and end."""
     ends = []
     with progress.task(f"points, {workers} at a time", len(jobs)) as advance:
         for _ in executor.map(find.attack, jobs, workspace, Silent(), lambda: False):

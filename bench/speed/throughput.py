@@ -1,7 +1,6 @@
-"""How fast things are, always beside something else timed in the same run.
+"""Throughput of masks, input, training epochs and attacks, beside a reference in the same run.
 
-A single rate says little about code, for machines differ; each table here carries the yardstick its
-ratios refer to.
+A single rate depends on the machine; each table here has a reference, to which its ratios refer.
 """
 
 from __future__ import annotations
@@ -35,17 +34,29 @@ Works = dict[str, Callable[[], object]]
 
 @dataclass(frozen=True)
 class Rate:
-    """So many per second, and the ratio to the yardstick of its table (1 for the yardstick)."""
+    """A rate, with its ratio to the reference of its table (1 for the reference itself).
+
+    Attributes:
+        name: What was timed.
+        per_second: The rate.
+        ratio: Ratio to the reference.
+    """
 
     name: str
     per_second: float
     ratio: float
 
 
-def fastest(work: Callable[[], object], count: int, seconds: float = 0.5) -> float:
-    """How many per second ``work`` gets done, if each call does ``count``: the median of rounds.
+def median_rate(work: Callable[[], object], count: int, seconds: float = 0.5) -> float:
+    """Return the median rate of several rounds; the first call is a warm-up.
 
-    The first call is left out, because it pays for what is made once.
+    Args:
+        work: The work of one round.
+        count: Number of items in one round.
+        seconds: Least duration of all rounds together.
+
+    Returns:
+        Items per second.
     """
     work()
     synchronise()
@@ -60,13 +71,13 @@ def fastest(work: Callable[[], object], count: int, seconds: float = 0.5) -> flo
 
 
 def synchronise() -> None:
-    """Wait for an accelerator, whose calls return before they are done."""
+    """Wait until the GPU has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def points(count: int, side: int, per_image: int = 137) -> Tensor:
-    """Guides with as many random points as the published CIFAR-10 lists have on average."""
+    """Return guides with as many random points as the published CIFAR-10 lists have on average."""
     scores = torch.rand(count, side * side, generator=seeds.generator(0, "speed"))
     scaled = per_image * side**2 // 32**2
     threshold = scores.kthvalue(side * side - scaled, dim=1, keepdim=True).values
@@ -74,9 +85,18 @@ def points(count: int, side: int, per_image: int = 137) -> Tensor:
 
 
 def masks(batch: int, side: int, device: str, progress: Progress) -> list[Rate]:
-    """Pictures per second of every augmentation, mask and fill, beside ``images * mask``.
+    """Time every augmentation, mask and fill, beside ``images * mask``.
 
     All masks are boolean. AdvMask is timed twice: the masks alone, and with the deletion.
+
+    Args:
+        batch: Images per batch.
+        side: Side of the images in pixels.
+        device: Device of the images.
+        progress: Shows the methods.
+
+    Returns:
+        Images per second of each method.
     """
     images = torch.rand(batch, 3, side, side, generator=seeds.generator(0, "speed")).to(device)
     guide = points(batch, side).to(device)
@@ -102,23 +122,30 @@ def masks(batch: int, side: int, device: str, progress: Progress) -> list[Rate]:
         works[name] = ours(method)
         if name == "advmask":
             works["advmask, masks alone"] = lambda m=method: m.mask(images, stream, guide)  # type: ignore[misc]
-    works |= dict(others(images.cpu()))
+    works |= dict(other_libraries(images.cpu()))
     return compare(works, batch, progress, f"batch {batch}, {side} pixels, {device}")
 
 
 def compare(works: Works, count: int, progress: Progress, label: str) -> list[Rate]:
-    """Time each piece of work; the first is the yardstick."""
+    """Time several pieces of work; the first is the reference.
+
+    Args:
+        works: Work by name.
+        count: Number of items of each.
+        progress: Shows the names.
+        label: Label of the progress.
+    """
     rates = {}
     with progress.task(label, len(works)) as advance:
         for name, work in works.items():
-            rates[name] = fastest(work, count)
+            rates[name] = median_rate(work, count)
             advance(note=name)
     first = next(iter(rates.values()))
     return [Rate(name, rate, rate / first) for name, rate in rates.items()]
 
 
-def others(images: Tensor) -> Iterator[tuple[str, Callable[[], object]]]:
-    """The erasers of torchvision, timm and albumentations on the same pictures."""
+def other_libraries(images: Tensor) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Yield the erasers of torchvision, timm and albumentations on the same images."""
     import albumentations
     from timm.data.random_erasing import RandomErasing as TimmErasing
     from torchvision.transforms import v2
@@ -149,10 +176,19 @@ def _each(eraser: Callable[..., object], arrays: list[Any]) -> None:
 
 
 def inputs(split: Split, data: Dataset, device: str, progress: Progress) -> list[Rate]:
-    """From stored pictures to cropped, flipped and erased float batches, per second.
+    """Time the input side: from stored images to cropped, flipped and erased float batches.
 
-    The yardstick is torchvision's usual pipeline over PIL pictures (crop, flip, tensor, normalise,
-    erase) in a data loader with two workers; ours crops, flips, draws a Cutout mask and deletes.
+    The reference is torchvision's pipeline over PIL images (crop, flip, tensor, normalise, erase)
+    in a data loader with two workers; ours crops, flips, draws a Cutout mask and deletes.
+
+    Args:
+        split: The images.
+        data: The dataset, for mean and standard deviation.
+        device: Device of the batches.
+        progress: Shows the pipelines.
+
+    Returns:
+        Images per second of each pipeline.
     """
     from torch.utils.data import DataLoader
     from torchvision import transforms
@@ -211,7 +247,7 @@ def bare(
     ready: list[tuple[Tensor, Tensor]],
     turn: int,
 ) -> None:
-    """An epoch with nothing but forward, backward and step over batches that lie ready."""
+    """Train for one epoch with forward, backward and step only, over batches in memory."""
     network.train()
     for images, labels in ready:
         loss = functional.cross_entropy(network(images), labels)
@@ -228,7 +264,7 @@ def ours(
     loader: Loader,
     turn: int,
 ) -> None:
-    """An epoch as `bench run` trains it, late in the schedule, when most pictures are masked."""
+    """Train for one epoch as `bench run` does, late in the schedule: most images are masked."""
     loop.train_epoch(recipe, 0, data, network, optimiser, loader, recipe.epochs - 1 - turn % 2)
 
 
@@ -240,11 +276,22 @@ def epochs(
     progress: Progress,
     rounds: int = 5,
 ) -> list[Rate]:
-    """Training epochs per second of each recipe, beside a bare loop over the same network.
+    """Time training epochs of each recipe, beside a bare loop over the same network.
 
-    The bare loop takes batches that lie ready in memory, already augmented: forward, backward and
-    step, nothing else. Rounds alternate between the loops, so that a machine that slows down slows
-    all of them; the median round counts, and the median of the ratios within a round.
+    The bare loop takes augmented batches from memory: forward, backward and step, nothing else.
+    Rounds alternate between the loops, so that a change of the machine's speed affects all; the
+    result is the median over rounds, and the median of the ratios within a round.
+
+    Args:
+        recipes: The recipes.
+        data: The dataset.
+        guide: Guide of augmentations that use adversarial points.
+        device: Device of the networks.
+        progress: Shows the epochs.
+        rounds: Number of rounds.
+
+    Returns:
+        Epochs per second of each loop.
     """
     from bench.models import networks
 
@@ -289,16 +336,16 @@ def epochs(
                 start = time.perf_counter()
                 work(turn)
                 synchronise()
-                if turn:  # the first round pays for what is made once
+                if turn:  # the first round is a warm-up
                     seconds[name].append(time.perf_counter() - start)
                 advance(note=name)
-    return paired(seconds)
+    return paired_rates(seconds)
 
 
-def paired(seconds: dict[str, list[float]]) -> list[Rate]:
-    """Rates from rounds in which everything was timed once; ratios are of times, to the first.
+def paired_rates(seconds: dict[str, list[float]]) -> list[Rate]:
+    """Return rates from rounds in which everything was timed once; ratios are to the first.
 
-    >>> paired({"one": [1.0, 4.0, 2.0], "other": [3.0, 8.0, 4.0]})[1]
+    >>> paired_rates({"one": [1.0, 4.0, 2.0], "other": [3.0, 8.0, 4.0]})[1]
     Rate(name='other', per_second=0.25, ratio=2.0)
     """
     first = next(iter(seconds.values()))
@@ -315,12 +362,21 @@ def paired(seconds: dict[str, list[float]]) -> list[Rate]:
 def attacks(
     methods: dict[str, Attack], network: nn.Module, images: Images, progress: Progress, rounds: int
 ) -> tuple[list[Rate], list[Rate]]:
-    """Pictures per second of attacks that shall leave the class that the network sees.
+    """Time attacks that leave the class that the network predicts.
 
-    The first result's ratio is an attack's time to that of the forwards and backwards it asked for,
-    as they ran within it. The second is the time of a backward pass of a picture and all that
-    belongs to it, beside that of the first attack: for those that step down a gradient, an
-    iteration. Rounds alternate between the attacks; the median counts.
+    Rounds alternate between the attacks; the result is the median.
+
+    Args:
+        methods: Attacks by name.
+        network: The victim model.
+        images: Images in [0, 1], shape (b, c, h, w).
+        progress: Shows the attacks.
+        rounds: Number of rounds.
+
+    Returns:
+        Images per second of each attack, with the ratio of its time to that of its own passes; and
+        backward passes per second (iterations of gradient-based attacks), with the ratio to the
+        first attack.
     """
     labels = predict(network, images).argmax(1)
     whole: dict[str, list[float]] = {name: [] for name in methods}
@@ -341,4 +397,4 @@ def attacks(
     return [
         Rate(name, 1 / statistics.median(whole[name]), statistics.median(shares[name]))
         for name in methods
-    ], paired(steps)
+    ], paired_rates(steps)

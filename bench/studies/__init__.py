@@ -1,4 +1,4 @@
-"""Many jobs as one study: run, resumed, compared; what they will cost and what is under way.
+"""Many jobs as one study: run, continued, compared; their estimated cost and their status.
 
 Not here: how one job runs (``training``, ``robustness``).
 """

@@ -1,4 +1,4 @@
-"""Attacks compared on one victim model under one judge: what is asked for, run, and found."""
+"""Compare attacks on one victim model: the design, the run, and the results."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from bench.training import victims
 from bench.training.victims import Victim
 
 IMAGES = 16
-"""So few by default that all attacks, with the victim's training, take minutes on two cores."""
+"""Default number of images: all attacks and the training of the victim model take minutes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,15 +44,15 @@ class AttackDesign:
     """Attacks on one victim model, at one or several bounds.
 
     Attributes:
+        victim: The victim model.
         attacks: Attacks by name with options, as ``"jsma(direction='both')"``, or objects; empty:
             every attack that can reach the goal.
-        eps: Largest change of a value, each above 0 and at most 1.
-        victim: The victim model; with several seeds one trained here is trained for each.
-        images: How many correctly classified test images are attacked.
-        aim: ``"untargeted"``, or how the class to reach is chosen.
-        query_cap: Most forward and backward passes of an image together.
-        batch_size: Images attacked at once, if memory is short.
-        seeds: Seeds of targets and draws, and of a victim that is trained here.
+        eps: Largest change of a value in [0, 1], each above 0 and at most 1.
+        images: Number of correctly classified test images to attack.
+        aim: ``"untargeted"``, or how target classes are chosen.
+        query_cap: Most forward and backward passes of an image together; None: no limit.
+        batch_size: Images attacked as one batch; None: `bench.robustness.evaluation.BLOCK`.
+        seeds: Seeds of targets and draws, and of a victim model that is trained here.
         fresh: Rerun attacks that already have results.
     """
 
@@ -67,10 +67,16 @@ class AttackDesign:
     fresh: bool = False
 
     def trials(self, eps: Fraction, data: Dataset) -> list[Trial]:
-        """One trial per attack, the random floor matched to AdvMask's counts where both are there.
+        """Return one trial per attack.
+
+        ``noise`` comes last, and changes as many pixels as ``advmask`` if both are in the design.
+
+        Args:
+            eps: The bound.
+            data: Dataset whose test images are attacked.
 
         Raises:
-            ValueError: An attack names another eps, or one that was asked for cannot reach the aim.
+            ValueError: Unknown attack or option, or an attack with another eps.
         """
         wanted = self.attacks or tuple(registry.classes("attacks"))
         built: dict[str, Attack] = {}
@@ -79,7 +85,9 @@ class AttackDesign:
             attack = registry.build("attacks", text, eps=float(eps))
             own = getattr(attack, "eps", None)
             if own is not None and own != float(eps):
-                raise ValueError(f"{text} and --eps {eps} differ: give the eps with --eps alone")
+                raise ValueError(
+                    f"the eps of {text} differs from --eps {eps}; remove it from the attack"
+                )
             built[text] = attack
         common: dict[str, Any] = {
             "victim": self.victim.name,
@@ -91,23 +99,31 @@ class AttackDesign:
         }
         found = {text: Trial(attack=attack, **common) for text, attack in built.items()}
         if {"advmask", "noise"} <= set(found):
-            noise = found.pop("noise")  # comes last, when AdvMask's counts are known
+            noise = found.pop("noise")  # runs last, when AdvMask's counts are known
             matched = found["advmask"].key
             found["noise"] = Trial(attack=noise.attack, **common, matched=matched)
         return list(dict.fromkeys(found.values()))
 
-    def able(self, data: Dataset, say: Callable[[str], None]) -> dict[Fraction, list[Trial]]:
-        """The trials at each eps whose attack can reach the aim; ``say`` is told of the others."""
+    def applicable(self, data: Dataset, say: Callable[[str], None]) -> dict[Fraction, list[Trial]]:
+        """Return the trials of each eps whose attack can reach the aim.
+
+        Args:
+            data: Dataset whose test images are attacked.
+            say: Called with one line for each attack that is left out.
+
+        Raises:
+            ValueError: An attack that was named cannot reach the aim.
+        """
         image, label = data.test.images[:1].float() / 255, data.test.labels[:1]
         found: dict[Fraction, list[Trial]] = {}
         for eps in self.eps:
             found[eps] = []
             for trial in self.trials(eps, data):
-                reason = trials.applies(trial, image, label, len(data.classes))
+                reason = trials.refusal(trial, image, label, len(data.classes))
                 if reason and self.attacks:
                     raise ValueError(f"{trial.name}: {reason}")
                 if reason:
-                    say(f"not applicable: {trial.name}: {reason}")
+                    say(f"Not applicable: {trial.name}: {reason}")
                 else:
                     found[eps].append(trial)
         return found
@@ -115,13 +131,13 @@ class AttackDesign:
 
 @dataclass(frozen=True)
 class AttackRow:
-    """What one attack reached.
+    """The result of one attack.
 
     Attributes:
         metrics: Every metric of its record, by name.
-        adversarial: The attacked images, in the order of those that were given, in [0, 1]; images
-            on which it failed and those that the model gets wrong are unchanged. None where they
-            were not kept.
+        adversarial: The images after the attack, in the order of the given ones, in [0, 1]; images
+            on which it failed and those that the model misclassifies are unchanged. None if they
+            were not stored.
     """
 
     metrics: Mapping[str, float]
@@ -134,23 +150,23 @@ class AttackRow:
 
     @property
     def l0_pixels_mean(self) -> float | None:
-        """Changed pixels, mean over the successes; None without any."""
+        """Mean number of changed pixels over the successes; None without any."""
         return self.metrics.get("l0_pixels_mean")
 
     @property
     def l0_elements_mean(self) -> float | None:
-        """Changed elements (channels counted apart), mean over the successes; None without any."""
+        """Mean number of changed elements (channels counted) over the successes."""
         return self.metrics.get("l0_elements_mean")
 
 
 @dataclass(frozen=True)
 class AttackStudy:
-    """What an evaluation of attacks gave; a terminal shows its table, a notebook HTML.
+    """The results of several attacks; a terminal shows a table, a notebook HTML.
 
     Attributes:
         records: One record per attack, eps and seed.
-        rows: What each attack reached by its name, at the first eps and with the first seed.
-        pairs: Wilcoxon's test of any two sparse attacks on the same images, Holm-corrected.
+        rows: Result of each attack by its name, at the first eps and with the first seed.
+        pairs: Wilcoxon's test of every two sparse attacks on the same images, Holm-corrected.
     """
 
     records: tuple[Record, ...]
@@ -158,12 +174,12 @@ class AttackStudy:
     pairs: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
 
     def table(self) -> Table:
-        """All metrics of the attacks at the first eps."""
+        """Return all metrics of the attacks at the first eps."""
         eps = self.records[0].labels["eps"]
         return attack_tables.attack_metrics([r for r in self.records if r.labels["eps"] == eps])
 
     def to_latex(self) -> str:
-        """The table as LaTeX, for a document that uses the package booktabs."""
+        """Return the table as LaTeX; it needs the package booktabs."""
         return formats.latex(self.table())
 
     def __str__(self) -> str:
@@ -197,34 +213,35 @@ def evaluate_attacks(
     fresh: bool = False,
     quiet: bool = False,
 ) -> AttackStudy:
-    """Attack a model with several attacks and judge what they return, all by the same rules.
+    """Attack a model with several attacks and judge all results by the same rules.
 
     With a network and a batch of images, everything happens in memory:
-    ``evaluate_attacks(["jsma"], model=network, images=x, labels=y, eps=8 / 255)``. Otherwise it is
-    the command ``bench attack-eval``: the victim model is read from ``victim`` or trained on
-    ``data`` once, and records, attacked images and MLflow runs are kept in the results folder.
+    ``evaluate_attacks(["jsma"], model=network, images=x, labels=y, eps=8 / 255)``. Otherwise it
+    does the same as the command ``bench attack-eval``: the victim model is read from ``victim`` or
+    trained on ``data`` once; records, attacked images and MLflow runs are stored in the results
+    folder.
 
     Args:
         attacks: Attacks by name with options, or objects; empty: every attack that can reach the
-            goal. An object's own eps must be ``eps`` or None.
-        model: A network for images in [0, 1], or the name of the victim's architecture.
-        images: Images in [0, 1], shape (n, c, h, w), float; or how many test images to attack.
+            goal. An object's own eps must be None or equal to ``eps``.
+        model: A network for images in [0, 1], or the name of the victim model's architecture.
+        images: Images in [0, 1], shape (n, c, h, w), float; or the number of test images to attack.
         labels: True classes of the images, shape (n,), for a network in memory.
-        eps: Largest change of a value, above 0 and at most 1; one or several.
-        targeted: Reach a class that is drawn from the seed instead of leaving the true one.
-        data: Dataset whose test images are attacked, where no images are given.
-        victim: Safetensors file with the victim's weights, or ``timm:NAME``.
-        mean: Per-channel mean subtracted by a victim that was trained elsewhere.
+        eps: Largest change of a value in [0, 1], above 0 and at most 1; one or several.
+        targeted: Reach a class that is drawn from the seed, instead of leaving the true one.
+        data: Dataset whose test images are attacked, if no images are given.
+        victim: Safetensors file of the victim model's weights, or ``timm:NAME``.
+        mean: Per-channel mean subtracted by a victim model that was trained elsewhere.
         std: Per-channel standard deviation that it divides by.
-        target: How the class to reach is chosen; None: ``"random"`` where ``targeted``.
-        query_cap: Most forward and backward passes of an image together.
-        batch_size: Images attacked at once, if memory is short.
-        seeds: How many seeds (0, 1, …), or the seeds themselves.
+        target: How target classes are chosen; None: ``"random"`` if ``targeted``.
+        query_cap: Most forward and backward passes of an image together; None: no limit.
+        batch_size: Images attacked as one batch; lower it if memory is short.
+        seeds: Number of seeds (0, 1, …), or a list of seeds.
         results: Results folder; None: ``$BENCH_RESULTS``, else ``./results``.
         execution: Device and executor.
-        tracking: Where MLflow logs to, or whether it logs at all.
-        data_root: Folder in which named datasets are looked for first.
-        download: Whether a missing dataset may be fetched from its publisher.
+        tracking: MLflow server, or whether MLflow is used at all.
+        data_root: Folder searched first for named datasets.
+        download: Whether a missing dataset may be downloaded from its publisher.
         fresh: Rerun attacks that already have results.
         quiet: Hide progress output.
 
@@ -233,8 +250,9 @@ def evaluate_attacks(
         JSMA reached its goal.
 
     Raises:
-        ValueError: Something that was asked for does not exist or cannot be.
-        Missing: The dataset or the weights are not there.
+        ValueError: An argument is unknown, out of range, or contradicts another.
+        Missing: The dataset or the weights were not found.
+        Stopped: Ctrl-C or SIGTERM; finished blocks of images are stored.
     """
     several = (
         [attacks] if isinstance(attacks, str) or not isinstance(attacks, Sequence) else attacks
@@ -246,11 +264,13 @@ def evaluate_attacks(
     if isinstance(model, nn.Module) or isinstance(images, Tensor):
         if not isinstance(model, nn.Module) or not isinstance(images, Tensor) or labels is None:
             raise ValueError(
-                "a network in memory needs images and labels, and images in memory need a network: "
+                "a network in memory needs images and labels, and images need a network: "
                 "give model=network, images=(n, c, h, w) and labels=(n,)"
             )
         if len(fractions) > 1 or len(chosen) > 1:
-            raise ValueError("a network in memory is attacked at one eps with one seed")
+            raise ValueError(
+                "a network in memory is attacked at one eps with one seed; give one of each"
+            )
         return attack_in_memory(
             tuple(several), model, images, labels, fractions[0], aim, chosen[0], query_cap
         )
@@ -273,7 +293,13 @@ def evaluate_attacks(
 
 
 def fraction(eps: float | Fraction | str) -> Fraction:
-    """An eps as an exact fraction; a float is the fraction of 255 that it comes from.
+    """Return an eps as an exact fraction; a float that is n/255 becomes that fraction.
+
+    Args:
+        eps: Number or text, such as ``8 / 255``, ``"8/255"`` or ``"0.03"``.
+
+    Raises:
+        ValueError: Not a number, or not above 0 and at most 1.
 
     >>> fraction(8 / 255), fraction("0.03")
     (Fraction(8, 255), Fraction(3, 100))
@@ -300,7 +326,7 @@ def attack_in_memory(
     query_cap: int | None,
 ) -> AttackStudy:
     """Attack a batch of images and judge the results; nothing is written."""
-    data, chosen = in_memory.pose(network, images, labels)
+    data, chosen = in_memory.prepare(network, images, labels)
     victim = Victim(model=type(network).__name__, data=data.name)
     design = AttackDesign(
         victim=victim,
@@ -313,7 +339,7 @@ def attack_in_memory(
     )
     table: dict[Trial, list[Outcome]] = {}
     rows: dict[str, AttackRow] = {}
-    for trial in design.able(data, lambda line: None)[eps]:
+    for trial in design.applicable(data, lambda line: None)[eps]:
         matched = next((table[each] for each in table if each.key == trial.matched), None)
         attacked, outcomes = in_memory.attack(trial, seed, network, chosen, matched)
         table[trial] = outcomes
@@ -336,13 +362,21 @@ def run(
     tracking: TrackingOptions | None = None,
     progress: Progress | None = None,
 ) -> AttackStudy:
-    """Attack what is missing, judge everything, write the records and log them.
+    """Attack what is missing, judge all results, write the records and log them to MLflow.
+
+    Args:
+        design: What to attack and how.
+        workspace: Where results are stored, and the device.
+        execution: The executor.
+        tracking: MLflow server, or whether MLflow is used at all.
+        progress: Shows the progress; None: bars on a terminal, lines elsewhere.
 
     Raises:
-        Stopped: A signal came; what is finished is kept.
+        ValueError: An attack that was named cannot reach the aim.
+        Stopped: Ctrl-C or SIGTERM; finished blocks of images are stored.
     """
     progress = progress or open_progress()
-    studies = design.able(workspace.dataset(design.victim.data), progress.say)
+    studies = design.applicable(workspace.dataset(design.victim.data), progress.say)
     with signals.listen(progress.say) as stop:
         return _run(design, studies, workspace, execution, tracking, progress, stop)
 
@@ -358,15 +392,15 @@ def _run(
 ) -> AttackStudy:
     executor = execution.build(workspace.device)
     data = workspace.dataset(design.victim.data)
-    opponents = {seed: design.victim.of(seed) for seed in design.seeds}
+    victim_models = {seed: design.victim.of(seed) for seed in design.seeds}
     chosen = {
-        seed: evaluation.opponent(each, design.images, workspace, progress, stop)[1]
-        for seed, each in opponents.items()
+        seed: evaluation.load_victim(each, design.images, workspace, progress, stop)[1]
+        for seed, each in victim_models.items()
     }
     right = " %, ".join(f"{100 * each.correct:.1f}" for each in dict.fromkeys(chosen.values()))
     progress.say(
-        f"{design.images} test images of {data.name} ({data.source}) that the victim model "
-        f"classifies correctly, as it does {right} %"
+        f"Attacking {design.images} correctly classified test images of {data.name} "
+        f"({data.source}); accuracy of the victim model: {right} %"
     )
     size = design.batch_size or BLOCK
     jobs = [
@@ -375,34 +409,34 @@ def _run(
         for seed in design.seeds
         for trial in members
         if trial.matched is None
-        for part in evaluation.parts(
-            trial, seed, opponents[seed], chosen[seed], batch_size=size, fresh=design.fresh
+        for part in evaluation.attack_jobs(
+            trial, seed, victim_models[seed], chosen[seed], batch_size=size, fresh=design.fresh
         )
     ]
-    keeper = Keeper(design.victim, chosen, workspace, tracking, progress)
+    recorder = AttackRecorder(design.victim, chosen, workspace, tracking, progress)
     tables: dict[tuple[Fraction, int], dict[Trial, list[Outcome]]] = {}
     for trial, seed, outcomes, reused in evaluation.run(
         jobs, workspace, progress, executor=executor, stop=stop
     ):
-        keeper.tell(trial, seed, outcomes, reused)
+        recorder.report(trial, seed, outcomes, reused)
         members = studies[Fraction(trial.eps)]
         table = tables.setdefault((Fraction(trial.eps), seed), {})
         table[trial] = outcomes
         rest = [each for each in members if each not in table]
         if not all(each.matched for each in rest):
             continue
-        for floor in rest:
-            likes = next(each for each in table if each.key == floor.matched)
-            matched = evaluation.parts(
-                floor, seed, opponents[seed], chosen[seed],
-                matched=table[likes], batch_size=size, fresh=design.fresh,
+        for matched_trial in rest:
+            source = next(each for each in table if each.key == matched_trial.matched)
+            matched = evaluation.attack_jobs(
+                matched_trial, seed, victim_models[seed], chosen[seed],
+                matched=table[source], batch_size=size, fresh=design.fresh,
             )  # fmt: skip
             for last in evaluation.run(matched, workspace, progress, stop=stop):
-                keeper.tell(*last)
-                table[floor] = last[2]
+                recorder.report(*last)
+                table[matched_trial] = last[2]
         tables[Fraction(trial.eps), seed] = {each: table[each] for each in members}
-        keeper.keep(tables[Fraction(trial.eps), seed], seed)
-    keeper.summarise()
+        recorder.record(tables[Fraction(trial.eps), seed], seed)
+    recorder.summarise()
     pairs = [
         {"eps": str(eps), "seed": seed, **pair}
         for (eps, seed), table in sorted(tables.items())
@@ -415,11 +449,11 @@ def _run(
         )
         for trial, outcomes in first.items()
     }
-    return AttackStudy(tuple(keeper.records), rows, tuple(pairs))
+    return AttackStudy(tuple(recorder.records), rows, tuple(pairs))
 
 
-class Keeper:
-    """Tells of each attack that comes in, and keeps the records of each table that is complete."""
+class AttackRecorder:
+    """Reports each finished trial, and writes and logs the records of each complete table."""
 
     def __init__(
         self,
@@ -434,22 +468,22 @@ class Keeper:
         self.tracker = (tracking or TrackingOptions()).open(workspace, progress.say)
         self.records: list[Record] = []
 
-    def tell(self, trial: Trial, seed: int, outcomes: list[Outcome], reused: bool) -> None:
-        """A line on what an attack reached, and a grid of images of what it did."""
+    def report(self, trial: Trial, seed: int, outcomes: list[Outcome], reused: bool) -> None:
+        """Print one line on the result of a trial and draw a grid of its images."""
         metrics = summarise(outcomes)
         pixels = metrics.get("l0_pixels_mean")
         size = "" if pixels is None else f", {pixels:.1f} pixels"
         self.progress.say(
             f"{trial.name}, eps {trial.eps}, seed {seed}: {metrics['success']:.1%}{size}, "
-            f"{metrics['seconds_per_image']:.2f} s per image{' (done before)' if reused else ''}"
+            f"{metrics['seconds_per_image']:.2f} s per image{' (stored before)' if reused else ''}"
         )
-        if trouble := results.complaint(join(outcomes)):
+        if trouble := results.problems(join(outcomes)):
             self.progress.say(f"  {trial.name}: {trouble}")
         if not reused:
             draw(trial, seed, self.chosen[seed], self.workspace)
 
-    def keep(self, table: dict[Trial, list[Outcome]], seed: int) -> None:
-        """Write the records of a table and log them."""
+    def record(self, table: dict[Trial, list[Outcome]], seed: int) -> None:
+        """Write the records of a complete table (one eps and seed) and log them to MLflow."""
         store = Store(self.workspace.results)
         labels = {"victim": self.victim.name, "model": self.victim.model, "data": self.victim.data}
         correct = {"correct": self.chosen[seed].correct}
@@ -462,17 +496,18 @@ class Keeper:
             if self.tracker:
                 folder = trials.folder(trial, seed, self.workspace)
                 files = [*sorted(folder.glob("*.png")), *sorted(folder.glob("*.safetensors"))]
-                self.tracker.log(replace(record, curve=()), files=files)  # its steps are no epochs
+                # without the curve, which is over changes and not over epochs
+                self.tracker.log(replace(record, curve=()), files=files)
         self.records += made
 
     def summarise(self) -> None:
-        """Every table is complete: the intervals go to the parents."""
+        """Log the intervals over seeds after the last table."""
         if self.tracker:
             self.tracker.summarise(attack_tables.attack_intervals(self.records))
 
 
 def draw(trial: Trial, seed: int, chosen: CorrectImages, workspace: Workspace) -> None:
-    """Write a grid of the first images beside the blocks: clean, change, mask, adversarial."""
+    """Write a grid of a trial's first images: clean, change, mask, adversarial."""
     attacked = evaluation.attacked(trial, seed, workspace, blocks=1)
     if attacked is None:
         return
@@ -492,14 +527,20 @@ def draw(trial: Trial, seed: int, chosen: CorrectImages, workspace: Workspace) -
 
 @dataclass(frozen=True)
 class PlannedTrial:
-    """An attack of a design with one seed, and whether its record is there."""
+    """A trial of a design, as ``--dry-run`` shows it.
+
+    Attributes:
+        trial: The trial.
+        seed: Its seed.
+        done: Whether its record exists.
+    """
 
     trial: Trial
     seed: int
     done: bool
 
     def to_json(self) -> dict[str, Any]:
-        """The attack as ``--dry-run --json`` prints it."""
+        """Return the trial as ``--dry-run --json`` prints it."""
         return {
             "attack": self.trial.name,
             "eps": self.trial.eps,
@@ -522,8 +563,16 @@ class PlannedTrial:
 def plan(
     design: AttackDesign, workspace: Workspace, say: Callable[[str], None]
 ) -> list[PlannedTrial]:
-    """Which attacks would run and which are done."""
-    able = design.able(workspace.dataset(design.victim.data), say)
-    wanted = [(trial, seed) for group in able.values() for trial in group for seed in design.seeds]
+    """Return which trials of a design would run and which are done.
+
+    Args:
+        design: What to attack and how.
+        workspace: The results folder.
+        say: Called with one line for each attack that cannot reach the aim.
+    """
+    applicable = design.applicable(workspace.dataset(design.victim.data), say)
+    wanted = [
+        (trial, seed) for group in applicable.values() for trial in group for seed in design.seeds
+    ]
     done = Store(workspace.results).find((trial.key, seed) for trial, seed in wanted)
     return [PlannedTrial(trial, seed, (trial.key, seed) in done) for trial, seed in wanted]

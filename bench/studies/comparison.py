@@ -1,4 +1,4 @@
-"""Augmentations compared on common seeds: what is asked for, how it is run, and what it gives."""
+"""Compare augmentations on common seeds: the design, the run, and the results."""
 
 from __future__ import annotations
 
@@ -30,19 +30,22 @@ from bench.training.recipes import Precision, Recipe, Schedule, usual
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """What a user sets of a training; None leaves the usual setting of dataset and network.
+    """Training settings of a user; None keeps the default for the dataset and the network.
 
     Attributes:
         policy: Image operations such as ``"autoaugment"``; see `bench.data.policies`.
-        mix: ``"mixup"`` or ``"cutmix"``.
+        mix: Image mixing such as ``"mixup"`` or ``"cutmix"``; see `bench.data.mixing`.
         epochs: Passes over the training images.
         batch_size: Images per step.
         learning_rate: Initial learning rate.
         weight_decay: Weight decay of all parameters.
         schedule: Learning-rate schedule, ``"cosine"`` or ``"steps"``.
         validation: Share of the training images held out for validation, drawn by the seed.
-        precision: ``"float32"``, ``"bfloat16"`` or ``"auto"``: mixed precision on a CUDA device
-            that computes it natively.
+        precision: ``"float32"``, ``"bfloat16"`` or ``"auto"``: bfloat16 on a CUDA device that
+            computes it natively.
+
+    Raises:
+        ValueError: A value outside its range, or an unknown name.
     """
 
     policy: str | None = None
@@ -63,7 +66,7 @@ class TrainingOptions:
         Recipe(**self.given())
 
     def given(self) -> dict[str, Any]:
-        """The fields of a recipe that are set here."""
+        """Return the fields of a recipe that are set here."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {
             name: value
@@ -74,16 +77,19 @@ class TrainingOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """A grid of trainings: every network with every augmentation and guide on the same seeds.
+    """A grid of trainings: every network with every augmentation and guide, on the same seeds.
 
     Attributes:
         augmentations: Augmentations by name with options, as ``"gridmask(ratio=0.5)"``, or objects.
         data: Name of a dataset of the workspace.
         models: Names of networks.
-        seeds: Seeds, each at least 0 and once.
-        guides: Fixed guides for the augmentations that want one; empty: their own.
-        training: Settings that differ from the usual ones.
+        seeds: Seeds, at least 0 and each once.
+        guides: Fixed guides for the augmentations that use one; empty: their defaults.
+        training: Training settings.
         fresh: Rerun jobs that already have results.
+
+    Raises:
+        ValueError: Nothing to compare, an unknown name, or invalid seeds.
     """
 
     augmentations: tuple[str | Augmentation, ...]
@@ -98,9 +104,7 @@ class Design:
         if not self.augmentations or not self.models:
             raise ValueError("there is nothing to compare: give an augmentation and a model")
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(
-                f"seeds are {list(self.seeds)}: give whole numbers from 0 up, each once"
-            )
+            raise ValueError(f"seeds are {list(self.seeds)}: give integers from 0, each once")
         for text in self.augmentations:
             if isinstance(text, str):
                 registry.build("augmentations", text)
@@ -108,7 +112,11 @@ class Design:
             networks.check(model)
 
     def recipes(self, workspace: Workspace) -> list[Recipe]:
-        """One recipe per network, augmentation and guide."""
+        """Return one recipe per network, augmentation and guide.
+
+        Raises:
+            ValueError: A guide that does not exist or has no effect.
+        """
         data = workspace.dataset(self.data)
         side = data.train.images.shape[-1]
         methods = [
@@ -117,7 +125,7 @@ class Design:
             else each
             for each in self.augmentations
         ]
-        common = {"precision": native(workspace.device)}
+        common = {"precision": native_precision(workspace.device)}
         found: list[Recipe] = []
         for model in self.models:
             settings = common | usual(data.name, model, side) | self.training.given()
@@ -126,7 +134,7 @@ class Design:
                     data=data.name, digest=data.pin, model=model, augmentation=method, **settings
                 )
                 for guide in (self.guides if guides.takes(own) else ()) or (None,):
-                    # its own guide by name is the same recipe as the default
+                    # the default guide by its name gives the same recipe
                     default = guide is None or guide == guides.needed(own)
                     recipe = own if default else replace(own, guide=guide)
                     guides.check(recipe, data, workspace)
@@ -140,7 +148,7 @@ class Design:
         return found
 
     def jobs(self, workspace: Workspace) -> list[Job]:
-        """Every training of the grid."""
+        """Return every training of the grid."""
         return [
             Job(recipe, seed, fresh=self.fresh)
             for recipe in self.recipes(workspace)
@@ -148,8 +156,8 @@ class Design:
         ]
 
 
-def native(device: str) -> Precision:
-    """bfloat16 where the device computes it natively, float32 elsewhere."""
+def native_precision(device: str) -> Precision:
+    """Return bfloat16 if the device computes it natively, else float32."""
     if not device.startswith("cuda"):
         return "float32"
     import torch
@@ -159,42 +167,55 @@ def native(device: str) -> Precision:
 
 @dataclass(frozen=True)
 class Study:
-    """What a comparison gave: the records of its jobs, and what they show.
-
-    A terminal shows it as its table, a notebook as HTML.
+    """The results of a comparison; a terminal shows a table, a notebook HTML.
 
     Attributes:
-        records: One record per job, in the order of the jobs: ``seed``, ``labels`` and ``metrics``
-            (``metrics["accuracy"]`` is a fraction of the test images after the last epoch).
+        records: One record per job, in the order of the jobs, with ``seed``, ``labels`` and
+            ``metrics``; ``metrics["accuracy"]`` is the share of the test images that are classified
+            correctly after the last epoch.
     """
 
     records: tuple[Record, ...]
 
     @property
     def failed(self) -> list[Record]:
-        """The records of the jobs that failed."""
+        """The records of failed jobs."""
         return [record for record in self.records if record.status == "failed"]
 
     def table(self, metric: str = "accuracy", baseline: str | None = "none") -> Table:
-        """Mean and 95 % t-interval of each method, with paired comparisons to the baseline."""
+        """Return the mean and 95 % t-interval of each method, tested against the baseline.
+
+        Args:
+            metric: Name of a metric of the records.
+            baseline: Label of the baseline; None: no tests.
+        """
         return run_tables.grid(self.records, metric, baseline)
 
     def differences(self, baseline: str = "none", metric: str = "accuracy") -> Table:
-        """Gain of each method over the baseline, paired by seed, with Holm's correction.
+        """Return the gain of each method over the baseline, paired by seed, with Holm's correction.
+
+        Args:
+            baseline: Label of the baseline.
+            metric: Name of a metric of the records.
 
         Raises:
-            ValueError: No method shares a seed with the baseline.
+            ValueError: No method has a seed in common with the baseline.
         """
         return run_tables.differences(self.records, metric, baseline)
 
     def intervals(
         self, metric: str = "accuracy", baseline: str | None = "none"
     ) -> list[dict[str, Any]]:
-        """One object for each method, dataset and network, in fractions."""
+        """Return one object per method, dataset and network, in fractions.
+
+        Args:
+            metric: Name of a metric of the records.
+            baseline: Label of the baseline; None: no tests.
+        """
         return run_tables.intervals(self.records, baseline, metric)
 
     def to_latex(self, metric: str = "accuracy", baseline: str | None = "none") -> str:
-        """The table as LaTeX, for a document that uses the package booktabs."""
+        """Return the table as LaTeX; it needs the package booktabs."""
         return formats.latex(self.table(metric, baseline))
 
     def __str__(self) -> str:
@@ -224,24 +245,24 @@ def compare(
 ) -> Study:
     """Train networks with different augmentations on common seeds and compare them.
 
-    The same jobs, records and MLflow runs as the command ``bench run``; what is done is reused, and
-    a call that was interrupted continues where it was.
+    The jobs, records and MLflow runs are those of the command ``bench run``; finished jobs are
+    reused, and an interrupted call continues where it stopped.
 
     Args:
         augmentations: Augmentations by name with options, as ``"gridmask(ratio=0.5)"``, or objects.
-        data: A dataset by name, with a part of it as in ``"cifar10(train=2000)"``; an image folder
-            or archive; or a `bench.Dataset`.
+        data: A dataset by name, or a part of one as ``"cifar10(train=2000)"``; an image folder or
+            archive; or a `bench.Dataset`.
         model: One or several networks by name.
-        seeds: How many seeds (0, 1, …), or the seeds themselves.
-        epochs: Passes over the training images; None: the usual number for the dataset.
+        seeds: Number of seeds (0, 1, …), or a list of seeds.
+        epochs: Passes over the training images; None: the default of the dataset.
         results: Results folder; None: ``$BENCH_RESULTS``, else ``./results``.
-        threads: Processor threads of each job.
-        guides: Fixed guides for the augmentations that want one.
-        training: Further settings of the training.
+        threads: Processor threads per job; the number changes the last bits of results.
+        guides: Fixed guides for the augmentations that use one; empty: their defaults.
+        training: Further training settings.
         execution: Device and executor.
-        tracking: Where MLflow logs to, or whether it logs at all.
-        data_root: Folder in which named datasets are looked for first.
-        download: Whether a missing dataset may be fetched from its publisher.
+        tracking: MLflow server, or whether MLflow is used at all.
+        data_root: Folder searched first for named datasets.
+        download: Whether a missing dataset may be downloaded from its publisher.
         fresh: Rerun jobs that already have results.
         quiet: Hide progress output.
 
@@ -249,8 +270,9 @@ def compare(
         The study: ``records``, ``table()``, ``differences()``, ``to_latex()``.
 
     Raises:
-        ValueError: Something that was asked for does not exist or cannot be.
-        Missing: The dataset is not there; the message says what to place where.
+        ValueError: An argument is unknown, out of range, or contradicts another.
+        Missing: The dataset was not found; the message says what to place where.
+        Stopped: Ctrl-C or SIGTERM; finished jobs are stored.
 
     Example:
         >>> import bench
@@ -293,7 +315,19 @@ def compare(
 
 
 def place(workspace: Workspace, data: str | Path | Dataset) -> tuple[Workspace, str]:
-    """The workspace that knows a dataset as a user gives it, and the dataset's name there."""
+    """Add a dataset to a workspace.
+
+    Args:
+        workspace: The workspace.
+        data: Name or path of a dataset, or a dataset in memory.
+
+    Returns:
+        The workspace that knows the dataset, and the dataset's name.
+
+    Raises:
+        ValueError: A dataset in memory has the name of a published one.
+        Missing: The dataset was not found.
+    """
     if isinstance(data, Dataset):
         if data.source == MEMORY and registry.parse(data.name)[0] in catalog.names():
             raise ValueError(
@@ -312,16 +346,23 @@ def run(
     tracking: TrackingOptions | None = None,
     progress: Progress | None = None,
 ) -> Study:
-    """Run the jobs that have no record yet, tracked, stopped by the first Ctrl-C or SIGTERM.
+    """Run the jobs that have no record yet, and log them to MLflow.
+
+    Args:
+        wanted: The jobs.
+        workspace: Where results are stored, and the device.
+        execution: The executor.
+        tracking: MLflow server, or whether MLflow is used at all.
+        progress: Shows the progress; None: bars on a terminal, lines elsewhere.
 
     Raises:
-        Stopped: A signal came; what is finished is kept.
+        Stopped: Ctrl-C or SIGTERM; finished jobs are stored.
     """
     progress = progress or open_progress()
     executor = execution.build(workspace.device)
     describe(wanted, workspace, progress)
     queue = list(wanted)
-    if not isinstance(executor, Local):  # the longest first: no worker idles at the end
+    if not isinstance(executor, Local):  # the longest first, so that no worker idles at the end
         queue.sort(key=estimates.operations, reverse=True)
     tracker = (tracking or TrackingOptions()).open(workspace, progress.say)
     observer = None if tracker is None else TrackedRuns(tracker, workspace)
@@ -344,14 +385,14 @@ def run(
         observer.summarise(study.records)
     if reused:
         progress.say(
-            f"{reused} of {len(wanted)} runs already have results, which are reused "
-            "(--fresh reruns them)"
+            f"{reused} of {len(wanted)} runs already had results, which were reused; "
+            "--fresh reruns them."
         )
     return study
 
 
 def describe(wanted: Sequence[Job], workspace: Workspace, progress: Progress) -> None:
-    """Say what is compared and how, so that no default is hidden."""
+    """Print dataset and training settings, such that no default is hidden."""
     recipe = wanted[0].recipe
     data = workspace.dataset(recipe.data)
     progress.say(
@@ -371,7 +412,7 @@ def describe(wanted: Sequence[Job], workspace: Workspace, progress: Progress) ->
 
 
 def outcome(record: Record) -> str:
-    """One line for a record that has just come in."""
+    """Return one line on a new record."""
     about = f"{record.labels['augmentation']}, {record.labels['model']}, seed {record.seed}"
     if record.status == "failed":
         return f"{about}: failed, {record.message}"
@@ -382,14 +423,19 @@ def outcome(record: Record) -> str:
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A job of a design and whether its record is there."""
+class PlannedJob:
+    """A job of a design, as ``--dry-run`` shows it.
+
+    Attributes:
+        job: The job.
+        done: Whether its record exists.
+    """
 
     job: Job
     done: bool
 
     def to_json(self) -> dict[str, Any]:
-        """The job as ``--dry-run --json`` prints it."""
+        """Return the job as ``--dry-run --json`` prints it."""
         recipe = self.job.recipe
         return {
             "augmentation": registry.express(recipe.augmentation),
@@ -412,7 +458,12 @@ class Planned:
         )
 
 
-def plan(wanted: Sequence[Job], workspace: Workspace) -> list[Planned]:
-    """Which jobs would run and which are done."""
+def plan(wanted: Sequence[Job], workspace: Workspace) -> list[PlannedJob]:
+    """Return which jobs would run and which are done.
+
+    Args:
+        wanted: The jobs.
+        workspace: The results folder.
+    """
     done = Store(workspace.results).find(job.name for job in wanted)
-    return [Planned(job, job.name in done) for job in wanted]
+    return [PlannedJob(job, job.name in done) for job in wanted]

@@ -1,4 +1,4 @@
-"""What a list of jobs will cost, before any of them is run."""
+"""Estimate the cost of jobs before they run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from bench.studies.jobs import Job
 
 
 @functools.cache
-def work(model: str, data: str) -> float:
-    """Floating point operations of a forward and backward pass of one image."""
+def operations_per_image(model: str, data: str) -> float:
+    """Return the floating-point operations of a forward and backward pass of one image."""
     from torch.utils.flop_counter import FlopCounterMode
 
     known = facts(data)
@@ -38,8 +38,8 @@ def work(model: str, data: str) -> float:
 
 
 @functools.cache
-def speed(device: str) -> float:
-    """Floating point operations per second that this device reaches in training, by a short try."""
+def operations_per_second(device: str) -> float:
+    """Measure the floating-point operations per second of a device in training."""
     network = networks.build("resnet20", classes=10, mean=[0.5] * 3, std=[0.5] * 3, seed=0)
     network = network.to(device).to(memory_format=torch.channels_last)
     images = torch.zeros(64, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
@@ -51,23 +51,31 @@ def speed(device: str) -> float:
         if device.startswith("cuda"):
             torch.cuda.synchronize()
         taken.append(time.perf_counter() - start)
-    return work("resnet20", "cifar10") * len(images) / min(taken)
+    return operations_per_image("resnet20", "cifar10") * len(images) / min(taken)
 
 
 def operations(job: Job) -> float:
-    """Floating point operations of all epochs of a job, with the tests after them."""
+    """Return the floating-point operations of a job, with the test after each epoch."""
     recipe = job.recipe
     known = facts(recipe.data)
-    passes = known.train + known.test / 3  # a test is a forward alone
-    return passes * recipe.epochs * work(recipe.model, recipe.data)
+    passes = known.train + known.test / 3  # a test is a forward pass only
+    return passes * recipe.epochs * operations_per_image(recipe.model, recipe.data)
 
 
 def seconds(jobs: Iterable[Job], records: Sequence[Record], device: str) -> float:
-    """How long the jobs will take, one after the other.
+    """Estimate the time of jobs that run one after the other.
 
-    From finished runs of the same network on the same data on this device where there are any,
-    else from the number of operations and a short try. Testing after each epoch is included, the
-    attack that finds adversarial points is not.
+    The time of finished runs of the same network and dataset is used where there are any, otherwise
+    the number of operations and a short measurement. Testing after each epoch is included, the
+    search for adversarial points is not.
+
+    Args:
+        jobs: The jobs.
+        records: Records of finished runs.
+        device: The device of the jobs.
+
+    Returns:
+        Seconds.
     """
     known = {
         (record.labels.get("model"), record.labels.get("data")): record.metrics["seconds"]
@@ -80,7 +88,7 @@ def seconds(jobs: Iterable[Job], records: Sequence[Record], device: str) -> floa
         recipe = job.recipe
         per_epoch = known.get((recipe.model, recipe.data))
         if per_epoch is None:
-            total += operations(job) / speed(device)
+            total += operations(job) / operations_per_second(device)
         else:
             total += per_epoch * recipe.epochs
     return total

@@ -1,4 +1,4 @@
-"""Training jobs: a recipe and a seed give a record, and what is done is not done again."""
+"""Training jobs: a recipe and a seed give a record; finished jobs are not run again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,13 @@ from bench.training.recipes import Recipe
 
 @dataclass(frozen=True)
 class Job:
-    """One training: a recipe and a seed. ``fresh`` runs it even if its record is there."""
+    """One training.
+
+    Attributes:
+        recipe: How the network is trained.
+        seed: Seed of the run.
+        fresh: Run it even if its record exists.
+    """
 
     recipe: Recipe
     seed: int
@@ -33,25 +39,25 @@ class Job:
 
     @property
     def name(self) -> tuple[str, int]:
-        """What identifies the job among the records."""
+        """Key of the recipe and seed, which identify the job among the records."""
         return self.recipe.key, self.seed
 
 
 @runtime_checkable
 class Observer(Protocol):
-    """Follows a list of jobs from outside; nothing it does changes a result."""
+    """Is told of the start and the record of each job; it does not change results."""
 
     def started(self, job: Job) -> None:
-        """A job begins."""
+        """Called when a job starts."""
         ...
 
     def finished(self, record: Record, reused: bool) -> None:
-        """A job gave its record, or had given it before."""
+        """Called with the record of a job, and whether it existed before."""
         ...
 
 
 class Unobserved:
-    """Follows nothing."""
+    """An observer that does nothing."""
 
     def started(self, job: Job) -> None:
         """Do nothing."""
@@ -61,7 +67,12 @@ class Unobserved:
 
 
 def labels(recipe: Recipe, side: int) -> dict[str, str]:
-    """What tables group a recipe's records by."""
+    """Return the labels by which tables group the records of a recipe.
+
+    Args:
+        recipe: The recipe.
+        side: Side of the images in pixels.
+    """
     found = {
         "augmentation": registry.label(recipe.augmentation, recipe.data, side),
         "hyperparameters": registry.express(recipe.augmentation),
@@ -75,7 +86,7 @@ def labels(recipe: Recipe, side: int) -> dict[str, str]:
 
 
 def describe(job: Job, workspace: Workspace) -> Record:
-    """The record of a job before anything is known of its outcome."""
+    """Return the record of a job without its results."""
     side = workspace.dataset(job.recipe.data).train.images.shape[-1]
     return Record(
         kind="run",
@@ -89,7 +100,7 @@ def describe(job: Job, workspace: Workspace) -> Record:
 
 
 def weights(record: Record, workspace: Workspace) -> Path:
-    """The weights file of a finished training."""
+    """Return the file of weights of a finished training."""
     return trained.path(record, workspace.results)
 
 
@@ -99,14 +110,26 @@ def execute(
     progress: Progress,
     stop: Callable[[], bool] = lambda: False,
 ) -> Record:
-    """Train one network and return its record; the weights are kept beside it.
+    """Train one network, store its weights and return its record.
 
-    A training that diverges gives a record with the status ``"failed"``.
+    Args:
+        job: The training.
+        workspace: Where results are stored, and the device.
+        progress: Shows the training.
+        stop: Whether to stop soon.
+
+    Returns:
+        The record; its status is ``"failed"`` if the training diverged.
+
+    Raises:
+        ValueError: The content of an image folder has changed.
+        Stopped: ``stop()`` returned True; the same job continues the training.
     """
     recipe, data = job.recipe, workspace.dataset(job.recipe.data)
     if recipe.digest and recipe.digest != data.digest:
         raise ValueError(
-            f"{recipe.data} has changed: its content is {data.digest}, not {recipe.digest}"
+            f"the content of {recipe.data} has changed from {recipe.digest} to {data.digest}; "
+            "start the comparison again"
         )
     checkpoint = workspace.cache / "checkpoints" / f"{recipe.key}-{job.seed}"
     name = guides.needed(recipe)
@@ -134,9 +157,12 @@ def execute(
 def work(
     job: Job, workspace: Workspace, progress: Progress, stop: Callable[[], bool]
 ) -> tuple[Record, bool]:
-    """Run a job unless its record is there; returns the record and whether it was there before.
+    """Run a job unless its record exists; the work of an executor.
 
-    While another process runs the same job, this one waits and then takes that record.
+    If another process is running the job, this one waits and takes its record.
+
+    Returns:
+        The record, and whether it existed before.
     """
     lock = workspace.cache / "locks" / f"{job.recipe.key}-{job.seed}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
@@ -157,7 +183,7 @@ def prepare(
     executor: Executor,
     stop: Callable[[], bool],
 ) -> None:
-    """Make what several jobs share, such as adversarial points, before any of them starts."""
+    """Compute what several jobs share, such as adversarial points, before the first one starts."""
     needed = dict.fromkeys((job.recipe.data, guides.needed(job.recipe)) for job in jobs)
     for data, name in needed:
         if name is not None:
@@ -176,19 +202,19 @@ def run(
     """Run the jobs that have no record yet.
 
     Args:
-        jobs: What to run; with several workers the longest should come first.
-        workspace: Where results go and on what device.
-        progress: Shows how far the work has come.
+        jobs: The jobs; with several workers, the longest should come first.
+        workspace: Where results are stored, and the device.
+        progress: Shows the jobs.
         executor: Where jobs run; None: one after the other in this process.
-        stop: Tells whether to stop soon.
+        stop: Whether to stop soon.
         observer: Is told of each start and each record.
 
     Yields:
-        Every record, and whether it was there before. A job whose worker died again and again gives
-        a record with the status ``"failed"``.
+        Each record, and whether it existed before. If the worker of a job died at every attempt,
+        the status of its record is ``"failed"``.
 
     Raises:
-        Stopped: ``stop()`` turned true.
+        Stopped: ``stop()`` returned True.
     """
     store, executor, observer = (
         Store(workspace.results),

@@ -32,7 +32,7 @@ class Status:
     stopped: list[str]
 
     def to_json(self) -> dict[str, Any]:
-        """What ``bench status --json`` prints."""
+        """Return the fields that ``bench status --json`` prints."""
         shown = ("finished", "failed", "running", "stopped")
         return {name: value for name, value in asdict(self).items() if name in shown}
 
@@ -41,13 +41,13 @@ class Status:
             f"{self.finished} records finished, {self.failed} failed "
             f"({self.runs} trainings, {self.attacks} attack evaluations)",
             *(f"running: {name}" for name in self.running),
-            *(f"interrupted, its command continues it: {name}" for name in self.stopped),
+            *(f"interrupted, the same command continues it: {name}" for name in self.stopped),
         ]
         return "\n".join(lines)
 
 
 def status_of(results: Path) -> Status:
-    """The state of a results folder."""
+    """Return the state of a results folder."""
     records = Store(results).all()
     running, stopped = unfinished_jobs(results)
     return Status(
@@ -61,7 +61,7 @@ def status_of(results: Path) -> Status:
 
 
 def unfinished_jobs(results: Path) -> tuple[list[str], list[str]]:
-    """Jobs that are running now, and jobs that were interrupted and can be continued.
+    """Return the jobs that are running now, and those that were interrupted and can be continued.
 
     A running job holds its lock, which the system releases when its process ends.
     """

@@ -1,4 +1,4 @@
-"""The results that a folder holds, as the studies that they came from."""
+"""Read a results folder as studies."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from bench.studies.comparison import Study
 
 @dataclass(frozen=True)
 class Results:
-    """What a results folder holds.
+    """The records of a results folder.
 
     Attributes:
-        records: Every readable record, the newest of each job and seed.
+        records: All readable records, the newest of each job and seed.
     """
 
     records: tuple[Record, ...]
 
     @property
     def runs(self) -> Study:
-        """The trainings, as `bench.compare` gives them."""
+        """The trainings, as `bench.compare` returns them."""
         return Study(tuple(record for record in self.records if record.kind == "run"))
 
     @property
     def attacks(self) -> AttackStudy:
-        """The evaluations of attacks, as `bench.evaluate_attacks` gives them, without images."""
+        """The attack evaluations, as `bench.evaluate_attacks` returns them, without images."""
         return AttackStudy(tuple(record for record in self.records if record.kind == "attack"))
 
     def __len__(self) -> int:
@@ -50,7 +50,7 @@ def load_results(results: str | Path | None = None) -> Results:
         results: The folder; None: ``$BENCH_RESULTS``, else ``./results``.
 
     Raises:
-        FileNotFoundError: There is no such folder.
+        FileNotFoundError: The folder does not exist.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -60,6 +60,6 @@ def load_results(results: str | Path | None = None) -> Results:
     folder = Path(results or os.environ.get("BENCH_RESULTS") or "results")
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"there is no results folder {folder}: bench run and bench.compare make one"
+            f"there is no results folder {folder}; bench run and bench.compare create one"
         )
     return Results(tuple(Store(folder).all()))

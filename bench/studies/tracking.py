@@ -1,4 +1,4 @@
-"""What studies tell MLflow while they run; a tracker that fails costs a warning, never a result."""
+"""MLflow in studies. If it fails, there is a warning; results are never lost."""
 
 from __future__ import annotations
 
@@ -19,18 +19,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingOptions:
-    """What a user asks of MLflow.
+    """The MLflow options of a user.
 
     Attributes:
         tracking_uri: Server or database; None: a database in the results folder.
-        no_tracking: Write records only.
+        no_tracking: Write records only, and do not log to MLflow.
     """
 
     tracking_uri: str | None = None
     no_tracking: bool = False
 
     def open(self, workspace: Workspace, warn: Callable[[str], None]) -> Tracker | None:
-        """The tracker of a results folder, or None where none is wanted."""
+        """Return the tracker of a results folder, or None without tracking.
+
+        Args:
+            workspace: The results folder.
+            warn: Called with each warning.
+        """
         if self.no_tracking:
             return None
         from bench.records.tracking import Tracker
@@ -39,32 +44,32 @@ class TrackingOptions:
 
 
 class TrackedRuns:
-    """Logs the start and the record of every job, and at the end the intervals over seeds."""
+    """Logs each start and record to MLflow, and finally the intervals over seeds."""
 
     def __init__(self, tracker: Tracker, workspace: Workspace) -> None:
         self.tracker, self.workspace = tracker, workspace
         self.store = Store(workspace.results)
-        self.under_way: dict[str, Record] = {}
+        self.running: dict[str, Record] = {}
 
     def started(self, job: Job) -> None:
-        """A run of the seed appears as running."""
+        """Log the run of a seed as running."""
         record = jobs.describe(job, self.workspace)
-        self.under_way[record.name] = record
+        self.running[record.name] = record
         self.tracker.start_seed(record)
 
     def finished(self, record: Record, reused: bool) -> None:
-        """The run gets its metrics, curve and artifacts."""
-        self.under_way.pop(record.name, None)
+        """Log metrics, curve and files of the run."""
+        self.running.pop(record.name, None)
         weights = jobs.weights(record, self.workspace)
         self.tracker.log(record, self.store.curve(record), weights)
 
     def close(self) -> None:
-        """What has started and not ended was killed."""
-        for record in self.under_way.values():
+        """Mark runs that have not finished as killed."""
+        for record in self.running.values():
             self.tracker.end_seed(record, "KILLED")
 
     def summarise(self, records: Sequence[Record]) -> None:
-        """Every job is done: the intervals go to the parents."""
+        """Log the intervals over seeds after the last job."""
         table = run_tables.grid(records)
         files = {"table.tex": formats.latex(table), "table.md": formats.markdown(table)}
         self.tracker.summarise(run_tables.intervals(records), files)

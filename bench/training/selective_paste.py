@@ -18,9 +18,7 @@ from bench.data import seeds
 from bench.models.networks import Normalised
 from bench.models.saliency import saliency as gradient
 
-WEIGHT = (
-    0.3  # of the early head's loss; from third-party code, as the paper's value is unknown here
-)
+WEIGHT = 0.3  # of the early head's loss; third-party code's, as the paper's is unknown here
 POOLED = 4  # the early head sees 4x4 averages of each channel
 
 
