@@ -18,7 +18,8 @@ import pytest
 from bench.records.record import Record
 from bench.records.statistics import Interval, compare, mean_interval
 from bench.reporting import formats, run_tables
-from bench.reporting.table import Column, Row, Table
+from bench.reporting.cells import Column, Row
+from bench.reporting.formats import Table
 
 # of five seeds; the differences from the first are (1, 2, 3, 2, 2) points
 NONE = [0.90, 0.91, 0.92, 0.93, 0.94]

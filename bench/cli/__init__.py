@@ -1,4 +1,7 @@
-"""The command line: each command parses its options, calls the API and prints."""
+"""The command line: each command parses its options, calls the Python API and prints.
+
+Not here: what a command does (``studies``, ``reporting``, ``paper``, ``points``, ``speed``).
+"""
 
 from __future__ import annotations
 

@@ -13,8 +13,9 @@ from typing import Any, Literal
 from bench.paper.scales import Scale
 from bench.records.record import Record
 from bench.records.statistics import Comparison, compare, mean_interval
+from bench.reporting.cells import Column, Row
+from bench.reporting.formats import Table
 from bench.reporting.run_tables import metric_of_runs
-from bench.reporting.table import Column, Row, Table
 from bench.robustness.judge import Aim
 from bench.studies.jobs import Job
 from bench.training.recipes import Recipe

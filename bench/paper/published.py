@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.paper.experiments import Cell
-from bench.reporting.table import Column
+from bench.reporting.cells import Column
 
 TABLE1 = """
 95.28* 96.01* 96.10* 96.38 95.69* 96.44

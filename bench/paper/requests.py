@@ -22,9 +22,9 @@ from bench.reporting.figures import (
     draw_panels,
     occlusion_figures,
 )
+from bench.reporting.formats import Table
 from bench.reporting.grouping import Selection, group_attacks
 from bench.reporting.panels import Unit
-from bench.reporting.table import Table
 
 TABLES = ("runs", "differences", "attacks")
 """Tables of the records themselves; the others are those of the paper."""

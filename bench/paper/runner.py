@@ -12,7 +12,7 @@ from bench.paper import tables
 from bench.paper.experiments import Experiment
 from bench.records.record import Record
 from bench.records.store import Store
-from bench.reporting.table import Table
+from bench.reporting.formats import Table
 from bench.studies import attack_study, comparison, estimates
 from bench.studies.attack_study import AttackDesign, PlannedTrial
 from bench.studies.jobs import Job

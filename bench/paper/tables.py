@@ -16,7 +16,7 @@ from bench.paper.experiments import AttackSettings, Cell, Experiment, first_colu
 from bench.paper.published import read_numbers
 from bench.paper.scales import COVERED, DATA, DELETION, MODELS, OTHERS, SCALES, Scale
 from bench.registry import suggest
-from bench.reporting.table import Column
+from bench.reporting.cells import Column
 from bench.training.recipes import Recipe
 
 Cells = dict[Cell, Recipe]

@@ -11,6 +11,8 @@ import numpy as np
 from bench import registry
 from bench.records.record import Record
 from bench.records.statistics import mean_interval
+from bench.reporting.cells import Cell, Column, Key, Row, interval_entry
+from bench.reporting.formats import Table
 from bench.reporting.grouping import (
     AttackSetting,
     bounded,
@@ -18,7 +20,6 @@ from bench.reporting.grouping import (
     group_attacks,
     rows_of_attacks,
 )
-from bench.reporting.table import Cell, Column, Key, Row, Table, interval_entry
 
 PUBLISHED: dict[tuple[str, str], tuple[float, float, float, float]] = {
     ("jsma", "8/255"): (78.9, 440.8, 0.611, 0.031),

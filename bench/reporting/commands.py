@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from bench import registry
 from bench.data.catalog import facts
 from bench.records.record import Record
+from bench.reporting.formats import Table
 from bench.reporting.grouping import group_runs
-from bench.reporting.table import Table
 from bench.training.recipes import DEFAULT, Recipe, usual
 
 OPTIONS = (

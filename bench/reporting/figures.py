@@ -12,6 +12,7 @@ from typing import Any
 from bench.files import atomic
 from bench.records.record import Curve, Record
 from bench.reporting import plots, run_tables
+from bench.reporting.cells import Row
 from bench.reporting.grouping import group_attacks, group_runs, rows_by_column
 from bench.reporting.panels import (
     Estimates,
@@ -23,7 +24,6 @@ from bench.reporting.panels import (
     gain_panels,
     occlusion_panels,
 )
-from bench.reporting.table import Row
 from bench.robustness import occlusion
 
 

@@ -9,13 +9,74 @@ from __future__ import annotations
 import io
 import itertools
 import math
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.records.statistics import Comparison, Interval
-from bench.reporting.table import Cell, Column, Row, Table, comparison_entry, interval_entry
+from bench.reporting.cells import Cell, Column, Key, Row, comparison_entry, interval_entry
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Table:
+    """What one table shows; a terminal and a notebook display it.
+
+    Attributes:
+        title: What it is about.
+        rows: Its rows, from the top.
+        columns: Its columns, from the left.
+        cells: The contents by (label of the row, label of the column).
+        corner: The heading of the rows.
+        baseline: The name of the row with which others are compared.
+        comparisons: The cells that were compared with the baseline.
+        failed: The cells of which seeds failed, and how many.
+        published: Numbers printed by others, in the unit that readers see. They get columns of
+            their own and are never bold and never tested.
+        measure: What the numbers are, for the caption.
+        origin: What they were made with, such as versions and the number of records.
+    """
+
+    title: str
+    rows: Sequence[Row]
+    columns: Sequence[Column]
+    cells: Mapping[Key, Cell]
+    corner: str = "method"
+    baseline: str | None = None
+    comparisons: Mapping[Key, Comparison] = field(default_factory=dict)
+    failed: Mapping[Key, int] = field(default_factory=dict)
+    published: Mapping[Key, float] = field(default_factory=dict)
+    measure: str = ""
+    origin: str = ""
+
+    def cell(self, row: Row, column: Column) -> Cell:
+        """The content of one cell, None where nothing was measured."""
+        return self.cells.get((row.label, column.label))
+
+    def missing(self) -> list[Key]:
+        """The (row, column) of each cell in which nothing was measured."""
+        return [
+            (row.label, column.label)
+            for row in self.rows
+            for column in self.columns
+            if self.cell(row, column) is None
+        ]
+
+    def __str__(self) -> str:
+        return text(self)
+
+    __repr__ = __str__
+
+    def __rich__(self) -> Text:
+        from rich.text import Text
+
+        return Text(str(self), no_wrap=True)
+
+    def _repr_html_(self) -> str:
+        return html(self)
 
 
 @dataclass(frozen=True)

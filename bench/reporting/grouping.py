@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from bench.records.record import Record
-from bench.reporting.table import Column, Row
+from bench.reporting.cells import Column, Row
 
 
 @dataclass(frozen=True, kw_only=True)

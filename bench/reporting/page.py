@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.reporting import formats, plots
+from bench.reporting.formats import Table
 from bench.reporting.panels import Estimates, Panel
-from bench.reporting.table import Table
 
 
 @dataclass

@@ -12,8 +12,8 @@ import numpy as np
 
 from bench.records.record import Curve, Record
 from bench.records.statistics import LEVEL, Interval, mean_interval
+from bench.reporting.cells import Column, Row
 from bench.reporting.grouping import eps_values, rows_of_attacks
-from bench.reporting.table import Column, Row
 
 Unit = Literal["pixels", "elements"]
 

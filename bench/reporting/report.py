@@ -17,8 +17,10 @@ from bench.records.record import Curve, Record
 from bench.records.statistics import Interval, mean_interval, verdict
 from bench.records.store import Store
 from bench.reporting import attack_tables, commands, run_tables
+from bench.reporting.cells import Cell, Column, Key, Row
 from bench.reporting.cost_table import cost_table
 from bench.reporting.figures import occlusion_curves
+from bench.reporting.formats import Table
 from bench.reporting.grouping import (
     RunGroup,
     eps_values,
@@ -36,7 +38,6 @@ from bench.reporting.panels import (
     gain_panels,
     occlusion_panels,
 )
-from bench.reporting.table import Cell, Column, Key, Row, Table
 from bench.robustness import occlusion
 from bench.training.recipes import Recipe
 

@@ -8,17 +8,17 @@ from typing import Any
 
 from bench.records.record import Record
 from bench.records.statistics import Comparison, Interval, compare, mean_interval, p_value
-from bench.reporting.grouping import RunGroup, group_runs
-from bench.reporting.table import (
+from bench.reporting.cells import (
     Cell,
     Column,
     Direction,
     Key,
     Row,
-    Table,
     comparison_entry,
     interval_entry,
 )
+from bench.reporting.formats import Table
+from bench.reporting.grouping import RunGroup, group_runs
 
 
 @dataclass(frozen=True)

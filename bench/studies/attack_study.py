@@ -24,7 +24,7 @@ from bench.files import atomic
 from bench.records.record import Record
 from bench.records.store import Store
 from bench.reporting import attack_tables, formats, image_grid
-from bench.reporting.table import Table
+from bench.reporting.formats import Table
 from bench.robustness import evaluation, in_memory, results, trials
 from bench.robustness.evaluation import BLOCK
 from bench.robustness.judge import Aim, CorrectImages

@@ -21,7 +21,7 @@ from bench.points import guides
 from bench.records.record import Record
 from bench.records.store import Store
 from bench.reporting import formats, run_tables
-from bench.reporting.table import Table
+from bench.reporting.formats import Table
 from bench.studies import estimates, jobs
 from bench.studies.jobs import Job
 from bench.studies.tracking import TrackedRuns, TrackingOptions
