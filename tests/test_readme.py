@@ -3,11 +3,13 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 import torch
 from click.testing import CliRunner
+from torch.utils.data import TensorDataset
 
 import attacks
 import augmentations
@@ -69,8 +71,34 @@ def test_every_method_and_experiment_is_named() -> None:
         assert f"`{name}`" in text, f"the documentation does not name {name}"
 
 
+class Brightness(torch.nn.Module):
+    """Class 1 where the mean of an image is above a half."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        score = 40 * (images.mean((1, 2, 3)) - 0.5)
+        return torch.stack([-score, score], 1)
+
+
+@pytest.mark.slow
+def test_the_library_can_be_used_as_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BENCH_RESULTS", raising=False)
+    code = re.findall(r"```python\n(.+?)```", README, re.DOTALL)[0]
+    images = torch.randint(126, 130, (6, 3, 8, 8), generator=torch.Generator().manual_seed(0)) / 255
+    network = Brightness()
+    labels = network(images).argmax(1)
+    names: dict[str, Any] = {"network": network, "images": images, "labels": labels}
+    names["dataset"] = TensorDataset(images, labels)
+    exec(compile(code, "library", "exec", dont_inherit=True), names)
+    assert "cutout" in capsys.readouterr().out
+    assert names["outcome"].rows["jsma"].success > 0
+    assert len(names["train_set"]) == len(names["points"]) == 6
+
+
 def test_the_method_of_ones_own_keeps_its_promises() -> None:
-    (code,) = re.findall(r"```python\n(.+?)```", README, re.DOTALL)
+    code = re.findall(r"```python\n(.+?)```", README, re.DOTALL)[-1]
     names: dict[str, object] = {}
     exec(compile(code, "checkerboard", "exec", dont_inherit=True), names)
     cls = names["Checkerboard"]
