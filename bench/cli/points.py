@@ -74,7 +74,7 @@ def find_or_load(
                 workspace,
                 progress,
                 victim=find.points_victim(data, search.victim),
-                attack_text=search.attack or find.ATTACK,
+                attack_text=search.attack,
                 executor=where.build(workspace.device),
                 stop=stop,
             ),

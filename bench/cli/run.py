@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from bench.studies.tracking import TrackingOptions
 
 OF_EXPERIMENTS = (
-    *("augmentations", "models", "seeds", "seed_list", "policy", "mix", "guides", "epochs"),
-    *("batch_size", "learning_rate", "weight_decay", "schedule", "validation", "precision"),
+    *("augmentations", "models", "seeds", "seed_list", "guides", "points_from", "policy", "mix"),
+    *("epochs", "batch_size", "learning_rate", "weight_decay", "schedule", "validation"),
+    "precision",
 )
 """Options of a comparison that an experiment of the paper sets itself."""
 
@@ -69,6 +70,12 @@ OF_EXPERIMENTS = (
     help="Fixed guide of advmask or keepaugment (bench list guides); repeat to compare several.  "
     "[default: attack; for keepaugment the saliency of the network in training]",
 )
+@options.compared(
+    "--points-from",
+    type=options.Name(options.attack_names),
+    help="Attack that finds the adversarial points.  [default: AdvMask's published one, with the "
+    "dataset's settings]",
+)
 @options.data
 @options.training
 @options.execution("--fresh", is_flag=True, help="Rerun jobs that already have results.")
@@ -85,6 +92,7 @@ def run(
     seeds: int,
     seed_list: tuple[int, ...] | None,
     guides: tuple[str, ...],
+    points_from: str | None,
     place: DataOptions,
     training: TrainingOptions,
     fresh: bool,
@@ -133,6 +141,7 @@ def run(
         models=models,
         seeds=seed_list or tuple(range(seeds)),
         guides=guides,
+        points=points_from,
         training=training,
         fresh=fresh,
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bench import registry
 from bench.data.catalog import facts
+from bench.points import find, guides
 from bench.training.recipes import Recipe, usual
 
 
@@ -47,13 +48,16 @@ class Scale:
         data = self.data.get(data, self.data.get("*", data))
         model = self.models.get(model, self.models.get("*", model))
         side = self.side or facts(data).side
-        return Recipe(
+        recipe = Recipe(
             data=data,
             digest=self.digest,
             model=model,
             augmentation=registry.build("augmentations", augmentation, data=data, side=side),
             **(usual(data, model, side) | fields | dict(self.settings)),
         )
+        if guides.from_points(recipe):
+            return replace(recipe, points=find.chosen_attack(data))
+        return recipe
 
 
 SCALES = {

@@ -32,8 +32,8 @@ from bench.points.store import Points, join
 from bench.training import victims
 from bench.training.recipes import Recipe
 
-ATTACK = "advmask(steps=100)"
-"""The default attack for points: half of its default steps, as every training image is attacked."""
+SPARSE = "advmask(steps=100)"
+"""The attack of version 0.1: as few points as it can, a tenth of the authors'."""
 
 BLOCK = 128
 """Number of images per block, attacked as one batch. Fixed, because the number of images in a batch
@@ -147,7 +147,7 @@ def find_points(
     model: nn.Module | str | None,
     dataset: Any,
     *,
-    attack: str = ATTACK,
+    attack: str | None = None,
     eps: float | None = None,
     results: str | Path | None = None,
     execution: ExecutionOptions | None = None,
@@ -211,13 +211,34 @@ def find_points(
         )
 
 
+def chosen_attack(data: str, text: str | None = None, eps: float | None = None) -> str:
+    """The attack that finds the points of a dataset, as `registry.express` writes it.
+
+    Args:
+        data: Name of the dataset.
+        text: The attack, as `registry.build` takes it; None: the dataset's own.
+        eps: Largest change of a value in [0, 1]; None: what the attack or the dataset says.
+
+    >>> chosen_attack("cifar10"), chosen_attack("digits", SPARSE)
+    ('advmask.published', 'advmask(eps=0.5, steps=100)')
+    """
+    text = text or facts(data).points
+    if "." in registry.parse(text)[0]:  # a named reading has an eps of its own
+        attack = registry.build("attacks", text)
+    else:
+        attack = registry.build("attacks", text, eps=facts(data).eps)
+    if eps is not None:
+        attack = replace(attack, eps=eps)
+    return registry.express(attack)
+
+
 def adversarial(
     data: Dataset,
     workspace: Workspace,
     progress: Progress,
     *,
     victim: Recipe | nn.Module | None = None,
-    attack_text: str = ATTACK,
+    attack_text: str | None = None,
     eps: float | None = None,
     executor: Executor | None = None,
     stop: Callable[[], bool] = lambda: False,
@@ -231,8 +252,8 @@ def adversarial(
         workspace: Where the points are stored.
         progress: Shows the search.
         victim: Recipe of the victim model, or a network for images in [0, 1]; None: the default.
-        attack_text: The attack, as `registry.build` takes it.
-        eps: Largest change of a value in [0, 1], if the text has none; None: the dataset's own.
+        attack_text: The attack, as `registry.build` takes it; None: the dataset's own.
+        eps: Largest change of a value in [0, 1]; None: the attack's or the dataset's own.
         executor: Where the blocks are attacked; a network is always attacked in this process.
         stop: Whether to stop soon.
 
@@ -241,8 +262,7 @@ def adversarial(
         Stopped: ``stop()`` returned True.
         RuntimeError: The worker of a block died at every attempt.
     """
-    eps = facts(data.name).eps if eps is None else eps
-    attack_text = registry.express(registry.build("attacks", attack_text, eps=eps))
+    attack_text = chosen_attack(data.name, attack_text, eps)
     about: dict[str, Any] = {"data": data.name, "digest": data.digest}
     if isinstance(victim, nn.Module):
         about["victim"] = describe(victim)

@@ -52,6 +52,15 @@ def needed(recipe: Recipe) -> str | None:
     return None if wanted is None else recipe.guide or wanted
 
 
+OF_POINTS = ("attack", "random", "corners-matched", "saliency")
+"""Guides that need the adversarial points: where they are, or how many."""
+
+
+def from_points(recipe: Recipe) -> bool:
+    """Whether the recipe's guide depends on the adversarial points."""
+    return needed(recipe) in OF_POINTS
+
+
 def takes(recipe: Recipe) -> bool:
     """Return whether a fixed guide would change how a recipe trains."""
     return live(recipe) or needed(recipe) is not None
@@ -64,6 +73,7 @@ def fixed(
     progress: Progress,
     executor: Executor | None = None,
     stop: Callable[[], bool] = lambda: False,
+    attack: str | None = find.SPARSE,
 ) -> Bool[Tensor, "n 1 h w"]:
     """Return a fixed guide for the training images of a dataset; it is computed once and stored.
 
@@ -74,6 +84,7 @@ def fixed(
         progress: Shows the computation.
         executor: Where adversarial points are found, if they are not stored yet.
         stop: Whether to stop soon.
+        attack: The attack that finds adversarial points; None: the dataset's own.
 
     Returns:
         One map per training image, True at the pixels of the guide.
@@ -89,7 +100,9 @@ def fixed(
         return imported(name, data, workspace)
     points = None
     if name != "corners":
-        points = find.adversarial(data, workspace, progress, executor=executor, stop=stop)
+        points = find.adversarial(
+            data, workspace, progress, attack_text=attack, executor=executor, stop=stop
+        )
     if name == "attack":
         assert points is not None
         return points.guide()

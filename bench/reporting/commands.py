@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from bench import registry
 from bench.data.catalog import facts
+from bench.points import find, guides
 from bench.records.record import Record
 from bench.reporting.formats import Table
 from bench.reporting.grouping import group_runs
@@ -36,6 +37,8 @@ def run(recipe: Recipe, seeds: Sequence[int]) -> str:
     for name in ("guide", "policy", "mix"):
         if value := getattr(recipe, name):
             words += [f"--{name}", value]
+    if guides.from_points(recipe) and recipe.points != find.chosen_attack(recipe.data):
+        words += ["--points-from", recipe.points or find.SPARSE]
     for name in OPTIONS:
         if (value := getattr(recipe, name)) != given[name]:
             words += [f"--{name.replace('_', '-')}", str(value)]

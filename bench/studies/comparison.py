@@ -17,7 +17,7 @@ from bench.execution.options import ExecutionOptions
 from bench.execution.progress import Progress, open_progress
 from bench.execution.workspace import Workspace
 from bench.models import networks
-from bench.points import guides
+from bench.points import find, guides
 from bench.records.record import Record
 from bench.records.store import Store
 from bench.reporting import formats, run_tables
@@ -85,6 +85,7 @@ class Design:
         models: Names of networks.
         seeds: Seeds, at least 0 and each once.
         guides: Fixed guides for the augmentations that use one; empty: their defaults.
+        points: Attack that finds the adversarial points; None: the dataset's own.
         training: Training settings.
         fresh: Rerun jobs that already have results.
 
@@ -97,6 +98,7 @@ class Design:
     models: tuple[str, ...] = ("resnet18",)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     guides: tuple[str, ...] = ()
+    points: str | None = None
     training: TrainingOptions = TrainingOptions()
     fresh: bool = False
 
@@ -126,6 +128,9 @@ class Design:
             for each in self.augmentations
         ]
         common = {"precision": native_precision(workspace.device)}
+        points: str | None = find.chosen_attack(data.name, self.points)
+        if points == find.chosen_attack(data.name, find.SPARSE):
+            points = None  # as in the recipes of version 0.1
         found: list[Recipe] = []
         for model in self.models:
             settings = common | usual(data.name, model, side) | self.training.given()
@@ -137,6 +142,8 @@ class Design:
                     # the default guide by its name gives the same recipe
                     default = guide is None or guide == guides.needed(own)
                     recipe = own if default else replace(own, guide=guide)
+                    if guides.from_points(recipe):
+                        recipe = replace(recipe, points=points)
                     guides.check(recipe, data, workspace)
                     if recipe not in found:
                         found.append(recipe)
@@ -235,6 +242,7 @@ def compare(
     results: str | Path | None = None,
     threads: int | None = None,
     guides: Sequence[str] = (),
+    points: str | None = None,
     training: TrainingOptions | None = None,
     execution: ExecutionOptions | None = None,
     tracking: TrackingOptions | None = None,
@@ -258,6 +266,7 @@ def compare(
         results: Results folder; None: ``$BENCH_RESULTS``, else ``./results``.
         threads: Processor threads per job; the number changes the last bits of results.
         guides: Fixed guides for the augmentations that use one; empty: their defaults.
+        points: Attack that finds the adversarial points; None: the dataset's own.
         training: Further training settings.
         execution: Device and executor.
         tracking: MLflow server, or whether MLflow is used at all.
@@ -308,6 +317,7 @@ def compare(
         models=(model,) if isinstance(model, str) else tuple(model),
         seeds=tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
         guides=tuple(guides),
+        points=points,
         training=settings,
         fresh=fresh,
     )

@@ -16,7 +16,7 @@ from bench.execution.machine import machine
 from bench.execution.progress import Progress
 from bench.execution.workspace import Workspace
 from bench.models import weight_files
-from bench.points import guides
+from bench.points import find, guides
 from bench.records.record import Record
 from bench.records.store import Store
 from bench.training import checkpoints, loop, trained
@@ -139,7 +139,9 @@ def execute(
             recipe,
             job.seed,
             data,
-            guide=None if name is None else guides.fixed(name, data, workspace, progress),
+            guide=None
+            if name is None
+            else guides.fixed(name, data, workspace, progress, attack=recipe.points or find.SPARSE),
             device=workspace.device,
             progress=progress,
             checkpoint=checkpoint,
@@ -184,10 +186,14 @@ def prepare(
     stop: Callable[[], bool],
 ) -> None:
     """Compute what several jobs share, such as adversarial points, before the first one starts."""
-    needed = dict.fromkeys((job.recipe.data, guides.needed(job.recipe)) for job in jobs)
-    for data, name in needed:
+    recipes = (job.recipe for job in jobs)
+    needed = dict.fromkeys((each.data, guides.needed(each), each.points) for each in recipes)
+    for data, name, points in needed:
         if name is not None:
-            guides.fixed(name, workspace.dataset(data), workspace, progress, executor, stop)
+            guides.fixed(
+                name, workspace.dataset(data), workspace, progress, executor, stop,
+                attack=points or find.SPARSE,
+            )  # fmt: skip
 
 
 def run(

@@ -26,6 +26,8 @@ class Recipe:
         model: Name of the network.
         augmentation: The deletion augmentation.
         guide: Name of the guide; None: the one that the augmentation uses by default.
+        points: The attack that finds the adversarial points, as `registry.express` writes it; None:
+            the sparse attack of version 0.1, ``advmask(steps=100)``.
         policy: Image operations such as ``"autoaugment"``, or None.
         mix: Image mixing such as ``"cutmix"``, or None.
         epochs: Passes over the training images.
@@ -48,6 +50,7 @@ class Recipe:
     model: str = "resnet18"
     augmentation: Augmentation = dataclasses.field(default_factory=lambda: BUILTIN["none"]())
     guide: str | None = None
+    points: str | None = None
     policy: str | None = None
     mix: str | None = None
     epochs: int = 300
