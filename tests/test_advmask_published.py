@@ -17,6 +17,8 @@ from attacks.base import frozen
 from attacks.encoder import SGD, LinearEncoder, PublishedUNetEncoder
 from attacks.norms import l0_pixels
 
+pytestmark = pytest.mark.slow
+
 EPS = 0.2
 SMALL = PublishedAdvMask(eps=EPS, step_size=0.05, start_steps=8, steps=60)
 U_NET = dataclasses.replace(SMALL, encoder="u-net", steps=24)

@@ -182,6 +182,7 @@ def test_no_attack_beats_the_fewest_changes_and_sparse_ones_come_near(
         assert (changes <= factor * least + more).all(), (changes, least)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["elements", "pixels"])
 @pytest.mark.parametrize(("classes", "targeted"), [(2, True), (2, False), (3, True), (3, False)])
 def test_the_fewest_changes_are_those_of_an_exhaustive_search(
@@ -245,6 +246,7 @@ class Poisoned(nn.Module):
         return logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(NAMES) - BLIND))
 def test_a_gradient_that_is_not_a_number_stays_with_its_image(name: str) -> None:
     model, images = network((3, 5, 6), 5), some_images((3, 5, 6), 3, seed=6, spread=0.2)

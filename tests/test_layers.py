@@ -139,6 +139,7 @@ def test_a_broken_layer_is_noticed(module: str, other: str) -> None:
     assert offences(module, [other])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["attacks", "augmentations"])
 def test_the_methods_load_nothing_of_the_bench(package: str) -> None:
     code = (
