@@ -2,7 +2,7 @@
 
 >>> import bench
 >>> sorted(name for name in bench.__all__ if name.startswith(("c", "e", "f", "l")))
-['compare', 'evaluate_attacks', 'find_points', 'load_results']
+['compare', 'evaluate_attacks', 'find_points', 'from_arrays', 'load_results']
 """
 
 import importlib

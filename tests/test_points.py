@@ -81,7 +81,9 @@ def test_the_picture_has_a_column_for_each_augmentation(
 ) -> None:
     workspace = Workspace(results=tmp_path)
     network = networks.build_for(data, "resnet8", seed=0).eval()
-    monkeypatch.setattr("bench.cli.points.find_or_load", lambda *given: (workspace, data, some(data)))
+    monkeypatch.setattr(
+        "bench.cli.points.find_or_load", lambda *given: (workspace, data, some(data))
+    )
     monkeypatch.setattr(victims, "obtain", lambda *args: network)
     path = tmp_path / "points.png"
     result = CliRunner().invoke(main, ["points", "show", "--count", "2", "--output", str(path)])
