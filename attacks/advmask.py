@@ -94,7 +94,7 @@ class AdvMask(BaseAttack):
 
     def __post_init__(self) -> None:
         if not 0 < self.eps <= 1:
-            raise ValueError(f"eps is {self.eps}: it must lie above 0 and at most 1, such as 8/255")
+            raise ValueError(f"eps is {self.eps}: it must be above 0 and at most 1, such as 8/255")
         for name in ("steps", "step", "alpha_start", "alpha_end", "searches", "lr"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be positive")
@@ -103,7 +103,7 @@ class AdvMask(BaseAttack):
                 raise ValueError(f"{name} is {getattr(self, name)}: it must not be negative")
         for name in ("adapt", "momentum"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must lie in [0, 1)")
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be in [0, 1)")
         if self.encoder not in ("auto", "linear", "u-net"):
             raise ValueError(f"encoder is {self.encoder!r}: choose 'auto', 'linear' or 'u-net'")
 

@@ -22,7 +22,7 @@ Streams = Generator | Sequence[Generator]
 Unit = Literal["pixels", "elements"]
 """What a sparse attack counts: pixels with all their channels, or single values."""
 Role = Literal["sparse", "ceiling", "floor"]
-"""What an attack stands for in a comparison of sparse attacks.
+"""The part of an attack in a comparison of sparse attacks.
 
 ``"sparse"`` attacks are compared. A ``"ceiling"`` is dense: it shows what eps allows at all. A
 ``"floor"`` knows nothing of the model: it shows what chance finds.
@@ -121,7 +121,7 @@ class BaseAttack(ABC):
     switched off.
 
     Attributes:
-        role: What the attack stands for in a comparison; see `Role`.
+        role: The part of the attack in a comparison; see `Role`.
         unit: What the attack minimises, ``"pixels"`` or ``"elements"``; None where it minimises
             neither, as dense attacks do. Some attacks have it as an option.
         eps: Largest change of an element, above 0 and at most 1; None leaves only [0, 1].
@@ -309,7 +309,7 @@ def check(images: Images, eps: float | None) -> None:
         ValueError: With the offending value.
     """
     if eps is not None and not 0 < eps <= 1:
-        raise ValueError(f"eps is {eps}: it must lie above 0 and at most 1, such as 8/255")
+        raise ValueError(f"eps is {eps}: it must be above 0 and at most 1, such as 8/255")
     if not torch.isfinite(images).all():
         raise ValueError("images hold values that are not finite (NaN or infinity)")
     if images.numel() and (images.min() < 0 or images.max() > 1):

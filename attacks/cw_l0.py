@@ -142,7 +142,7 @@ class CWL0(BaseAttack):
         )
 
     def _tick(self, model: nn.Module, goal: Goal, state: _State, best: Images) -> None:
-        """One pass for every image still at work, each wherever it stands in its own run."""
+        """One pass for every image still at work, each at its own step."""
         squashed = (state.w + state.start).tanh()
         half = (state.high - state.low) / 2
         inside = (state.low + half * (squashed + 1)).clamp(state.low, state.high)

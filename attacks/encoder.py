@@ -40,7 +40,7 @@ class SGD:
         if not self.lr > 0:
             raise ValueError(f"the encoder's lr is {self.lr}: it must be positive")
         if not 0 <= self.momentum < 1:
-            raise ValueError(f"the encoder's momentum is {self.momentum}: it must lie in [0, 1)")
+            raise ValueError(f"the encoder's momentum is {self.momentum}: it must be in [0, 1)")
         if self.nesterov and (not self.momentum or self.dampening):
             raise ValueError("the encoder's nesterov needs a momentum and no dampening")
 

@@ -61,7 +61,7 @@ class SigmaZero(BaseAttack):
 
     def __post_init__(self) -> None:
         if self.eps is not None and not 0 < self.eps <= 1:
-            raise ValueError(f"eps is {self.eps}: it must lie above 0 and at most 1, or be None")
+            raise ValueError(f"eps is {self.eps}: it must be above 0 and at most 1, or be None")
         if self.unit not in ("elements", "pixels"):
             raise ValueError(f"unit is {self.unit!r}: choose 'elements' or 'pixels'")
         if self.steps < 1:

@@ -71,9 +71,9 @@ class GridMask:
     def __post_init__(self) -> None:
         within("period", *self.period, 2, 10**6)
         if not 0 < self.ratio < 1:
-            raise ValueError(f"ratio is {self.ratio}: it must lie between 0 and 1")
+            raise ValueError(f"ratio is {self.ratio}: it must be between 0 and 1")
         if not 1 <= self.rotation <= 360:
-            raise ValueError(f"rotation is {self.rotation}: it must lie in 1..360 degrees")
+            raise ValueError(f"rotation is {self.rotation}: it must be in 1..360 degrees")
 
     @property
     def wants(self) -> str | None:

@@ -49,7 +49,7 @@ class HideAndSeek:
                 f"sizes is {self.sizes}: give sides in pixels, 0 for no hiding, at least one above"
             )
         if not 0 <= self.probability <= 1:
-            raise ValueError(f"probability is {self.probability}: it must lie in [0, 1]")
+            raise ValueError(f"probability is {self.probability}: it must be in [0, 1]")
 
     @property
     def wants(self) -> str | None:

@@ -91,7 +91,7 @@ def check(length: int, quantile: float) -> None:
     if length < 2:
         raise ValueError(f"length is {length}: the square needs at least 2 pixels a side")
     if not 0 <= quantile <= 1:
-        raise ValueError(f"quantile is {quantile}: it must lie in [0, 1]")
+        raise ValueError(f"quantile is {quantile}: it must be in [0, 1]")
 
 
 @dataclass(frozen=True)

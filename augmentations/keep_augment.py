@@ -51,7 +51,7 @@ class KeepAugment:
     def __post_init__(self) -> None:
         Cutout(self.length)
         if not 0 <= self.quantile <= 1:
-            raise ValueError(f"quantile is {self.quantile}: it must lie in [0, 1]")
+            raise ValueError(f"quantile is {self.quantile}: it must be in [0, 1]")
 
     @classmethod
     def preset(cls, data: str, side: int) -> KeepAugment:

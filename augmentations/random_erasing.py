@@ -51,7 +51,7 @@ class RandomErasing:
     def __post_init__(self) -> None:
         within("area", *self.area, 0, 1)
         if not 0 < self.aspect <= 1:
-            raise ValueError(f"aspect is {self.aspect}: it must lie above 0 and at most 1")
+            raise ValueError(f"aspect is {self.aspect}: it must be above 0 and at most 1")
 
     @property
     def wants(self) -> str | None:

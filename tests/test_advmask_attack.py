@@ -225,15 +225,15 @@ def test_advmask_is_near_the_fewest_pixels_on_a_plane(targeted: bool) -> None:
 
 
 def test_what_makes_no_sense_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"eps is 0.0: it must lie above 0 and at most 1"):
+    with pytest.raises(ValueError, match=r"eps is 0.0: it must be above 0 and at most 1"):
         AdvMask(eps=0.0)
-    with pytest.raises(ValueError, match=r"eps is 8.0: it must lie above 0"):
+    with pytest.raises(ValueError, match=r"eps is 8.0: it must be above 0"):
         AdvMask(eps=8.0)
     with pytest.raises(ValueError, match=r"steps is 0: it must be positive"):
         AdvMask(steps=0)
     with pytest.raises(ValueError, match=r"leak is -1.0: it must not be negative"):
         AdvMask(leak=-1.0)
-    with pytest.raises(ValueError, match=r"adapt is 1.0: it must lie in \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"adapt is 1.0: it must be in \[0, 1\)"):
         AdvMask(adapt=1.0)
     images = pictures(1)
     images[0, 0, 0, 0] = torch.nan

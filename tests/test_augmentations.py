@@ -168,7 +168,7 @@ def test_guides_have_the_images_size(name: str) -> None:
         ({"name": "keepaugment", "length": 0}, "length is 0"),
         ({"name": "keepaugment", "quantile": 1.1}, "quantile is 1.1"),
         ({"name": "ipf-cutout", "length": 1}, "length is 1: the square needs at least 2"),
-        ({"name": "ipf-random-erasing", "quantile": -0.1}, "quantile is -0.1: it must lie in"),
+        ({"name": "ipf-random-erasing", "quantile": -0.1}, "quantile is -0.1: it must be in"),
         ({"name": "ipf-has", "probability": 2.0}, "probability is 2.0"),
         ({"name": "ipf-has", "length": 0}, "length is 0"),
         ({"name": "ipf-gridmask", "ratio": 0.0}, "ratio is 0.0"),

@@ -750,7 +750,7 @@ def test_labels_may_be_any_whole_numbers() -> None:
         ({"images": IMAGES.long()}, "train images: type int64 is no pixels; give uint8, or floats"),
         (
             {"images": IMAGES / 100},
-            "train images: values from 0 to 2.55; floats must lie in",
+            "train images: values from 0 to 2.55; floats must be in",
         ),
         ({"images": IMAGES * torch.nan}, "values from nan to nan"),
         ({"images": IMAGES[0, 0]}, "train images have shape (8, 8): give (n, c, h, w)"),
@@ -840,7 +840,7 @@ class Endless(torch.utils.data.IterableDataset[Any]):
         (Listed([1]), "dataset[0] is no (image, label)"),
         (Listed([("a.png", 0)]), "dataset[0] is str: give a PIL image or a tensor"),
         (Listed([(torch.rand(4), 0)]), "dataset[0] is shape (4,): give a PIL image or a tensor"),
-        (Listed([(IMAGES[0] / 10, 0)]), "dataset[0]: values from 0 to 6.3; floats must lie"),
+        (Listed([(IMAGES[0] / 10, 0)]), "dataset[0]: values from 0 to 6.3; floats must be"),
         (Listed([(IMAGES[0], 0), (IMAGES[0, :, 1:], 0)]), "dataset image 1 has shape (7, 8)"),
         (Listed([(IMAGES[0], "cat")]), "dataset labels are no whole numbers"),
         (Listed([(IMAGES[0], 0.5)]), "dataset label 0 is 0.5: give whole numbers"),

@@ -128,9 +128,9 @@ def test_the_last_iterate_counts_and_nothing_more_is_asked_of_the_model() -> Non
 
 
 def test_what_makes_no_sense_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"eps is 0.0: it must lie above 0 and at most 1"):
+    with pytest.raises(ValueError, match=r"eps is 0.0: it must be above 0 and at most 1"):
         SigmaZero(eps=0.0)
-    with pytest.raises(ValueError, match=r"eps is 8.0: it must lie above 0"):
+    with pytest.raises(ValueError, match=r"eps is 8.0: it must be above 0"):
         SigmaZero(eps=8.0)
     with pytest.raises(ValueError, match=r"steps is 0: give at least 1"):
         SigmaZero(steps=0)

@@ -248,7 +248,7 @@ def _pixels(what: str, images: Tensor) -> UInt8[Tensor, ...]:
         low, high = float(images.min()), float(images.max())
         if not 0 <= low <= high <= 1:
             raise ValueError(
-                f"{what}: values from {low:.4g} to {high:.4g}; floats must lie in [0, 1], before "
+                f"{what}: values from {low:.4g} to {high:.4g}; floats must be in [0, 1], before "
                 "any normalization"
             )
     return (images.float() * 255).round().to(torch.uint8)

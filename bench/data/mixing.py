@@ -43,7 +43,7 @@ class Mix:
         if self.alpha <= 0:
             raise ValueError(f"alpha is {self.alpha}: it must be above 0")
         if not 0 <= self.probability <= 1:
-            raise ValueError(f"probability is {self.probability}: it must lie in [0, 1]")
+            raise ValueError(f"probability is {self.probability}: it must be in [0, 1]")
 
     @property
     def points(self) -> bool:
@@ -106,7 +106,7 @@ class IPFCutMix:
     def __post_init__(self) -> None:
         ipf.check(self.length, self.quantile)
         if not 0 <= self.probability <= 1:
-            raise ValueError(f"probability is {self.probability}: it must lie in [0, 1]")
+            raise ValueError(f"probability is {self.probability}: it must be in [0, 1]")
 
     @property
     def points(self) -> bool:
