@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 @options.attacked(
     "--targeted/--untargeted",
     default=None,
-    help="Reach a target class, or only leave the true one.  [default: untargeted, which every "
+    help="Reach a target class, or leave the true class.  [default: untargeted, which every "
     "attack can do]",
 )
 @options.attacked(

@@ -322,7 +322,7 @@ spread = gathered(
     execution(
         "--jobs",
         type=click.IntRange(min=1),
-        help="Number of jobs that run at a time.  [default: one per core or GPU]",
+        help="Jobs at a time with --executor processes or ray.  [default: one per core or GPU]",
     ),
     execution(
         "--address", help="Address of an existing Ray cluster.  [default: start a local one]"
@@ -357,7 +357,11 @@ training = gathered(
         help="Image operations on every training image (bench list policies); NAME+cutout adds a "
         "Cutout.",
     ),
-    compared("--mix", type=Name(mix_names), help="Mix training images: mixup or cutmix."),
+    compared(
+        "--mix",
+        type=Name(mix_names),
+        help="Mixing of training images, such as cutmix (bench list mixes).",
+    ),
     trained("--epochs", type=int, help="Passes over the training images."),
     trained("--batch-size", type=int, help="Images per step."),
     trained("--learning-rate", type=float, help="Initial learning rate."),
