@@ -117,7 +117,7 @@ def from_arrays(
 
     Raises:
         ValueError: A part is empty, the images differ in size or have values that are no pixels,
-            or some labels are no whole numbers or not among the classes.
+            or some labels are not integers or not among the classes.
 
     >>> images, labels = torch.rand(4, 3, 8, 8), [0, 1, 0, 1]
     >>> from_arrays("mine", images, labels, images, labels).classes
@@ -156,12 +156,12 @@ def read_split(dataset: Any, name: str = "dataset") -> Split:
     Args:
         dataset: A map-style dataset (with a length) of (image, label). Images are PIL's, or tensors
             of shape (c, h, w) or (h, w) of bytes or of floats in [0, 1], as in `from_arrays`; a
-            PIL image with a palette or with transparency becomes RGB. Labels are whole numbers.
+            PIL image with a palette or with transparency becomes RGB. Labels are integers.
         name: What messages call it.
 
     Raises:
         ValueError: It is empty, has no length, gives another image when read twice, or holds images
-            of several sizes or labels that are no whole numbers.
+            of several sizes or labels that are not integers.
     """
     try:
         count = len(dataset)
@@ -206,7 +206,7 @@ def _own(
 
 
 def _split(part: str, images: Array, labels: Array) -> Split:
-    """Images and labels of a part, as bytes and whole numbers."""
+    """Images and labels of a part, as bytes and integers."""
     if not len(images):
         raise ValueError(f"{part} has no images: at least one is needed")
     if isinstance(images, Tensor | np.ndarray):
@@ -258,15 +258,15 @@ def _labels(part: str, labels: Array) -> Int[Tensor, " n"]:
     try:
         values = torch.as_tensor(labels)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{part} labels are no whole numbers: {reason(error)}") from None
+        raise ValueError(f"{part} labels are not integers: {reason(error)}") from None
     if values.ndim != 1:
         raise ValueError(f"{part} labels have shape {tuple(values.shape)}: one number per image")
     if values.dtype == torch.bool or values.is_complex():
-        raise ValueError(f"{part} labels are no whole numbers but {values.dtype}")
+        raise ValueError(f"{part} labels are not integers but {values.dtype}")
     wrong = (values.double() % 1 != 0).nonzero()
     if len(wrong):
         place = int(wrong[0])
-        raise ValueError(f"{part} label {place} is {values[place].item()}: give whole numbers")
+        raise ValueError(f"{part} label {place} is {values[place].item()}: give integers")
     return values.cpu().long()
 
 

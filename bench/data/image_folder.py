@@ -282,7 +282,7 @@ def flowers102(path: Path, side: int | None) -> Parts:
 
 
 def _matlab(files: Files, name: str, *variables: str) -> list[np.ndarray]:
-    """Rows of whole numbers from a Matlab file; raises ValueError for anything else."""
+    """Rows of integers from a Matlab file; raises ValueError for anything else."""
     from scipy.io import loadmat
 
     content = files.read(name)
