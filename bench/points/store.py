@@ -96,7 +96,9 @@ class Points:
                 f"these points belong to images of size {self.about['size']}, not {[h, w]}"
             )
         if not len(self.places):
-            raise ValueError("there are no points: no attack on the training images succeeded")
+            raise ValueError(
+                "there are no points: the attack succeeded on no training image; give a larger eps"
+            )
 
     def save(self, path: Path) -> None:
         """Write a safetensors file with ``about`` as JSON and a checksum in its metadata."""
