@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from bench.studies.attack_study import AttackStudy as AttackStudy
     from bench.studies.attack_study import evaluate_attacks as evaluate_attacks
     from bench.studies.comparison import Study as Study
-    from bench.studies.comparison import TrainingOptions as TrainingOptions
     from bench.studies.comparison import compare as compare
+    from bench.studies.designs import TrainingOptions as TrainingOptions
     from bench.studies.stored import Results as Results
     from bench.studies.stored import load_results as load_results
     from bench.studies.tracking import TrackingOptions as TrackingOptions
@@ -38,7 +38,7 @@ PUBLIC = {
     "Record": "records.record",
     "Dataset": "data.dataset",
     "from_arrays": "data.dataset",
-    "TrainingOptions": "studies.comparison",
+    "TrainingOptions": "studies.designs",
     "ExecutionOptions": "execution.options",
     "TrackingOptions": "studies.tracking",
 }

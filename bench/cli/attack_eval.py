@@ -114,12 +114,12 @@ def attack_eval(
         raise click.UsageError(f"--target {target} contradicts --untargeted; remove one of them")
 
     from bench.execution.progress import open_progress
-    from bench.studies import attack_study, comparison
+    from bench.studies import attack_designs, attack_study, comparison
     from bench.training import victims
 
     workspace, name = comparison.place(place.open(where), place.data or "photos")
     data = workspace.dataset(name)
-    design = attack_study.AttackDesign(
+    design = attack_designs.AttackDesign(
         victim=victims.choose(data, victim=victim, model=model, mean=mean, std=std),
         attacks=attacks,
         eps=eps,
@@ -132,7 +132,7 @@ def attack_eval(
     )
     progress = open_progress(quiet)
     if dry_run:
-        planned = attack_study.plan(design, workspace, progress.say)
+        planned = attack_designs.plan(design, workspace, progress.say)
         if as_json:
             click.echo(json.dumps({"jobs": [each.to_json() for each in planned]}))
             return

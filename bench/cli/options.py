@@ -16,7 +16,7 @@ from click.shell_completion import CompletionItem
 if TYPE_CHECKING:
     from bench.execution.options import ExecutionOptions
     from bench.execution.workspace import Workspace
-    from bench.studies.comparison import TrainingOptions
+    from bench.studies.designs import TrainingOptions
     from bench.studies.tracking import TrackingOptions
 
 Function = Callable[..., Any]
@@ -241,7 +241,7 @@ def _tracking_options() -> type[TrackingOptions]:
 
 
 def _training_options() -> type[TrainingOptions]:
-    from bench.studies.comparison import TrainingOptions
+    from bench.studies.designs import TrainingOptions
 
     return TrainingOptions
 

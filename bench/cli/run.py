@@ -12,7 +12,8 @@ from bench.cli import SOME_FAILED, options
 if TYPE_CHECKING:
     from bench.cli.options import DataOptions
     from bench.execution.options import ExecutionOptions
-    from bench.studies.comparison import Study, TrainingOptions
+    from bench.studies.comparison import Study
+    from bench.studies.designs import TrainingOptions
     from bench.studies.tracking import TrackingOptions
 
 OF_EXPERIMENTS = (
@@ -130,12 +131,12 @@ def run(
     options.refuse("runs that are no experiment (see bench list experiments)", "scale")
 
     from bench import registry
-    from bench.studies import comparison
+    from bench.studies import comparison, designs
 
     for text in augmentations:  # rejected before anything slow
         registry.build("augmentations", text)
     workspace, data = comparison.place(place.open(where), place.data or "digits")
-    design = comparison.Design(
+    design = designs.Design(
         augmentations=augmentations,
         data=data,
         models=models,
@@ -147,7 +148,7 @@ def run(
     )
     jobs = design.jobs(workspace)
     if dry_run:
-        planned = comparison.plan(jobs, workspace)
+        planned = designs.plan(jobs, workspace)
         if as_json:
             click.echo(json.dumps({"jobs": [each.to_json() for each in planned]}))
             return

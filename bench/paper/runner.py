@@ -13,8 +13,8 @@ from bench.paper.experiments import Experiment
 from bench.records.record import Record
 from bench.records.store import Store
 from bench.reporting.formats import Table
-from bench.studies import attack_study, comparison, estimates
-from bench.studies.attack_study import AttackDesign, PlannedTrial
+from bench.studies import attack_designs, attack_study, comparison, estimates
+from bench.studies.attack_designs import AttackDesign, PlannedTrial
 from bench.studies.jobs import Job
 from bench.studies.tracking import TrackingOptions
 from bench.training import victims
@@ -77,7 +77,7 @@ class PlannedExperiments:
         return [
             planned
             for design, workspace in self.designs()
-            for planned in attack_study.plan(design, workspace, say)
+            for planned in attack_designs.plan(design, workspace, say)
         ]
 
     def run(

@@ -1,0 +1,164 @@
+"""The design of an attack study: which attacks, on what, within which bounds, and what is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from attacks import Attack
+from bench import registry
+from bench.data.dataset import Dataset
+from bench.execution.workspace import Workspace
+from bench.records.store import Store
+from bench.robustness import trials
+from bench.robustness.judge import Aim
+from bench.robustness.trials import Trial
+from bench.training.victims import Victim
+
+IMAGES = 16
+"""Default number of images: all attacks and the training of the victim model take minutes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackDesign:
+    """Attacks on one victim model, at one or several bounds.
+
+    Attributes:
+        victim: The victim model.
+        attacks: Attacks by name with options, as ``"jsma(direction='both')"``, or objects; empty:
+            every attack that can reach the goal.
+        eps: Largest change of a value in [0, 1], each above 0 and at most 1.
+        images: Number of correctly classified test images to attack.
+        aim: ``"untargeted"``, or how target classes are chosen.
+        query_cap: Most forward and backward passes of an image together; None: no limit.
+        batch_size: Images attacked as one batch; None: `bench.robustness.evaluation.BLOCK`.
+        seeds: Seeds of targets and draws, and of a victim model that is trained here.
+        fresh: Rerun attacks that already have results.
+    """
+
+    victim: Victim
+    attacks: tuple[str | Attack, ...] = ()
+    eps: tuple[Fraction, ...] = (Fraction(8, 255),)
+    images: int = IMAGES
+    aim: Aim = "untargeted"
+    query_cap: int | None = None
+    batch_size: int | None = None
+    seeds: tuple[int, ...] = (0,)
+    fresh: bool = False
+
+    def trials(self, eps: Fraction, data: Dataset) -> list[Trial]:
+        """Return one trial per attack.
+
+        ``noise`` comes last, and changes as many pixels as ``advmask`` if both are in the design.
+
+        Args:
+            eps: The bound.
+            data: Dataset whose test images are attacked.
+
+        Raises:
+            ValueError: Unknown attack or option, or an attack with another eps.
+        """
+        wanted = self.attacks or tuple(registry.classes("attacks"))
+        built: dict[str, Attack] = {}
+        for each in wanted:
+            text = each if isinstance(each, str) else registry.express(each)
+            attack = registry.build("attacks", text, eps=float(eps))
+            own = getattr(attack, "eps", None)
+            if own is not None and own != float(eps):
+                raise ValueError(
+                    f"the eps of {text} differs from --eps {eps}; remove it from the attack"
+                )
+            built[text] = attack
+        common: dict[str, Any] = {
+            "victim": self.victim.name,
+            "data": f"{data.name} {data.digest}",
+            "eps": str(eps),
+            "aim": self.aim,
+            "images": self.images,
+            "query_cap": self.query_cap,
+        }
+        found = {text: Trial(attack=attack, **common) for text, attack in built.items()}
+        if {"advmask", "noise"} <= set(found):
+            noise = found.pop("noise")  # runs last, when AdvMask's counts are known
+            matched = found["advmask"].key
+            found["noise"] = Trial(attack=noise.attack, **common, matched=matched)
+        return list(dict.fromkeys(found.values()))
+
+    def applicable(self, data: Dataset, say: Callable[[str], None]) -> dict[Fraction, list[Trial]]:
+        """Return the trials of each eps whose attack can reach the aim.
+
+        Args:
+            data: Dataset whose test images are attacked.
+            say: Called with one line for each attack that is left out.
+
+        Raises:
+            ValueError: An attack that was named cannot reach the aim.
+        """
+        image, label = data.test.images[:1].float() / 255, data.test.labels[:1]
+        found: dict[Fraction, list[Trial]] = {}
+        for eps in self.eps:
+            found[eps] = []
+            for trial in self.trials(eps, data):
+                reason = trials.refusal(trial, image, label, len(data.classes))
+                if reason and self.attacks:
+                    raise ValueError(f"{trial.name}: {reason}")
+                if reason:
+                    say(f"Not applicable: {trial.name}: {reason}")
+                else:
+                    found[eps].append(trial)
+        return found
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """A trial of a design, as ``--dry-run`` shows it.
+
+    Attributes:
+        trial: The trial.
+        seed: Its seed.
+        done: Whether its record exists.
+    """
+
+    trial: Trial
+    seed: int
+    done: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the trial as ``--dry-run --json`` prints it."""
+        return {
+            "attack": self.trial.name,
+            "eps": self.trial.eps,
+            "goal": self.trial.aim,
+            "victim": self.trial.victim,
+            "data": self.trial.data,
+            "images": self.trial.images,
+            "seed": self.seed,
+            "done": self.done,
+        }
+
+    def __str__(self) -> str:
+        trial = self.trial
+        return (
+            f"{'done' if self.done else 'to run':7} {trial.name}  eps {trial.eps}, {trial.aim}, "
+            f"{trial.images} images of {trial.data}, {trial.victim}, seed {self.seed}"
+        )
+
+
+def plan(
+    design: AttackDesign, workspace: Workspace, say: Callable[[str], None]
+) -> list[PlannedTrial]:
+    """Return which trials of a design would run and which are done.
+
+    Args:
+        design: What to attack and how.
+        workspace: The results folder.
+        say: Called with one line for each attack that cannot reach the aim.
+    """
+    applicable = design.applicable(workspace.dataset(design.victim.data), say)
+    wanted = [
+        (trial, seed) for group in applicable.values() for trial in group for seed in design.seeds
+    ]
+    done = Store(workspace.results).find((trial.key, seed) for trial, seed in wanted)
+    return [PlannedTrial(trial, seed, (trial.key, seed) in done) for trial, seed in wanted]

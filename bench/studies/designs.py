@@ -1,0 +1,208 @@
+"""The design of a comparison: what is trained, with which settings, and what of it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+from augmentations import Augmentation
+from bench import registry
+from bench.data import mixing, policies
+from bench.execution.workspace import Workspace
+from bench.models import networks
+from bench.points import find, guides
+from bench.records.store import Store
+from bench.studies.jobs import Job
+from bench.training.recipes import Precision, Recipe, Schedule, usual
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """Training settings of a user; None keeps the default for the dataset and the network.
+
+    Attributes:
+        policy: Image operations such as ``"autoaugment"``; see `bench.data.policies`.
+        mix: Image mixing such as ``"mixup"`` or ``"cutmix"``; see `bench.data.mixing`.
+        epochs: Passes over the training images.
+        batch_size: Images per step.
+        learning_rate: Initial learning rate.
+        weight_decay: Weight decay of all parameters.
+        schedule: Learning-rate schedule, ``"cosine"`` or ``"steps"``.
+        validation: Share of the training images held out for validation, drawn by the seed.
+        precision: ``"float32"``, ``"bfloat16"`` or ``"auto"``: bfloat16 on a CUDA device that
+            computes it natively.
+
+    Raises:
+        ValueError: A value outside its range, or an unknown name.
+    """
+
+    policy: str | None = None
+    mix: str | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    schedule: Schedule | None = None
+    validation: float | None = None
+    precision: Precision | Literal["auto"] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.policy is not None:
+            policies.build(self.policy, side=32)
+        if self.mix is not None:
+            mixing.build(self.mix)
+        Recipe(**self.given())
+
+    def given(self) -> dict[str, Any]:
+        """Return the fields of a recipe that are set here."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            name: value
+            for name, value in values.items()
+            if value is not None and (name, value) != ("precision", "auto")
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """A grid of trainings: every network with every augmentation and guide, on the same seeds.
+
+    Attributes:
+        augmentations: Augmentations by name with options, as ``"gridmask(ratio=0.5)"``, or objects.
+        data: Name of a dataset of the workspace.
+        models: Names of networks.
+        seeds: Seeds, at least 0 and each once.
+        guides: Fixed guides for the augmentations that use one; empty: their defaults.
+        points: Attack that finds the adversarial points; None: the dataset's own.
+        training: Training settings.
+        fresh: Rerun jobs that already have results.
+
+    Raises:
+        ValueError: Nothing to compare, an unknown name, or invalid seeds.
+    """
+
+    augmentations: tuple[str | Augmentation, ...]
+    data: str
+    models: tuple[str, ...] = ("resnet18",)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    guides: tuple[str, ...] = ()
+    points: str | None = None
+    training: TrainingOptions = TrainingOptions()
+    fresh: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.augmentations or not self.models:
+            raise ValueError("there is nothing to compare: give an augmentation and a model")
+        if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds are {list(self.seeds)}: give integers from 0, each once")
+        for text in self.augmentations:
+            if isinstance(text, str):
+                registry.build("augmentations", text)
+        for model in self.models:
+            networks.check(model)
+
+    def recipes(self, workspace: Workspace) -> list[Recipe]:
+        """Return one recipe per network, augmentation and guide.
+
+        Raises:
+            ValueError: A guide that does not exist or has no effect.
+        """
+        data = workspace.dataset(self.data)
+        side = data.train.images.shape[-1]
+        methods = [
+            registry.build("augmentations", each, data=data.name, side=side)
+            if isinstance(each, str)
+            else each
+            for each in self.augmentations
+        ]
+        common = {"precision": native_precision(workspace.device)}
+        points: str | None = find.chosen_attack(data.name, self.points)
+        if points == find.chosen_attack(data.name, find.SPARSE):
+            points = None  # as in the recipes of version 0.1
+        found: list[Recipe] = []
+        for model in self.models:
+            settings = common | usual(data.name, model, side) | self.training.given()
+            for method in methods:
+                own = Recipe(
+                    data=data.name, digest=data.pin, model=model, augmentation=method, **settings
+                )
+                for guide in (self.guides if guides.takes(own) else ()) or (None,):
+                    # the default guide by its name gives the same recipe
+                    default = guide is None or guide == guides.needed(own)
+                    recipe = own if default else replace(own, guide=guide)
+                    if guides.from_points(recipe):
+                        recipe = replace(recipe, points=points)
+                    guides.check(recipe, data, workspace)
+                    if recipe not in found:
+                        found.append(recipe)
+        if self.guides and not any(map(guides.takes, found)):
+            raise ValueError(
+                f"--guide {self.guides[0]} has no effect on what is compared; remove it, or add "
+                "--aug advmask"
+            )
+        return found
+
+    def jobs(self, workspace: Workspace) -> list[Job]:
+        """Return every training of the grid."""
+        return [
+            Job(recipe, seed, fresh=self.fresh)
+            for recipe in self.recipes(workspace)
+            for seed in self.seeds
+        ]
+
+
+def native_precision(device: str) -> Precision:
+    """Return bfloat16 if the device computes it natively, else float32."""
+    if not device.startswith("cuda"):
+        return "float32"
+    import torch
+
+    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """A job of a design, as ``--dry-run`` shows it.
+
+    Attributes:
+        job: The job.
+        done: Whether its record exists.
+    """
+
+    job: Job
+    done: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the job as ``--dry-run --json`` prints it."""
+        recipe = self.job.recipe
+        return {
+            "augmentation": registry.express(recipe.augmentation),
+            "model": recipe.model,
+            "data": recipe.data,
+            "seed": self.job.seed,
+            "epochs": recipe.epochs,
+            "guide": recipe.guide,
+            "policy": recipe.policy,
+            "mix": recipe.mix,
+            "done": self.done,
+        }
+
+    def __str__(self) -> str:
+        recipe = self.job.recipe
+        parts = [registry.express(recipe.augmentation), recipe.guide, recipe.policy, recipe.mix]
+        return (
+            f"{'done' if self.done else 'to run':7} {' + '.join(filter(None, parts))}  "
+            f"{recipe.model}  {recipe.data}  seed {self.job.seed}, {recipe.epochs} epochs"
+        )
+
+
+def plan(wanted: Sequence[Job], workspace: Workspace) -> list[PlannedJob]:
+    """Return which jobs would run and which are done.
+
+    Args:
+        wanted: The jobs.
+        workspace: The results folder.
+    """
+    done = Store(workspace.results).find(job.name for job in wanted)
+    return [PlannedJob(job, job.name in done) for job in wanted]
