@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli import options
+from bench.cli import options, types
 
 if TYPE_CHECKING:
     from bench.cli.options import DataOptions
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.command("attack-eval", cls=options.Command)
 @options.attacked(
     "--eps",
-    type=options.Eps(),
+    type=types.Eps(),
     multiple=True,
     default=["8/255"],
     show_default=True,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @options.compared(
     "--attack",
     "attacks",
-    type=options.Name(options.attack_names),
+    type=types.Name(types.attack_names),
     multiple=True,
     help="Attack, with options as in \"jsma(direction='both')\"; repeat for several.  "
     "[default: all]",

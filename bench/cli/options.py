@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
-from click.shell_completion import CompletionItem
+
+from bench.cli import types
 
 if TYPE_CHECKING:
     from bench.execution.options import ExecutionOptions
@@ -95,136 +95,6 @@ def gathered(name: str, load: Callable[[], type[Any]], *options: Function) -> Fu
     return decorate
 
 
-class Name(click.ParamType[str, str]):
-    """A name from a registry, with options in brackets; the shell can complete it."""
-
-    name = "name"
-
-    def __init__(self, names: Callable[[], list[str]]) -> None:
-        self.names = names
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        """Return the names that start with what was typed."""
-        return [CompletionItem(name) for name in self.names() if name.startswith(incomplete)]
-
-
-def augmentation_names() -> list[str]:
-    """Return the names of all augmentations."""
-    from bench import registry
-
-    return list(registry.classes("augmentations"))
-
-
-def attack_names() -> list[str]:
-    """Return the names of all attacks."""
-    from bench import registry
-
-    return list(registry.classes("attacks"))
-
-
-def policy_names() -> list[str]:
-    """Return the names of all policies."""
-    from bench.data import policies
-
-    return list(policies.NAMES)
-
-
-def mix_names() -> list[str]:
-    """Return the names of all ways to mix images."""
-    from bench.data import mixing
-
-    return list(mixing.NAMES)
-
-
-def data_names() -> list[str]:
-    """Return the names of all datasets."""
-    from bench.data import catalog
-
-    return list(catalog.names())
-
-
-def model_names() -> list[str]:
-    """Return the names of all networks."""
-    from bench.models import networks
-
-    return list(networks.names())
-
-
-def experiment_names() -> list[str]:
-    """Return the names of all tables and figures of the paper."""
-    from bench.paper import tables
-
-    return list(tables.EXPERIMENTS)
-
-
-class Eps(click.ParamType[Fraction, str]):
-    """The largest change of a value, as a fraction or decimal above 0 and at most 1.
-
-    >>> Eps().convert("8/255", None, None)
-    Fraction(8, 255)
-    """
-
-    name = "eps"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Fraction:
-        """Parse the fraction; for a number above 1, suggest the same number of 255ths."""
-        try:
-            eps = Fraction(str(value).replace(" ", ""))
-        except (ValueError, ZeroDivisionError):
-            self.fail(f"{value!r} is not a number; write it as 8/255 or 0.03", param, ctx)
-        if eps > 1:
-            near = f"; did you mean {eps}/255?" if eps <= 255 else ""
-            self.fail(f"{value} is above 1{near}", param, ctx)
-        if eps <= 0:
-            self.fail(f"{value} is not above 0", param, ctx)
-        return eps
-
-
-class Numbers(click.ParamType[tuple[float, ...], str]):
-    """Numbers separated by commas, such as ``0.485,0.456,0.406``."""
-
-    name = "numbers"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, ...]:
-        """Parse the numbers."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            return tuple(float(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(
-                f"{value!r} is not a list of numbers; write it as 0.485,0.456,0.406", param, ctx
-            )
-
-
-class Seeds(click.ParamType[tuple[int, ...], str]):
-    """Seeds separated by commas, such as ``0,3,7``."""
-
-    name = "seeds"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
-        """Parse the seeds."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            seeds = tuple(int(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not a list of seeds; write it as 0,3,7", param, ctx)
-        if min(seeds) < 0 or len(set(seeds)) < len(seeds):
-            self.fail(
-                f"{value!r} is not a list of seeds: give integers from 0, each once", param, ctx
-            )
-        return seeds
-
-
 compared, attacked, trained, execution, output = map(section, SECTIONS)
 
 
@@ -283,7 +153,7 @@ data = gathered(
     lambda: DataOptions,
     compared(
         "--data",
-        type=Name(data_names),
+        type=types.Name(types.data_names),
         help="A dataset by name, or an image folder or zip with train/CLASS/* and test/CLASS/*.  "
         "[default: digits; photos for attack-eval]",
     ),
@@ -353,13 +223,13 @@ training = gathered(
     _training_options,
     compared(
         "--policy",
-        type=Name(policy_names),
+        type=types.Name(types.policy_names),
         help="Image operations on every training image (bench list policies); NAME+cutout adds a "
         "Cutout.",
     ),
     compared(
         "--mix",
-        type=Name(mix_names),
+        type=types.Name(types.mix_names),
         help="Mixing of training images, such as cutmix (bench list mixes).",
     ),
     trained("--epochs", type=int, help="Passes over the training images."),
@@ -389,18 +259,18 @@ victim = together(
     ),
     attacked(
         "--model",
-        type=Name(model_names),
+        type=types.Name(types.model_names),
         help="Architecture of the victim model.  [default: resnet20; resnet8 for digits]",
     ),
     attacked(
         "--mean",
-        type=Numbers(),
+        type=types.Numbers(),
         metavar="0.485,…",
         help="Per-channel mean subtracted by the victim model.  [default: the dataset's]",
     ),
     attacked(
         "--std",
-        type=Numbers(),
+        type=types.Numbers(),
         metavar="0.229,…",
         help="Per-channel standard deviation that the victim model divides by.  [default: the "
         "dataset's]",

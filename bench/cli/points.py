@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli import options
+from bench.cli import options, types
 
 if TYPE_CHECKING:
     from bench.cli.options import DataOptions
@@ -43,12 +43,12 @@ search = options.gathered(
     lambda: SearchOptions,
     options.attacked(
         "--victim",
-        type=options.Name(options.model_names),
+        type=types.Name(types.model_names),
         help="Victim model.  [default: resnet8 or resnet20]",
     ),
     options.attacked(
         "--attack",
-        type=options.Name(options.attack_names),
+        type=types.Name(types.attack_names),
         help="Attack that finds the points.  [default: advmask(steps=100)]",
     ),
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli import SOME_FAILED, options
+from bench.cli import SOME_FAILED, options, types
 
 if TYPE_CHECKING:
     from bench.cli.options import DataOptions
@@ -36,7 +36,7 @@ OF_EXPERIMENTS = (
 @options.compared(
     "--aug",
     "augmentations",
-    type=options.Name(options.augmentation_names),
+    type=types.Name(types.augmentation_names),
     multiple=True,
     default=["advmask"],
     show_default=True,
@@ -45,7 +45,7 @@ OF_EXPERIMENTS = (
 @options.compared(
     "--model",
     "models",
-    type=options.Name(options.model_names),
+    type=types.Name(types.model_names),
     multiple=True,
     default=["resnet18"],
     show_default=True,
@@ -60,7 +60,7 @@ OF_EXPERIMENTS = (
 )
 @options.compared(
     "--seed-list",
-    type=options.Seeds(),
+    type=types.Seeds(),
     metavar="0,3,7",
     help="Use these seeds instead of --seeds.",
 )
@@ -73,7 +73,7 @@ OF_EXPERIMENTS = (
 )
 @options.compared(
     "--points-from",
-    type=options.Name(options.attack_names),
+    type=types.Name(types.attack_names),
     help="Attack that finds the adversarial points.  [default: AdvMask's published one, with the "
     "dataset's settings]",
 )

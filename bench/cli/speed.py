@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli import SOME_FAILED, options
+from bench.cli import SOME_FAILED, options, types
 
 if TYPE_CHECKING:
     from bench.cli.options import DataOptions
@@ -59,7 +59,7 @@ chosen = options.gathered(
     ),
     options.compared(
         "--model",
-        type=options.Name(options.model_names),
+        type=types.Name(types.model_names),
         default="resnet8",
         show_default=True,
         help="Network, for epochs and attacks.",
@@ -67,14 +67,14 @@ chosen = options.gathered(
     options.attacked(
         "--attack",
         multiple=True,
-        type=options.Name(options.attack_names),
+        type=types.Name(types.attack_names),
         default=["sigma-zero", "advmask", "jsma", "greedyfool"],
         show_default=True,
         help="Attack to time; repeat for several. Ratios are to the first.",
     ),
     options.attacked(
         "--eps",
-        type=options.Eps(),
+        type=types.Eps(),
         default="8/255",
         show_default=True,
         help="Largest change of a value in [0, 1].",
@@ -100,13 +100,13 @@ chosen = options.gathered(
     ),
     options.attacked(
         "--mean",
-        type=options.Numbers(),
+        type=types.Numbers(),
         metavar="0.485,…",
         help="Per-channel mean subtracted by the victim model.  [default: the dataset's]",
     ),
     options.attacked(
         "--std",
-        type=options.Numbers(),
+        type=types.Numbers(),
         metavar="0.229,…",
         help="Per-channel standard deviation that it divides by.  [default: the dataset's]",
     ),

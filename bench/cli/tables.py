@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli import SOME_FAILED, options
+from bench.cli import SOME_FAILED, options, types
 
 if TYPE_CHECKING:
     from bench.paper.requests import Style
@@ -38,7 +38,7 @@ def metric_names() -> list[str]:
 
 
 @click.command(cls=options.Command)
-@click.argument("what", type=options.Name(table_names), default="runs")
+@click.argument("what", type=types.Name(table_names), default="runs")
 @options.compared(
     "--scale",
     type=click.Choice(["smoke", "reduced", "paper"]),
@@ -56,7 +56,7 @@ def metric_names() -> list[str]:
 )
 @options.compared(
     "--metric",
-    type=options.Name(metric_names),
+    type=types.Name(metric_names),
     help="Metric to show. Runs: accuracy, accuracy_median10 or accuracy_best_validation.  "
     "[default: accuracy]  Attacks: any metric of their records, over all victim models.",
 )
@@ -65,7 +65,7 @@ def metric_names() -> list[str]:
 )
 @options.compared("--data", help="Only this dataset; of an experiment: run on this one instead.")
 @options.compared("--model", help="Only this network.")
-@options.compared("--eps", type=options.Eps(), help="Only attacks at this eps.")
+@options.compared("--eps", type=types.Eps(), help="Only attacks at this eps.")
 @options.results
 def tables(
     what: str,
