@@ -123,7 +123,7 @@ def test_a_set_without_any_point_is_refused(data: Dataset) -> None:
     n, _, h, w = data.train.images.shape
     about = {"data": data.name, "digest": data.digest}
     nothing = Points.of(torch.zeros(n, h, w, dtype=torch.bool), torch.zeros(n).bool(), about)
-    with pytest.raises(ValueError, match="there are no points: no attack"):
+    with pytest.raises(ValueError, match="no training image; give a larger eps"):
         nothing.fits(data)
 
 

@@ -71,11 +71,12 @@ def test_every_method_and_experiment_is_named() -> None:
         assert f"`{name}`" in text, f"the documentation does not name {name}"
 
 
-class Brightness(torch.nn.Module):
-    """Class 1 where the mean of an image is above a half."""
+class Weighted(torch.nn.Module):
+    """Two classes, told apart by a weighted sum of the pixels."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        score = 40 * (images.mean((1, 2, 3)) - 0.5)
+        weights = torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(1))
+        score = 5 * ((images - 0.5) * weights).sum((1, 2, 3))
         return torch.stack([-score, score], 1)
 
 
@@ -86,8 +87,8 @@ def test_the_library_can_be_used_as_shown(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BENCH_RESULTS", raising=False)
     code = re.findall(r"```python\n(.+?)```", README, re.DOTALL)[0]
-    images = torch.randint(127, 129, (6, 3, 8, 8), generator=torch.Generator().manual_seed(0)) / 255
-    network = Brightness()
+    images = torch.randint(121, 135, (6, 3, 8, 8), generator=torch.Generator().manual_seed(0)) / 255
+    network = Weighted()
     labels = network(images).argmax(1)
     names: dict[str, Any] = {"network": network, "images": images, "labels": labels}
     names["dataset"] = TensorDataset(images, labels)
