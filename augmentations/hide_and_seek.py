@@ -76,23 +76,23 @@ class HideAndSeek:
         here = on_device_of(generator, images)
         kinds = len(self.sizes)
         chosen = torch.randint(kinds, (b,), generator=generator, device=device)
-        order = chosen.argsort()
         counts = torch.bincount(chosen, minlength=kinds).tolist()
         grids = []
         for size, count in zip(self.sizes, counts, strict=True):
             side = size or max(h, w)
             rows, columns = -(-h // side), -(-w // side)
-            coins = torch.rand(count, rows, columns, generator=generator, device=device)
+            coins = torch.rand(count, rows, 1, columns, 1, generator=generator, device=device)
             grids.append((side, here(coins < (self.probability if size else 0))))
         if guide is not None and self.points != "ignore":
-            owners = here(order).split(counts)
-            grids = [
-                (side, exchange_cells(hidden, guide[own], side, self.points, generator))
-                for (side, hidden), own in zip(grids, owners, strict=True)
-            ]
+            owners = here(chosen.argsort()).split(counts)
+            for number, ((side, hidden), own) in enumerate(zip(grids, owners, strict=True)):
+                cells = exchange_cells(
+                    hidden[:, :, 0, :, 0], guide[own], side, self.points, generator
+                )
+                grids[number] = side, cells[:, :, None, :, None]
         masks = []
         for side, hidden in grids:
-            count, rows, columns = hidden.shape
-            tiles = hidden[:, :, None, :, None].expand(count, rows, side, columns, side)
+            count, rows, _, columns, _ = hidden.shape
+            tiles = hidden.expand(count, rows, side, columns, side)
             masks.append(tiles.reshape(count, rows * side, columns * side)[:, :h, :w])
-        return torch.cat(masks)[here(order.argsort())][:, None]
+        return torch.cat(masks)[here(chosen.argsort().argsort())][:, None]
