@@ -251,9 +251,7 @@ def test_equivalence_is_never_nan_and_the_same_from_either_side(
         ({"alpha": 0.5}, "alpha is 0.5: it must be above 0 and below 0.5"),
     ],
 )
-def test_a_margin_or_level_out_of_range_is_refused(
-    options: dict[str, float], message: str
-) -> None:
+def test_a_margin_or_level_out_of_range_is_refused(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         equivalence(seeds(0.9, 0.8), seeds(0.9, 0.7), **options)
 

@@ -204,13 +204,13 @@ def equivalence(
 ) -> Equivalence:
     """Test whether two methods are equally good: two one-sided t-tests of the paired differences.
 
-    With d the mean of the n differences ours - base and e its standard error, the tests (Schuirmann,
-    Journal of Pharmacokinetics and Biopharmaceutics 15, 1987, 657-680) reject "the true difference
-    is -margin or less" where (d + margin) / e, and "it is +margin or more" where (margin - d) / e,
-    exceeds the 1 - alpha quantile of Student's t with n - 1 degrees of freedom. Both reject, and the
-    verdict is ``"yes"``, exactly where the 1 - 2 alpha interval of d lies within ±margin. Each
-    wrong answer has a probability of at most alpha: ``"no"`` is said where the 1 - alpha interval,
-    the one that tables show, lies wholly beyond the margin on one side.
+    With d the mean of the n differences ours - base and e its standard error, the tests
+    (Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15, 1987, 657-680) reject "the
+    true difference is -margin or less" where (d + margin) / e, and "it is +margin or more" where
+    (margin - d) / e, exceeds the 1 - alpha quantile of Student's t with n - 1 degrees of freedom.
+    Both reject, and the verdict is ``"yes"``, exactly where the 1 - 2 alpha interval of d lies
+    within ±margin. The verdict is ``"no"`` where the 1 - alpha interval, the one that tables show,
+    lies wholly beyond the margin on one side. Either is wrong with a probability of at most alpha.
 
     Deviation: differences that are all equal have no standard error, and the verdict is
     ``"undecided"``, since accuracies on few test images agree by chance.
