@@ -18,8 +18,6 @@ from bench.reporting.cells import Cell, Column, Key, Row
 from bench.reporting.formats import Table
 from bench.reporting.run_tables import metric_of_runs
 
-MINUS = "\N{MINUS SIGN}"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Contrasts:
@@ -78,9 +76,9 @@ class Contrasts:
         equivalences: dict[Key, Equivalence] = {}
         scale = 100 if shown.percent else 1
         for pair in self.pairs:
-            heading = f"{pair[0]} {MINUS} {pair[1]}"
+            heading = f"{pair[0]} - {pair[1]}"
             gain = Column("difference", group=heading, percent=shown.percent)
-            same = Column(f"within ±{scale * self.margin:g}", group=heading)
+            same = Column("equivalent", group=heading)
             columns += [gain, same]
             for group in self.groups:
                 each = compared[group, pair]
@@ -110,8 +108,8 @@ class Contrasts:
     def _meaning(self, scale: int, unit: str) -> str:
         """What the caption says about the variants and about equivalence."""
         return (
-            f"{self.note} Within ±{scale * self.margin:g} {unit}: yes, the two are equivalent (two "
-            "one-sided paired t-tests at 0.05 each); no, they differ by more (the 95 % interval "
-            "lies beyond); undecided, too few seeds or too much spread to say; not corrected for "
-            "the number of tests."
+            f"{self.note} Equivalent: yes, the two differ by less than {scale * self.margin:g} "
+            f"{unit} (two one-sided paired t-tests, each p < 0.05); no, they differ by more (the "
+            "95 % interval lies beyond); undecided, the seeds show neither. Not corrected for the "
+            "number of tests."
         ).strip()

@@ -1,4 +1,4 @@
-"""The paper's tables and figures on the page of ``bench report``."""
+"""The experiments on the page of ``bench report``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PNG, LARGEST = b"\x89PNG", 2**23
 
 
 def add_experiments(page: Page, runs: Sequence[Record], curves: CurveReader, results: Path) -> None:
-    """Add the tables and figures of the paper of which there is any run, at any scale."""
+    """Add the experiments of which there is any run, at any scale."""
     keys = {record.key for record in runs}
     for name in tables.EXPERIMENTS:
         for scale in SCALES:
