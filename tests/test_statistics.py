@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 
 from bench.records.statistics import (
     Comparison,
+    Equivalence,
     compare,
+    compare_pairs,
     effect,
+    equivalence,
     mean_interval,
     optimality,
     paired_images,
@@ -145,6 +148,112 @@ def test_where_there_is_no_test_there_is_no_number(
 def test_a_comparison_is_never_nan(methods: dict[str, dict[int, float]], base: list[float]) -> None:
     for found in compare({"none": seeds(*base)} | methods, "none").values():
         assert all(value is None or math.isfinite(value) for value in astuple(found))
+
+
+def test_pairs_are_compared_as_one_family_with_any_rival() -> None:
+    generator = np.random.default_rng(7)
+    a, b, c = (seeds(*generator.normal(0.9, 0.01, 5)) for _ in range(3))
+    found = compare_pairs({"a-b": (a, b), "a-c": (a, c), "c-b": (c, b)})
+    raw = {name: each.p for name, each in found.items()}
+    expected = {
+        name: scipy.stats.ttest_rel([*ours.values()], [*base.values()]).pvalue
+        for name, (ours, base) in {"a-b": (a, b), "a-c": (a, c), "c-b": (c, b)}.items()
+    }
+    assert raw == pytest.approx(expected)
+    least = min(found.values(), key=lambda each: each.p or 1)
+    assert least.p_holm == pytest.approx(min(1, 3 * (least.p or 1)))
+    assert compare({"b": b, "a": a, "c": c}, "b") == compare_pairs({"a": (a, b), "c": (c, b)})
+    assert compare_pairs({}) == {}
+
+
+def test_equivalence_is_two_one_sided_tests_of_scipy() -> None:
+    generator = np.random.default_rng(5)
+    answers = set()
+    for spread in (0.0005, 0.002, 0.01):
+        for shift in (-0.02, -0.004, 0.0, 0.001, 0.006, 0.03):
+            base = generator.normal(0.9, 0.01, 5)
+            ours = base + generator.normal(shift, spread, 5)
+            found = equivalence(seeds(*ours), seeds(*base))
+            gains = ours - base
+            above = scipy.stats.ttest_1samp(gains, -0.005, alternative="greater").pvalue
+            below = scipy.stats.ttest_1samp(gains, 0.005, alternative="less").pvalue
+            assert found.p == pytest.approx(max(above, below))
+            inner = scipy.stats.ttest_1samp(gains, 0).confidence_interval(0.90)
+            outer = scipy.stats.ttest_1samp(gains, 0).confidence_interval(0.95)
+            assert (found.low, found.high) == pytest.approx((inner.low, inner.high))
+            if inner.low > -0.005 and inner.high < 0.005:
+                expected = "yes"
+            elif outer.low > 0.005 or outer.high < -0.005:
+                expected = "no"
+            else:
+                expected = "undecided"
+            assert (found.verdict, found.margin, found.n) == (expected, 0.005, 5)
+            answers.add(expected)
+    assert answers == {"yes", "no", "undecided"}
+
+
+def test_equivalence_of_three_seeds_is_the_closed_form() -> None:
+    """With two degrees of freedom, the tail of Student's t is 1/2 - t / (2 sqrt(2 + t^2))."""
+    found = equivalence(seeds(0.911, 0.920, 0.929), seeds(0.910, 0.920, 0.930), margin=0.004)
+    t = 0.004 * math.sqrt(3) / 0.001  # the differences 1, 0 and -1 thousandths
+    assert found.p == pytest.approx(0.5 - t / (2 * math.sqrt(2 + t * t)))
+    assert found.verdict == "yes"
+    edge = 2.9199855803537269 * 0.001 / math.sqrt(3)  # the interval is ±edge
+    base, ours = seeds(0.910, 0.920, 0.930), seeds(0.911, 0.920, 0.929)
+    assert equivalence(ours, base, margin=edge * 1.001).verdict == "yes"
+    assert equivalence(ours, base, margin=edge * 0.999).verdict == "undecided"
+
+
+@pytest.mark.parametrize("shift", [-0.005, 0.005])
+def test_a_difference_of_just_the_margin_is_misjudged_in_one_case_of_twenty(shift: float) -> None:
+    gains = np.random.default_rng(6).normal(shift, 0.001, (2000, 5))
+    answers = [equivalence(seeds(*row), seeds(*np.zeros(5))).verdict for row in gains]
+    assert answers.count("yes") / 2000 == pytest.approx(0.05, abs=0.015)
+    assert answers.count("no") / 2000 == pytest.approx(0.025, abs=0.0125)
+
+
+@pytest.mark.parametrize(
+    ("ours", "base"),
+    [
+        ({}, {}),
+        ({0: 0.9}, {1: 0.9}),
+        ({0: 0.9}, {0: 0.9}),
+        ({0: 0.9}, {0: 0.5}),
+        (seeds(0.9, 0.8, 0.7), seeds(0.7, 0.6, 0.5)),
+        (seeds(0.9, 0.8), seeds(0.9, 0.8)),
+    ],
+)
+def test_without_a_spread_equivalence_is_undecided(
+    ours: dict[int, float], base: dict[int, float]
+) -> None:
+    n = len(ours.keys() & base.keys())
+    assert equivalence(ours, base) == Equivalence("undecided", 0.005, None, None, None, n)
+
+
+@given(SHARES, SHARES)
+def test_equivalence_is_never_nan_and_the_same_from_either_side(
+    ours: list[float], base: list[float]
+) -> None:
+    found, back = (
+        equivalence(seeds(*one), seeds(*other)) for one, other in ((ours, base), (base, ours))
+    )
+    numbers = [value for value in (found.p, found.low, found.high) if value is not None]
+    assert all(math.isfinite(value) for value in numbers)
+    assert found.verdict == back.verdict
+    assert len(numbers) in (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"margin": 0.0}, "the margin is 0.0: it must be above 0"),
+        ({"margin": math.nan}, "the margin is nan"),
+        ({"alpha": 0.5}, "alpha is 0.5: it must be above 0 and below 0.5"),
+    ],
+)
+def test_a_margin_or_level_out_of_range_is_refused(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        equivalence(seeds(0.9, 0.8), seeds(0.9, 0.7), **options)
 
 
 def test_an_unknown_baseline_is_named() -> None:

@@ -27,7 +27,7 @@ def run_experiments(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Run one experiment of the paper or all: print the cost, run what is missing, print results.
+    """Run one experiment or all: print the cost, run what is missing, print results.
 
     Args:
         name: Name of the experiment, or ``"all"``.
@@ -60,13 +60,14 @@ def run_experiments(
     records = planned.run(where, tracking, progress)
     tables = planned.tables()
     if as_json:
-        drawn = {each: json.loads(formats.json(table)) for each, table in tables.items()}
-        found = [record.to_json() for record in records]
-        click.echo(json.dumps({"records": found, "experiments": drawn}))
+        drawn = {each: json.loads(formats.json(*found)) for each, found in tables.items()}
+        written = [record.to_json() for record in records]
+        click.echo(json.dumps({"records": written, "experiments": drawn}))
     else:
-        for each, table in tables.items():
-            click.echo(f"\n{each}: {table.title}")
-            click.echo(formats.text(table))
+        for each, found in tables.items():
+            for table in found:
+                click.echo(f"\n{each}: {table.title}")
+                click.echo(formats.text(table))
     failed = [record for record in records if record.status == "failed"]
     if failed:
         click.echo(

@@ -106,7 +106,7 @@ def guides() -> list[dict[str, str]]:
 
 
 def experiments() -> list[dict[str, str]]:
-    """Return every table and figure of the paper."""
+    """Return every table and figure of the paper, and the questions that it leaves open."""
     from bench.paper.tables import EXPERIMENTS
 
     return [

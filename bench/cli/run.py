@@ -21,7 +21,7 @@ OF_EXPERIMENTS = (
     *("epochs", "batch_size", "learning_rate", "weight_decay", "schedule", "validation"),
     "precision",
 )
-"""Options of a comparison that an experiment of the paper sets itself."""
+"""Options of a comparison that an experiment sets itself."""
 
 
 @click.command(cls=options.Command)
@@ -31,7 +31,7 @@ OF_EXPERIMENTS = (
     type=click.Choice(["smoke", "reduced", "paper"]),
     default="smoke",
     show_default=True,
-    help="Scale of an experiment of the paper: datasets, epochs and seeds.",
+    help="Scale of an experiment: datasets, epochs and seeds.",
 )
 @options.compared(
     "--aug",
@@ -105,14 +105,15 @@ def run(
 ) -> None:
     """Train networks with different augmentations, several seeds each, and compare them.
 
-    EXPERIMENT is a table or figure of the paper (see bench list experiments), or all, to run
-    instead.
+    EXPERIMENT is a table or figure of the paper, the question where to delete, or all, to run
+    instead (see bench list experiments).
 
     \b
     Example: bench run --aug advmask --model resnet18 --seeds 5
     Example: bench run --aug none --aug "cutout(length=3)" --model resnet8 --seeds 3
     Example: bench run --policy autoaugment --mix cutmix --aug advmask
     Example: bench run table1 --scale smoke
+    Example: bench run where --scale reduced --dry-run
     """
     from bench.execution.progress import open_progress
 

@@ -80,9 +80,10 @@ def tables(
 ) -> None:
     """Print a table of all finished runs, of attacks or of the paper, with intervals.
 
-    WHAT is runs, differences (of runs, paired by seed, from the baseline), attacks, or a table or
-    figure of the paper (see bench list experiments). The paper's tables have its published numbers
-    beside ours; missing cells are named, and the exit code is then 3.
+    WHAT is runs, differences (of runs, paired by seed, from the baseline), attacks, or an
+    experiment (see bench list experiments). The paper's tables have its published numbers beside
+    ours; where adds differences between methods and tests of equivalence. Missing cells are named,
+    and the exit code is then 3.
 
     \b
     Example: bench tables --format markdown
@@ -90,6 +91,7 @@ def tables(
     Example: bench tables attacks
     Example: bench tables attacks --metric l0_pixels_mean --eps 8/255 --format markdown
     Example: bench tables table1 --scale reduced
+    Example: bench tables where --scale reduced --format text
     """
     from bench.execution.options import ExecutionOptions
     from bench.paper.requests import TableRequest, make_tables

@@ -68,7 +68,7 @@ def model_names() -> list[str]:
 
 
 def experiment_names() -> list[str]:
-    """Return the names of all tables and figures of the paper."""
+    """Return the names of all experiments."""
     from bench.paper import tables
 
     return list(tables.EXPERIMENTS)

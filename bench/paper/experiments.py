@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Literal
 
+from bench.paper.contrasts import Contrasts
 from bench.paper.scales import Scale
 from bench.records.record import Record
 from bench.records.statistics import Comparison, compare, mean_interval
@@ -43,17 +44,18 @@ class AttackSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """One table or figure of the paper: a recipe for each cell and the metric to show.
+    """A table or figure of the paper, or a question: a recipe per cell and the metric to show.
 
     Attributes:
         name: Such as ``table1``.
         title: What it is about.
-        source: Where the paper has it.
+        source: Where the paper has it, or that it has not.
         scale: How large it is run.
         cells: The recipe of each cell.
         metric: The metric of runs that it shows.
         baseline: The row with which the others are compared.
         against: Rows that are compared with another row than the baseline, and that row.
+        contrasts: Rows that are compared with each other, in tables of their own.
         published: What the paper prints, in the unit that it prints.
         starred: The cells whose number the paper takes from other papers.
         chosen: What the paper leaves open and what is chosen here.
@@ -69,6 +71,7 @@ class Experiment:
     metric: str = "accuracy"
     baseline: str | None = None
     against: Mapping[str, str] = field(default_factory=dict)
+    contrasts: Sequence[Contrasts] = ()
     published: Mapping[Cell, float] = field(default_factory=dict)
     starred: frozenset[Cell] = frozenset()
     chosen: str = ""
@@ -143,6 +146,19 @@ class Experiment:
             measure=metric.measure() + ("" if scale.faithful else note),
             origin=self.source,
         )
+
+    def tables(self, records: Sequence[Record]) -> list[Table]:
+        """`table`, and one for the contrasts of each column."""
+        found, whole = self.values(records), self.table(records)
+        every = [whole]
+        for column in self.columns:
+            values = {row: seeds for (row, own), seeds in found.items() if own == column}
+            failed = {row: n for (row, label), n in whole.failed.items() if label == column.label}
+            for contrasts in self.contrasts:
+                made = contrasts.table(values, failed, column.label, self.metric)
+                scale = "" if self.scale.faithful else f", at scale {self.scale.name}"
+                every.append(replace(made, measure=made.measure + scale, origin=self.source))
+        return every
 
     def _compare(self, family: Mapping[str, Mapping[int, float]]) -> dict[str, Comparison]:
         """The rows of one column against the baseline, or each against its own rival."""

@@ -1,4 +1,4 @@
-"""The paper's tables and figures on the page of ``bench report``."""
+"""The experiments on the page of ``bench report``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PNG, LARGEST = b"\x89PNG", 2**23
 
 
 def add_experiments(page: Page, runs: Sequence[Record], curves: CurveReader, results: Path) -> None:
-    """Add the tables and figures of the paper of which there is any run, at any scale."""
+    """Add the experiments of which there is any run, at any scale."""
     keys = {record.key for record in runs}
     for name in tables.EXPERIMENTS:
         for scale in SCALES:
@@ -33,11 +33,13 @@ def add_experiments(page: Page, runs: Sequence[Record], curves: CurveReader, res
                     f" {len(missing)} of {len(experiment.cells)} cells lack seeds; fill them with: "
                     f"bench run {name} --scale {scale}"
                 )
-            title = f"{name}, scale {scale}: {experiment.title}"
-            table = experiment.table(own)
-            add_table(page, "paper", title, table, note, shown=experiment.kind == "table")
+            for table in experiment.tables(own):
+                title = f"{name}, scale {scale}: {table.title}"
+                add_table(page, "paper", title, table, note, shown=experiment.kind == "table")
+                note = ""  # once is enough
             if name in figures.PANELS:
                 found = figures.figure_of(experiment, own, curves)
+                title = f"{name}, scale {scale}: {experiment.title}"
                 add_figure(page, "paper", title, found.panels, found.caption)
     add_images(page, results)
 

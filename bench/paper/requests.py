@@ -27,7 +27,7 @@ from bench.reporting.grouping import Selection, group_attacks
 from bench.reporting.panels import Unit
 
 TABLES = ("runs", "differences", "attacks")
-"""Tables of the records themselves; the others are those of the paper."""
+"""Tables of the records themselves; the others are those of experiments."""
 
 PAPER_FIGURES = tuple(name for name in tables.EXPERIMENTS if name.startswith("figure"))
 OWN_FIGURES = ("differences", "attacks", "occlusion")
@@ -41,7 +41,7 @@ class TableRequest:
     """Which table is made.
 
     Attributes:
-        name: One of `TABLES`, or an experiment of the paper such as ``table1``.
+        name: One of `TABLES`, or an experiment such as ``table1``.
         scale: The scale of an experiment.
         metric: The metric that is shown; None for the accuracy of runs and, of attacks, for all
             those of the paper's Table 6.
@@ -79,6 +79,8 @@ class MadeTables:
             return json.dumps(self.entries, indent=1)
         if style == "csv":
             return formats.csv(*self.tables)
+        if style == "json":
+            return formats.json(*self.tables)
         return "\n".join(getattr(formats, style)(table) for table in self.tables)
 
 
@@ -121,7 +123,7 @@ def make_tables(request: TableRequest, workspace: Workspace) -> MadeTables:
         experiment = replace(experiment, metric=metric)
     records = store.all()
     missing = missing_lines(experiment, experiment.missing(records))
-    return MadeTables([experiment.table(records)], missing, complete=not missing)
+    return MadeTables(experiment.tables(records), missing, complete=not missing)
 
 
 def _dataset(typed: str, workspace: Workspace) -> Dataset:

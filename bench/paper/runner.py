@@ -93,10 +93,10 @@ class PlannedExperiments:
             attack_study.run(design, workspace, execution, tracking, progress)
         return records
 
-    def tables(self) -> dict[str, Table]:
-        """The table of each experiment that trains networks, by its name."""
+    def tables(self) -> dict[str, list[Table]]:
+        """The tables of each experiment that trains networks, by its name."""
         records = Store(self.workspace.results).all()
-        return {each.name: each.table(records) for each in self.experiments if each.cells}
+        return {each.name: each.tables(records) for each in self.experiments if each.cells}
 
 
 def plan(
@@ -105,7 +105,7 @@ def plan(
     """The experiment of that name, or ``"all"``, at a scale.
 
     Args:
-        name: Name of a table or figure, or ``"all"``.
+        name: Name of an experiment, or ``"all"``.
         scale: ``"smoke"``, ``"reduced"`` or ``"paper"``.
         workspace: Where results go.
         data: Another dataset for all of its cells, by name or path.

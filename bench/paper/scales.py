@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bench import registry
 from bench.data.catalog import facts
 from bench.points import find, guides
+from bench.reporting.cells import Column
 from bench.training.recipes import Recipe, usual
 
 
@@ -108,6 +109,15 @@ DATA = {
     "Tiny-ImageNet": "tiny-imagenet",
     "Flowers": "flowers102",
 }
+Places = Mapping[Column, tuple[str, str]]
+"""The dataset and the network of each column, as this project names them."""
+
+
+def places(data: Sequence[str], models: Sequence[str]) -> Places:
+    """A column for each of the paper's datasets and networks."""
+    return {Column(m, group=d): (DATA[d], MODELS[m]) for d in data for m in models}
+
+
 OTHERS: dict[str, dict[str, Any]] = {
     "Mixup": {"mix": "mixup"},
     "CutMix": {"mix": "cutmix"},

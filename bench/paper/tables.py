@@ -1,11 +1,13 @@
 """Every table and figure of AdvMask (Yang et al., Pattern Recognition 2023) as an experiment.
 
+`EXPERIMENTS` also names the questions that the paper leaves open, which have modules of their own.
+
 What the paper leaves open, and what is chosen here, is part of each experiment.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -14,14 +16,13 @@ from bench.data.dataset import Dataset
 from bench.paper import published
 from bench.paper.experiments import AttackSettings, Cell, Experiment, first_columns
 from bench.paper.published import read_numbers
-from bench.paper.scales import COVERED, DATA, DELETION, MODELS, OTHERS, SCALES, Scale
+from bench.paper.scales import COVERED, DATA, DELETION, OTHERS, SCALES, Places, Scale, places
+from bench.paper.where import where as where_to_delete
 from bench.registry import suggest
 from bench.reporting.cells import Column
 from bench.training.recipes import Recipe
 
 Cells = dict[Cell, Recipe]
-Places = Mapping[Column, tuple[str, str]]
-"""The dataset and the network of each column, as this project names them."""
 
 RECIPE_NOTE = (
     "One recipe for all rows (300 epochs, batch 128, cosine, weight decay 5e-4; crop padding 4 as "
@@ -48,11 +49,6 @@ def table1(scale: Scale) -> Experiment:
         + " ResNet-44 is that of He et al.; the paper's code has a bottleneck network of that name "
         "(resnet44-bottleneck).",
     )
-
-
-def places(data: Sequence[str], models: Sequence[str]) -> Places:
-    """A column for each of the paper's datasets and networks."""
-    return {Column(m, group=d): (DATA[d], MODELS[m]) for d in data for m in models}
 
 
 def deletions(scale: Scale, columns: Places, **fields: Any) -> Cells:
@@ -381,15 +377,16 @@ EXPERIMENTS: dict[str, Callable[[Scale], Experiment]] = {
     for function in (
         *(table1, table2, table3, table4, table5, table6, table7, table8),
         *(figure2, figure3, figure4, figure5, figure6, figure7, figure8),
+        where_to_delete,
     )
 }
 
 
 def experiment(name: str, scale: str, data: Dataset | None = None) -> Experiment:
-    """One table or figure of the paper.
+    """One table or figure of the paper, or a question that it leaves open.
 
     Args:
-        name: Such as ``table1`` or ``figure8``.
+        name: Such as ``table1``, ``figure8`` or ``where``.
         scale: A key of `SCALES`.
         data: The dataset on which it is run; None for that of the scale.
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Num
@@ -17,7 +18,11 @@ from numpy import ndarray
 
 LEVEL = 0.95
 POWER = 0.8
+MARGIN = 0.005
+"""The largest difference of two accuracies that counts as none: half a point."""
 
+Name = TypeVar("Name", bound=Hashable)
+Answer = Literal["yes", "no", "undecided"]
 Values = Sequence[float] | Num[ndarray, " n"]
 
 
@@ -102,42 +107,62 @@ def compare(values: Mapping[str, Mapping[int, float]], baseline: str) -> dict[st
     """
     if baseline not in values:
         raise ValueError(f"the baseline {baseline!r} is not among: {', '.join(values)}")
-    found = {
-        method: _paired(seeds, values[baseline], len(values) - 1)
-        for method, seeds in values.items()
-        if method != baseline
-    }
-    tested = {method: each.p for method, each in found.items() if each.p is not None}
+    base = values[baseline]
+    return compare_pairs(
+        {method: (seeds, base) for method, seeds in values.items() if method != baseline}
+    )
+
+
+def compare_pairs(
+    pairs: Mapping[Name, tuple[Mapping[int, float], Mapping[int, float]]],
+) -> dict[Name, Comparison]:
+    """Any methods against any others, paired over the seeds that both have.
+
+    Paired t-tests; Holm's correction over all of the pairs that can be tested.
+
+    Args:
+        pairs: The values of a method and of its rival by seed, for each comparison.
+    """
+    found = {name: _paired(ours, base, len(pairs)) for name, (ours, base) in pairs.items()}
+    tested = {name: each.p for name, each in found.items() if each.p is not None}
     if tested:
         from statsmodels.stats.multitest import multipletests
 
         corrected = multipletests(list(tested.values()), method="holm")[1]
-        for method, p in zip(tested, corrected, strict=True):
-            found[method] = replace(found[method], p_holm=float(p))
+        for name, p in zip(tested, corrected, strict=True):
+            found[name] = replace(found[name], p_holm=float(p))
     return found
 
 
-def _paired(ours: Mapping[int, float], base: Mapping[int, float], tests: int) -> Comparison:
+def _paired_values(
+    ours: Mapping[int, float], base: Mapping[int, float]
+) -> tuple[Num[ndarray, " n"], Num[ndarray, " n"], Num[ndarray, " n"]]:
+    """The values of the seeds that both have, and their differences."""
     seeds = [seed for seed in ours if seed in base]
     a = np.array([ours[seed] for seed in seeds], dtype=float)
     b = np.array([base[seed] for seed in seeds], dtype=float)
-    if not seeds:
+    differences = a - b
+    if seeds and np.ptp(differences) <= 1e-12 * max(np.abs(a).max(), np.abs(b).max()):
+        differences[:] = differences[0]  # rounding must not make a spread of nothing
+    return a, b, differences
+
+
+def _paired(ours: Mapping[int, float], base: Mapping[int, float], tests: int) -> Comparison:
+    a, b, differences = _paired_values(ours, base)
+    if not a.size:
         return Comparison(None, None, None, None, None, None, None, 0, None)
     greater = np.sign(np.subtract.outer(a, b))
     improvement = float((greater.mean() + 1) / 2)
-    differences = a - b
-    if np.ptp(differences) <= 1e-12 * max(np.abs(a).max(), np.abs(b).max()):
-        differences[:] = differences[0]  # rounding must not make a spread of nothing
     interval = mean_interval(differences)
     p = detectable = None
     if interval.std:
         from scipy.stats import ttest_rel
 
         p = float(ttest_rel(a, b).pvalue)
-        detectable = effect(len(seeds), 0.05 / tests) * interval.std
+        detectable = effect(a.size, 0.05 / tests) * interval.std
     return Comparison(
         interval.mean, interval.low, interval.high, p, None, improvement, detectable,
-        len(seeds), _correlation(a, b),
+        a.size, _correlation(a, b),
     )  # fmt: skip
 
 
@@ -146,6 +171,85 @@ def _correlation(a: Num[ndarray, " n"], b: Num[ndarray, " n"]) -> float | None:
     if a.size < 3 or a.min() == a.max() or b.min() == b.max():
         return None
     return float(np.corrcoef(a, b)[0, 1])
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """Whether two methods are equally good, up to a margin.
+
+    Attributes:
+        verdict: ``"yes"``: they differ by less than the margin. ``"no"``: they differ by more.
+            ``"undecided"``: the seeds show neither.
+        margin: The largest difference that counts as none.
+        p: The p-value of "they differ by the margin or more", the larger of the two one-sided ones;
+            None without two common seeds or without a spread.
+        low: The lower end of the interval that lies within the margin where the verdict is yes.
+        high: Its upper end; both are None where ``p`` is.
+        n: The number of common seeds.
+    """
+
+    verdict: Answer
+    margin: float
+    p: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+
+def equivalence(
+    ours: Mapping[int, float],
+    base: Mapping[int, float],
+    margin: float = MARGIN,
+    alpha: float = 1 - LEVEL,
+) -> Equivalence:
+    """Test whether two methods are equally good: two one-sided t-tests of the paired differences.
+
+    With d the mean of the n differences ours - base and e its standard error, the tests
+    (Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15, 1987, 657-680) reject "the
+    true difference is -margin or less" where (d + margin) / e, and "it is +margin or more" where
+    (margin - d) / e, exceeds the 1 - alpha quantile of Student's t with n - 1 degrees of freedom.
+    Both reject, and the verdict is ``"yes"``, exactly where the 1 - 2 alpha interval of d lies
+    within ±margin. The verdict is ``"no"`` where the 1 - alpha interval, the one that tables show,
+    lies wholly beyond the margin on one side. Either is wrong with a probability of at most alpha.
+
+    Deviation: differences that are all equal have no standard error, and the verdict is
+    ``"undecided"``, since accuracies on few test images agree by chance.
+
+    Args:
+        ours: The values of one method by seed, as fractions.
+        base: Those of the other.
+        margin: The largest difference that counts as none, above 0.
+        alpha: The probability of a wrong answer, above 0 and below 0.5.
+
+    Raises:
+        ValueError: The margin or alpha is out of its range, or a value is not finite.
+
+    >>> near = equivalence({0: 0.911, 1: 0.921, 2: 0.930}, {0: 0.910, 1: 0.921, 2: 0.931})
+    >>> near.verdict, round(near.p, 4), near.n
+    ('yes', 0.0065, 3)
+    >>> equivalence({0: 0.95}, {0: 0.91}).verdict
+    'undecided'
+    """
+    if not 0 < margin < math.inf:
+        raise ValueError(f"the margin is {margin}: it must be above 0 and finite")
+    if not 0 < alpha < 0.5:
+        raise ValueError(f"alpha is {alpha}: it must be above 0 and below 0.5")
+    *_, differences = _paired_values(ours, base)
+    n = differences.size
+    inner = mean_interval(differences, 1 - 2 * alpha) if n else None
+    if inner is None or not inner.std:
+        return Equivalence("undecided", margin, None, None, None, n)
+    from scipy.stats import t
+
+    error = inner.std / math.sqrt(n)
+    p = float(t.sf((margin - abs(inner.mean)) / error, n - 1))
+    outer = mean_interval(differences, 1 - alpha)
+    answer: Answer = "undecided"
+    if p < alpha:
+        answer = "yes"
+    elif abs(outer.mean) - (outer.half or 0) > margin:
+        answer = "no"
+    return Equivalence(answer, margin, p, inner.low, inner.high, n)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.records.statistics import Comparison, Interval, verdict
+from bench.records.statistics import Comparison, Equivalence, Interval, verdict
 
 if TYPE_CHECKING:
     pass
@@ -81,6 +81,11 @@ def interval_entry(interval: Interval | None) -> dict[str, Any]:
         "low": interval.low,
         "high": interval.high,
     }
+
+
+def equivalence_entry(equivalence: Equivalence) -> dict[str, Any]:
+    """A test of equivalence as JSON: the verdict, and the interval that lies within the margin."""
+    return asdict(equivalence)
 
 
 def comparison_entry(comparison: Comparison) -> dict[str, Any]:

@@ -14,8 +14,16 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from bench.records.statistics import Comparison, Interval
-from bench.reporting.cells import Cell, Column, Key, Row, comparison_entry, interval_entry
+from bench.records.statistics import Comparison, Equivalence, Interval
+from bench.reporting.cells import (
+    Cell,
+    Column,
+    Key,
+    Row,
+    comparison_entry,
+    equivalence_entry,
+    interval_entry,
+)
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -32,11 +40,13 @@ class Table:
         cells: The contents by (label of the row, label of the column).
         corner: The heading of the rows.
         baseline: The name of the row with which others are compared.
-        comparisons: The cells that were compared with the baseline.
+        comparisons: The cells that were compared with the baseline, or that are differences.
+        equivalences: The cells that say whether a difference is none, up to a margin.
         failed: The cells of which seeds failed, and how many.
         published: Numbers printed by others, in the unit that readers see. They get columns of
             their own and are never bold and never tested.
         measure: What the numbers are, for the caption.
+        note: What else the caption says, as whole sentences.
         origin: What they were made with, such as versions and the number of records.
     """
 
@@ -47,9 +57,11 @@ class Table:
     corner: str = "method"
     baseline: str | None = None
     comparisons: Mapping[Key, Comparison] = field(default_factory=dict)
+    equivalences: Mapping[Key, Equivalence] = field(default_factory=dict)
     failed: Mapping[Key, int] = field(default_factory=dict)
     published: Mapping[Key, float] = field(default_factory=dict)
     measure: str = ""
+    note: str = ""
     origin: str = ""
 
     def cell(self, row: Row, column: Column) -> Cell:
@@ -201,17 +213,21 @@ def csv(*tables: Table) -> str:
     return file.getvalue()
 
 
-def json(table: Table) -> str:
-    """The table as an object with a list of cells, in fractions."""
+def json(*tables: Table) -> str:
+    """The table as an object with a list of cells, in fractions; several tables as a list."""
     from json import dumps
 
-    whole = {
-        "title": table.title,
-        "caption": caption(table),
-        "origin": table.origin,
-        "baseline": table.baseline,
-        "cells": _entries(table),
-    }
+    objects = [
+        {
+            "title": table.title,
+            "caption": caption(table),
+            "origin": table.origin,
+            "baseline": table.baseline,
+            "cells": _entries(table),
+        }
+        for table in tables
+    ]
+    whole = objects[0] if len(objects) == 1 else objects
     return dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -228,13 +244,34 @@ def caption(table: Table, bold: bool = True) -> str:
         parts.append(f"{table.measure or table.title}: a single seed, so there is no interval.")
     if bold and any(column.best for column in table.columns) and measured:
         parts.append("Bold: best mean of a column.")
+    parts += _tests(table)
+    if table.note:
+        parts.append(table.note)
+    if table.failed:
+        parts.append("Failed: seeds whose training or attack broke down, not in the mean.")
+    if table.published:
+        parts.append("Published: printed by others, neither bold nor tested.")
+    if table.missing():
+        parts.append("--: not run.")
+    return " ".join(parts)
+
+
+def _tests(table: Table) -> list[str]:
+    """What the marks mean, and what the tests could have shown."""
+    parts = []
+    if table.equivalences:
+        differs, family = "is not zero", "differences of the table"
+        none = "No difference is significant."
+    else:
+        differs = f"differs from {table.baseline or 'the method that it is compared with'}"
+        family, none = "methods of a column", f"No method {differs} significantly."
     if any(_mark(each, ("*", "†")) for each in table.comparisons.values()):
         parts.append(
-            f"* and †: differs from {table.baseline}, p < 0.05 and p < 0.01 "
-            "(paired t-test over seeds, Holm's correction over the methods of a column)."
+            f"* and †: {differs}, p < 0.05 and p < 0.01 "
+            f"(paired t-test over seeds, Holm's correction over the {family})."
         )
     elif any(each.p_holm is not None for each in table.comparisons.values()):
-        parts.append(f"No method differs from {table.baseline} significantly.")
+        parts.append(none)
     percent = {column.label for column in table.columns if column.percent}
     if limits := [
         100 * each.detectable
@@ -246,13 +283,7 @@ def caption(table: Table, bold: bool = True) -> str:
             f"Differences below {low if low == high else f'{low} to {high}'} points "
             "could not have been shown with 80 % power."
         )
-    if table.failed:
-        parts.append("Failed: seeds whose training or attack broke down, not in the mean.")
-    if table.published:
-        parts.append("Published: printed by others, neither bold nor tested.")
-    if table.missing():
-        parts.append("--: not run.")
-    return " ".join(parts)
+    return parts
 
 
 @dataclass(frozen=True)
@@ -404,5 +435,7 @@ def _entries(table: Table) -> list[dict[str, Any]]:
                 entry["published"] = round(table.published[key] / scale, 12)
             if key in table.comparisons:
                 entry |= comparison_entry(table.comparisons[key])
+            if key in table.equivalences:
+                entry |= equivalence_entry(table.equivalences[key])
             found.append(entry)
     return found
