@@ -43,7 +43,7 @@ class Trained:
     Attributes:
         network: The network.
         curve: One entry per epoch: epoch (from 1), loss, learning rate, accuracies (fractions) and
-            seconds. The last one also has what the masks of that epoch delete; see `masks.describe`.
+            seconds. The last one also has what its masks delete; see `masks.describe`.
     """
 
     network: Normalised
@@ -176,9 +176,7 @@ def train(
                 group["lr"] = rate(recipe, epoch)
             start = time.perf_counter()
             deleted: list[Tensor] | None = [] if epoch + 1 == recipe.epochs else None
-            loss = train_epoch(
-                recipe, seed, data, network, optimiser, loader, epoch, stop, deleted
-            )
+            loss = train_epoch(recipe, seed, data, network, optimiser, loader, epoch, stop, deleted)
             trained = time.perf_counter()
             entry = {"epoch": epoch + 1, "loss": loss, "learning_rate": rate(recipe, epoch)}
             for name, part in (("validation", validation), ("test", data.test)):
