@@ -221,7 +221,7 @@ def report(built: Points, data: Dataset, as_json: bool) -> None:
     """Print the statistics of points, and what the masks of AdvMask on them delete."""
     from bench.points import coverage
 
-    summary, covered = built.summary(), coverage.of_points(built, data)
+    summary, covered = built.summary(), coverage.of_advmask(built, data)
     if as_json:
         found = {"about": built.about, "summary": summary, "coverage": covered.metrics}
         click.echo(json.dumps(found))

@@ -24,7 +24,7 @@ OF_POINTS = (
     *("points_mean", "points_median", "points_least", "points_most", "images_without_points"),
     *("images_broken", "victim_accuracy"),
 )
-"""What `of_guide` and `of_search` measure, as records name it."""
+"""What `of_points` measures, as records name it."""
 
 NAMES = (*masks.NAMES, *OF_POINTS)
 """Every metric of coverage that a record may have."""
@@ -112,18 +112,15 @@ def measure(
     return Coverage(augmentation, torch.cat(counts), math.prod(size))
 
 
-def of_points(points: Points, data: Dataset, augmentation: Augmentation | None = None) -> Coverage:
-    """Return what masks on adversarial points delete of the training images.
+def of_advmask(points: Points, data: Dataset) -> Coverage:
+    """Return what AdvMask's masks on points delete, with the hyperparameters of the dataset.
 
     Args:
         points: Points of the training images.
         data: The dataset.
-        augmentation: Draws the masks; None: AdvMask with the hyperparameters of the dataset.
     """
     h, w = data.train.images.shape[-2:]
-    augmentation = augmentation or registry.build(
-        "augmentations", "advmask", data=data.name, side=w
-    )
+    augmentation = registry.build("augmentations", "advmask", data=data.name, side=w)
     ids = sample(len(points))
     return measure(augmentation, len(ids), (h, w), points.guide()[ids])
 
@@ -149,21 +146,30 @@ def of_guide(guide: Bool[Tensor, "n 1 h w"]) -> dict[str, float]:
         ``points_mean``, ``points_median``, ``points_least`` and ``points_most`` (per image), and
         ``images_without_points`` (a share of the images).
     """
-    counts = guide.flatten(1).sum(1)
-    return describe_counts(counts) | {"images_without_points": float((counts == 0).float().mean())}
+    return of_counts(guide.flatten(1).sum(1))
 
 
-def of_search(points: Points) -> dict[str, float]:
-    """Return how the search for points went, as records carry it.
+def of_counts(counts: Int[Tensor, " n"]) -> dict[str, float]:
+    """Return what `of_guide` does, from the number of points of each image."""
+    return describe_counts(counts) | {"images_without_points": float((counts == 0).double().mean())}
+
+
+def of_points(points: Points) -> dict[str, float]:
+    """Return statistics of points and of their search, as records carry them.
 
     Args:
         points: The points.
 
     Returns:
-        ``images_broken``, the share of the training images on which the attack succeeded, and
-        ``victim_accuracy``, the share that the victim model classifies correctly, where it is
-        known.
+        What `of_guide` gives for their guide; ``images_broken``, the share of the training images
+        on which the attack succeeded; and ``victim_accuracy``, the share that the victim model
+        classifies correctly, where it is known.
     """
+    return of_counts(points.counts) | of_search(points)
+
+
+def of_search(points: Points) -> dict[str, float]:
+    """Return the part of `of_points` that says how the search went."""
     summary = points.summary()
     known = {"images_broken": summary["success"]}
     if "victim_accuracy" in summary:

@@ -195,20 +195,26 @@ def evidence(
 
 
 def gradients(
-    data: Dataset, network: nn.Module, device: str, batch_size: int = 256
+    data: Dataset,
+    network: nn.Module,
+    device: str,
+    batch_size: int = 256,
+    ids: Int[Tensor, " n"] | None = None,
 ) -> Float[Tensor, "n 1 h w"]:
-    """Return the saliency of every training image under a trained network.
+    """Return the saliency of training images under a trained network.
 
     Args:
         data: The dataset.
         network: The network, in eval mode.
         device: Device of the network.
         batch_size: Images per batch.
+        ids: Indices of the images; None: all.
     """
     found = []
-    for ids in torch.arange(len(data.train.labels)).split(batch_size):
-        images = data.train.images[ids].to(device).float() / 255
-        found.append(saliency(network, images, data.train.labels[ids].to(device)).cpu())
+    ids = torch.arange(len(data.train.labels)) if ids is None else ids
+    for some in ids.split(batch_size):
+        images = data.train.images[some].to(device).float() / 255
+        found.append(saliency(network, images, data.train.labels[some].to(device)).cpu())
     return torch.cat(found)
 
 

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.data.dataset import Dataset
+from bench.execution.workspace import Workspace
 from bench.files import atomic
 from bench.records.record import Curve, Record
-from bench.reporting import plots, run_tables
+from bench.reporting import coverage, plots, run_tables
 from bench.reporting.cells import Row
 from bench.reporting.grouping import group_attacks, group_runs, rows_by_column
 from bench.reporting.panels import (
@@ -154,6 +156,34 @@ def occlusion_figures(runs: Sequence[Record], results: Path) -> Iterator[DrawnFi
         )
     if not tested:
         raise ValueError("no network was tested under occlusion yet: bench occlusion tests them")
+
+
+def coverage_figure(data: Dataset, workspace: Workspace) -> DrawnFigure:
+    """How much of an image the masks of each augmentation delete, as a distribution.
+
+    Args:
+        data: A dataset, on whose training images masks are drawn.
+        workspace: Where its points are stored.
+    """
+    measured, missing = coverage.measure(data, workspace)
+    count = len(measured[0].coverage.deleted) if measured else 0
+    means = ", ".join(f"{each.row.label} {each.metrics['deleted_share']:.1%}" for each in measured)
+    caption = (
+        f"Share of the masks that delete at most so much of an image, one mask on each of {count} "
+        f"training images of {data.name}, with the hyperparameters of the dataset. Dotted: the "
+        f"bounds of AdvMask. Mean deleted share: {means}."
+    )
+    numbers = [
+        entry | {"quantiles": coverage.quantiles(each)}
+        for entry, each in zip(coverage.measured_entries(measured, data), measured, strict=True)
+    ]
+    return DrawnFigure(
+        file_name("coverage", data.name),
+        draw_panels(coverage.panels(measured, data)),
+        caption,
+        {"data": data.name, "numbers": numbers},
+        missing=missing,
+    )
 
 
 def occlusion_curves(rows: Mapping[Row, Sequence[Record]], results: Path) -> dict[Row, list[Curve]]:

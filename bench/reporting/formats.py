@@ -38,6 +38,7 @@ class Table:
             their own and are never bold and never tested.
         measure: What the numbers are, for the caption.
         origin: What they were made with, such as versions and the number of records.
+        coverage: What the masks of a cell's runs delete, by metric; only CSV and JSON have it.
     """
 
     title: str
@@ -51,6 +52,7 @@ class Table:
     published: Mapping[Key, float] = field(default_factory=dict)
     measure: str = ""
     origin: str = ""
+    coverage: Mapping[Key, Mapping[str, float]] = field(default_factory=dict)
 
     def cell(self, row: Row, column: Column) -> Cell:
         """The content of one cell, None where nothing was measured."""
@@ -404,5 +406,5 @@ def _entries(table: Table) -> list[dict[str, Any]]:
                 entry["published"] = round(table.published[key] / scale, 12)
             if key in table.comparisons:
                 entry |= comparison_entry(table.comparisons[key])
-            found.append(entry)
+            found.append(entry | dict(table.coverage.get(key, {})))
     return found
