@@ -13,16 +13,23 @@ import torch
 from click.testing import CliRunner
 from torch import Generator, Tensor, nn
 
-from augmentations import AdvMask, Cutout, Ramp
+from augmentations import BUILTIN, AdvMask, Cutout, Ramp
 from bench.cli import main
 from bench.data import catalog, masks
 from bench.data.dataset import Dataset
 from bench.data.loader import Loader
 from bench.execution.progress import Silent
 from bench.execution.workspace import Workspace
+from bench.models import networks
+from bench.paper import tables
 from bench.points import coverage, find
 from bench.points.exchange import from_folder
 from bench.points.store import Points, stored
+from bench.records.record import Record
+from bench.records.store import Store
+from bench.reporting import coverage as reported
+from bench.reporting import formats, run_tables
+from bench.training import victims
 
 
 @pytest.fixture
@@ -266,6 +273,151 @@ def test_a_run_below_the_minimum_says_so_once(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     assert result.output.count("of the masks of AdvMask delete less than its lower bound") == 1
+
+
+# ----------------------------------------------------------------------- tables and figures show it
+
+
+def record(seed: int, augmentation: str = "advmask", **metrics: float) -> Record:
+    labels = {"augmentation": augmentation, "model": "resnet8", "data": "digits"}
+    return Record(
+        kind="run", key=augmentation, seed=seed, labels=labels, metrics={"accuracy": 0.9} | metrics
+    )
+
+
+def covered(seed: int, share: float) -> Record:
+    return record(
+        seed, deleted_share=share, masks_below_minimum=0.5, masks_at_maximum=0.25, points_mean=14
+    )
+
+
+def ask(*arguments: str) -> Any:
+    result = CliRunner().invoke(main, list(arguments))
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def test_a_table_has_the_mean_coverage_of_each_column_and_method(tmp_path: Path) -> None:
+    for each in (covered(0, 0.2), covered(1, 0.3), record(0, "none"), record(0, "cutout")):
+        Store(tmp_path).add(each)
+    arguments = ["tables", "coverage", "--results", str(tmp_path), "--format"]
+    (entry,) = json.loads(ask(*arguments, "json").stdout)
+    assert entry == {
+        "augmentation": "advmask",
+        "model": "resnet8",
+        "data": "digits",
+        "key": "advmask",
+        "source": "records",
+        "n": 2,
+        "deleted_share": pytest.approx(0.25),
+        "masks_below_minimum": 0.5,
+        "masks_at_maximum": 0.25,
+        "points_mean": 14,
+    }
+    shown = ask(*arguments, "markdown").stdout
+    assert "digits / resnet8 / below minimum" in shown
+    assert "| advmask  |" in shown
+    assert "50.00 ± 0.00" in shown
+    assert "cutout" not in shown
+
+
+def test_every_table_has_the_coverage_of_records_that_have_it_and_old_ones_stay() -> None:
+    old = [record(seed, name) for seed in (0, 1) for name in ("none", "advmask")]
+    new = [record(0, "none"), record(1, "none"), covered(0, 0.2), covered(1, 0.3)]
+    for found in (run_tables.intervals(new), cells(run_tables.grid(new))):
+        none, advmask = found
+        assert advmask["deleted_share"] == pytest.approx(0.25)
+        assert advmask["points_mean"] == 14
+        assert not set(coverage.NAMES) & set(none)
+    assert cells(run_tables.differences(new))[0]["deleted_share"] == pytest.approx(0.25)
+    for found in (run_tables.intervals(old), cells(run_tables.grid(old))):
+        assert not any(set(coverage.NAMES) & set(each) for each in found)
+
+
+def cells(table: formats.Table) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(formats.json(table))["cells"]
+    return found
+
+
+def test_a_table_of_the_paper_has_the_coverage_of_its_cells() -> None:
+    experiment = tables.experiment("table1", "smoke")
+    records = [
+        Record(kind="run", key=recipe.key, seed=seed, labels={}, metrics=metrics)
+        for recipe in experiment.cells.values()
+        for seed, metrics in ((0, {"accuracy": 0.5, "deleted_share": 0.2}), (1, {"accuracy": 0.5}))
+    ]
+    for cell in cells(experiment.table(records)):
+        assert cell["deleted_share"] == pytest.approx(0.2)
+
+
+def test_without_runs_the_masks_of_every_augmentation_are_measured_on_a_dataset(
+    tmp_path: Path,
+) -> None:
+    data = small()
+    some(data, 0.4).save(tmp_path / "points" / "mine.safetensors")
+    arguments = ["tables", "coverage", "--data", data.name, "--results", str(tmp_path)]
+    result = ask(*arguments, "--format", "json")
+    found = {entry["augmentation"]: entry for entry in json.loads(result.stdout)}
+    expected = set(BUILTIN) - {"none", "keepaugment"}
+    assert {name.partition(" ")[0] for name in found} == expected
+    assert "keepaugment is left out: no victim model" in result.stderr
+    assert {entry["n"] for entry in found.values()} == {60}
+    advmask = found["advmask [mine]"]
+    points = some(data, 0.4).counts.double()
+    assert advmask["points_mean"] == pytest.approx(float(points.mean()))
+    assert advmask["masks_below_minimum"] == 0
+    assert 0.2 <= advmask["deleted_share"] <= 0.4
+    # a square of 4x4 anywhere in 8x8, clipped
+    assert found["cutout"]["deleted_share"] == pytest.approx((3.5 / 8) ** 2, abs=0.03)
+    assert "advmask [mine]" in ask(*arguments, "--format", "text").stdout
+
+
+def test_without_points_the_methods_that_want_them_are_named(tmp_path: Path) -> None:
+    arguments = ["tables", "coverage", "--data", "digits(train=60, test=20)"]
+    result = ask(*arguments, "--results", str(tmp_path), "--format", "json")
+    assert "advmask is left out: no points of digits" in result.stderr
+    assert {each["augmentation"] for each in json.loads(result.stdout)} >= {"cutout", "gridmask"}
+
+
+def test_no_record_and_no_dataset_is_one_line(tmp_path: Path) -> None:
+    Store(tmp_path).add(record(0))
+    result = CliRunner().invoke(main, ["tables", "coverage", "--results", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "no run says yet what its masks delete" in result.stderr
+
+
+@pytest.mark.slow
+def test_the_saliency_of_a_stored_victim_guides_keepaugment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, workspace = small(), Workspace(results=tmp_path)
+    network = networks.build_for(data, "resnet8", seed=0).eval()
+    path = victims.place(find.points_victim(data), data, workspace)
+    path.parent.mkdir(parents=True)
+    path.touch()
+    monkeypatch.setattr(victims, "obtain", lambda *arguments: network)
+    found, _ = reported.measure(data, workspace)
+    (keep,) = [each for each in found if each.name == "keepaugment"]
+    assert keep.guide == "saliency"
+    assert 4 / 64 <= keep.metrics["deleted_share"] <= 16 / 64
+
+
+@pytest.mark.slow
+def test_the_figure_shows_the_distribution_of_every_augmentation(tmp_path: Path) -> None:
+    data = small()
+    some(data, 0.4).save(tmp_path / "points" / "mine.safetensors")
+    arguments = ["figures", "coverage", "--data", data.name, "--results", str(tmp_path)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 3  # keepaugment has no saliency
+    (drawn,) = (tmp_path / "figures").glob("coverage-*.json")
+    whole = json.loads(drawn.read_text())
+    assert "one mask on each of 60 training images" in whole["caption"]
+    for each in whole["numbers"]:
+        quantiles = each["quantiles"]
+        assert len(quantiles) == 21
+        assert quantiles == sorted(quantiles)
+        assert quantiles[0] <= each["deleted_share"] <= quantiles[-1]
+    assert drawn.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
 
 
 # ---------------------------------------------------------------------------------- released lists

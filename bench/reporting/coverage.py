@@ -23,7 +23,7 @@ from bench.records.statistics import Interval, mean_interval
 from bench.reporting.cells import Cell, Column, Key, Row
 from bench.reporting.formats import Table
 from bench.reporting.grouping import RunGroup, group_runs
-from bench.reporting.panels import Line, Panel
+from bench.reporting.panels import Distribution, Distributions
 from bench.training import victims
 
 SHOWN = {
@@ -35,8 +35,7 @@ SHOWN = {
 """The metrics that tables show; JSON has all of `bench.points.coverage.NAMES`."""
 
 MEANING = (
-    "the share of an image that masks delete on average, the shares of masks below p_min and at "
-    "p_max, in percent, and the mean number of points per image"
+    "deleted share of an image, masks below p_min and masks at p_max, in percent; points per image"
 )
 
 
@@ -84,7 +83,7 @@ def recorded(runs: Iterable[Record]) -> tuple[Table, list[dict[str, Any]]] | Non
             "n": len(group.values("deleted_share")),
         }
         entries.append(entry | of_group(group))
-    measure = f"Masks of the last epoch of runs: {MEANING}"
+    measure = f"Masks of the last epoch: {MEANING}"
     return _table("Coverage of runs", rows, measure), entries
 
 
@@ -206,18 +205,16 @@ def measured_entries(measured: Iterable[Measured], data: Dataset) -> list[dict[s
     ]
 
 
-def panels(measured: Sequence[Measured], data: Dataset) -> list[Panel]:
-    """The distribution of the deleted share: a line for each augmentation, and AdvMask's bounds."""
+def panels(measured: Sequence[Measured], data: Dataset) -> list[Distributions]:
+    """The distribution of the deleted share of each augmentation, with the bounds of AdvMask."""
     limits = sorted(
         {100 * end for each in measured for end in masks.bounds(each.coverage.augmentation) or ()}
     )
-    lines = []
-    for each in measured:
-        shares, counts = each.coverage.shares.unique(return_counts=True)
-        reached = counts.cumsum(0) / counts.sum()
-        steps = zip((100 * shares).tolist(), (100 * reached).tolist(), strict=True)
-        lines.append(Line(each.row.label, list(steps), steps=True))
-    return [Panel(data.name, "deleted / %, at most", "masks / %", lines, marks=limits)]
+    entries = [
+        Distribution(each.row.label, (100 * each.coverage.shares).tolist()) for each in measured
+    ]
+    title = f"{data.name}, without a training"
+    return [Distributions(title, "deleted / %", entries, (0.0, 100.0), limits)]
 
 
 def quantiles(measured: Measured) -> list[float]:

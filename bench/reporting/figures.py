@@ -17,6 +17,7 @@ from bench.reporting import coverage, plots, run_tables
 from bench.reporting.cells import Row
 from bench.reporting.grouping import group_attacks, group_runs, rows_by_column
 from bench.reporting.panels import (
+    Distributions,
     Estimates,
     Panel,
     Unit,
@@ -65,7 +66,7 @@ class DrawnFigure:
         return list(paths)
 
 
-def draw_panels(panels: Sequence[Panel | Estimates]) -> dict[str, bytes]:
+def draw_panels(panels: Sequence[Panel | Estimates | Distributions]) -> dict[str, bytes]:
     """The panels as PDF and as PNG."""
     return {"pdf": plots.draw(panels, "pdf"), "png": plots.draw(panels, "png")}
 
@@ -169,9 +170,10 @@ def coverage_figure(data: Dataset, workspace: Workspace) -> DrawnFigure:
     count = len(measured[0].coverage.deleted) if measured else 0
     means = ", ".join(f"{each.row.label} {each.metrics['deleted_share']:.1%}" for each in measured)
     caption = (
-        f"Share of the masks that delete at most so much of an image, one mask on each of {count} "
-        f"training images of {data.name}, with the hyperparameters of the dataset. Dotted: the "
-        f"bounds of AdvMask. Mean deleted share: {means}."
+        f"Share of an image that masks delete: one mask on each of {count} training images of "
+        f"{data.name}, with the hyperparameters of the dataset; in brackets: the guide. Shapes: "
+        "histograms, each as high as its fullest bin; dots: means; bars: medians; dotted lines: "
+        f"the bounds of AdvMask. Means: {means}."
     )
     numbers = [
         entry | {"quantiles": coverage.quantiles(each)}
