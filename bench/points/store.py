@@ -149,10 +149,15 @@ class Points:
             **describe_counts(self.counts),
             "without_points": float((counts == 0).float().mean()),
             "success": float(self.reached.float().mean()),
-            **({"victim_accuracy": float(known)} if isinstance(known, int | float) else {}),
+            **({"victim_accuracy": float(known)} if _is_share(known) else {}),
             "inside": float(inside),
             "spread": float(spread / (1 / 6) ** 0.5),
         }
+
+
+def _is_share(value: Any) -> bool:
+    """Whether a value of a file is a number from 0 to 1."""
+    return isinstance(value, int | float) and 0 <= value <= 1
 
 
 def describe_counts(counts: Int[Tensor, " n"]) -> dict[str, float]:
