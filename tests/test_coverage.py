@@ -106,8 +106,8 @@ def test_points_everywhere_fill_the_bounds_and_no_points_delete_nothing() -> Non
     }
     assert empty.warning is not None
     assert empty.warning.startswith(
-        "100 % of the masks of AdvMask delete less than its lower bound of 20 %: its guide has too "
-        "few points"
+        "100 % of the masks of AdvMask delete less than its lower bound of 20 %: there are too few "
+        "points; use"
     )
 
 

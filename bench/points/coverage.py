@@ -198,7 +198,6 @@ def warning(augmentation: Augmentation, metrics: Mapping[str, float]) -> str | N
     name = type(augmentation).__name__
     return (
         f"{100 * below:.0f} % of the masks of {name} delete less than its lower bound of "
-        f"{100 * limits[0]:.3g} %: its guide has too few points; use one with more (the attack "
-        "advmask.published finds about ten times as many as a sparse one), or lower the first "
-        "value of its option ratio"
+        f"{100 * limits[0]:.3g} %: there are too few points; use those of an attack that changes "
+        "more pixels, such as advmask.published, or lower the first value of the option ratio"
     )

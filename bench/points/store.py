@@ -147,8 +147,8 @@ class Points:
         return {
             "pictures": float(len(counts)),
             **describe_counts(self.counts),
-            "without_points": float((counts == 0).float().mean()),
-            "success": float(self.reached.float().mean()),
+            "without_points": float((counts == 0).double().mean()),
+            "success": float(self.reached.double().mean()),
             **({"victim_accuracy": float(known)} if _is_share(known) else {}),
             "inside": float(inside),
             "spread": float(spread / (1 / 6) ** 0.5),
