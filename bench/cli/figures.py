@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from bench.reporting.panels import Unit
 
 PAPER = ("figure2", "figure3", "figure4", "figure5", "figure6", "figure7", "figure8")
-USED = {"differences": {"model", "baseline"}, "attacks": {"model", "unit"}, "occlusion": {"model"}}
+USED: dict[str, set[str]] = {
+    "differences": {"model", "baseline"},
+    "attacks": {"model", "unit"},
+    "occlusion": {"model"},
+    "coverage": set(),
+}
 """Figures of the records themselves, with the options that only they use."""
 
 
@@ -60,6 +65,8 @@ def figures(
 
     differences: the gain of each method over the baseline, paired by seed. attacks: their success
     against the number of changes. occlusion: the accuracy of trained networks under occlusion.
+    coverage: how much of an image the masks of each augmentation delete on --data, or on the
+    datasets of the runs.
 
     Each is written as PDF and PNG, with its caption and its numbers in files beside it. What is
     missing is drawn as a gap and named, and the exit code is then 3.

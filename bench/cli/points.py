@@ -27,7 +27,7 @@ def points() -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
-    """How points are find_or_load.
+    """How points are found.
 
     Attributes:
         victim: Name of the victim model; None: the default.
@@ -95,7 +95,8 @@ def build(
     \b
     Example: bench points build --data photos
     """
-    report(find_or_load(place, search, where, quiet)[2], as_json)
+    _, data, built = find_or_load(place, search, where, quiet)
+    report(built, data, as_json)
 
 
 @points.command(cls=options.Command)
@@ -147,7 +148,7 @@ def show(
     columns |= image_grid.deletion_images(data, built, count, network)
     path = output or workspace.results / "figures" / f"points-{parse(data.name)[0]}.png"
     atomic.write(path, image_grid.png(image_grid.grid(columns)))
-    report(built, as_json)
+    report(built, data, as_json)
     click.echo(f"Wrote {path}", err=True)
 
 
@@ -174,19 +175,30 @@ def export(
 
 
 @points.command("import", cls=options.Command)
-@click.argument("path", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.argument("path", type=click.Path(path_type=Path, exists=True))
 @options.output("--name", required=True, help="Name of the points for --guide of bench run.")
+@options.output(
+    "--xy",
+    is_flag=True,
+    help="The lists of a folder hold (x, y), column first.  [default: (row, column)]",
+)
 @options.data
-def import_(path: Path, name: str, place: DataOptions) -> None:
-    """Import points from a NumPy .npz file, for `bench run --aug advmask --guide NAME`.
+def import_(path: Path, name: str, xy: bool, place: DataOptions) -> None:
+    """Import points, for `bench run --aug advmask --guide NAME`.
+
+    PATH is an .npz file, or a folder with one .npy file per training image: a list of points with
+    two columns, row and column, as AdvMask's authors release theirs. The number in the name of a
+    file is the index of its image; an image without a file has no points. In a folder with one
+    folder per class, the sorted files of a class are those of its images in their order.
 
     \b
     Example: bench points import points.npz --name mine --data photos
+    Example: bench points import point_list --name released --data cifar10
     """
     import re
 
     from bench.execution.options import ExecutionOptions
-    from bench.points.exchange import from_numpy
+    from bench.points.exchange import from_folder, from_numpy
     from bench.points.guides import FIXED
     from bench.studies.comparison import place as locate
 
@@ -194,26 +206,41 @@ def import_(path: Path, name: str, place: DataOptions) -> None:
         raise ValueError(
             f"--name {name!r} is a built-in guide or has characters besides A-Z a-z 0-9 - _ ."
         )
-    workspace, data = locate(place.open(ExecutionOptions(device="cpu")), place.data or "digits")
-    taken = from_numpy(path, workspace.dataset(data))
+    if not path.is_dir():
+        options.refuse(f"{path.name}, which is no folder", "xy")
+    workspace, known = locate(place.open(ExecutionOptions(device="cpu")), place.data or "digits")
+    data = workspace.dataset(known)
+    taken = from_folder(path, data, xy=xy) if path.is_dir() else from_numpy(path, data)
     taken.save(workspace.results / "points" / f"{name}.safetensors")
-    report(taken, as_json=False)
+    report(taken, data, as_json=False)
     shown = shlex.quote(place.data or "digits")
     click.echo(f"Next: bench run --aug advmask --guide {name} --data {shown}")
 
 
-def report(built: Points, as_json: bool) -> None:
-    """Print the statistics of points."""
-    summary = built.summary()
+def report(built: Points, data: Dataset, as_json: bool) -> None:
+    """Print the statistics of points, and what the masks of AdvMask on them delete."""
+    from bench.points import coverage
+
+    summary, covered = built.summary(), coverage.of_advmask(built, data)
     if as_json:
-        click.echo(json.dumps({"about": built.about, "summary": summary}))
-        return
-    click.echo(
-        f"{summary['pictures']:.0f} images, {summary['points_mean']:.1f} points each "
-        f"(median {summary['points_median']:.0f}), attack success {summary['success']:.1%}, "
-        f"{summary['without_points']:.1%} without points"
-    )
-    click.echo(
-        f"{summary['inside']:.0%} of the points are in the central half of the area; "
-        f"their spread is {summary['spread']:.2f} of that of uniform points"
-    )
+        found = {"about": built.about, "summary": summary, "coverage": covered.metrics}
+        click.echo(json.dumps(found))
+    else:
+        click.echo(
+            f"{summary['pictures']:.0f} images, {summary['points_mean']:.1f} points each "
+            f"(median {summary['points_median']:.0f}, from {summary['points_least']:.0f} to "
+            f"{summary['points_most']:.0f}), attack success {summary['success']:.1%}, "
+            f"{summary['without_points']:.1%} without points"
+        )
+        click.echo(
+            f"{summary['inside']:.0%} of the points are in the central half of the area; "
+            f"their spread is {summary['spread']:.2f} of that of uniform points"
+        )
+        click.echo(covered)
+        if "victim_accuracy" in summary:
+            click.echo(
+                f"the victim model classifies {summary['victim_accuracy']:.1%} of the images "
+                "correctly"
+            )
+    if covered.warning:
+        click.echo(covered.warning, err=True)

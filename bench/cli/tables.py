@@ -16,6 +16,7 @@ USED = {
     "runs": {"metric", "baseline", "data", "model"},
     "differences": {"metric", "baseline", "data", "model"},
     "attacks": {"metric", "data", "model", "eps"},
+    "coverage": {"data", "model"},
     "table6": {"scale", "metric", "data", "model", "eps"},
 }
 """The options that each kind of table uses."""
@@ -80,16 +81,20 @@ def tables(
 ) -> None:
     """Print a table of all finished runs, of attacks or of the paper, with intervals.
 
-    WHAT is runs, differences (of runs, paired by seed, from the baseline), attacks, or an
+    WHAT is runs, differences (of runs, paired by seed, from the baseline), attacks, coverage, or an
     experiment (see bench list experiments). The paper's tables have its published numbers beside
     ours; where adds differences between methods and tests of equivalence. Missing cells are named,
     and the exit code is then 3.
+
+    coverage is how much of an image the masks of runs delete; with --data also those of every
+    augmentation on the dataset and its stored points, without a training.
 
     \b
     Example: bench tables --format markdown
     Example: bench tables differences --baseline cutout
     Example: bench tables attacks
     Example: bench tables attacks --metric l0_pixels_mean --eps 8/255 --format markdown
+    Example: bench tables coverage --data digits --format json
     Example: bench tables table1 --scale reduced
     Example: bench tables where --scale reduced --format text
     """

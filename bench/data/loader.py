@@ -33,6 +33,7 @@ class Batch:
         originals: The same images, moved alike, without the policy; None where nothing of them is
             pasted back.
         guide: The guide, moved alike; None unless a policy or a mix wants points.
+        due: Which images were chosen for a mask; None where the training loop chooses.
     """
 
     images: Images
@@ -41,6 +42,7 @@ class Batch:
     mask: Mask | None
     originals: Images | None = None
     guide: Guide | None = None
+    due: Bool[Tensor, " b"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +141,7 @@ class Loader:
     def epoch(self, epoch: int, progress: float) -> Iterator[Batch]:
         """Yield the batches of an epoch (from 0), with ``progress`` of the training done."""
         moves = self.moves(epoch)
-        masks = self._due(epoch, progress)
+        masks, due = self._due(epoch, progress)
         images = self.images
         if self.policy is not None:
             images = self._ready(self._change, epoch, progress).to(self.device)
@@ -156,6 +158,7 @@ class Loader:
                 None if masks is None else masks[here],
                 crop(self.images, here, shifts, flips, 255.0) if pasted else None,
                 self._guide(places, moves).to(self.device) if self.guided else None,
+                None if due is None else due[here],
             )
 
     def moves(self, epoch: int) -> Moves:
@@ -166,16 +169,18 @@ class Loader:
         order = torch.randperm(n, generator=generator(self.seed, "order", epoch))
         return Moves(shifts - self.padding, flips & self.flip, order)
 
-    def _due(self, epoch: int, progress: float) -> Mask | None:
-        """The masks of an epoch, on the device; those of the next one are begun."""
+    def _due(
+        self, epoch: int, progress: float
+    ) -> tuple[Mask, Bool[Tensor, " n"]] | tuple[None, None]:
+        """The masks of an epoch, and which images are due; those of the next one are begun."""
         if self.augmentation is None:
-            return None
+            return None, None
         masks, chance = self._ready(self._draw, epoch, progress)
         # `augmentations.draw` in two halves: who gets a mask depends on the progress, which is not
         # known yet when masks are drawn ahead
         chosen = chance < self.augmentation.share.at(progress)
         due: Mask = (masks & chosen[:, None, None, None]).to(self.device)
-        return due
+        return due, chosen.to(self.device)
 
     def _ready(self, compute: Callable[[int], Any], epoch: int, progress: float) -> Any:
         """What ``compute`` gives for an epoch; unless it is the last, the next one's is begun."""

@@ -15,6 +15,7 @@ from bench.paper.scales import Scale
 from bench.records.record import Record
 from bench.records.statistics import Comparison, compare, mean_interval
 from bench.reporting.cells import Column, Row
+from bench.reporting.coverage import mean_coverage
 from bench.reporting.formats import Table
 from bench.reporting.run_tables import metric_of_runs
 from bench.robustness.judge import Aim
@@ -145,6 +146,7 @@ class Experiment:
             published=_labelled({c: v for c, v in self.published.items() if c in self.cells}),
             measure=metric.measure() + ("" if scale.faithful else note),
             origin=self.source,
+            coverage=_labelled({cell: self._coverage(cell, records) for cell in self.cells}),
         )
 
     def tables(self, records: Sequence[Record]) -> list[Table]:
@@ -159,6 +161,11 @@ class Experiment:
                 scale = "" if self.scale.faithful else f", at scale {self.scale.name}"
                 every.append(replace(made, measure=made.measure + scale, origin=self.source))
         return every
+
+    def _coverage(self, cell: Cell, records: Iterable[Record]) -> dict[str, float]:
+        """What the masks of a cell's runs delete, as the mean over its seeds."""
+        key, seeds = self.cells[cell].key, range(self.scale.seeds)
+        return mean_coverage(each for each in records if each.key == key and each.seed in seeds)
 
     def _compare(self, family: Mapping[str, Mapping[int, float]]) -> dict[str, Comparison]:
         """The rows of one column against the baseline, or each against its own rival."""

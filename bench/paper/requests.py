@@ -14,10 +14,11 @@ from bench.paper import figures, image_figures, tables
 from bench.paper.experiments import missing_lines
 from bench.records.record import Record
 from bench.records.store import Store
-from bench.reporting import attack_tables, commands, formats, plots, run_tables
+from bench.reporting import attack_tables, commands, coverage, formats, plots, run_tables
 from bench.reporting.figures import (
     DrawnFigure,
     attack_figures,
+    coverage_figure,
     difference_figure,
     draw_panels,
     occlusion_figures,
@@ -26,11 +27,11 @@ from bench.reporting.formats import Table
 from bench.reporting.grouping import Selection, group_attacks
 from bench.reporting.panels import Unit
 
-TABLES = ("runs", "differences", "attacks")
+TABLES = ("runs", "differences", "attacks", "coverage")
 """Tables of the records themselves; the others are those of experiments."""
 
 PAPER_FIGURES = tuple(name for name in tables.EXPERIMENTS if name.startswith("figure"))
-OWN_FIGURES = ("differences", "attacks", "occlusion")
+OWN_FIGURES = ("differences", "attacks", "occlusion", "coverage")
 """Figures of the records themselves."""
 
 Style = Literal["text", "markdown", "latex", "csv", "json"]
@@ -97,6 +98,8 @@ def make_tables(request: TableRequest, workspace: Workspace) -> MadeTables:
     """
     metric, selected = request.metric, request.selection
     store = Store(workspace.results)
+    if request.name == "coverage":
+        return _tables_of_coverage(selected, store, workspace)
     if request.name != "attacks" and metric not in (None, *run_tables.METRICS):
         known = ", ".join(run_tables.METRICS)
         raise ValueError(f"runs have no metric {metric!r}: choose one of {known}")
@@ -141,6 +144,32 @@ def _tables_of_runs(request: TableRequest, runs: Sequence[Record]) -> MadeTables
     table = run_tables.grid(runs, metric, baseline)
     entries = run_tables.intervals(runs, baseline, metric)
     return MadeTables([table], commands.missing_cells(table, runs), entries=entries)
+
+
+def _tables_of_coverage(selected: Selection, store: Store, workspace: Workspace) -> MadeTables:
+    """What the masks of runs delete, and those on a chosen dataset without any run."""
+    made: list[Table] = []
+    missing: list[str] = []
+    entries: list[dict[str, Any]] = []
+    if (found := coverage.recorded(selected.runs(store.all()))) is not None:
+        made, entries = [found[0]], found[1]
+    if selected.data is not None:
+        try:
+            data = _dataset(selected.data, workspace)
+        except Missing as error:
+            if not made:
+                raise
+            missing = [str(error)]
+        else:
+            measured, missing = coverage.measure(data, workspace)
+            made.append(coverage.measured_table(measured, data))
+            entries += coverage.measured_entries(measured, data)
+    if not made:
+        raise ValueError(
+            "no run says yet what its masks delete: bench run makes records that do, and --data "
+            "measures the masks of every augmentation on a dataset"
+        )
+    return MadeTables(made, missing, entries=entries)
 
 
 def _tables_of_attacks(attacks: Sequence[Record], metric: str | None) -> MadeTables:
@@ -199,6 +228,11 @@ def make_figures(request: FigureRequest, workspace: Workspace) -> Iterator[Drawn
                 yield from attack_figures(attacks, store.curve, request.unit)
             elif name == "occlusion":
                 yield from occlusion_figures(runs, store.folder)
+            elif name == "coverage":
+                typed = request.selection.data
+                known = sorted({run.labels["data"] for run in runs}) or ["digits"]
+                for each in [typed] if typed else known:
+                    yield coverage_figure(_dataset(each, workspace), workspace)
             else:
                 yield paper_figure(replace(request, name=name), workspace)
         except (ValueError, Missing) as error:

@@ -140,7 +140,8 @@ def attack_images(
     with frozen(network), torch.no_grad():
         reached = goal.reached(network(adversarial))
     changed = (adversarial != images).any(1) & reached[:, None, None]
-    return Points.of(changed.cpu(), reached.cpu(), {})
+    correct = int((goal.labels.cpu() == data.train.labels[ids].cpu()).sum())
+    return Points.of(changed.cpu(), reached.cpu(), {"correct": correct})
 
 
 def find_points(
@@ -329,4 +330,7 @@ def run(
     joined = join(found)
     seconds = sum(part.about.get("seconds", 0.0) for part in found)
     about = json.loads(blocks[0].about) | {"size": joined.about["size"], "seconds": seconds}
+    if all("correct" in part.about for part in found):  # blocks of version 0.1 do not say it
+        correct = sum(part.about["correct"] for part in found)
+        about["victim_accuracy"] = correct / len(joined)
     return replace(joined, about=about)

@@ -18,12 +18,12 @@ from bench import registry
 from bench.data import seeds
 from bench.data.dataset import Dataset
 from bench.execution.executors import Executor
-from bench.execution.progress import Progress
+from bench.execution.progress import Progress, Silent
 from bench.execution.workspace import Workspace
 from bench.files import atomic, tensor_files
 from bench.files.checksums import key
 from bench.models.saliency import saliency
-from bench.points import find
+from bench.points import coverage, find
 from bench.points.store import Points
 from bench.training import victims
 from bench.training.loop import live
@@ -152,30 +152,69 @@ def imported(name: str, data: Dataset, workspace: Workspace) -> Bool[Tensor, "n 
     Raises:
         ValueError: There are no such points, or they belong to another dataset.
     """
+    return imported_points(name, data, workspace).guide()
+
+
+def imported_points(name: str, data: Dataset, workspace: Workspace) -> Points:
+    """Return the points that were imported under a name; arguments and errors as in `imported`."""
     path = workspace.results / "points" / f"{name}.safetensors"
     if not path.exists():
         known = [*FIXED, *sorted(file.stem for file in path.parent.glob("*.safetensors"))]
         raise ValueError(f"there is no guide {name!r}: {registry.suggest(name, known)}")
     found = Points.load(path)
     found.fits(data)
-    return found.guide()
+    return found
+
+
+def evidence(
+    recipe: Recipe, guide: Bool[Tensor, "n 1 h w"], data: Dataset, workspace: Workspace
+) -> dict[str, float]:
+    """Return what a record says about the points of its guide; see `coverage.OF_POINTS`.
+
+    Args:
+        recipe: A recipe with a fixed guide.
+        guide: The guide that `fixed` gave.
+        data: The dataset.
+        workspace: Where the points are stored.
+
+    Returns:
+        Statistics of the points, and how their search went where the guide depends on one; empty
+        for the guide ``"everywhere"``, which has no points.
+    """
+    name = needed(recipe)
+    if name is None or name == "everywhere":
+        return {}
+    found = coverage.of_guide(guide)
+    if name in OF_POINTS:
+        attack = recipe.points or find.SPARSE
+        points = find.adversarial(data, workspace, Silent(), attack_text=attack)
+        found |= coverage.of_search(points)
+    elif name not in FIXED:
+        found |= coverage.of_search(imported_points(name, data, workspace))
+    return found
 
 
 def gradients(
-    data: Dataset, network: nn.Module, device: str, batch_size: int = 256
+    data: Dataset,
+    network: nn.Module,
+    device: str,
+    batch_size: int = 256,
+    ids: Int[Tensor, " n"] | None = None,
 ) -> Float[Tensor, "n 1 h w"]:
-    """Return the saliency of every training image under a trained network.
+    """Return the saliency of training images under a trained network.
 
     Args:
         data: The dataset.
         network: The network, in eval mode.
         device: Device of the network.
         batch_size: Images per batch.
+        ids: Indices of the images; None: all.
     """
     found = []
-    for ids in torch.arange(len(data.train.labels)).split(batch_size):
-        images = data.train.images[ids].to(device).float() / 255
-        found.append(saliency(network, images, data.train.labels[ids].to(device)).cpu())
+    ids = torch.arange(len(data.train.labels)) if ids is None else ids
+    for some in ids.split(batch_size):
+        images = data.train.images[some].to(device).float() / 255
+        found.append(saliency(network, images, data.train.labels[some].to(device)).cpu())
     return torch.cat(found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,12 +128,14 @@ class Points:
         """Return statistics of the points.
 
         Returns:
-            ``pictures`` (number of images), ``points_mean`` and ``points_median`` (per image),
-            ``without_points`` and ``success`` (shares of the images), ``inside`` (share of the
-            points in the central half of the area) and ``spread`` (root mean square distance of an
-            image's points from their centre, relative to that of points everywhere).
+            ``pictures`` (number of images), ``points_mean``, ``points_median``, ``points_least``
+            and ``points_most`` (per image), ``without_points`` and ``success`` (shares of the
+            images), ``victim_accuracy`` (share of the images that the victim model classifies
+            correctly, where it is known), ``inside`` (share of the points in the central half of
+            the area) and ``spread`` (root mean square distance of an image's points from their
+            centre, relative to that of points everywhere).
         """
-        counts = self.counts.float()
+        counts, known = self.counts.float(), self.about.get("victim_accuracy")
         h, w = self.about["size"]
         size = torch.tensor([h, w], dtype=torch.float32)
         owner = torch.repeat_interleave(torch.arange(len(self.reached)), self.counts)
@@ -143,13 +146,64 @@ class Points:
         spread = (places - centre[owner]).square().sum(1).mean().sqrt()
         return {
             "pictures": float(len(counts)),
-            "points_mean": float(counts.mean()),
-            "points_median": float(counts.median()),
-            "without_points": float((counts == 0).float().mean()),
-            "success": float(self.reached.float().mean()),
+            **describe_counts(self.counts),
+            "without_points": float((counts == 0).double().mean()),
+            "success": float(self.reached.double().mean()),
+            **({"victim_accuracy": float(known)} if _is_share(known) else {}),
             "inside": float(inside),
             "spread": float(spread / (1 / 6) ** 0.5),
         }
+
+
+def _is_share(value: Any) -> bool:
+    """Whether a value of a file is a number from 0 to 1."""
+    return isinstance(value, int | float) and 0 <= value <= 1
+
+
+def describe_counts(counts: Int[Tensor, " n"]) -> dict[str, float]:
+    """Return the mean, the median, the least and the most number of points of an image.
+
+    Args:
+        counts: Number of points of each image.
+
+    >>> describe_counts(torch.tensor([0, 2, 7]))
+    {'points_mean': 3.0, 'points_median': 2.0, 'points_least': 0.0, 'points_most': 7.0}
+    """
+    return {
+        "points_mean": float(counts.double().mean()),
+        "points_median": float(counts.median()),
+        "points_least": float(counts.min()),
+        "points_most": float(counts.max()),
+    }
+
+
+def stored(folder: Path, data: Dataset) -> dict[str, Points]:
+    """Return the stored points of a dataset: those found here, and those imported.
+
+    Args:
+        folder: Results folder.
+        data: The dataset.
+
+    Returns:
+        Points by the attack that found them, or by the name under which they were imported. Two
+        sets that one attack found, as with different victim models, have a part of their file's
+        name as well.
+
+    Raises:
+        ValueError: A file is damaged.
+    """
+    found: dict[str, Points] = {}
+    start = re.escape(data.name.partition("(")[0])
+    for path in sorted((folder / "points").glob("*.safetensors")):
+        points = Points.load(path)
+        if points.about.get("digest") != data.digest or len(points) != len(data.train.labels):
+            continue
+        made = re.fullmatch(rf"{start}-([0-9a-f]{{8,}})", path.stem)
+        name = str(points.about.get("attack", path.stem)) if made else path.stem
+        if made and name in found:
+            name = f"{name} #{made[1][:6]}"
+        found[name] = points
+    return found
 
 
 def join(parts: list[Points]) -> Points:

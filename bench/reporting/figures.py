@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.data.dataset import Dataset
+from bench.execution.workspace import Workspace
 from bench.files import atomic
 from bench.records.record import Curve, Record
-from bench.reporting import plots, run_tables
+from bench.reporting import coverage, plots, run_tables
 from bench.reporting.cells import Row
 from bench.reporting.grouping import group_attacks, group_runs, rows_by_column
 from bench.reporting.panels import (
+    Distributions,
     Estimates,
     Panel,
     Unit,
@@ -63,7 +66,7 @@ class DrawnFigure:
         return list(paths)
 
 
-def draw_panels(panels: Sequence[Panel | Estimates]) -> dict[str, bytes]:
+def draw_panels(panels: Sequence[Panel | Estimates | Distributions]) -> dict[str, bytes]:
     """The panels as PDF and as PNG."""
     return {"pdf": plots.draw(panels, "pdf"), "png": plots.draw(panels, "png")}
 
@@ -154,6 +157,35 @@ def occlusion_figures(runs: Sequence[Record], results: Path) -> Iterator[DrawnFi
         )
     if not tested:
         raise ValueError("no network was tested under occlusion yet: bench occlusion tests them")
+
+
+def coverage_figure(data: Dataset, workspace: Workspace) -> DrawnFigure:
+    """How much of an image the masks of each augmentation delete, as a distribution.
+
+    Args:
+        data: A dataset, on whose training images masks are drawn.
+        workspace: Where its points are stored.
+    """
+    measured, missing = coverage.measure(data, workspace)
+    count = len(measured[0].coverage.deleted) if measured else 0
+    means = ", ".join(f"{each.row.label} {each.metrics['deleted_share']:.1%}" for each in measured)
+    caption = (
+        f"Share of an image that masks delete: one mask on each of {count} training images of "
+        f"{data.name}, with the hyperparameters of the dataset; in brackets: the guide. Shapes: "
+        "histograms, each as high as its fullest bin; dots: means; bars: medians; dotted lines: "
+        f"the bounds of AdvMask. Means: {means}."
+    )
+    numbers = [
+        entry | {"quantiles": coverage.quantiles(each)}
+        for entry, each in zip(coverage.measured_entries(measured, data), measured, strict=True)
+    ]
+    return DrawnFigure(
+        file_name("coverage", data.name),
+        draw_panels(coverage.panels(measured, data)),
+        caption,
+        {"data": data.name, "numbers": numbers},
+        missing=missing,
+    )
 
 
 def occlusion_curves(rows: Mapping[Row, Sequence[Record]], results: Path) -> dict[Row, list[Curve]]:

@@ -48,6 +48,7 @@ class Table:
         measure: What the numbers are, for the caption.
         note: What else the caption says, as whole sentences.
         origin: What they were made with, such as versions and the number of records.
+        coverage: What the masks of a cell's runs delete, by metric; only CSV and JSON have it.
     """
 
     title: str
@@ -63,6 +64,7 @@ class Table:
     measure: str = ""
     note: str = ""
     origin: str = ""
+    coverage: Mapping[Key, Mapping[str, float]] = field(default_factory=dict)
 
     def cell(self, row: Row, column: Column) -> Cell:
         """The content of one cell, None where nothing was measured."""
@@ -437,5 +439,5 @@ def _entries(table: Table) -> list[dict[str, Any]]:
                 entry |= comparison_entry(table.comparisons[key])
             if key in table.equivalences:
                 entry |= equivalence_entry(table.equivalences[key])
-            found.append(entry)
+            found.append(entry | dict(table.coverage.get(key, {})))
     return found

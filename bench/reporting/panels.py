@@ -91,6 +91,33 @@ class Estimates:
         return bool(self.parameter)
 
 
+@dataclass(frozen=True)
+class Distribution:
+    """Many values under one name."""
+
+    label: str
+    values: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Distributions:
+    """One pair of axes with a row for each distribution: its histogram, its mean and median.
+
+    Attributes:
+        title: Above the axes.
+        measure: What the values are, with their unit.
+        entries: The distributions.
+        ends: The first and the last value of the horizontal axis.
+        marks: Positions on the horizontal axis at which a thin vertical line is drawn.
+    """
+
+    title: str
+    measure: str
+    entries: Sequence[Distribution]
+    ends: tuple[float, float]
+    marks: Sequence[float] = ()
+
+
 def count_span(counts: Collection[int]) -> str:
     """How many, from the fewest to the most.
 

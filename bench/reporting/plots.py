@@ -11,7 +11,9 @@ from typing import Any, Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from bench.reporting.panels import Estimates, Panel
+from bench.reporting.panels import Distributions, Estimates, Panel
+
+Drawn = Panel | Estimates | Distributions
 
 COLOURS = (
     *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#4d4d4d"),
@@ -28,7 +30,7 @@ COLUMN, PAGE = 3.25, 6.75
 Style = Literal["pdf", "png", "svg"]
 
 
-def draw(panels: Sequence[Panel | Estimates], style: Style, name: str = "bench") -> bytes:
+def draw(panels: Sequence[Drawn], style: Style, name: str = "bench") -> bytes:
     """Draw panels, at most three in a row, with one legend.
 
     One panel has the width of a text column, several that of a page. The same panels give the same
@@ -66,6 +68,8 @@ def draw(panels: Sequence[Panel | Estimates], style: Style, name: str = "bench")
             if isinstance(panel, Panel):
                 _fill(ax, panel, labels, handles)
                 ax.set_ylabel("" if place % wide else panel.y)
+            elif isinstance(panel, Distributions):
+                _ridges(ax, panel)
             elif panel.joined:
                 _sweep(ax, panel)
                 ax.set_ylabel("" if place % wide else panel.measure)
@@ -136,13 +140,14 @@ def _saved(figure: Any, style: Style) -> bytes:
     return buffer.getvalue()
 
 
-def _height(panels: Sequence[Panel | Estimates]) -> float:
+def _height(panels: Sequence[Drawn]) -> float:
     """Inches of one line of panels: rows of estimates need room for each."""
     rows = [
         len(panel.entries) for panel in panels if isinstance(panel, Estimates) and not panel.joined
     ]
-    if rows:
-        return 0.75 + 0.19 * max(rows)
+    ridges = [len(panel.entries) for panel in panels if isinstance(panel, Distributions)]
+    if rows or ridges:
+        return 0.75 + max(0.19 * max(rows, default=0), 0.27 * max(ridges, default=0))
     return 2.5 if any(isinstance(panel, Panel) for panel in panels) else 2.1
 
 
@@ -207,6 +212,32 @@ def _forest(ax: Any, panel: Estimates) -> None:
     ax.set_yticks(range(len(panel.entries)), [entry.label for entry in panel.entries])
     ax.set_ylim(len(panel.entries) - 0.4, -0.6)
     ax.set(title=panel.title, xlabel=panel.measure)
+    ax.grid(visible=True, axis="x", linewidth=0.3)
+
+
+def _ridges(ax: Any, panel: Distributions) -> None:
+    """A row for each distribution: a histogram as high as its fullest bin, mean and median."""
+    import numpy as np
+
+    for mark in panel.marks:
+        ax.axvline(mark, color="0.4", linewidth=0.6, linestyle=":")
+    for row, entry in enumerate(panel.entries):
+        colour = COLOURS[row % len(COLOURS)]
+        counts, edges = np.histogram(entry.values, bins=50, range=panel.ends)
+        heights = 0.8 * counts / max(counts.max(), 1)
+        ax.fill_between(
+            edges, row + 0.3, row + 0.3 - np.append(heights, heights[-1]), step="post",
+            color=colour, alpha=0.4, linewidth=0,
+        )  # fmt: skip
+        if len(entry.values):
+            middle = float(np.median(entry.values))
+            ax.plot([middle] * 2, [row + 0.3, row - 0.1], color=colour, linewidth=1.2)
+            ax.plot(np.mean(entry.values), row + 0.3, color=colour, marker="o", markersize=4)
+    ax.set_yticks(
+        [row + 0.3 for row in range(len(panel.entries))], [each.label for each in panel.entries]
+    )
+    ax.set_ylim(len(panel.entries) - 0.4, -0.7)
+    ax.set(title=panel.title, xlabel=panel.measure, xlim=panel.ends)
     ax.grid(visible=True, axis="x", linewidth=0.3)
 
 

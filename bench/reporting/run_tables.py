@@ -17,6 +17,7 @@ from bench.reporting.cells import (
     comparison_entry,
     interval_entry,
 )
+from bench.reporting.coverage import of_group
 from bench.reporting.formats import Table
 from bench.reporting.grouping import RunGroup, group_runs
 
@@ -100,6 +101,7 @@ def grid(
         failed=failed,
         measure=shown.measure(),
         origin=_origin(groups),
+        coverage={(group.row.label, group.column.label): of_group(group) for group in groups},
     )
 
 
@@ -124,6 +126,7 @@ def differences(
     columns: dict[Column, None] = {}
     cells: dict[Key, Cell] = {}
     comparisons: dict[Key, Comparison] = {}
+    covered: dict[Key, dict[str, float]] = {}
     for group in groups:
         each = found.get((group.row.label, group.column.label))
         if each is None or each.difference is None:
@@ -141,6 +144,7 @@ def differences(
             "" if each.detectable is None else f"{scale * each.detectable:.2g}"
         )
         comparisons[row, gain.label] = each
+        covered[row, gain.label] = of_group(group)
     if not cells:
         raise ValueError(_without_baseline(baseline))
     labels = {row for row, _ in cells}
@@ -158,6 +162,7 @@ def differences(
         comparisons=comparisons,
         measure=f"{shown.measure('points')}, minus that of {baseline} with the same seed",
         origin=_origin(groups),
+        coverage=covered,
     )
 
 
@@ -194,7 +199,8 @@ def intervals(
 ) -> list[dict[str, Any]]:
     """The cells of `grid` as JSON: one object for each, in fractions; what is unknown is None.
 
-    Where the baseline was run with the same settings, an object has the paired difference too.
+    Where the baseline was run with the same settings, an object has the paired difference too, and
+    where records say what masks delete, the means of `bench.points.coverage.NAMES`.
     """
     groups = group_runs(records)
     comparisons = _comparisons(groups, metric, baseline)
@@ -212,7 +218,7 @@ def intervals(
         entry |= interval_entry(mean_interval(values) if values else None)
         if comparison := comparisons.get((group.row.label, group.column.label)):
             entry |= comparison_entry(comparison)
-        found.append(entry)
+        found.append(entry | of_group(group))
     return found
 
 

@@ -16,6 +16,7 @@ from bench.execution.executors import Local
 from bench.execution.options import ExecutionOptions
 from bench.execution.progress import Progress, open_progress
 from bench.execution.workspace import Workspace
+from bench.points import coverage
 from bench.records.record import Record
 from bench.reporting import formats, run_tables
 from bench.reporting.formats import Table
@@ -230,6 +231,7 @@ def run(
     tracker = (tracking or TrackingOptions()).open(workspace, progress.say)
     observer = None if tracker is None else TrackedRuns(tracker, workspace)
     found: dict[tuple[str, int], Record] = {}
+    told: set[str] = set()
     reused = 0
     try:
         with signals.listen(progress.say) as stop:
@@ -240,6 +242,9 @@ def run(
                 reused += before
                 if not before:
                     progress.say(outcome(record))
+                if record.key not in told and (line := missed(record)):
+                    told.add(record.key)
+                    progress.say(line)
     finally:
         if observer is not None:
             observer.close()
@@ -283,3 +288,11 @@ def outcome(record: Record) -> str:
         f"{about}: {record.metrics['accuracy']:.2%} after {record.metrics['epochs']:.0f} epochs "
         f"of {record.metrics['seconds_per_epoch']:.2f} s"
     )
+
+
+def missed(record: Record) -> str | None:
+    """Return one line if too many masks of a run delete less than their lower bound, else None."""
+    if record.status == "failed" or "masks_below_minimum" not in record.metrics:
+        return None
+    method = registry.build("augmentations", record.labels["hyperparameters"])
+    return coverage.warning(method, record.metrics)

@@ -134,14 +134,16 @@ def execute(
     checkpoint = workspace.cache / "checkpoints" / f"{recipe.key}-{job.seed}"
     name = guides.needed(recipe)
     record = describe(job, workspace)
+    guide = None
+    if name is not None:
+        attack = recipe.points or find.SPARSE
+        guide = guides.fixed(name, data, workspace, progress, attack=attack)
     try:
         result = loop.train(
             recipe,
             job.seed,
             data,
-            guide=None
-            if name is None
-            else guides.fixed(name, data, workspace, progress, attack=recipe.points or find.SPARSE),
+            guide=guide,
             device=workspace.device,
             progress=progress,
             checkpoint=checkpoint,
@@ -153,7 +155,8 @@ def execute(
     about = {"recipe": recipe.key, "data": data.digest}
     weight_files.save_weights(result.network, weights(record, workspace), about)
     checkpoints.discard(checkpoint)
-    return replace(record, metrics=result.metrics, curve=result.curve)
+    known = {} if guide is None else guides.evidence(recipe, guide, data, workspace)
+    return replace(record, metrics=result.metrics | known, curve=result.curve)
 
 
 def work(

@@ -16,7 +16,7 @@ from torch.nn import functional
 from augmentations import Images, delete, draw
 from augmentations.cutout import Cutout
 from augmentations.ipf import paste_square
-from bench.data import mixing, policies, seeds
+from bench.data import masks, mixing, policies, seeds
 from bench.data.dataset import Dataset
 from bench.data.loader import Batch, Loader, batches
 from bench.data.splits import Split, cut
@@ -43,7 +43,7 @@ class Trained:
     Attributes:
         network: The network.
         curve: One entry per epoch: epoch (from 1), loss, learning rate, accuracies (fractions) and
-            seconds.
+            seconds. The last one also has what its masks delete; see `masks.describe`.
     """
 
     network: Normalised
@@ -56,7 +56,8 @@ class Trained:
         ``accuracy`` is that of the last epoch, which the tables show; ``accuracy_median10`` is the
         median of the last ten epochs, ``accuracy_best_validation`` the test accuracy at the epoch
         with the best validation accuracy (the last epoch without a validation set), and
-        ``accuracy_best`` the best over epochs on the test images, which no table shows.
+        ``accuracy_best`` the best over epochs on the test images, which no table shows. Where the
+        augmentation has drawn masks, there is also what those of the last epoch delete.
         """
         test = [entry["test_accuracy"] for entry in self.curve]
         chosen = max(self.curve, key=lambda entry: entry.get("validation_accuracy", entry["epoch"]))
@@ -68,6 +69,7 @@ class Trained:
             "epochs": len(test),
             "seconds_per_epoch": statistics.fmean(entry["seconds"] for entry in self.curve),
             "seconds": sum(entry["seconds"] + entry["test_seconds"] for entry in self.curve),
+            **{name: self.curve[-1][name] for name in masks.NAMES if name in self.curve[-1]},
         }
 
 
@@ -173,7 +175,8 @@ def train(
             for group in optimiser.param_groups:
                 group["lr"] = rate(recipe, epoch)
             start = time.perf_counter()
-            loss = train_epoch(recipe, seed, data, network, optimiser, loader, epoch, stop)
+            deleted: list[Tensor] | None = [] if epoch + 1 == recipe.epochs else None
+            loss = train_epoch(recipe, seed, data, network, optimiser, loader, epoch, stop, deleted)
             trained = time.perf_counter()
             entry = {"epoch": epoch + 1, "loss": loss, "learning_rate": rate(recipe, epoch)}
             for name, part in (("validation", validation), ("test", data.test)):
@@ -183,6 +186,9 @@ def train(
                     )
             entry["seconds"] = trained - start
             entry["test_seconds"] = time.perf_counter() - trained
+            if deleted:
+                pixels = math.prod(data.train.images.shape[-2:])
+                entry |= masks.describe(torch.cat(deleted).cpu(), pixels, recipe.augmentation)
             curve.append(entry)
             if checkpoint:
                 checkpoints.save(checkpoint, network, optimiser, curve)
@@ -201,6 +207,7 @@ def train_epoch(
     loader: Loader,
     epoch: int,
     stop: Callable[[], bool] = lambda: False,
+    deleted: list[Tensor] | None = None,
 ) -> float:
     """Train for one epoch.
 
@@ -213,6 +220,8 @@ def train_epoch(
         loader: Loader of the training images.
         epoch: Number of the epoch, from 0.
         stop: Whether to stop soon.
+        deleted: A list to which each step appends the number of pixels that the mask of each image
+            deletes, -1 for images that were not due for one.
 
     Returns:
         The mean loss over the training images.
@@ -230,13 +239,19 @@ def train_epoch(
     total, count = torch.zeros((), device=device), 0
     network.train()
     for step, batch in enumerate(loader.epoch(epoch, done)):
-        images, targets, mask = batch.images, batch.labels, batch.mask
+        images, targets, mask, due = batch.images, batch.labels, batch.mask, batch.due
         if loader.policy is not None:
             images = finish(loader.policy, network, batch, mean, (seed, epoch, step))
         if mask is None:
             guide = saliency(network, images, batch.labels)
             stream = seeds.generator(seed, "masks", epoch, step)
             mask = draw(recipe.augmentation, images, stream, guide=guide, progress=done)
+            if deleted is not None:  # the first numbers of the stream, as `draw` uses them
+                stream = seeds.generator(seed, "masks", epoch, step)
+                chance = torch.rand(len(images), generator=stream).to(device)
+                due = chance < recipe.augmentation.share.at(done)
+        if deleted is not None and due is not None:
+            deleted.append(torch.where(due, mask.flatten(1).sum(1), -1))
         if mix is not None:
             stream = seeds.generator(seed, "mix", epoch, step)
             images, targets = mix.apply(

@@ -70,8 +70,7 @@ def obtain(
         Stopped: ``stop()`` returned True during the training; the same call continues it.
     """
     data = workspace.dataset(recipe.data)
-    name = f"{recipe.model}-{recipe.key}-{data.digest[:8]}" + f"-{seed}" * (seed != SEED)
-    path = workspace.cache / "victims" / f"{name}.safetensors"
+    path = place(recipe, data, workspace, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
 
     def loaded() -> Normalised:
@@ -102,6 +101,12 @@ def obtain(
         checkpoints.discard(path.with_suffix(""))
         # not the trained one itself: the memory layout of weights changes the last bits of results
         return loaded()
+
+
+def place(recipe: Recipe, data: Dataset, workspace: Workspace, seed: int = SEED) -> Path:
+    """Return the file in which `obtain` stores a victim model."""
+    name = f"{recipe.model}-{recipe.key}-{data.digest[:8]}" + f"-{seed}" * (seed != SEED)
+    return workspace.cache / "victims" / f"{name}.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
