@@ -129,8 +129,9 @@ class Points:
         Returns:
             ``pictures`` (number of images), ``points_mean`` and ``points_median`` (per image),
             ``without_points`` and ``success`` (shares of the images), ``inside`` (share of the
-            points in the central half of the area) and ``spread`` (root mean square distance of an
-            image's points from their centre, relative to that of points everywhere).
+            points in the central half of the area), ``spread`` (root mean square distance of an
+            image's points from their centre, relative to that of points everywhere) and
+            ``neighbours`` (mean number of a point's 8 neighbours that are points).
         """
         counts = self.counts.float()
         h, w = self.about["size"]
@@ -149,7 +150,18 @@ class Points:
             "success": float(self.reached.float().mean()),
             "inside": float(inside),
             "spread": float(spread / (1 / 6) ** 0.5),
+            "neighbours": 2 * self._adjacent() / max(len(self.places), 1),
         }
+
+    def _adjacent(self) -> int:
+        """Count the pairs of points of an image that touch, at a side or a corner."""
+        pairs = 0
+        for guide in self.guide()[:, 0].split(4096):  # the copies stay small
+            pairs += int((guide[:, 1:] & guide[:, :-1]).sum())
+            pairs += int((guide[:, :, 1:] & guide[:, :, :-1]).sum())
+            pairs += int((guide[:, 1:, 1:] & guide[:, :-1, :-1]).sum())
+            pairs += int((guide[:, 1:, :-1] & guide[:, :-1, 1:]).sum())
+        return pairs
 
 
 def join(parts: list[Points]) -> Points:
