@@ -209,6 +209,14 @@ class BaseAttack(ABC):
             shape: Channels, height and width of the image.
         """
 
+    def usual_passes(self, shape: Shape) -> int:
+        """The passes for an image on which nothing has to be repeated; `passes` by default.
+
+        Args:
+            shape: Channels, height and width of the image.
+        """
+        return self.passes(shape)
+
 
 class Traits(NamedTuple):
     """What an attack declares about itself; see `traits`."""

@@ -226,6 +226,28 @@ def test_the_constants_are_those_that_the_authors_published() -> None:
     assert AdvMask.published(eps=8 / 255).eps == 8 / 255
 
 
+def test_the_passes_are_those_that_are_made() -> None:
+    model, images = certain(), pictures(6)
+    seen = [0] * 6  # forward passes; each image has values of its own
+    marks = images[:, 0, 0, 0]
+
+    class Counting(nn.Module):
+        def forward(self, batch: Tensor) -> Tensor:
+            for corner in batch[:, 0, 0, 0].tolist():
+                seen[int((marks - corner).abs().argmin())] += 1
+            logits: Tensor = model(batch)
+            return logits
+
+    attack = dataclasses.replace(SMALL, eps=1e-3, step_size=5e-4)  # does not move a corner far
+    attack(Counting(), images, goal_for(model, images, targeted=False), generators(6))
+    once = attack.start_steps + attack.steps + 3  # the image, the dense perturbation, the result
+    twice = once + attack.steps + 1
+    assert set(seen) <= {once, twice}
+    backward = attack.start_steps + attack.steps
+    assert attack.usual_passes((3, 6, 7)) == once + backward
+    assert attack.passes((3, 6, 7)) == twice + backward + attack.steps
+
+
 def test_an_image_that_cannot_be_broken_comes_back_unchanged() -> None:
     stuck = two_classes(torch.zeros(3, 6, 7, dtype=torch.float64), 1.0)
     images = pictures(3)

@@ -18,7 +18,6 @@ from bench.speed import growth
 from bench.speed.growth import Measure
 from bench.studies.jobs import Job
 from bench.training import loop, victims
-from bench.training.recipes import Recipe
 
 
 @pytest.fixture
@@ -93,7 +92,7 @@ def test_the_pace_is_that_while_all_work(
 ) -> None:
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    jobs = [find.Block(number, "digits", Recipe(), "", "", "", Path()) for number in range(24)]
+    jobs = [find.Block(number, "digits", None, "", "", "", Path()) for number in range(24)]
     assert growth.pace(Paced(now, 0.5), jobs, 2, workspace, Silent()) == pytest.approx(2.0)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ from click.testing import CliRunner
 from PIL import Image
 
 from augmentations import BUILTIN
+from bench import registry
 from bench.cli import main
-from bench.data import catalog
+from bench.data import catalog, seeds
 from bench.data.dataset import Dataset
 from bench.errors import Stopped
+from bench.execution.processes import Processes
 from bench.execution.progress import Silent
 from bench.execution.workspace import Workspace
-from bench.models import networks
+from bench.models import networks, pretrained, weight_files
 from bench.points import find
 from bench.points.exchange import from_numpy, to_numpy
 from bench.points.store import Points, join
@@ -186,6 +189,15 @@ def test_parts_join_to_the_whole(data: Dataset) -> None:
     assert same(join(parts), whole)
 
 
+def test_neighbours_are_counted_within_an_image() -> None:
+    changed = torch.zeros(3, 5, 6, dtype=torch.bool)
+    changed[0, 1:4, 1:4] = True  # a square: 8 around its centre, 5 at a side, 3 at a corner
+    changed[1, 0, 0] = changed[1, 4, 5] = True  # alone, though next to each other in memory
+    changed[2, 0, 5] = changed[2, 1, 4] = changed[2, 2, 5] = True  # diagonals both ways: 1, 2, 1
+    points = Points.of(changed, torch.ones(3).bool(), {})
+    assert points.summary()["neighbours"] == pytest.approx((8 + 4 * 5 + 4 * 3 + 0 + 4) / 14)
+
+
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A place where the victim takes an epoch and the attack a few steps."""
@@ -199,11 +211,11 @@ def test_a_victim_is_the_same_when_it_was_just_trained_when_read_and_when_damage
     workspace: Workspace,
 ) -> None:
     data = workspace.dataset("digits")
-    recipe = find.points_victim(data)
+    victim = find.points_victim(data)
     images = data.test.images[:64].float() / 255
     found = []
     for turn in range(3):
-        network = victims.obtain(recipe, workspace, Silent())
+        network = victim.load(workspace, Silent())
         strides = [parameter.stride() for parameter in network.parameters()]
         with torch.no_grad():
             found.append((network(images), strides, network.training))
@@ -243,3 +255,130 @@ def test_a_stopped_search_continues_and_a_damaged_block_is_done_again(
     whole = find.adversarial(data, other, Silent(), attack_text=ATTACK)
     assert same(found, whole)
     assert untouched
+
+
+@pytest.mark.slow
+def test_an_interrupted_search_continues_bit_for_bit_in_other_processes(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    def finished() -> int:
+        return len(list(tmp_path.glob("cache/points/*/block-*.safetensors")))
+
+    data = workspace.dataset("digits(train=300, test=20)")
+    network = networks.build_for(data, "resnet8", seed=1)
+    weight_files.save_weights(network, tmp_path / "w.safetensors")
+    victim = find.points_victim(data, victim=str(tmp_path / "w.safetensors"), model="resnet8")
+    attack = "advmask.published(eps=0.3, step_size=0.15, steps=24, start_steps=6)"
+    with pytest.raises(Stopped, match="stopped after 1 of 3 blocks"):
+        find.adversarial(
+            data, workspace, Silent(), victim=victim, attack_text=attack,
+            stop=lambda: finished() == 1,
+        )  # fmt: skip
+    found = find.adversarial(
+        data, workspace, Silent(), victim=victim, attack_text=attack,
+        executor=Processes(2, threads=torch.get_num_threads()),
+    )  # fmt: skip
+    other = Workspace(results=tmp_path / "other")
+    whole = find.adversarial(data, other, Silent(), victim=victim, attack_text=attack)
+    assert same(found, whole)
+    assert found.about["victim"] == victim.name
+    assert str(tmp_path) not in json.dumps(found.about)
+
+
+@pytest.mark.slow
+def test_the_victim_model_may_be_a_file_of_weights(data: Dataset, tmp_path: Path) -> None:
+    weights = tmp_path / "w.safetensors"
+    weight_files.save_weights(networks.build_for(data, "resnet8", seed=1), weights)
+    given = [
+        *("--victim", str(weights), "--model", "resnet8", "--mean", "0.4", "--std", "0.3"),
+        *("--data", "digits(train=40, test=20)", "--attack", ATTACK),
+        *("--results", str(tmp_path / "a"), "--quiet"),
+    ]
+    result = CliRunner().invoke(main, ["points", "build", *given, "--json"])
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    part = catalog.load("digits(train=40, test=20)")
+    network = pretrained.from_file(weights, "resnet8", part, [0.4], [0.3])
+    images = part.train.images.float() / 255
+    with torch.no_grad():
+        labels = network(images).argmax(1)
+    attack = registry.build("attacks", ATTACK, eps=0.5)
+    draws = [seeds.generator(0, "points", index) for index in range(40)]
+    changed = (attack(network, images, labels, draws) != images).any(1)
+    counts = changed.flatten(1).sum(1).float()
+    assert told["summary"]["points_mean"] == pytest.approx(counts.mean().item())
+    assert told["about"]["victim"] == (
+        f"resnet8 w.safetensors {pretrained.check(weights)} mean=0.4 std=0.3"
+    )
+    api = find.find_points(
+        "resnet8", part, victim=str(weights), mean=(0.4,), std=(0.3,), attack=ATTACK,
+        results=tmp_path / "b", quiet=True,
+    )  # fmt: skip
+    assert torch.equal(api.guide()[:, 0], changed)
+    assert [each.name for each in (tmp_path / "a" / "points").glob("*.safetensors")] == [
+        each.name for each in (tmp_path / "b" / "points").glob("*.safetensors")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--victim", "resnet8"), "is the name of a network: train it on the dataset with --model"),
+        (("--victim", "w.safetensors"), "--victim w.safetensors needs --model"),
+        (("--victim", "w.safetensors", "--model", "resnet8"), "there are no weights at"),
+        (("--mean", "0.5"), "--mean and --std need --victim"),
+    ],
+)
+def test_a_victim_model_that_cannot_be_meant_is_refused(
+    given: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    result = CliRunner().invoke(main, ["points", "build", *given, "--results", str(tmp_path)])
+    assert result.exit_code != 0
+    assert message in result.output
+    assert not list(tmp_path.glob("points/*"))
+
+
+def test_a_search_says_beforehand_what_it_costs(tmp_path: Path) -> None:
+    asked = ["points", "build", "--dry-run", "--data", "digits(train=300, test=20)"]
+    asked += ["--results", str(tmp_path)]
+    told = CliRunner().invoke(main, asked).stdout
+    assert told.startswith(
+        "300 images, 883 to 1,604 forward and backward passes each: as many as in about 440 to 800 "
+        "epochs of training on these images. Estimated time: "
+    )
+    assert not list(tmp_path.glob("**/*.safetensors"))
+    once = CliRunner().invoke(main, [*asked, "--attack", "pgd(steps=40)"]).stdout
+    assert "300 images, 82 forward and backward passes each: as many as in about 41 epoch" in once
+    numbers = json.loads(CliRunner().invoke(main, [*asked, "--json"]).stdout)
+    assert (numbers["epochs"], numbers["most_epochs"]) == (441.5, 802)
+    assert numbers["left"] == 300
+    assert 0 < numbers["seconds"] < numbers["most_seconds"]
+
+
+def test_the_cost_is_that_of_what_is_left(data: Dataset, tmp_path: Path) -> None:
+    workspace = Workspace(results=tmp_path)
+    search = find.Search.of(data, workspace, attack_text=ATTACK)
+    assert [block.number for block in search.blocks] == list(range(12))
+    about = json.loads(search.blocks[2].about)
+    block = dataclasses.replace(some(data), about=some(data).about | about)
+    block.save(search.blocks[2].path)
+    cost = search.cost(data, workspace)
+    assert (cost.images, cost.left) == (1438, 1438 - 128)
+    assert "1,438 images, of which 1,310 are left, " in str(cost)
+    block.save(search.path)
+    assert search.cost(data, workspace).left == 0
+
+
+def test_the_cost_is_said_before_the_first_block(data: Dataset, tmp_path: Path) -> None:
+    lines: list[str] = []
+
+    class Listening(Silent):
+        def say(self, line: str) -> None:
+            lines.append(line)
+
+    network = networks.build_for(data, "resnet8", seed=0)
+    workspace = Workspace(results=tmp_path)
+    with pytest.raises(Stopped, match="stopped after 0 of 12 blocks"):
+        find.adversarial(data, workspace, Listening(), victim=network, stop=lambda: True)
+    (line,) = lines
+    assert line.startswith("Finding adversarial points: 1,438 images, 883 to 1,604 forward and ")

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     help="Attack, with options as in \"jsma(direction='both')\"; repeat for several.  "
     "[default: all]",
 )
-@options.victim
+@options.victim("resnet20; resnet8 for digits")
 @options.data
 @options.attacked(
     "--images",

@@ -250,32 +250,40 @@ training = gathered(
         help="Number format; auto uses bfloat16 on a CUDA device that computes it natively.",
     ),
 )
-victim = together(
-    attacked(
-        "--victim",
-        metavar="FILE|timm:NAME",
-        help="Victim model: weights as safetensors, or a network of timm.  [default: trained once "
-        "on the dataset]",
-    ),
-    attacked(
-        "--model",
-        type=types.Name(types.model_names),
-        help="Architecture of the victim model.  [default: resnet20; resnet8 for digits]",
-    ),
-    attacked(
-        "--mean",
-        type=types.Numbers(),
-        metavar="0.485,…",
-        help="Per-channel mean subtracted by the victim model.  [default: the dataset's]",
-    ),
-    attacked(
-        "--std",
-        type=types.Numbers(),
-        metavar="0.229,…",
-        help="Per-channel standard deviation that the victim model divides by.  [default: the "
-        "dataset's]",
-    ),
-)
+
+
+def victim(usual: str) -> Function:
+    """Return the options of the victim model.
+
+    Args:
+        usual: The architecture that is trained unless another is asked for, for the help text.
+    """
+    return together(
+        attacked(
+            "--victim",
+            metavar="FILE|timm:NAME",
+            help="Victim model: weights as safetensors, or a network of timm.  [default: trained "
+            "once on the dataset]",
+        ),
+        attacked(
+            "--model",
+            type=types.Name(types.model_names),
+            help=f"Architecture of the victim model.  [default: {usual}]",
+        ),
+        attacked(
+            "--mean",
+            type=types.Numbers(),
+            metavar="0.485,…",
+            help="Per-channel mean subtracted by the victim model.  [default: the dataset's]",
+        ),
+        attacked(
+            "--std",
+            type=types.Numbers(),
+            metavar="0.229,…",
+            help="Per-channel standard deviation that the victim model divides by.  [default: the "
+            "dataset's]",
+        ),
+    )
 
 
 def typed(*names: str) -> list[str]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bench.execution.options import ExecutionOptions
     from bench.execution.workspace import Workspace
     from bench.points.store import Points
+    from bench.training.victims import Victim
 
 
 @click.group()
@@ -27,29 +28,40 @@ def points() -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
-    """How points are found.
+    """Which points are meant: the victim model and the attack.
 
     Attributes:
-        victim: Name of the victim model; None: the default.
-        attack: Attack by name with options; None: the default.
+        victim: Safetensors file of the victim model's weights, or ``timm:NAME``; None: it is
+            trained on the dataset.
+        model: Architecture of the victim model; None: the default.
+        mean: Per-channel mean subtracted by a victim model that was trained elsewhere.
+        std: Per-channel standard deviation that it divides by.
+        attack: Attack by name with options; None: the dataset's own.
     """
 
     victim: str | None = None
+    model: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
     attack: str | None = None
+
+    def victim_for(self, data: Dataset) -> Victim:
+        """Return the victim model; see `bench.points.find.points_victim`."""
+        from bench.points import find
+
+        return find.points_victim(
+            data, victim=self.victim, model=self.model, mean=self.mean, std=self.std
+        )
 
 
 search = options.gathered(
     "search",
     lambda: SearchOptions,
-    options.attacked(
-        "--victim",
-        type=types.Name(types.model_names),
-        help="Victim model.  [default: resnet8 or resnet20]",
-    ),
+    options.victim("resnet8 for at most 10,000 training images, else resnet20"),
     options.attacked(
         "--attack",
         type=types.Name(types.attack_names),
-        help="Attack that finds the points.  [default: advmask(steps=100)]",
+        help="Attack that finds the points.  [default: the dataset's, usually advmask.published]",
     ),
 )
 
@@ -73,7 +85,7 @@ def find_or_load(
                 data,
                 workspace,
                 progress,
-                victim=find.points_victim(data, search.victim),
+                victim=search.victim_for(data),
                 attack_text=search.attack,
                 executor=where.build(workspace.device),
                 stop=stop,
@@ -85,18 +97,47 @@ def find_or_load(
 @options.data
 @search
 @options.spread
+@options.output("--dry-run", is_flag=True, help="Show what the search would cost, and stop.")
 @options.as_json
 @options.quiet
 def build(
-    place: DataOptions, search: SearchOptions, where: ExecutionOptions, as_json: bool, quiet: bool
+    place: DataOptions,
+    search: SearchOptions,
+    where: ExecutionOptions,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Find the points by attacking every training image once; an interrupted search continues.
 
+    What the search costs is shown before it starts, in forward and backward passes and in epochs of
+    training with as many.
+
     \b
     Example: bench points build --data photos
+    Example: bench points build --data cifar10 --dry-run
+    Example: bench points build --data cifar10 --victim resnet20.safetensors --model resnet20
     """
+    if dry_run:
+        estimate(place, search, where, as_json)
+        return
     _, data, built = find_or_load(place, search, where, quiet)
     report(built, data, as_json)
+
+
+def estimate(
+    place: DataOptions, search: SearchOptions, where: ExecutionOptions, as_json: bool
+) -> None:
+    """Print the cost of a search."""
+    from bench.points.find import Search
+    from bench.studies.comparison import place as locate
+
+    workspace, name = locate(place.open(where), place.data or "digits")
+    data = workspace.dataset(name)
+    where.build(workspace.device)  # sets the threads of a worker
+    planned = Search.of(data, workspace, search.victim_for(data), search.attack)
+    cost = planned.cost(data, workspace)
+    click.echo(json.dumps(cost.to_json()) if as_json else str(cost))
 
 
 @points.command(cls=options.Command)
@@ -133,16 +174,13 @@ def show(
     from bench.execution import signals
     from bench.execution.progress import open_progress
     from bench.files import atomic
-    from bench.points import find
     from bench.registry import parse
     from bench.reporting import image_grid
-    from bench.training import victims
 
     workspace, data, built = find_or_load(place, search, where, quiet)
     progress = open_progress(quiet)
     with signals.listen(progress.say) as stop:  # trains it if only its points are stored
-        victim = find.points_victim(data, search.victim)
-        network = victims.obtain(victim, workspace, progress, stop)
+        network = search.victim_for(data).load(workspace, progress, stop)
     columns = image_grid.advmask_images(data, built, count)
     columns["advmask"] = columns.pop("masked")
     columns |= image_grid.deletion_images(data, built, count, network)
@@ -234,7 +272,8 @@ def report(built: Points, data: Dataset, as_json: bool) -> None:
         )
         click.echo(
             f"{summary['inside']:.0%} of the points are in the central half of the area; "
-            f"their spread is {summary['spread']:.2f} of that of uniform points"
+            f"their spread is {summary['spread']:.2f} of that of uniform points; "
+            f"{summary['neighbours']:.1f} of the 8 neighbours of a point are points"
         )
         click.echo(covered)
         if "victim_accuracy" in summary:

@@ -24,13 +24,16 @@ from bench.errors import Stopped
 from bench.execution import signals
 from bench.execution.executors import Executor, Local, Lost
 from bench.execution.options import ExecutionOptions
-from bench.execution.progress import Progress, open_progress
+from bench.execution.progress import Progress, Silent, open_progress
 from bench.execution.workspace import Workspace
 from bench.files import checksums
 from bench.files.checksums import key
+from bench.models import networks
+from bench.models.resnet import fold
+from bench.points.cost import Cost, estimate
 from bench.points.store import Points, join
 from bench.training import victims
-from bench.training.recipes import Recipe
+from bench.training.victims import Victim
 
 SPARSE = "advmask(steps=100)"
 """The attack of version 0.1: as few points as it can, a tenth of the authors'."""
@@ -48,7 +51,7 @@ class Block:
     Attributes:
         number: Number of the block in the training set, from 0.
         data: Name of the dataset.
-        victim: Recipe of the victim model; None for a network given by the caller.
+        victim: The victim model; None for a network given by the caller.
         network: Key of the victim model among the networks of this process.
         attack: Text of the attack, as `registry.build` takes it.
         about: JSON that identifies what the points belong to.
@@ -57,7 +60,7 @@ class Block:
 
     number: int
     data: str
-    victim: Recipe | None
+    victim: Victim | None
     network: str
     attack: str
     about: str
@@ -78,19 +81,36 @@ class Block:
         return part if {name: part.about.get(name) for name in about} == about else None
 
 
-def points_victim(data: Dataset, model: str | None = None) -> Recipe:
-    """Return the recipe of the default victim model for points.
+def points_victim(
+    data: Dataset,
+    *,
+    victim: str | None = None,
+    model: str | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> Victim:
+    """Return the victim model whose points are found; nothing is loaded or trained yet.
 
-    A ``resnet8`` for at most 10,000 training images, which it fits well enough and whose attack is
-    three times cheaper than that of a ``resnet20``.
+    By default one is trained on the dataset: a ``resnet8`` for at most 10,000 training images,
+    which it fits well enough and whose attack is three times cheaper than that of a ``resnet20``.
 
     Args:
-        data: The dataset.
-        model: Name of another network.
+        data: Dataset whose training images are attacked.
+        victim: Safetensors file of weights, or ``timm:NAME``; None: one is trained.
+        model: Architecture of the weights, or of the network to train.
+        mean: Per-channel mean subtracted by a victim model that was trained elsewhere.
+        std: Per-channel standard deviation that it divides by.
+
+    Raises:
+        ValueError: The arguments contradict each other.
+        Missing: The file of weights does not exist.
     """
+    if victim is not None or mean or std:
+        return victims.choose(data, victim=victim, model=model, mean=mean, std=std)
     model = model or ("resnet8" if len(data.train.labels) <= 10_000 else "resnet20")
     side = data.train.images.shape[-1]
-    return victims.usual_victim(data.name, data.digest, side, model=model)
+    recipe = victims.usual_victim(data.name, data.digest, side, model=model)
+    return Victim(model=model, data=data.name, recipe=recipe)
 
 
 _networks: dict[str, nn.Module] = {}
@@ -102,10 +122,10 @@ def attack(
     """Attack a block and store its points; return None if asked to stop before it starts."""
     if stop():
         return None
-    if block.network not in _networks:
+    if block.network not in _networks:  # in the process of a worker
         assert block.victim is not None, "a network given by the caller is attacked in its process"
         _networks.clear()
-        _networks[block.network] = victims.obtain(block.victim, workspace, progress, stop)
+        _networks[block.network] = block.victim.load(workspace, progress, stop)
     start = time.perf_counter()
     data = workspace.dataset(block.data)
     ids = torch.arange(len(data.train.labels)).split(BLOCK)[block.number]
@@ -150,6 +170,9 @@ def find_points(
     *,
     attack: str | None = None,
     eps: float | None = None,
+    victim: str | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
     results: str | Path | None = None,
     execution: ExecutionOptions | None = None,
     data_root: str | Path | None = None,
@@ -162,13 +185,16 @@ def find_points(
     of the model, and the attack. An interrupted search continues from its last finished block.
 
     Args:
-        model: Victim model: a network for images in [0, 1]; the name of one to train on the
-            dataset; or None for the default.
+        model: Victim model: a network for images in [0, 1]; the name of an architecture, which is
+            trained on the dataset unless ``victim`` has its weights; or None for the default.
         dataset: Any torch ``Dataset`` of (image, label), with images as PIL, uint8 or float in
             [0, 1], all of one size; the name or path of a dataset, whose training images are taken;
             or a `bench.Dataset`. A model name needs one of the last two.
         attack: The attack, by name with options.
         eps: Largest change of a value in [0, 1]; None: the dataset's own, 8/255 unless it is named.
+        victim: Safetensors file of the victim model's weights, or ``timm:NAME``.
+        mean: Per-channel mean subtracted by a victim model that was trained elsewhere.
+        std: Per-channel standard deviation that it divides by.
         results: Results folder; None: ``$BENCH_RESULTS``, else ``./results``.
         execution: Device and executor; a network given as an object is attacked in this process.
         data_root: Folder searched first for named datasets.
@@ -180,8 +206,9 @@ def find_points(
         image i, shape (k, 2), and ``points.guide()`` one map per image.
 
     Raises:
-        ValueError: The images have different sizes, a name is unknown, or no attack succeeded.
-        Missing: The dataset was not found.
+        ValueError: The images have different sizes, a name is unknown, arguments contradict each
+            other, or no attack succeeded.
+        Missing: The dataset or the weights were not found.
         Stopped: Ctrl-C or SIGTERM; finished blocks are stored.
     """
     options = execution or ExecutionOptions()
@@ -195,16 +222,18 @@ def find_points(
         data = dataset if isinstance(dataset, Dataset) else from_split(read_split(dataset))
         workspace.adopt(data)
     if isinstance(model, nn.Module):
+        if victim or mean or std:
+            raise ValueError("victim, mean and std have no effect on a network; remove them")
         model.to(workspace.device)
-        victim: nn.Module | Recipe = model
+        chosen: nn.Module | Victim = model
     else:
-        victim = points_victim(data, model)
+        chosen = points_victim(data, victim=victim, model=model, mean=mean, std=std)
     with signals.listen(progress.say) as stop:
         return adversarial(
             data,
             workspace,
             progress,
-            victim=victim,
+            victim=chosen,
             attack_text=attack,
             eps=eps,
             executor=options.build(workspace.device),
@@ -233,12 +262,98 @@ def chosen_attack(data: str, text: str | None = None, eps: float | None = None) 
     return registry.express(attack)
 
 
+@dataclass(frozen=True)
+class Search:
+    """A search for the points of a training set.
+
+    Attributes:
+        path: File of the points.
+        blocks: The blocks of images to attack.
+        network: The victim model, if it was given as a network.
+    """
+
+    path: Path
+    blocks: list[Block]
+    network: nn.Module | None
+
+    @classmethod
+    def of(
+        cls,
+        data: Dataset,
+        workspace: Workspace,
+        victim: Victim | nn.Module | None = None,
+        attack_text: str | None = None,
+        eps: float | None = None,
+    ) -> Search:
+        """Describe a search; the arguments are those of `adversarial`."""
+        attack_text = chosen_attack(data.name, attack_text, eps)
+        about: dict[str, Any] = {"data": data.name, "digest": data.digest}
+        network = victim if isinstance(victim, nn.Module) else None
+        chosen = None if isinstance(victim, nn.Module) else victim or points_victim(data)
+        if network is not None:
+            about["victim"] = describe(network)
+        elif chosen is not None:
+            recipe = chosen.recipe
+            about["victim"] = chosen.name if recipe is None else recipe.to_json()
+        about["attack"] = attack_text
+        name = f"{registry.parse(data.name)[0]}-{key(about)}"
+        folder = (workspace.cache / "points" / name).resolve()
+        count = -(-len(data.train.labels) // BLOCK)
+        model = key(about["victim"])
+        blocks = [
+            Block(number, data.name, chosen, model, attack_text, json.dumps(about), folder)
+            for number in range(count)
+        ]
+        return cls(workspace.results / "points" / f"{name}.safetensors", blocks, network)
+
+    def open(
+        self, workspace: Workspace, progress: Progress, stop: Callable[[], bool] = lambda: False
+    ) -> nn.Module:
+        """Return the victim model, which is trained first if it is missing."""
+        block = self.blocks[0]
+        _networks.clear()
+        if block.victim is None:
+            assert self.network is not None
+            _networks[block.network] = self.network
+        else:
+            _networks[block.network] = block.victim.load(workspace, progress, stop)
+        return _networks[block.network]
+
+    def cost(self, data: Dataset, workspace: Workspace, network: nn.Module | None = None) -> Cost:
+        """Estimate the cost of what is left of the search.
+
+        Args:
+            data: The dataset.
+            workspace: Where finished blocks are stored.
+            network: The victim model; None: a network of its architecture, without training it.
+        """
+        block, images = self.blocks[0], data.train.images
+        sizes = [len(part) for part in images.split(BLOCK)]
+        done = self.path.exists()
+        left = sum(
+            size
+            for size, each in zip(sizes, self.blocks, strict=True)
+            if not done and each.finished() is None
+        )
+        network = network or self.network
+        if network is None:
+            assert block.victim is not None
+            if block.victim.recipe is None:
+                network = block.victim.load(workspace, Silent())
+            else:
+                network = networks.build_for(data, block.victim.model, seed=0)
+                fold(network.eval())
+                network.to(workspace.device)
+        method = registry.build("attacks", block.attack)
+        return estimate(network, images[:BLOCK], len(images), left, method, workspace.device)
+
+
 def adversarial(
     data: Dataset,
     workspace: Workspace,
     progress: Progress,
     *,
-    victim: Recipe | nn.Module | None = None,
+    victim: Victim | nn.Module | None = None,
     attack_text: str | None = None,
     eps: float | None = None,
     executor: Executor | None = None,
@@ -246,13 +361,14 @@ def adversarial(
 ) -> Points:
     """Load the adversarial points of a training set, or find and store them.
 
-    Finished blocks are stored whatever happens and are not attacked again.
+    What the search costs is said before it starts. Finished blocks are stored whatever happens and
+    are not attacked again.
 
     Args:
         data: Dataset whose training images are attacked.
         workspace: Where the points are stored.
         progress: Shows the search.
-        victim: Recipe of the victim model, or a network for images in [0, 1]; None: the default.
+        victim: The victim model, described or as a network for images in [0, 1]; None: the default.
         attack_text: The attack, as `registry.build` takes it; None: the dataset's own.
         eps: Largest change of a value in [0, 1]; None: the attack's or the dataset's own.
         executor: Where the blocks are attacked; a network is always attacked in this process.
@@ -263,35 +379,18 @@ def adversarial(
         Stopped: ``stop()`` returned True.
         RuntimeError: The worker of a block died at every attempt.
     """
-    attack_text = chosen_attack(data.name, attack_text, eps)
-    about: dict[str, Any] = {"data": data.name, "digest": data.digest}
-    if isinstance(victim, nn.Module):
-        about["victim"] = describe(victim)
-        executor, recipe, network = Local(), None, key(about["victim"])
-        _networks.clear()
-        _networks[network] = victim
-    else:
-        recipe = victim or points_victim(data)
-        about["victim"], network = recipe.to_json(), recipe.key
-    about["attack"] = attack_text
-    name = f"{registry.parse(data.name)[0]}-{key(about)}"
-    path = workspace.results / "points" / f"{name}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
-        if path.exists():
-            found = Points.load(path)
+    search = Search.of(data, workspace, victim, attack_text, eps)
+    search.path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(search.path.with_suffix(".lock")):
+        if search.path.exists():
+            found = Points.load(search.path)
         else:
-            if recipe is not None:
-                victims.obtain(recipe, workspace, progress, stop)
-            folder = (workspace.cache / "points" / name).resolve()
-            count = -(-len(data.train.labels) // BLOCK)
-            blocks = [
-                Block(number, data.name, recipe, network, attack_text, json.dumps(about), folder)
-                for number in range(count)
-            ]
-            found = run(blocks, workspace, progress, executor or Local(), stop)
-            found.save(path)
-            for block in blocks:
+            network = search.open(workspace, progress, stop)
+            progress.say(f"Finding adversarial points: {search.cost(data, workspace, network)}")
+            chosen = Local() if search.network is not None else executor or Local()
+            found = run(search.blocks, workspace, progress, chosen, stop)
+            found.save(search.path)
+            for block in search.blocks:
                 block.path.unlink(missing_ok=True)
     found.fits(data)
     return found

@@ -25,7 +25,6 @@ from bench.files.checksums import key
 from bench.models.saliency import saliency
 from bench.points import coverage, find
 from bench.points.store import Points
-from bench.training import victims
 from bench.training.loop import live
 from bench.training.recipes import Recipe
 
@@ -137,7 +136,7 @@ def scores(
         return torch.rand(n, 1, h, w, generator=seeds.generator(0, "guides", "random"))
     if name == "corners-matched":
         return responses(data, progress)
-    network = victims.obtain(find.points_victim(data), workspace, progress)
+    network = find.points_victim(data).load(workspace, progress)
     return gradients(data, network, workspace.device)
 
 

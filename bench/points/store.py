@@ -132,10 +132,11 @@ class Points:
             and ``points_most`` (per image), ``without_points`` and ``success`` (shares of the
             images), ``victim_accuracy`` (share of the images that the victim model classifies
             correctly, where it is known), ``inside`` (share of the points in the central half of
-            the area) and ``spread`` (root mean square distance of an image's points from their
-            centre, relative to that of points everywhere).
+            the area), ``spread`` (root mean square distance of an image's points from their
+            centre, relative to that of points everywhere) and ``neighbours`` (mean number of a
+            point's 8 neighbours that are points).
         """
-        counts, known = self.counts.float(), self.about.get("victim_accuracy")
+        counts, known = self.counts.float(), _share(self.about.get("victim_accuracy"))
         h, w = self.about["size"]
         size = torch.tensor([h, w], dtype=torch.float32)
         owner = torch.repeat_interleave(torch.arange(len(self.reached)), self.counts)
@@ -149,15 +150,26 @@ class Points:
             **describe_counts(self.counts),
             "without_points": float((counts == 0).double().mean()),
             "success": float(self.reached.double().mean()),
-            **({"victim_accuracy": float(known)} if _is_share(known) else {}),
+            **({} if known is None else {"victim_accuracy": known}),
             "inside": float(inside),
             "spread": float(spread / (1 / 6) ** 0.5),
+            "neighbours": 2 * self._adjacent() / max(len(self.places), 1),
         }
 
+    def _adjacent(self) -> int:
+        """Count the pairs of points of an image that touch, at a side or a corner."""
+        pairs = 0
+        for guide in self.guide()[:, 0].split(4096):  # the copies stay small
+            pairs += int((guide[:, 1:] & guide[:, :-1]).sum())
+            pairs += int((guide[:, :, 1:] & guide[:, :, :-1]).sum())
+            pairs += int((guide[:, 1:, 1:] & guide[:, :-1, :-1]).sum())
+            pairs += int((guide[:, 1:, :-1] & guide[:, :-1, 1:]).sum())
+        return pairs
 
-def _is_share(value: Any) -> bool:
-    """Whether a value of a file is a number from 0 to 1."""
-    return isinstance(value, int | float) and 0 <= value <= 1
+
+def _share(value: Any) -> float | None:
+    """The value of a file as a number from 0 to 1, None for anything else."""
+    return float(value) if isinstance(value, int | float) and 0 <= value <= 1 else None
 
 
 def describe_counts(counts: Int[Tensor, " n"]) -> dict[str, float]:

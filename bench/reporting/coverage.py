@@ -148,13 +148,14 @@ def measure(data: Dataset, workspace: Workspace) -> tuple[list[Measured], list[s
             found.append(Measured(name, "", covered, {}))
         elif augmentation.wants == "saliency":
             victim = find.points_victim(data)
-            if not victims.place(victim, data, workspace).exists():
+            assert victim.recipe is not None  # the default is trained here
+            if not victims.place(victim.recipe, data, workspace).exists():
                 missing.append(
                     f"{name} is left out: no victim model of {data.name} is stored, whose saliency "
                     "would guide it; bench points build trains one"
                 )
                 continue
-            network = victims.obtain(victim, workspace, Silent())
+            network = victim.load(workspace, Silent())
             guide = guides.gradients(data, network, workspace.device, ids=ids)
             covered = coverage.measure(augmentation, len(ids), (h, w), guide)
             found.append(Measured(name, "saliency", covered, {}))

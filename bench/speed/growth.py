@@ -162,14 +162,15 @@ def scaling(workspace: Workspace, progress: Progress, cores: int, steps: int = 6
     cores and by the rate of this process, which must be set to one thread.
     """
     data = workspace.dataset("digits")
-    victim = replace(find.points_victim(data), epochs=1)
-    victims.obtain(victim, workspace, Silent())
+    recipe = victims.usual_victim(data.name, data.digest, 8, model="resnet8", epochs=1)
+    victim = victims.Victim(model=recipe.model, data=data.name, recipe=recipe)
+    victims.obtain(recipe, workspace, Silent())
     jobs = [
         find.Block(
             number % 11,
             data.name,
             victim,
-            victim.key,
+            recipe.key,
             f"sigma-zero(steps={steps}, eps=0.5)",
             "{}",
             place,

@@ -187,7 +187,7 @@ def choose(
     """Return the victim model that a user describes; nothing is loaded or trained yet.
 
     Args:
-        data: Dataset whose test images are attacked.
+        data: Dataset whose images are attacked.
         victim: Safetensors file of weights, or ``timm:NAME``; None: one is trained on ``data``.
         model: Architecture of the weights, or of the network to train.
         mean: Per-channel mean subtracted by a victim model that was trained elsewhere.
@@ -210,6 +210,11 @@ def choose(
         if model:
             raise ValueError(f"--model {model} has no effect on --victim {victim}; remove it")
         return Victim(model=victim, data=data.name, mean=mean, std=std)
+    if not model and victim in networks.names() and not Path(victim).exists():
+        raise ValueError(
+            f"--victim {victim} is the name of a network: train it on the dataset with "
+            f"--model {victim}"
+        )
     if not model:
         raise ValueError(
             f"--victim {victim} needs --model: the file does not name the architecture"
