@@ -392,7 +392,9 @@ def test_the_saliency_of_a_stored_victim_guides_keepaugment(
 ) -> None:
     data, workspace = small(), Workspace(results=tmp_path)
     network = networks.build_for(data, "resnet8", seed=0).eval()
-    path = victims.place(find.points_victim(data), data, workspace)
+    recipe = find.points_victim(data).recipe
+    assert recipe is not None
+    path = victims.place(recipe, data, workspace)
     path.parent.mkdir(parents=True)
     path.touch()
     monkeypatch.setattr(victims, "obtain", lambda *arguments: network)
