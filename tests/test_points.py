@@ -369,6 +369,16 @@ def test_the_cost_is_that_of_what_is_left(data: Dataset, tmp_path: Path) -> None
     assert search.cost(data, workspace).left == 0
 
 
+def test_a_search_that_finds_nothing_leaves_no_file(data: Dataset, tmp_path: Path) -> None:
+    network = networks.build_for(data, "resnet8", seed=0)
+    attack = "noise(count=1, eps=0.0001)"
+    with pytest.raises(ValueError, match="there are no points: the attack succeeded on no"):
+        find.adversarial(
+            data, Workspace(results=tmp_path), Silent(), victim=network, attack_text=attack
+        )
+    assert not list(tmp_path.glob("points/*.safetensors"))
+
+
 def test_the_cost_is_said_before_the_first_block(data: Dataset, tmp_path: Path) -> None:
     lines: list[str] = []
 

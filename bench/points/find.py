@@ -389,6 +389,7 @@ def adversarial(
             progress.say(f"Finding adversarial points: {search.cost(data, workspace, network)}")
             chosen = Local() if search.network is not None else executor or Local()
             found = run(search.blocks, workspace, progress, chosen, stop)
+            found.fits(data)
             found.save(search.path)
             for block in search.blocks:
                 block.path.unlink(missing_ok=True)
