@@ -61,7 +61,12 @@ def store(experiment: Experiment, folder: Path, leave_out: tuple[str, int] = (""
                         key=recipe.key,
                         seed=seed,
                         labels=labels(recipe, 8),
-                        metrics={"accuracy": accuracy, "epochs": 2, "seconds": 2.0},
+                        metrics={
+                            "accuracy": accuracy,
+                            "epochs": 2,
+                            "seconds": 2.0,
+                            "deleted_share": 0.2,
+                        },
                         job=recipe.to_json(),
                     )
                 )
@@ -195,6 +200,7 @@ def test_the_table_is_printed_for_readers_and_for_programs(tmp_path: Path) -> No
     assert gain["difference"] == pytest.approx(0.02, abs=0.002)
     assert "significant" in gain["verdict"]
     assert gain["p_holm"] < 0.05
+    assert cells["Cutout", "Accuracy / seek"]["deleted_share"] == pytest.approx(0.2)
     lines = list(csv.DictReader(io.StringIO(shown(tmp_path, "csv").stdout)))
     assert {line["verdict"] for line in lines if line["column"].endswith("equivalent")} <= ANSWERS
 

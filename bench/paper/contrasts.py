@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from bench.records.statistics import (
     MARGIN,
@@ -44,6 +45,7 @@ class Contrasts:
         failed: Mapping[str, int],
         where: str,
         metric: str = "accuracy",
+        coverage: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
     ) -> Table:
         """The values of each variant, the paired differences, and whether they are none.
 
@@ -52,12 +54,14 @@ class Contrasts:
             failed: How many seeds of a row failed.
             where: The dataset and the network.
             metric: The metric of runs that the values are.
+            coverage: What the masks of a row delete, by metric.
         """
         shown = metric_of_runs(metric)
         variants = list(dict.fromkeys(name for rows in self.groups.values() for name in rows))
         columns = [Column(name, group=shown.title, percent=shown.percent) for name in variants]
         cells: dict[Key, Cell] = {}
         lost: dict[Key, int] = {}
+        covered: dict[Key, Mapping[str, float]] = {}
         for group, rows in self.groups.items():
             for column in columns:
                 row = rows[column.name]
@@ -66,6 +70,8 @@ class Contrasts:
                 cells[key] = mean_interval(list(seeds.values())) if seeds else None
                 if row in failed:
                     lost[key] = failed[row]
+                if row in coverage:
+                    covered[key] = coverage[row]
         pairs = {
             (group, pair): (values.get(rows[pair[0]], {}), values.get(rows[pair[1]], {}))
             for group, rows in self.groups.items()
@@ -101,6 +107,7 @@ class Contrasts:
             comparisons=comparisons,
             equivalences=equivalences,
             failed=lost,
+            coverage=covered,
             measure=f"{shown.measure()}, and differences in {unit} paired by seed",
             note=self._meaning(scale, unit),
         )

@@ -154,10 +154,12 @@ class Experiment:
         found, whole = self.values(records), self.table(records)
         every = [whole]
         for column in self.columns:
-            values = {row: seeds for (row, own), seeds in found.items() if own == column}
-            failed = {row: n for (row, label), n in whole.failed.items() if label == column.label}
+            values = {row: seeds for (row, its), seeds in found.items() if its == column}
+            own = [(row, (row, column.label)) for row in values]
+            failed = {row: whole.failed[key] for row, key in own if key in whole.failed}
+            coverage = {row: whole.coverage[key] for row, key in own}
             for contrasts in self.contrasts:
-                made = contrasts.table(values, failed, column.label, self.metric)
+                made = contrasts.table(values, failed, column.label, self.metric, coverage)
                 scale = "" if self.scale.faithful else f", at scale {self.scale.name}"
                 every.append(replace(made, measure=made.measure + scale, origin=self.source))
         return every
