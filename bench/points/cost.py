@@ -77,7 +77,7 @@ class Cost:
         )
 
 
-def rounded(number: float) -> int:
+def rounded(number: int | float) -> int:
     """Round to two significant digits.
 
     >>> rounded(441.5), rounded(802), rounded(41)
