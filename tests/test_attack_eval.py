@@ -205,7 +205,6 @@ def test_a_dry_run_says_when_nothing_is_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--eps", "8"), "8 is above 1; did you mean 8/255?"),
         (("--attack", "jsam"), "there is no attack 'jsam': did you mean 'jsma'?"),
         (("--attack", "pgd(step_count=3)"), "pgd has no option 'step_count'; it has:"),
         (("--attack", "pgd(eps=0.5)"), "the eps of pgd(eps=0.5) differs from --eps 8/255"),
@@ -225,6 +224,8 @@ def test_a_dry_run_says_when_nothing_is_missing(tmp_path: Path) -> None:
         (("--mean", "0.5"), "--mean and --std need --victim"),
         (("--mean", "a,b"), "'a,b' is not a list of numbers; write it as 0.485,0.456,0.406"),
         (("--untargeted", "--target", "next"), "--target next contradicts --untargeted"),
+        (("--eps", "8"), "8 is above 1; did you mean 8/255?"),
+        (("--eps", "300/255"), "300/255 is above 1 (see"),
         (("--query-cap", "0"), "0 is not in the range x>=1"),
     ],
 )

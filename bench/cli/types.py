@@ -92,7 +92,7 @@ class Eps(click.ParamType[Fraction, str]):
         except (ValueError, ZeroDivisionError):
             self.fail(f"{value!r} is not a number; write it as 8/255 or 0.03", param, ctx)
         if eps > 1:
-            near = f"; did you mean {eps}/255?" if eps <= 255 else ""
+            near = f"; did you mean {eps}/255?" if eps <= 255 and eps.denominator == 1 else ""
             self.fail(f"{value} is above 1{near}", param, ctx)
         if eps <= 0:
             self.fail(f"{value} is not above 0", param, ctx)
