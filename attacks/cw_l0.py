@@ -138,7 +138,7 @@ class CWL0(BaseAttack):
             allowed=torch.ones_like(images if self.unit == "elements" else images[:, :1]).bool(),
             age=count,
             c=images.new_full((len(images),), self.c),
-            fewest=count + images[0].numel() + 1,
+            fewest=count + images.shape[1:].numel() + 1,
         )
 
     def _tick(self, model: nn.Module, goal: Goal, state: _State, best: Images) -> None:

@@ -126,6 +126,15 @@ def test_every_attack_returns_images_that_already_reach_the_goal(name: str, targ
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_every_attack_returns_a_batch_of_which_nothing_is_left_to_do(name: str) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
+    images = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wrong = (model(images).argmax(1) + 1) % 3
+    assert torch.equal(BUILTIN[name](eps=0.1)(model, images, wrong), images)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_no_attack_needs_gradients_to_be_switched_on(name: str) -> None:
     model, images = network((3, 5, 6), 5), some_images((3, 5, 6), 3, seed=3)
     goal = goal_for(model, images, targeted=False)
