@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 @options.attacked(
     "--query-cap",
     type=click.IntRange(min=1),
-    help="Most forward and backward passes of an image together.  [default: no limit]",
+    help="Maximum number of forward and backward passes per image, added up.  [default: no limit]",
 )
 @options.execution(
     "--batch-size",

@@ -26,7 +26,7 @@ REREAD = 8  # images that are read twice, to notice random transforms
 
 
 MEMORY = "memory"
-"""The source of a dataset that was made by a program and lies in no file."""
+"""The source of a dataset that was made in memory and has no file."""
 
 
 @dataclass(frozen=True, eq=False)

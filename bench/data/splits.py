@@ -79,7 +79,7 @@ def cut(split: Split, fraction: float, generator: Generator) -> tuple[Split, Spl
 def part(split: Split, count: int) -> Split:
     """A fixed subset of ``count`` images, as even over the classes as they allow, in order.
 
-    The subset of a smaller count lies within that of a larger one.
+    The subset of a smaller count is part of that of a larger one.
 
     Raises:
         ValueError: There are not that many images.
