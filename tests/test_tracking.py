@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -457,3 +458,51 @@ def test_attacks_on_one_victim_at_one_eps_share_a_parent(tracker: Tracker) -> No
     assert metrics["jsma/success_mean"] == pytest.approx(0.55)
     assert metrics["pgd_steps_5_/l0_pixels_mean_n"] == 2
     assert "jsma/success_low" not in cells[1].data.metrics  # one seed has no interval
+
+
+@pytest.mark.parametrize("name", ["q?x=1", "p%41cent", "a#b c", "p%2541cent"])
+def test_the_tracker_stays_in_its_folder_whatever_that_is_called(
+    name: str, tmp_path: Path, empty_store: Path, warned: list[str]
+) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    shutil.copy(empty_store, folder / "mlflow.db")
+    tracker = Tracker(None, folder, warn=warned.append)
+    tracker.log(record(), CURVE)
+    assert warned == []
+    (seed,) = runs(tracker, "seed")
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+    assert (folder / "artifacts" / seed.info.run_id / "artifacts/record.json").is_file()
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database:
+        assert database.execute("SELECT COUNT(*) FROM runs").fetchone() == (2,)
+
+
+def test_a_seed_that_starts_again_is_counted_no_more(tracker: Tracker) -> None:
+    for seed in range(3):
+        tracker.log(record(seed), CURVE)
+    assert runs(tracker, "cell")[0].data.tags["bench.n"] == "3"
+    tracker.start_seed(record(1))
+    (cell,) = runs(tracker, "cell")
+    assert (cell.data.tags["bench.n"], cell.data.tags["bench.status"]) == ("2", "running")
+    tracker.log(record(1), CURVE)
+    (cell,) = runs(tracker, "cell")
+    assert (cell.data.tags["bench.n"], cell.data.tags["bench.status"]) == ("3", "finished")
+
+
+def test_a_job_is_logged_without_reading_those_before_it(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(6):
+        tracker.log(record(seed))
+    found: list[int] = []
+    search = tracker.client.search_runs
+
+    def counted(*args: Any, **named: Any) -> Any:
+        pages = search(*args, **named)
+        found.append(len(pages))
+        return pages
+
+    monkeypatch.setattr(tracker.client, "search_runs", counted)
+    tracker.start_seed(record(6))
+    tracker.log(record(6))
+    assert max(found) == 1

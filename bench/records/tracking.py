@@ -26,6 +26,7 @@ from filelock import FileLock
 
 from bench.records.record import Curve, Record
 from bench.records.tracking_text import (
+    database_uri,
     flat_fields,
     interval_metrics,
     mask,
@@ -89,7 +90,7 @@ class Tracker:
         warn: Callable[[str], None] = warnings.warn,
     ) -> None:
         self.folder = folder.resolve()
-        self.uri = uri or f"sqlite:///{self.folder / 'mlflow.db'}"
+        self.uri = uri or database_uri(self.folder / "mlflow.db")
         self.far = self.uri.startswith("http")
         self.study = study
         self.warn = warn
@@ -109,7 +110,7 @@ class Tracker:
         if found := self._seed(experiment, record.name):
             if found.info.status == "RUNNING":
                 self.client.set_terminated(found.info.run_id, "KILLED")
-            self.client.delete_run(found.info.run_id)
+            self._delete(experiment, found)
         self._create(experiment, record)
 
     @_guarded
@@ -206,7 +207,7 @@ class Tracker:
         if found and found.data.tags.get("bench.record") == digest:
             return
         if found and (found.data.metrics or found.info.status != "RUNNING"):
-            self.client.delete_run(found.info.run_id)  # half logged, or of an older record
+            self._delete(experiment, found)  # half logged, or of an older record
             found = None
         run = found.info.run_id if found else self._create(experiment, record)
         now = int(1000 * time.time())
@@ -234,7 +235,7 @@ class Tracker:
             self.client.log_artifact(run, str(file))
         self.client.set_tag(run, "bench.record", digest)  # last: from here on it is whole
         self.client.set_terminated(run, "FINISHED" if record.status == "finished" else "FAILED")
-        self._count(experiment, record)
+        self._count(experiment, record.cell, int(record.status == "finished"))
 
     def _summarise(self, intervals: Iterable[Mapping[str, Any]], files: Mapping[str, str]) -> None:
         from mlflow.entities import Metric, RunTag
@@ -276,7 +277,7 @@ class Tracker:
             found = self.client.get_experiment_by_name(name)
             if found is None:
                 # a database beside the results keeps its files there as well; a server knows where
-                local = self.uri.startswith("sqlite:")
+                local = self.uri.startswith("sqlite")
                 artifacts = (self.folder / "artifacts").as_uri() if local else None
                 # its page opens with the runs then, not with traces of language models
                 kind = {"mlflow.experimentKind": "custom_model_development"}
@@ -342,15 +343,24 @@ class Tracker:
         self.client.log_batch(run, params=params)
         return run
 
-    def _count(self, experiment: str, record: Record) -> None:
-        """Bring the parent's tags up to date with its children."""
-        condition = f"tags.`bench.cell` = '{record.cell}' AND tags.`bench.kind` = 'seed'"
-        states = [run.info.status for run in self._find(experiment, condition)]
-        parent = self._cell(experiment, record.cell).info.run_id
-        status = (
-            "running" if "RUNNING" in states else "failed" if "FAILED" in states else "finished"
-        )
-        self.client.set_tag(parent, "bench.n", str(states.count("FINISHED")))
+    def _delete(self, experiment: str, run: Any) -> None:
+        """Delete a child, which its parent counts no more."""
+        self.client.delete_run(run.info.run_id)
+        if run.info.status == "FINISHED":
+            self._count(experiment, run.data.tags["bench.cell"], -1)
+
+    def _count(self, experiment: str, key: str, more: int) -> None:
+        """Bring the parent's tags up to date with its children, without reading all of them."""
+        children = f"tags.`bench.cell` = '{key}' AND tags.`bench.kind` = 'seed'"
+        status = "finished"
+        for state in ("RUNNING", "FAILED"):
+            condition = f"attributes.status = '{state}' AND {children}"
+            if self.client.search_runs([experiment], condition, max_results=1):
+                status = state.lower()
+                break
+        cell = self._cell(experiment, key)
+        parent = cell.info.run_id
+        self.client.set_tag(parent, "bench.n", str(int(cell.data.tags["bench.n"]) + more))
         self.client.set_tag(parent, "bench.status", status)
         if status != "running":
             self.client.set_terminated(parent, status.upper())

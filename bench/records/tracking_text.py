@@ -6,7 +6,9 @@ import math
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 
 def mask(text: str) -> str:
@@ -20,6 +22,25 @@ def mask(text: str) -> str:
             text = text.replace(secret, "***")
     text = re.sub(r"//[^/@\s]+@", "//***@", text)
     return re.sub(r"((?:token|key|password|secret)=)[^&\s'\")]+", r"\1***", text, flags=re.I)
+
+
+def database_uri(path: Path) -> str:
+    """The address of an SQLite file, for MLflow.
+
+    Addresses are parsed: after a ``?`` they have options, and ``%41`` is an ``A``. A path with such
+    characters is therefore given as SQLite's own kind of address, in which they are quoted.
+
+    >>> database_uri(Path("/home/me/results/mlflow.db"))
+    'sqlite:////home/me/results/mlflow.db'
+    """
+    plain = str(path)
+    if not set(plain) & set("%?#"):
+        return f"sqlite:///{plain}"
+    from sqlalchemy import URL
+
+    # with the name of the driver, for MLflow would make the folder of any other path in its way
+    address = URL.create("sqlite+pysqlite", database=f"file:{quote(plain)}", query={"uri": "true"})
+    return address.render_as_string(hide_password=False)
 
 
 def tracker_error(error: Exception, uri: str) -> str:
