@@ -355,7 +355,7 @@ def test_the_figure_is_written_beside_its_records(tmp_path: Path) -> None:
     assert {".jsonl", ".pdf", ".png"} <= set(written)
     (caption,) = (tmp_path / "figures").glob("*.txt")
     assert "Share of 12 images of digits" in caption.read_text()
-    assert "a single seed, no band" in caption.read_text()
+    assert "a single seed; bands: Wilson's 95 % interval" in caption.read_text()
     nothing = bench(tmp_path / "empty", "figures", "attacks")
     assert nothing.exit_code == 2
     assert "bench attack-eval makes them" in nothing.stderr
@@ -401,3 +401,20 @@ def test_a_comparison_names_who_needs_fewer_pixels() -> None:
     unclear = {**pair, "p_holm": 0.3}
     assert "about as many pixels as x" in comparison_line([unclear], "advmask")
     assert comparison_line([], "advmask") == ""
+
+
+def test_budgets_are_shown_as_tables_and_as_a_figure(tmp_path: Path) -> None:
+    made = ("attack-eval", "--images", "8", "--eps", "1", "--attack", "jsma")
+    assert bench(tmp_path, *made, "--attack", "sigma-zero(steps=30)").exit_code == 0
+
+    def shown(*arguments: str) -> str:
+        result = bench(tmp_path, *arguments)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    assert "k=50" in shown("tables", "changes", "--format", "markdown")
+    elements = shown("tables", "passes", "--unit", "elements", "--format", "text")
+    assert "median of the fewest changed elements" in elements
+    assert "After 100 forward" in shown("tables", "passes", "--passes", "100")
+    for path in shown("figures", "passes").split():
+        assert Path(path).stat().st_size > 1000

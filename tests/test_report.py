@@ -293,7 +293,7 @@ def test_a_curve_that_is_none_is_passed_over(tmp_path: Path, content: str) -> No
     store = Store(tmp_path)
     record = run("none", 0, 0.9, curve=())
     write(tmp_path / "curves" / f"{record.name}.json", content)
-    assert untrusted.curve_reader(store)(record) == []
+    assert untrusted.finite(store.curve)(record) == []
 
 
 def test_an_empty_folder_is_answered_with_what_to_do(tmp_path: Path) -> None:

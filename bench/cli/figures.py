@@ -18,6 +18,7 @@ PAPER = ("figure2", "figure3", "figure4", "figure5", "figure6", "figure7", "figu
 USED: dict[str, set[str]] = {
     "differences": {"model", "baseline"},
     "attacks": {"model", "unit"},
+    "passes": {"model", "unit"},
     "occlusion": {"model"},
     "coverage": set(),
 }
@@ -40,7 +41,9 @@ USED: dict[str, set[str]] = {
     show_default=True,
     help="Unit in which the changes of attacks are counted.",
 )
-@options.compared("--model", help="Only this network, in differences, attacks and occlusion.")
+@options.compared(
+    "--model", help="Only this network, in differences, attacks, passes and occlusion."
+)
 @options.compared(
     "--baseline", default="none", show_default=True, help="Baseline method for comparisons."
 )
@@ -64,9 +67,9 @@ def figures(
     """Draw figures of the paper, or of the results of runs, attacks and occlusion.
 
     differences: the gain of each method over the baseline, paired by seed. attacks: their success
-    against the number of changes. occlusion: the accuracy of trained networks under occlusion.
-    coverage: how much of an image the masks of each augmentation delete on --data, or on the
-    datasets of the runs.
+    against the number of changes. passes: the fewest changes that they have found against the
+    passes spent. occlusion: the accuracy of trained networks under occlusion. coverage: how much of
+    an image the masks of each augmentation delete on --data, or on the datasets of the runs.
 
     Each is written as PDF and PNG, with its caption and its numbers in files beside it. What is
     missing is drawn as a gap and named, and the exit code is then 3.
@@ -75,6 +78,7 @@ def figures(
     Example: bench figures figure8 --scale reduced
     Example: bench figures differences
     Example: bench figures attacks --unit elements
+    Example: bench figures passes
     """
     from bench.paper.requests import FigureRequest, make_figures
     from bench.reporting.grouping import Selection

@@ -11,11 +11,14 @@ from bench.cli import SOME_FAILED, options, types
 
 if TYPE_CHECKING:
     from bench.paper.requests import Style
+    from bench.reporting.panels import Unit
 
 USED = {
     "runs": {"metric", "baseline", "data", "model"},
     "differences": {"metric", "baseline", "data", "model"},
     "attacks": {"metric", "data", "model", "eps"},
+    "changes": {"data", "model", "eps", "unit"},
+    "passes": {"data", "model", "eps", "unit", "passes"},
     "coverage": {"data", "model"},
     "table6": {"scale", "metric", "data", "model", "eps"},
 }
@@ -67,6 +70,19 @@ def metric_names() -> list[str]:
 @options.compared("--data", help="Only this dataset; of an experiment: run on this one instead.")
 @options.compared("--model", help="Only this network.")
 @options.compared("--eps", type=types.Eps(), help="Only attacks at this eps.")
+@options.compared(
+    "--unit",
+    type=click.Choice(["pixels", "elements"]),
+    default="pixels",
+    show_default=True,
+    help="Unit in which the changes of attacks are counted.",
+)
+@options.compared(
+    "--passes",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="One table of all attacks and victim models at this number of passes.",
+)
 @options.results
 def tables(
     what: str,
@@ -77,14 +93,19 @@ def tables(
     data: str | None,
     model: str | None,
     eps: Fraction | None,
+    unit: Unit,
+    passes: int | None,
     results: str | None,
 ) -> None:
     """Print a table of all finished runs, of attacks or of the paper, with intervals.
 
-    WHAT is runs, differences (of runs, paired by seed, from the baseline), attacks, coverage, or an
-    experiment (see bench list experiments). The paper's tables have its published numbers beside
-    ours; where adds differences between methods and tests of equivalence. Missing cells are named,
-    and the exit code is then 3.
+    WHAT is runs, differences (of runs, paired by seed, from the baseline), attacks, changes,
+    passes, coverage, or an experiment (see bench list experiments). The paper's tables have its
+    published numbers beside ours; where adds differences between methods and tests of equivalence.
+    Missing cells are named, and the exit code is then 3.
+
+    changes is the success of attacks with at most 1, 2, 5, … changed pixels; passes is the fewest
+    pixels that they have found after 50, 100, 300, … forward and backward passes.
 
     coverage is how much of an image the masks of runs delete; with --data also those of every
     augmentation on the dataset and its stored points, without a training.
@@ -94,6 +115,8 @@ def tables(
     Example: bench tables differences --baseline cutout
     Example: bench tables attacks
     Example: bench tables attacks --metric l0_pixels_mean --eps 8/255 --format markdown
+    Example: bench tables changes --unit elements --format markdown
+    Example: bench tables passes --passes 300 --format text
     Example: bench tables coverage --data digits --format json
     Example: bench tables table1 --scale reduced
     Example: bench tables where --scale reduced --format text
@@ -106,8 +129,9 @@ def tables(
     options.refuse(what, *(every - USED.get(what, USED_BY_EXPERIMENTS)))
     selection = Selection(data=data, model=model, eps=None if eps is None else str(eps))
     request = TableRequest(
-        name=what, scale=scale, metric=metric, baseline=baseline, selection=selection
-    )
+        name=what, scale=scale, metric=metric, baseline=baseline, selection=selection,
+        unit=unit, passes=passes,
+    )  # fmt: skip
     made = make_tables(request, ExecutionOptions(device="cpu").workspace(results))
     if made.tables:
         click.echo(made.render(style))

@@ -14,7 +14,15 @@ from bench.paper import figures, image_figures, tables
 from bench.paper.experiments import missing_lines
 from bench.records.record import Record
 from bench.records.store import Store
-from bench.reporting import attack_tables, commands, coverage, formats, plots, run_tables
+from bench.reporting import (
+    attack_tables,
+    budgets,
+    commands,
+    coverage,
+    formats,
+    plots,
+    run_tables,
+)
 from bench.reporting.figures import (
     DrawnFigure,
     attack_figures,
@@ -22,16 +30,17 @@ from bench.reporting.figures import (
     difference_figure,
     draw_panels,
     occlusion_figures,
+    passes_figures,
 )
 from bench.reporting.formats import Table
 from bench.reporting.grouping import Selection, group_attacks
 from bench.reporting.panels import Unit
 
-TABLES = ("runs", "differences", "attacks", "coverage")
+TABLES = ("runs", "differences", "attacks", "changes", "passes", "coverage")
 """Tables of the records themselves; the others are those of experiments."""
 
 PAPER_FIGURES = tuple(name for name in tables.EXPERIMENTS if name.startswith("figure"))
-OWN_FIGURES = ("differences", "attacks", "occlusion", "coverage")
+OWN_FIGURES = ("differences", "attacks", "passes", "occlusion", "coverage")
 """Figures of the records themselves."""
 
 Style = Literal["text", "markdown", "latex", "csv", "json"]
@@ -49,6 +58,9 @@ class TableRequest:
         baseline: The method with which runs are compared.
         selection: Which records are used; for an experiment with recipes only its dataset
             matters, on which the experiment is run then.
+        unit: What counts as a change in the tables of changes and of passes.
+        passes: The number of passes of one table over all victim models; None: a table for each
+            with several numbers of passes.
     """
 
     name: str = "runs"
@@ -56,6 +68,8 @@ class TableRequest:
     metric: str | None = None
     baseline: str = "none"
     selection: Selection = field(default_factory=Selection)
+    unit: Unit = "pixels"
+    passes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -100,18 +114,15 @@ def make_tables(request: TableRequest, workspace: Workspace) -> MadeTables:
     store = Store(workspace.results)
     if request.name == "coverage":
         return _tables_of_coverage(selected, store, workspace)
+    if request.name in ("changes", "passes"):
+        return MadeTables(_tables_of_budgets(request, _attacks(selected, store), store))
     if request.name != "attacks" and metric not in (None, *run_tables.METRICS):
         known = ", ".join(run_tables.METRICS)
         raise ValueError(f"runs have no metric {metric!r}: choose one of {known}")
     if request.name in ("runs", "differences"):
         return _tables_of_runs(request, selected.runs(store.all()))
     if request.name == "attacks":
-        attacks = selected.attacks(store.all())
-        if not attacks:
-            raise ValueError(
-                "there are no attacks for such a table yet: bench attack-eval makes them"
-            )
-        return _tables_of_attacks(attacks, metric)
+        return _tables_of_attacks(_attacks(selected, store), metric)
     experiment = tables.experiment(request.name, request.scale)
     if experiment.attacks:
         attacks = selected.attacks(store.all())
@@ -127,6 +138,27 @@ def make_tables(request: TableRequest, workspace: Workspace) -> MadeTables:
     records = store.all()
     missing = missing_lines(experiment, experiment.missing(records))
     return MadeTables(experiment.tables(records), missing, complete=not missing)
+
+
+def _attacks(selected: Selection, store: Store) -> list[Record]:
+    """The attacks that are selected; raises ``ValueError`` without any."""
+    attacks = selected.attacks(store.all())
+    if not attacks:
+        raise ValueError("there are no attacks for such a table yet: bench attack-eval makes them")
+    return attacks
+
+
+def _tables_of_budgets(
+    request: TableRequest, attacks: Sequence[Record], store: Store
+) -> list[Table]:
+    """Success within so many changes, or the fewest changes after so many passes."""
+    unit = request.unit
+    if request.name == "passes" and request.passes is not None:
+        return [budgets.equal_passes(attacks, store.trace, request.passes, unit)]
+    settings = group_attacks(attacks).values()
+    if request.name == "passes":
+        return [budgets.fewest_after(members, store.trace, unit) for members in settings]
+    return [budgets.success_within(members, store.curve, unit) for members in settings]
 
 
 def _dataset(typed: str, workspace: Workspace) -> Dataset:
@@ -226,6 +258,9 @@ def make_figures(request: FigureRequest, workspace: Workspace) -> Iterator[Drawn
             elif name == "attacks":
                 attacks = request.selection.attacks(finished)
                 yield from attack_figures(attacks, store.curve, request.unit)
+            elif name == "passes":
+                attacks = request.selection.attacks(finished)
+                yield from passes_figures(attacks, store.trace, request.unit)
             elif name == "occlusion":
                 yield from occlusion_figures(runs, store.folder)
             elif name == "coverage":

@@ -25,7 +25,7 @@ HEAD = re.compile(rb'\{"version": 1, "kind": "[a-z]+", "key": "([\w.-]+)", ')  #
 PLAIN = re.compile(r"[\w-][\w.-]{0,99}", re.ASCII)  # what a key may be, for files are named by it
 Number = int | float
 Curve = Sequence[Mapping[str, Number]]
-"""One entry for each epoch of a training, or for each number of changes of an attack."""
+"""One entry for each epoch of a training, or for each number of changes or passes of an attack."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +34,9 @@ class Record:
 
     ``kind`` is ``"run"`` (a training) or ``"attack"``; ``key`` names the job without its seed.
     ``labels`` are what tables group by (augmentation, model, data, …), ``metrics`` fractions in
-    [0, 1], seconds and counts, never percent. ``curve`` has one entry an epoch. A job that failed
-    (``status``) says why in ``message``.
+    [0, 1], seconds and counts, never percent. ``curve`` has one entry an epoch, or for each number
+    of changes at which an attack's success rises; ``trace`` has what an attack had reached after so
+    many passes. A job that failed (``status``) says why in ``message``.
     """
 
     kind: Literal["run", "attack"]
@@ -48,6 +49,7 @@ class Record:
     status: Literal["finished", "failed"] = "finished"
     message: str = ""
     curve: Sequence[Mapping[str, Number]] = ()
+    trace: Sequence[Mapping[str, Number]] = ()
 
     def __post_init__(self) -> None:
         names = [*self.labels, *self.metrics]
@@ -71,7 +73,7 @@ class Record:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def to_json(self) -> dict[str, Any]:
-        """A flat object: labels are its texts, metrics its numbers; the curve is kept elsewhere."""
+        """A flat object of labels (texts) and metrics (numbers), without curve and trace."""
         return {
             "version": VERSION,
             "kind": self.kind,

@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from bench.files.atomic import write
 from bench.files.json_text import parse
-from bench.records.record import HEAD, Number, Record
+from bench.records.record import HEAD, Curve, Number, Record
 
 
 def entries(curve: Any) -> list[dict[str, Number]]:
@@ -39,10 +39,12 @@ class Store:
         self.path = folder / "records.jsonl"
 
     def add(self, record: Record) -> None:
-        """Write a record: first its curve, then its line, each whole or not at all."""
+        """Write a record: first curve and trace, then its line, each whole or not at all."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if record.curve:
             write(self._curve(record), json.dumps(list(record.curve)))
+        if record.trace:
+            write(self._trace(record), json.dumps(list(record.trace)))
         line = json.dumps(record.to_json(), allow_nan=True) + "\n"
         with FileLock(self.folder / "records.lock"), self.path.open("ab", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
@@ -100,19 +102,31 @@ class Store:
 
     def curve(self, record: Record) -> list[dict[str, Number]]:
         """The curve of a record, one entry an epoch; empty where none was kept or it is damaged."""
-        try:
-            content = self._curve(record).read_bytes()
-        except OSError:
-            return list(map(dict, record.curve))
-        try:
-            return entries(parse(content))
-        except ValueError:
-            return []
+        return _read_entries(self._curve(record), record.curve)
+
+    def trace(self, record: Record) -> list[dict[str, Number]]:
+        """What an attack had reached after so many passes; empty where none was kept or damaged."""
+        return _read_entries(self._trace(record), record.trace)
 
     def _curve(self, record: Record) -> Path:
         return self.folder / "curves" / f"{record.name}.json"
+
+    def _trace(self, record: Record) -> Path:
+        return self.folder / "curves" / f"{record.name}.passes.json"
 
     def _ends_a_line(self) -> bool:
         with self.path.open("rb") as file:
             file.seek(-1, os.SEEK_END)
             return file.read(1) == b"\n"
+
+
+def _read_entries(path: Path, own: Curve) -> list[dict[str, Number]]:
+    """The entries of a file; those of the record itself without one, none if it is damaged."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return list(map(dict, own))
+    try:
+        return entries(parse(content))
+    except ValueError:
+        return []

@@ -67,6 +67,7 @@ def clean_record(record: Record) -> Record | None:
         machine={printable(str(n)): printable(str(value)) for n, value in record.machine.items()},
         message=printable(record.message),
         curve=(),
+        trace=(),
     )
 
 
@@ -77,15 +78,19 @@ def _finite(value: Any) -> bool:
         return False
 
 
-def curve_reader(store: Store) -> Callable[[Record], Curve]:
-    """A function that reads curves; a curve with a number that is not finite is read as empty."""
+def finite(read: Callable[[Record], Curve]) -> Callable[[Record], Curve]:
+    """A reader of curves or traces to which one with a number that is not finite is empty.
 
-    def curve(record: Record) -> Curve:
-        entries = store.curve(record)
+    Args:
+        read: Such as `Store.curve`.
+    """
+
+    def finite_entries(record: Record) -> Curve:
+        entries = read(record)
         try:
-            finite = all(math.isfinite(value) for each in entries for value in each.values())
+            sound = all(math.isfinite(value) for each in entries for value in each.values())
         except OverflowError:
-            finite = False
-        return entries if finite else []
+            sound = False
+        return entries if sound else []
 
-    return curve
+    return finite_entries

@@ -168,11 +168,11 @@ def across_victims(records: Sequence[Record], metric: str) -> Table:
     rows: dict[Row, None] = {}
     columns: dict[Column, None] = {}
     for setting, members in settings.items():
-        heading = _heading(setting, members[0].labels["model"], settings)
+        about = heading(setting, members[0].labels["model"], settings)
         for eps in eps_values(members):
-            column = replace(shown, name=eps, group=heading)
+            column = replace(shown, name=eps, group=about)
             if column in columns:  # another victim of this model
-                column = replace(column, group=f"{heading}, {setting.victim}")
+                column = replace(column, group=f"{about}, {setting.victim}")
             columns[column] = None
             for row, same in rows_of_attacks(_at(members, eps)).items():
                 rows[row] = None
@@ -192,7 +192,7 @@ def across_victims(records: Sequence[Record], metric: str) -> Table:
     )
 
 
-def _heading(setting: AttackSetting, model: str, others: Iterable[AttackSetting]) -> str:
+def heading(setting: AttackSetting, model: str, others: Iterable[AttackSetting]) -> str:
     """The network and the goal, and what else tells the columns of a setting from others."""
     goal = setting.goal if setting.goal == "untargeted" else f"targeted ({setting.goal})"
     told = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from bench.records.over_images import OverImages, finite
 from bench.records.statistics import Comparison, Equivalence, Interval, verdict
 
 if TYPE_CHECKING:
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
 Direction = Literal["high", "low"]
 Key = tuple[str, str]
 """The labels of a row and a column."""
-Cell = Interval | str | None
-"""An interval over seeds, a text, or None where nothing was measured."""
+Cell = Interval | OverImages | str | None
+"""An interval over seeds or over images, a text, or None where nothing was measured."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,13 @@ class Row:
         return self.name + "".join(form.format(part) for form, part in parts if part)
 
 
-def interval_entry(interval: Interval | None) -> dict[str, Any]:
-    """An interval as JSON."""
+def interval_entry(interval: Interval | OverImages | None) -> dict[str, Any]:
+    """An interval as JSON; one over images says how many ``images``, and is null where infinite."""
     if interval is None:
         return {"n": 0, "mean": None, "std": None, "low": None, "high": None}
+    if isinstance(interval, OverImages):
+        ends = {"low": finite(interval.low), "high": finite(interval.high)}
+        return {"images": interval.n, "value": finite(interval.value)} | ends
     return {
         "n": interval.n,
         "mean": interval.mean,

@@ -13,7 +13,7 @@ from bench.data.dataset import Dataset
 from bench.execution.workspace import Workspace
 from bench.files import atomic
 from bench.records.record import Curve, Record
-from bench.reporting import coverage, plots, run_tables
+from bench.reporting import budgets, coverage, plots, run_tables
 from bench.reporting.cells import Row
 from bench.reporting.grouping import group_attacks, group_runs, rows_by_column
 from bench.reporting.panels import (
@@ -123,6 +123,38 @@ def attack_figures(
             draw_panels(attack_panels([(each, curves(each)) for each in members], unit)),
             attack_caption(members, unit),
             records=members,
+        )
+
+
+def passes_figures(
+    attacks: Sequence[Record], traces: Callable[[Record], Curve], unit: Unit = "pixels"
+) -> Iterator[DrawnFigure]:
+    """The fewest changes of attacks against the passes spent, a figure for each setting.
+
+    Args:
+        attacks: Records of attacks.
+        traces: Reads the trace of a record.
+        unit: What counts as a change.
+
+    Raises:
+        ValueError: No attack says what it had found after so many passes.
+    """
+    drawn = False
+    for setting, members in group_attacks(attacks).items():
+        panels = budgets.trace_panels(members, traces, unit)
+        if not panels:
+            continue
+        drawn = True
+        parts = (setting.victim_name, setting.data, setting.goal, f"{setting.images} images")
+        yield DrawnFigure(
+            file_name("passes", *parts, setting.limit, unit),
+            draw_panels(panels),
+            budgets.trace_caption(members, unit),
+            records=members,
+        )
+    if not drawn:
+        raise ValueError(
+            "no attack says what it had found after so many passes yet: bench attack-eval does"
         )
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from bench.records.over_images import OverImages
 from bench.records.statistics import Comparison, Equivalence, Interval
 from bench.reporting.cells import (
     Cell,
@@ -48,6 +49,7 @@ class Table:
         measure: What the numbers are, for the caption.
         note: What else the caption says, as whole sentences.
         origin: What they were made with, such as versions and the number of records.
+        references: Labels of rows that do not compete: they are never bold.
         coverage: What the masks of a cell's runs delete, by metric; only CSV and JSON have it.
     """
 
@@ -64,6 +66,7 @@ class Table:
     measure: str = ""
     note: str = ""
     origin: str = ""
+    references: Collection[str] = ()
     coverage: Mapping[Key, Mapping[str, float]] = field(default_factory=dict)
 
     def cell(self, row: Row, column: Column) -> Cell:
@@ -109,7 +112,9 @@ def _flat(text: str) -> str:
 
 _SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _SPECIAL |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$"}
-_SPECIAL |= {"†": r"$\dagger$", "\u2212": "$-$"} | {each: f"\\{each}" for each in "{}$&#_%"}
+_SPECIAL |= {"∞": r"$\infty$", "†": r"$\dagger$", "\u2212": "$-$"} | {
+    each: f"\\{each}" for each in "{}$&#_%"
+}
 _TEXT = _Style(_flat, "{}", "{} ± {}", ("*", "†"))
 _MARKDOWN = _Style(
     lambda text: "".join("\\" * (each in "\\|*_`<") + each for each in _flat(text)),
@@ -244,7 +249,11 @@ def caption(table: Table, bold: bool = True) -> str:
         parts.append(f"{table.measure or table.title}: {spread}.")
     elif measured:
         parts.append(f"{table.measure or table.title}: a single seed, so there is no interval.")
-    if bold and any(column.best for column in table.columns) and measured:
+    over = [cell for cell in table.cells.values() if isinstance(cell, OverImages)]
+    if over:
+        brackets = "with the 95 % interval over the images in brackets; a single seed"
+        parts.append(f"{table.measure or table.title}, {brackets}.")
+    if bold and any(column.best for column in table.columns) and (measured or over):
         parts.append("Bold: best mean of a column.")
     parts += _tests(table)
     if table.note:
@@ -368,6 +377,12 @@ def _cell(
         shown = style.interval.format(shown, half) if half else shown
         if key in table.comparisons:
             shown += _mark(table.comparisons[key], style.marks)
+    elif isinstance(cell, OverImages):
+        shown = style.escape(_of_images(cell.value, column.percent))
+        shown = style.bold.format(shown) if (row, column) in best else shown
+        if cell.low is not None and cell.high is not None:
+            ends = _of_images(cell.low, column.percent), _of_images(cell.high, column.percent)
+            shown += f" {style.escape(f'[{ends[0]}, {ends[1]}]')}"
     else:
         shown = "--" if cell is None else style.escape(cell)
     if failed:
@@ -387,6 +402,13 @@ def _round(interval: Interval, percent: bool) -> tuple[str, str]:
     decimals = min(max(decimals, 0), 2 if percent else 6)
     shown = "" if interval.half is None else f"{half:.{decimals}f}"
     return f"{mean:.{decimals}f}", shown
+
+
+def _of_images(value: float, percent: bool) -> str:
+    """A number over images: percents to 0.1, others to three digits."""
+    if math.isinf(value):
+        return "∞"
+    return f"{100 * value:.1f}" if percent else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 def _published(table: Table, row: Row, column: Column) -> str:
@@ -411,14 +433,19 @@ def _best(table: Table) -> set[tuple[Row, Column]]:
     """The cells with the best mean of their column, where there is a choice."""
     found: set[tuple[Row, Column]] = set()
     for column in table.columns:
-        means = {
-            row: cell.mean
-            for row in table.rows
-            if column.best and isinstance(cell := table.cell(row, column), Interval)
-        }
+        means: dict[Row, float] = {}
+        for row in table.rows if column.best else ():
+            if row.label in table.references:
+                continue
+            cell = table.cell(row, column)
+            if isinstance(cell, Interval):
+                means[row] = cell.mean
+            elif isinstance(cell, OverImages):
+                means[row] = cell.value
         if len(means) > 1:
             best = max(means.values()) if column.best == "high" else min(means.values())
-            found |= {(row, column) for row, mean in means.items() if mean == best}
+            if not math.isinf(best) and (best or column.best == "low"):  # else nothing succeeded
+                found |= {(row, column) for row, mean in means.items() if mean == best}
     return found
 
 

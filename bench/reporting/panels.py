@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from bench.records.record import Curve, Record
-from bench.records.statistics import LEVEL, Interval, mean_interval
+from bench.records.statistics import LEVEL, Interval, mean_interval, wilson
 from bench.reporting.cells import Column, Row
 from bench.reporting.grouping import eps_values, rows_of_attacks
 
@@ -47,6 +47,7 @@ class Panel:
         y: The label of the vertical axis.
         lines: What is drawn.
         logarithmic: Whether the horizontal axis is.
+        steep: Whether the vertical axis is logarithmic.
         marks: Positions on the horizontal axis at which a thin vertical line is drawn.
     """
 
@@ -56,6 +57,7 @@ class Panel:
     lines: Sequence[Line]
     logarithmic: bool = False
     marks: Sequence[float] = ()
+    steep: bool = False
 
 
 @dataclass(frozen=True)
@@ -146,10 +148,12 @@ def gain_panels(gained: Mapping[tuple[Row, Column], Sequence[float]]) -> list[Es
 def attack_caption(records: Sequence[Record], unit: Unit) -> str:
     """The caption of `attack_panels` for the records of one setting."""
     seeds = len({record.seed for record in records})
-    spread = "a single seed" if seeds == 1 else f"a line is the mean of n = {seeds} seeds"
+    spread = f"a line is the mean of n = {seeds} seeds, no band"
+    if seeds == 1:
+        spread = "a single seed; bands: Wilson's 95 % interval over the images"
     return (
         f"Share of {records[0].job['images']} images of {records[0].labels['data']} that each "
-        f"attack breaks with at most so many changed {unit}; {spread}, no band."
+        f"attack breaks with at most so many changed {unit}; {spread}."
     )
 
 
@@ -167,15 +171,17 @@ def attack_panels(curves: Sequence[tuple[Record, Curve]], unit: Unit = "pixels")
     found = {id(record): curve for record, curve in curves}
     for eps in eps_values(record for record, _ in curves):
         members = [record for record, _ in curves if record.labels["eps"] == eps]
-        lines = [
-            Line(
-                row.label,
-                mean_of_steps([share_steps(found[id(each)], unit) for each in same]),
-                steps=True,
-            )
-            for row, same in rows_of_attacks(members).items()
-            if same[0].labels["role"] != "ceiling"
-        ]
+        lines = []
+        for row, same in rows_of_attacks(members).items():
+            if same[0].labels["role"] == "ceiling":
+                continue
+            points = mean_of_steps([share_steps(found[id(each)], unit) for each in same])
+            band: list[tuple[float, float]] = []
+            n = int(same[0].job.get("images", 0))
+            # with all classes as targets, several attacks share an image
+            if n and len(same) == 1 and same[0].labels.get("goal") != "all":
+                band = [wilson(round(share * n), n) for _, share in points]
+            lines.append(Line(row.label, points, steps=True, band=band))
         panels.append(
             Panel(f"eps = {eps}", f"changed {unit}, at most", "success", lines, logarithmic=True)
         )

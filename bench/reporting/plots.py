@@ -176,7 +176,8 @@ def _fill(ax: Any, panel: Panel, labels: Sequence[str], handles: dict[str, Any])
         x, y = [place for place, _ in line.points], [value for _, value in line.points]
         if line.band:
             low, high = zip(*line.band, strict=True)
-            ax.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+            step: Any = "post" if line.steps else None
+            ax.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0, step=step)
         if line.steps:  # from nothing before the first point, level after the last
             x, y = [first, *x, last], [0.0, *y, y[-1] if y else 0.0]
         (handles[line.label],) = ax.plot(
@@ -188,6 +189,10 @@ def _fill(ax: Any, panel: Panel, labels: Sequence[str], handles: dict[str, Any])
     if panel.logarithmic:
         ax.set_xscale("log")
         ax.xaxis.set_major_formatter("{x:g}")  # the usual 10^n is mathematics, which is off
+    if panel.steep:
+        ax.set_yscale("log")
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter("")
     ax.set(title=panel.title, xlabel=panel.x)
     ax.grid(visible=True, linewidth=0.3)
 

@@ -16,7 +16,7 @@ from bench.records import untrusted
 from bench.records.record import Curve, Record
 from bench.records.statistics import Interval, mean_interval, verdict
 from bench.records.store import Store
-from bench.reporting import attack_tables, commands, run_tables
+from bench.reporting import attack_tables, budgets, commands, run_tables
 from bench.reporting.cells import Cell, Column, Key, Row
 from bench.reporting.cost_table import cost_table
 from bench.reporting.figures import occlusion_curves
@@ -78,7 +78,7 @@ def build_page(store: Store, sections: Sequence[Section] = ()) -> Page:
         raise ValueError(f"{store.path} has no records to report; bench run makes them")
     runs = [record for record in found if record.kind == "run"]
     attacks = [record for record in found if record.kind == "attack"]
-    curves = untrusted.curve_reader(store)
+    curves = untrusted.finite(store.curve)
     page.numbers = {"records": [_flat(record) for record in found], "tables": {}}
     groups = group_runs(runs)
     columns = rows_by_column(groups)
@@ -99,7 +99,7 @@ def build_page(store: Store, sections: Sequence[Section] = ()) -> Page:
         page.summary.append(f"{len(attacks)} evaluations of attacks, and no training run yet.")
     for add_section in sections:
         add_section(page, runs, curves, store.folder)
-    add_attacks(page, attacks, curves)
+    add_attacks(page, attacks, curves, untrusted.finite(store.trace))
     add_seeds(page, groups)
     add_failures(page, found)
     add_machines(page, found)
@@ -233,7 +233,9 @@ def add_occlusion(
     add_table(page, "occlusion", table.title, table)
 
 
-def add_attacks(page: Page, attacks: Sequence[Record], curves: CurveReader) -> None:
+def add_attacks(
+    page: Page, attacks: Sequence[Record], curves: CurveReader, traces: CurveReader
+) -> None:
     """The attacks: tables and curves for each setting."""
     for setting, every in group_attacks(attacks).items():
         members = [record for record in every if record.status == "finished"]
@@ -256,6 +258,9 @@ def add_attacks(page: Page, attacks: Sequence[Record], curves: CurveReader) -> N
         if found:
             note = attack_caption(members, "pixels")
             add_figure(page, "attacks", title, attack_panels(found), note)
+        if panels := budgets.trace_panels(members, traces):
+            note = budgets.trace_caption(members, "pixels")
+            add_figure(page, "attacks", f"{title}: fewest pixels against passes", panels, note)
 
 
 def add_seeds(page: Page, groups: Iterable[RunGroup]) -> None:

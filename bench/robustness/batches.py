@@ -17,6 +17,7 @@ from attacks.base import Images
 from bench.data import seeds
 from bench.errors import Stopped
 from bench.files import atomic, json_text, tensor_files
+from bench.robustness.best_so_far import BUDGETS, NEVER, BestSoFar, settle
 from bench.robustness.judge import Verdict
 from bench.robustness.metrics import Outcome
 from bench.robustness.pass_counter import Counted, peak_memory
@@ -27,6 +28,9 @@ KINDS = {
     "adversarial": (torch.float32, 4),
 }
 """Type and number of axes of each tensor of the file."""
+
+FEWEST = {"fewest": (torch.int32, 3)}
+"""What files of version 0.1 do not have."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,9 @@ class Block:
         passing: Seconds of it inside the victim model.
         memory: Peak memory above the start in MiB, where the system reports it.
         errors: Errors by index of the image.
+        fewest: Fewest changed pixels and elements that succeeded within each of
+            `best_so_far.BUDGETS`, shape (b, budgets, 2), as `best_so_far.BestSoFar` notes them;
+            None in files of version 0.1.
     """
 
     ids: Int[Tensor, " b"]
@@ -52,16 +59,23 @@ class Block:
     passing: float
     memory: float | None
     errors: dict[int, str]
+    fewest: Int[Tensor, "b budgets 2"] | None = None
 
     @classmethod
     def untouched(cls, ids: Int[Tensor, " b"], images: Images, why: str) -> Block:
         """Return a block that was not attacked, with the reason as error of each image."""
         none = torch.zeros(len(ids), dtype=torch.long)
         errors = dict.fromkeys(ids.tolist(), why)
-        return cls(ids, images.cpu(), none, none, 0.0, 0.0, None, errors)
+        never = torch.full((len(ids), len(BUDGETS), 2), NEVER, dtype=torch.int32)
+        return cls(ids, images.cpu(), none, none, 0.0, 0.0, None, errors, never)
 
     def outcome(self, verdict: Verdict) -> Outcome:
         """Return the outcome of the block, with its verdict."""
+        fewest = None
+        if self.fewest is not None:
+            changes = torch.stack([verdict.l0_pixels, verdict.l0_elements], 1)
+            changes = torch.where(verdict.success[:, None], changes, NEVER)
+            fewest = settle(self.fewest, self.forwards + self.backwards, changes)
         return Outcome(
             verdict,
             self.forwards,
@@ -70,6 +84,7 @@ class Block:
             self.passing,
             self.memory,
             self.errors,
+            fewest,
         )
 
 
@@ -104,7 +119,8 @@ def attack(
         ValueError: Out of memory.
         Stopped: ``stop()`` returned True at a pass.
     """
-    counted = Counted(network, images, labels, trial.query_cap, stop)
+    best = BestSoFar(images, goal, trial.bound)
+    counted = Counted(network, images, labels, trial.query_cap, stop, best)
     errors: dict[int, str] = {}
     with peak_memory(images.device) as peak:
         start = counted.clock()
@@ -141,6 +157,7 @@ def attack(
             counted.passing,
             peak(),
             errors,
+            best.fewest.cpu(),
         )
 
 
@@ -184,6 +201,7 @@ def concatenate(blocks: list[Block]) -> Block:
         passing=sum(block.passing for block in blocks),
         memory=max((b.memory for b in blocks if b.memory is not None), default=None),
         errors={i: text for block in blocks for i, text in block.errors.items()},
+        fewest=torch.cat([b.fewest for b in blocks if b.fewest is not None]),
     )
 
 
@@ -201,6 +219,8 @@ def save(block: Block, path: Path, about: dict[str, Any]) -> None:
         "forwards": block.forwards,
         "backwards": block.backwards,
     }
+    if block.fewest is not None:
+        tensors["fewest"] = block.fewest
     took = {name: getattr(block, name) for name in ("seconds", "passing", "memory", "errors")}
     text = json.dumps({"about": about, "took": took})
     atomic.write(path, tensor_files.pack(tensors, {"job": text}, covered="job"))
@@ -229,8 +249,11 @@ def load(path: Path, about: dict[str, Any], ids: Int[Tensor, " b"]) -> Block | N
             return None
         if not torch.equal(tensors["ids"], ids):
             return None
-        if {name: (each.dtype, each.ndim) for name, each in tensors.items()} != KINDS:
+        kinds = {name: (each.dtype, each.ndim) for name, each in tensors.items()}
+        if kinds not in (KINDS, KINDS | FEWEST):
             return None
+        if "fewest" in tensors and tensors["fewest"].shape[1:] != (len(BUDGETS), 2):
+            del tensors["fewest"]  # noted at other budgets, by another version
         if {len(each) for each in tensors.values()} != {len(ids)}:
             return None
         took = job["took"] | {"errors": {int(i): t for i, t in job["took"]["errors"].items()}}

@@ -11,7 +11,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from bench.records import over_images
 from bench.records.statistics import mean_interval, optimality, wilson
+from bench.robustness.best_so_far import BUDGETS, NEVER
 from bench.robustness.judge import Verdict
 
 
@@ -27,6 +29,8 @@ class Outcome:
         passing: Seconds of it inside the victim model.
         memory: Peak memory in MiB, where the system reports it.
         errors: Errors of the attack by index of the image.
+        fewest: Fewest changed pixels and elements of a success within each of
+            `best_so_far.BUDGETS`, shape (n, budgets, 2); None where it was not noted.
     """
 
     verdict: Verdict
@@ -36,12 +40,14 @@ class Outcome:
     passing: float
     memory: float | None
     errors: Mapping[int, str]
+    fewest: Int[Tensor, "n budgets 2"] | None = None
 
 
 def join(parts: Sequence[Outcome]) -> Outcome:
     """Join the outcomes of several blocks of images, or of several goals."""
     verdicts = [part.verdict for part in parts]
     peaks = [part.memory for part in parts if part.memory is not None]
+    noted = [part.fewest for part in parts if part.fewest is not None]
     return Outcome(
         verdict=Verdict(
             **{
@@ -55,6 +61,7 @@ def join(parts: Sequence[Outcome]) -> Outcome:
         passing=sum(part.passing for part in parts),
         memory=max(peaks, default=None),
         errors={i: text for part in parts for i, text in part.errors.items()},
+        fewest=torch.cat(noted) if len(noted) == len(parts) else None,
     )
 
 
@@ -202,3 +209,37 @@ def curve(verdict: Verdict) -> list[dict[str, float]]:
         }
         for count in counts[np.isfinite(counts)]
     ]
+
+
+def trace(outcomes: Sequence[Outcome]) -> list[dict[str, float]]:
+    """Return what an attack had reached after so many passes, one entry per budget.
+
+    Each entry has ``passes``, the share ``success`` of the images with a success by then, and the
+    medians ``pixels`` and ``elements`` of the fewest changes so far, in which images without a
+    success count as infinite; each with ``_low`` and ``_high``, the ends of its 95 % interval over
+    the images. What is infinite or does not exist is left out, and so are all intervals where
+    several goals share an image. Empty where nothing was noted.
+
+    Args:
+        outcomes: One outcome per goal.
+    """
+    whole = join(outcomes)
+    if whole.fewest is None:
+        return []
+    counts = whole.fewest.double().numpy()
+    counts[counts >= NEVER] = np.inf
+    entries = []
+    for place, passes in enumerate(BUDGETS):
+        won = np.isfinite(counts[:, place, 0])
+        found = {
+            "success": over_images.share(int(won.sum()), len(won)),
+            "pixels": over_images.median(counts[:, place, 0]),
+            "elements": over_images.median(counts[:, place, 1]),
+        }
+        entry = {"passes": float(passes)}
+        for name, each in found.items():
+            ends = (each.low, each.high) if len(outcomes) == 1 else (None, None)
+            named = {name: each.value, f"{name}_low": ends[0], f"{name}_high": ends[1]}
+            entry |= {key: v for key, v in named.items() if v is not None and np.isfinite(v)}
+        entries.append(entry)
+    return entries

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from attacks.base import Images
 from bench.errors import Stopped
+from bench.robustness.best_so_far import BestSoFar
 
 
 class Counted(nn.Module):
@@ -31,6 +32,7 @@ class Counted(nn.Module):
         cap: Most forward and backward passes of an image together; after that the image gets the
             logits of its true label and a gradient of zero, which are not counted.
         stop: Whether to stop soon.
+        best: Is shown each forward pass; None: nobody is.
 
     Attributes:
         forwards: Forward passes of each image, shape (b,).
@@ -46,10 +48,11 @@ class Counted(nn.Module):
         labels: Int[Tensor, " b"],
         cap: int | None = None,
         stop: Callable[[], bool] = lambda: False,
+        best: BestSoFar | None = None,
     ) -> None:
         super().__init__()
         self.network = network
-        self.cap, self.stop = cap, stop
+        self.cap, self.stop, self.best = cap, stop, best
         self.labels = labels
         self.originals = images.flatten(1)
         self.half_squares = self.originals.square().sum(1) / 2
@@ -78,6 +81,10 @@ class Counted(nn.Module):
         after = self.clock()
         self.passing += after - before
         self.counting += before - start
+        if self.best is not None:
+            spent = (self.forwards + self.backwards)[owner]
+            self.best.see(images.detach(), logits.detach(), owner, spent)
+            self.counting += self.clock() - after
         if differentiated:
             logits = _Exit.apply(logits, self)
         return logits

@@ -10,7 +10,7 @@ from attacks import traits
 from bench import registry
 from bench.records.record import Record
 from bench.records.statistics import paired_images
-from bench.robustness.metrics import Outcome, curve, join, relate, summarise
+from bench.robustness.metrics import Outcome, curve, join, relate, summarise, trace
 from bench.robustness.trials import Trial
 
 
@@ -65,6 +65,7 @@ def attack_records(
             machine=machine,
             message=problems(wholes[trial]),
             curve=curve(wholes[trial].verdict),
+            trace=trace(outcomes),
         )
         for trial, outcomes in trials.items()
     ]

@@ -1,0 +1,80 @@
+"""What one evaluation shows about an attack: shares and medians over its images, with intervals."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.records.statistics import LEVEL, Values, wilson
+
+
+@dataclass(frozen=True)
+class OverImages:
+    """A share or a median over the n images of one evaluation.
+
+    Attributes:
+        value: The share or the median; infinity for a median where the attack failed on
+            most images.
+        low: The lower end of its 95 % interval; None where n images do not give one.
+        high: The upper end; infinity where it lies among the failures.
+        n: The number of images.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+def share(successes: int, n: int) -> OverImages:
+    """A success rate with Wilson's interval.
+
+    Raises ``ValueError`` unless 0 <= successes <= n and n is at least 1.
+
+    >>> share(5, 10)
+    OverImages(value=0.5, low=0.2365..., high=0.7634..., n=10)
+    """
+    return OverImages(successes / n if n else 0.0, *wilson(successes, n), n)
+
+
+def median(values: Values, level: float = LEVEL) -> OverImages:
+    """The median with the distribution-free interval between two order statistics.
+
+    The interval from the r-th smallest to the r-th largest value holds the true median with a
+    probability of 1 - 2 P(B < r), B binomial with n trials and probability 1/2 (Conover, Practical
+    Nonparametric Statistics, section 3.2); r is the largest number with which that is at least
+    ``level``. Below six values there is none.
+
+    Args:
+        values: One number for each image, infinity for a failure.
+        level: The probability that the interval holds the median.
+
+    Raises:
+        ValueError: There is no value, or one is not a number.
+
+    >>> median([3.0, 1.0, 2.0, 7.0, 5.0, 4.0, 6.0])
+    OverImages(value=4.0, low=1.0, high=7.0, n=7)
+    >>> median([2.0, float("inf"), float("inf")]).value
+    inf
+    """
+    ordered = np.sort(np.asarray(values, dtype=float))
+    n = ordered.size
+    if not n or np.isnan(ordered).any():
+        raise ValueError("a median needs at least one value, and each must be a number")
+    below, above = ordered[(n - 1) // 2], ordered[n // 2]
+    middle = float(below if below == above else (below + above) / 2)
+    from scipy.stats import binom
+
+    rank = int(binom.ppf((1 - level) / 2, n, 0.5))  # the smallest with P(B <= rank) >= 2.5 %
+    if binom.cdf(rank, n, 0.5) <= (1 - level) / 2:
+        rank += 1
+    if rank < 1:
+        return OverImages(middle, None, None, n)
+    return OverImages(middle, float(ordered[rank - 1]), float(ordered[n - rank]), n)
+
+
+def finite(value: float | None) -> float | None:
+    """A number for JSON, which has no infinity: None instead."""
+    return value if value is not None and math.isfinite(value) else None
