@@ -853,3 +853,36 @@ def test_torch_datasets_that_cannot_be_read_are_refused_in_one_line(
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
         read_split(given)
     assert "\n" not in str(caught.value)
+
+
+def test_the_side_is_part_of_a_datasets_name(tmp_path: Path) -> None:
+    found = catalog.load("photos(train=20)", side=16)
+    assert found.name == "photos(train=20, side=16)"
+    assert found.train.images.shape == (20, 3, 16, 16)
+    assert torch.equal(found.train.images, catalog.load(found.name).train.images)
+    assert (catalog.facts(found.name).train, catalog.facts(found.name).side) == (20, 16)
+    # each image as a file of the same pixels would be scaled
+    whole = catalog.load("photos(train=20)").train.images[3]
+    image = Image.fromarray(whole.permute(1, 2, 0).numpy())
+    expected = np.asarray(image_folder.square(image, 16)).transpose(2, 0, 1)
+    assert found.train.images[3].numpy().tolist() == expected.tolist()
+    # the side that it has anyway is no other dataset
+    assert catalog.load("digits", side=8).name == "digits"
+    place = folder(tmp_path / "mine", tree())
+    sized = catalog.load(f"{place}(side=4)")
+    assert (sized.name, sized.train.images.shape[-1]) == ("mine(side=4)", 4)
+    assert sized.pin != catalog.load(str(place)).pin
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "message"),
+    [
+        ("digits(side=0)", None, "side is 0 of digits: give 1 to 4096 pixels"),
+        ("digits(side=8.5)", None, "side is 8.5 of digits: give 1 to 4096 pixels"),
+        ("digits", 5000, "side is 5000 of digits: give 1 to 4096 pixels"),
+        ("digits(side=9)", 10, "digits(side=9) says another side than 10: remove one of the two"),
+    ],
+)
+def test_sides_that_cannot_be_are_refused(name: str, side: int | None, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        catalog.load(name, side=side)

@@ -227,8 +227,10 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
         networks.check("timm:resnet26-d")
     for name in networks.names():
         networks.check(name)
-    with pytest.raises(ValueError, match="resnet8 has no pretrained weights"):
-        build("resnet8", classes=2, seed=0, pretrained=True, **COLOUR)
+    with pytest.raises(ValueError, match=r"did you mean timm:resnet18\.a1_in1k"):
+        networks.check("timm:resnet18.a1in1k")
+    with pytest.raises(ValueError, match="resnet8 has no weights of timm"):
+        build("resnet8", classes=2, seed=0, weights=Path("w"), **COLOUR)
     with pytest.raises(ValueError, match="one per channel, 1"):
         build("resnet8", classes=2, channels=1, seed=0, **COLOUR)
 

@@ -117,7 +117,7 @@ def attack_eval(
     from bench.studies import attack_designs, attack_study, comparison
     from bench.training import victims
 
-    workspace, name = comparison.place(place.open(where), place.data or "photos")
+    workspace, name = comparison.place(place.open(where), place.dataset("photos"))
     data = workspace.dataset(name)
     design = attack_designs.AttackDesign(
         victim=victims.choose(data, victim=victim, model=model, mean=mean, std=std),

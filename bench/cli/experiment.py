@@ -46,7 +46,7 @@ def run_experiments(
 
     progress = open_progress(quiet)
     workspace = place.open(where)
-    planned = runner.plan(name, scale, workspace, data=place.data, fresh=fresh)
+    planned = runner.plan(name, scale, workspace, data=place.chosen(), fresh=fresh)
     for line in planned.cost():
         click.echo(line, err=True)
     if dry_run:

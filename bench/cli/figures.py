@@ -92,7 +92,7 @@ def figures(
         scale=scale,
         unit=unit,
         baseline=baseline,
-        selection=Selection(data=place.data, model=model),
+        selection=Selection(data=place.chosen(), model=model),
     )
     missing: list[str] = []
     for found in make_figures(request, workspace):

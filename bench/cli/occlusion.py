@@ -41,8 +41,8 @@ def occlusion(
     from bench.robustness.occlusion import evaluate_runs, with_weights
 
     workspace, name = place.open(where), None
-    if place.data is not None:
-        workspace, name = workspace.locate(place.data)
+    if (chosen := place.chosen()) is not None:
+        workspace, name = workspace.locate(chosen)
     selected = Selection(data=name, model=model).runs(Store(workspace.results).all())
     runs = with_weights(selected, workspace.results)
     if not runs:

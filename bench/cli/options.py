@@ -123,15 +123,40 @@ class DataOptions:
     Attributes:
         data: A dataset by name, or the path of an image folder or archive; None: the command's
             default.
+        side: Height and width in pixels to which its images are scaled; None: its own.
         data_root: Folder searched first for named datasets.
         download: Whether a missing dataset may be downloaded from its publisher.
         results: Results folder; None: ``$BENCH_RESULTS``, else ``./results``.
     """
 
     data: str | None = None
+    side: int | None = None
     data_root: Path | None = None
     download: bool = False
     results: str | None = None
+
+    def dataset(self, default: str) -> str:
+        """Return the name or path of the dataset, with its side if one was given.
+
+        Args:
+            default: What is used without ``--data``.
+
+        Raises:
+            ValueError: The side is none, or contradicts that of ``--data``.
+        """
+        from bench.data import catalog
+
+        return catalog.sized(self.data or default, self.side)
+
+    def chosen(self) -> str | None:
+        """Return the dataset like `dataset`, and None without ``--data``.
+
+        Raises:
+            ValueError: As `dataset`, and for a side without a dataset.
+        """
+        if self.data is None and self.side is not None:
+            raise ValueError(f"--side {self.side} needs --data: it is the side of its images")
+        return None if self.data is None else self.dataset(self.data)
 
     def open(self, execution: ExecutionOptions) -> Workspace:
         """Return the workspace of these options; the dataset is not loaded yet."""
@@ -148,24 +173,36 @@ as_json = output("--json", "as_json", is_flag=True, help="Print JSON on standard
 dry_run = output(
     "--dry-run", is_flag=True, help="Show which jobs would run and which are done, and stop."
 )
-data = gathered(
-    "place",
-    lambda: DataOptions,
-    compared(
-        "--data",
-        type=types.Name(types.data_names),
-        help="A dataset by name, or an image folder or zip with train/CLASS/* and test/CLASS/*.  "
-        "[default: digits; photos for attack-eval]",
-    ),
+which = compared(
+    "--data",
+    type=types.Name(types.data_names),
+    help="A dataset by name, or an image folder or zip with train/CLASS/* and test/CLASS/*.  "
+    "[default: digits; photos for attack-eval]",
+)
+side = compared(
+    "--side",
+    type=int,
+    metavar="PIXELS",
+    help='Scale the images to this height and width, as --data "NAME(side=PIXELS)" does.  '
+    "[default: their own]",
+)
+folders = together(
     compared(
         "--data-root",
         type=click.Path(path_type=Path, exists=True, file_okay=False),
         help="Folder searched first for named datasets.  [then: $BENCH_DATA, the cache, the "
         "system]",
     ),
-    compared("--download", is_flag=True, help="Download a missing dataset from its publisher."),
+    compared(
+        "--download",
+        is_flag=True,
+        help="Download a missing dataset, or missing published weights, from the publisher.",
+    ),
     results,
 )
+data = gathered("place", lambda: DataOptions, which, side, folders)
+unscaled_data = gathered("place", lambda: DataOptions, which, folders)
+"""The same for ``bench speed``, whose ``--side`` is that of masks."""
 device = together(
     execution(
         "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps."
@@ -231,6 +268,13 @@ training = gathered(
         "--mix",
         type=types.Name(types.mix_names),
         help="Mixing of training images, such as cutmix (bench list mixes).",
+    ),
+    trained(
+        "--pretrained",
+        metavar="timm|torchvision|FILE",
+        help="Start from published ImageNet weights (timm:TAG and torchvision:TAG choose others "
+        "than the default ones) or from a safetensors file; epochs and learning rate are a tenth "
+        "of the usual ones then.  [default: weights drawn from the seed]",
     ),
     trained("--epochs", type=int, help="Passes over the training images."),
     trained("--batch-size", type=int, help="Images per step."),

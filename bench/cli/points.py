@@ -75,7 +75,7 @@ def find_or_load(
     from bench.points import find
     from bench.studies.comparison import place as locate
 
-    workspace, name = locate(place.open(where), place.data or "digits")
+    workspace, name = locate(place.open(where), place.dataset("digits"))
     data, progress = workspace.dataset(name), open_progress(quiet)
     with signals.listen(progress.say) as stop:
         return (
@@ -132,7 +132,7 @@ def estimate(
     from bench.points.find import Search
     from bench.studies.comparison import place as locate
 
-    workspace, name = locate(place.open(where), place.data or "digits")
+    workspace, name = locate(place.open(where), place.dataset("digits"))
     data = workspace.dataset(name)
     where.build(workspace.device)  # sets the threads of a worker
     planned = Search.of(data, workspace, search.victim_for(data), search.attack)
@@ -246,12 +246,12 @@ def import_(path: Path, name: str, xy: bool, place: DataOptions) -> None:
         )
     if not path.is_dir():
         options.refuse(f"{path.name}, which is no folder", "xy")
-    workspace, known = locate(place.open(ExecutionOptions(device="cpu")), place.data or "digits")
+    workspace, known = locate(place.open(ExecutionOptions(device="cpu")), place.dataset("digits"))
     data = workspace.dataset(known)
     taken = from_folder(path, data, xy=xy) if path.is_dir() else from_numpy(path, data)
     taken.save(workspace.results / "points" / f"{name}.safetensors")
     report(taken, data, as_json=False)
-    shown = shlex.quote(place.data or "digits")
+    shown = shlex.quote(place.dataset("digits"))
     click.echo(f"Next: bench run --aug advmask --guide {name} --data {shown}")
 
 

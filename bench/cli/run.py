@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 OF_EXPERIMENTS = (
     *("augmentations", "models", "seeds", "seed_list", "guides", "points_from", "policy", "mix"),
     *("epochs", "batch_size", "learning_rate", "weight_decay", "schedule", "validation"),
-    "precision",
+    *("precision", "pretrained"),
 )
 """Options of a comparison that an experiment sets itself."""
 
@@ -133,10 +133,12 @@ def run(
 
     from bench import registry
     from bench.studies import comparison, designs
+    from bench.training import fine_tuning
 
     for text in augmentations:  # rejected before anything slow
         registry.build("augmentations", text)
-    workspace, data = comparison.place(place.open(where), place.data or "digits")
+    workspace, data = comparison.place(place.open(where), place.dataset("digits"))
+    workspace = fine_tuning.remember(workspace, training.pretrained)
     design = designs.Design(
         augmentations=augmentations,
         data=data,

@@ -120,7 +120,7 @@ chosen = options.gathered(
     default="masks",
 )
 @chosen
-@options.data
+@options.unscaled_data
 @options.compute
 @options.as_json
 @options.quiet
@@ -158,7 +158,7 @@ def speed(
         return
     from bench.studies.comparison import place as locate
 
-    workspace, name = locate(place.open(where), place.data or "digits")
+    workspace, name = locate(place.open(where), place.dataset("digits"))
     data = workspace.dataset(name)
     parts = {"masks": masks, "input": inputs, "epochs": epochs, "attacks": attacks}
     tables = start(progress) if what == "all" else {}

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from bench import registry
 from bench.data import binary_formats, cache, dataset, embedded, image_folder
@@ -19,8 +20,10 @@ from bench.data.splits import Parts, part
 from bench.errors import Missing
 
 SYSTEM = Path("/usr/share/datasets")  # Debian's place
-PART = re.compile(r"(?P<whole>.+?)(?P<counts>\((?=(train|test)\b)[^()]*\))")
-"""A dataset and how many images of it; folders may have brackets in their names."""
+PART = re.compile(r"(?P<whole>.+?)(?P<options>\((?=(train|test|side)\b)[^()]*\))")
+"""A dataset, how many images of it and of which side; folders may have brackets in their names."""
+OPTIONS = ("train", "test", "side")  # in the order in which names have them
+LARGEST_SIDE = 4096  # pixels
 
 
 def _torchvision(name: str) -> Callable[[Path], object]:
@@ -198,22 +201,61 @@ def facts(name: str) -> Entry:
     >>> facts("digits(train=100)").train, facts("cifar100").classes, facts("my/folder").side
     (100, 100, 32)
     """
-    whole, counts = divided(name)
+    whole, options = divided(name)
     entry = ENTRIES.get(whole, FOLDER)
-    sizes = {each: count for each, count in counts.items() if isinstance(count, int)}
-    return replace(entry, train=sizes.get("train", entry.train), test=sizes.get("test", entry.test))
+    known: dict[str, Any] = {name: each for name, each in options.items() if isinstance(each, int)}
+    return replace(entry, **{name: known[name] for name in known.keys() & set(OPTIONS)})
 
 
 def divided(name: str) -> tuple[str, dict[str, object]]:
-    """The whole that a name means, and how many images of each part it takes.
+    """The whole that a name means, and its options: how many images of each part, and their side.
 
-    >>> divided("cifar10(train=2000)"), divided("mine (2)")
-    (('cifar10', {'train': 2000}), ('mine (2)', {}))
+    >>> divided("cifar10(train=2000)"), divided("mine (2)"), divided("flowers102(side=224)")
+    (('cifar10', {'train': 2000}), ('mine (2)', {}), ('flowers102', {'side': 224}))
     """
     match = PART.fullmatch(name)
     if match is None:
         return name, {}
-    return match["whole"], registry.parse(f"part{match['counts']}")[1]
+    return match["whole"], registry.parse(f"part{match['options']}")[1]
+
+
+def sized(name: str, side: int | None) -> str:
+    """The name of a dataset whose images are scaled to a side in pixels.
+
+    The side that a dataset of the catalog has anyway is left out, so that it has one name only.
+
+    Args:
+        name: As `load` takes it.
+        side: The height and width in pixels; None for what the name says.
+
+    Raises:
+        ValueError: The name says another side, or the side is none.
+
+    >>> sized("flowers102(train=100)", 224), sized("tiny-imagenet", 64)
+    ('flowers102(train=100, side=224)', 'tiny-imagenet')
+    """
+    whole, options = divided(name)
+    if side is not None and options.setdefault("side", side) != side:
+        raise ValueError(f"{name} says another side than {side}: remove one of the two")
+    if "side" not in options:
+        return name
+    side = _checked_side(whole, options["side"])
+    if whole in ENTRIES and side == ENTRIES[whole].side:
+        del options["side"]
+    return _named(whole, options)
+
+
+def _named(whole: str, options: Mapping[str, object]) -> str:
+    """The one spelling of a dataset with options."""
+    ordered = [*(each for each in OPTIONS if each in options), *(options.keys() - set(OPTIONS))]
+    listed = ", ".join(f"{each}={options[each]}" for each in ordered)
+    return f"{whole}({listed})" if listed else whole
+
+
+def _checked_side(whole: str, side: object) -> int:
+    if type(side) is not int or not 1 <= side <= LARGEST_SIDE:
+        raise ValueError(f"side is {side} of {whole}: give 1 to {LARGEST_SIDE} pixels")
+    return side
 
 
 def load(
@@ -227,32 +269,42 @@ def load(
 
     Args:
         name: A name of the catalog or a path. ``"cifar10(train=2000, test=4000)"`` is a part, as
-            `part` takes it: a dataset of its own, with its own statistics and digest.
+            `part` takes it: a dataset of its own, with its own statistics and digest. So is
+            ``"cifar10(side=64)"``, whose images are scaled.
         root: Where a named dataset is looked for first.
         download: Fetch what is missing from its publisher, checked by md5; nothing else ever uses
             the network.
-        side: Scale images that come as files to this height and width in pixels. Without it they
-            keep their size where all are equal squares, and become 64x64 otherwise.
+        side: Scale the images to this height and width in pixels, as ``"flowers102(side=224)"``
+            does. Without it images that come as files keep their size where all are equal squares,
+            and become 64x64 otherwise.
 
     Raises:
         Missing: The files are not there.
         ValueError: They cannot be read, or the name is not known.
     """
-    whole, counts = divided(name)
+    whole, counts = divided(sized(name, side))
+    given = counts.pop("side", None)
+    side = None if given is None else _checked_side(whole, given)
     if counts:
         return _part(load(whole, root=root, download=download, side=side), counts)
-    entry = ENTRIES.get(name, FOLDER)
-    named = name in ENTRIES
+    entry = ENTRIES.get(whole, FOLDER)
+    named = whole in ENTRIES
+    options = {} if side is None else {"side": side}
     if entry.embedded is not None:
-        return dataset.make(name, entry.embedded(), source="embedded", flip=entry.flip, named=named)
-    path = locate(name, root=root, download=download)
-    title, source = _title(name, path), str(path)
-    copy = cache.place(name, path, side)
+        found, title = entry.embedded(), _named(whole, options)
+        if side is not None:
+            found = image_folder.scaled(found, side)
+        return dataset.make(title, found, source="embedded", flip=entry.flip, named=named)
+    path = locate(whole, root=root, download=download)
+    title, source = _named(_title(whole, path), options), str(path)
+    copy = cache.place(whole, path, side)
     if copy is not None:
         kept = cache.load(copy, title, source=source, flip=entry.flip, named=named)
         if kept is not None:
             return kept
     found = entry.read(path, side)
+    if side is not None:
+        found = image_folder.scaled(found, side)
     data = dataset.make(title, found, source=source, flip=entry.flip, named=named)
     if copy is not None:
         cache.save(data, copy)
@@ -270,9 +322,9 @@ def _part(whole: Dataset, counts: dict[str, object]) -> Dataset:
                 f"{name} is {count} of {whole.name}: take from 1 to {len(cuts[name])} images"
             )
         cuts[name] = part(cuts[name], count).alone()
-    listed = ", ".join(f"{name}={counts[name]}" for name in cuts if name in counts)
+    base, options = divided(whole.name)
     return dataset.make(
-        f"{whole.name}({listed})",
+        _named(base, options | counts),
         Parts(whole.classes, cuts["train"], cuts["test"]),
         source=whole.source,
         flip=whole.flip,

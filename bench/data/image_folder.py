@@ -169,6 +169,23 @@ def square(image: Image.Image, side: int) -> Image.Image:
     return image.resize((side, side), Image.Resampling.BILINEAR, box)
 
 
+def scaled(parts: Parts, side: int) -> Parts:
+    """Images in memory as `square` makes them of files."""
+
+    def each(split: Split) -> Split:
+        n, c, h, w = split.images.shape
+        if (h, w) == (side, side):
+            return split
+        pixels = np.empty((n, c, side, side), np.uint8)
+        for place, image in enumerate(split.images.numpy()):
+            mode = image[0] if c == 1 else image.transpose(1, 2, 0)
+            array = np.asarray(square(Image.fromarray(mode), side))
+            pixels[place] = array[None] if c == 1 else array.transpose(2, 0, 1)
+        return Split(torch.from_numpy(pixels), split.labels)
+
+    return Parts(parts.classes, each(parts.train), each(parts.test))
+
+
 def read(path: Path, side: int | None) -> Parts:
     """Read a folder or zip of images: the layout of Tiny-ImageNet, or one folder per class.
 

@@ -17,10 +17,10 @@ class Workspace:
     Attributes:
         results: Folder of records, weights, points and the MLflow database.
         data_root: Folder searched first for named datasets.
-        download: Whether a missing dataset may be downloaded from its publisher.
+        download: Whether a missing dataset, and missing published weights, may be downloaded.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
-        paths: (name, path) of each dataset that was given as a folder or archive; jobs refer to a
-            dataset by its name alone.
+        paths: (name, path) of each dataset that was given as a folder or archive, and of each file
+            of weights that a training starts from; jobs refer to them by their names alone.
     """
 
     results: Path

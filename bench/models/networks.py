@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -67,12 +68,14 @@ def build(
     mean: Float[Tensor, " c"] | Sequence[float],
     std: Float[Tensor, " c"] | Sequence[float],
     seed: int,
-    pretrained: bool = False,
+    stem: int | None = None,
+    weights: Path | None = None,
 ) -> Normalised:
     """Build a network whose first weights are drawn from ``seed`` alone.
 
     ``resnet18``, ``resnet50`` and ``wide-resnet50-2`` are timm's; for sides up to 64 their stem
     becomes one 3x3 convolution of stride 1 without pooling, as in the published CIFAR code.
+    A tag, as in ``timm:resnet18.a1_in1k``, says nothing here but how the weights are read.
 
     Args:
         name: One of `names`, or ``timm:NAME``.
@@ -82,17 +85,17 @@ def build(
         mean: Per channel, in [0, 1]: that of the dataset, or of the weights made elsewhere.
         std: Likewise.
         seed: Draws the weights, and what the network draws in training.
-        pretrained: Load timm's ImageNet weights (a download) and keep their stem; nothing is
-            downloaded otherwise.
+        stem: Side of the first convolution of those three, 3 or 7 (that of ImageNet weights); None
+            decides by the side of the images.
+        weights: A file of timm's weights of ``timm:NAME.TAG``, which timm adapts to the channels,
+            the side and the classes: another number of classes gets a new classifier.
 
     Raises:
-        ValueError: The name is not known, it has no pretrained weights, or ``mean`` and ``std`` do
-            not have a value per channel.
+        ValueError: The name is not known, the weights are not those of a ``timm:NAME.TAG``, or
+            ``mean`` and ``std`` do not have a value per channel.
     """
-    if pretrained and name not in TIMM and not name.startswith("timm:"):
-        raise ValueError(
-            f"{name} has no pretrained weights: they exist for {', '.join(TIMM)} and timm:NAME"
-        )
+    if weights is not None and not name.startswith("timm:"):
+        raise ValueError(f"{name} has no weights of timm: they exist for timm:NAME.TAG")
     centre, spread = (torch.as_tensor(v, dtype=torch.float32) for v in (mean, std))
     if len(centre) != channels or len(spread) != channels:
         raise ValueError(
@@ -101,7 +104,7 @@ def build(
     # fork_rng gives the global generator back as it was; seeding it alone leaves CUDA's in peace
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, "weights"))
-        network = _network(name, classes, channels, side, pretrained)
+        network = _network(name, classes, channels, side, stem, weights)
     reseed(network, derive(seed, "network"))
     return Normalised(network, centre, spread)
 
@@ -119,7 +122,9 @@ def build_for(data: Dataset, name: str, *, seed: int, **others: Any) -> Normalis
     return build(name, seed=seed, **(fields | others))
 
 
-def _network(name: str, classes: int, channels: int, side: int, pretrained: bool) -> nn.Module:
+def _network(
+    name: str, classes: int, channels: int, side: int, stem: int | None, weights: Path | None
+) -> nn.Module:
     if name in BASIC:
         return ResNet(BASIC[name], classes, channels)
     if name == "resnet44-bottleneck":
@@ -131,23 +136,27 @@ def _network(name: str, classes: int, channels: int, side: int, pretrained: bool
     if name == "shake-shake-26-2x32d":
         return ShakeShake(32, classes, channels)
     if name in TIMM:
-        network = _timm(TIMM[name], classes, channels, side, pretrained)
-        if side <= SMALL and not pretrained:
+        network = _timm(TIMM[name], classes, channels, side)
+        if stem == 3 or (stem is None and side <= SMALL):
             network.conv1 = nn.Conv2d(channels, 64, 3, 1, 1, bias=False)
             nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
             network.maxpool = nn.Identity()
         return network
     if name.startswith("timm:"):
-        return _timm(name.removeprefix("timm:"), classes, channels, side, pretrained)
+        return _timm(name.removeprefix("timm:"), classes, channels, side, weights)
     raise _unknown(name)
 
 
-def _timm(name: str, classes: int, channels: int, side: int, pretrained: bool) -> nn.Module:
+def _timm(
+    name: str, classes: int, channels: int, side: int, weights: Path | None = None
+) -> nn.Module:
     import timm
 
-    if not timm.is_model(name):
-        raise _unknown(f"timm:{name}")
-    options = {"num_classes": classes, "in_chans": channels, "pretrained": pretrained}
+    check(f"timm:{name}")
+    options: dict[str, Any] = {"num_classes": classes, "in_chans": channels}
+    if weights is not None:
+        overlay = {"file": str(weights), "custom_load": False}
+        options |= {"pretrained": True, "pretrained_cfg_overlay": overlay}
     card = timm.get_pretrained_cfg(name, allow_unregistered=True)
     if card is not None and card.fixed_input_size:
         options["img_size"] = side
@@ -160,7 +169,8 @@ def _unknown(name: str) -> ValueError:
     if name.startswith("timm:"):
         import timm
 
-        known = [f"timm:{other}" for other in timm.list_models()]
+        tags = timm.list_pretrained() if "." in name else []
+        known = [f"timm:{other}" for other in (*timm.list_models(), *tags)]
     near = difflib.get_close_matches(name, known, 1)
     return ValueError(
         f"no network is called {name!r}: "
@@ -178,7 +188,8 @@ def check(name: str) -> None:
     if name.startswith("timm:"):
         import timm
 
-        if timm.is_model(name.removeprefix("timm:")):
+        own = name.removeprefix("timm:")
+        if timm.is_model(own) and ("." not in own or timm.is_model_pretrained(own)):
             return
     if name not in ABOUT:
         raise _unknown(name)

@@ -10,7 +10,7 @@ from torch import nn
 from bench.data.dataset import Dataset
 from bench.errors import Missing
 from bench.files import checksums
-from bench.models import networks, weight_files
+from bench.models import networks, published, weight_files
 from bench.models.resnet import fold
 
 
@@ -48,10 +48,8 @@ def from_file(
         ValueError: The file is damaged, or some of its keys do not fit; they are named.
     """
     given = {"mean": mean, "std": std}
-    network = networks.build_for(
-        data, model, seed=0, **{name: each for name, each in given.items() if each is not None}
-    )
-    weight_files.load_weights(network, path)
+    known = {name: each for name, each in given.items() if each is not None}
+    network = weight_files.load_network(data, model, path, seed=0, **known)
     fold(network.eval())
     return network
 
@@ -61,23 +59,27 @@ def from_timm(
     data: Dataset,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    *,
+    download: bool = False,
 ) -> nn.Module:
-    """A network of timm with its published weights (a download, unless timm has them already).
+    """A network of timm with its published weights.
 
     Args:
-        name: ``timm:NAME``.
+        name: ``timm:NAME`` or ``timm:NAME.TAG``.
         data: The dataset it tells the classes of.
         mean: Per channel in [0, 1]; by default that of the weights.
         std: Likewise.
+        download: Fetch the weights if they are not on this machine.
 
     Raises:
         ValueError: There are no such weights, or their classes cannot be those of the dataset.
+        Missing: The weights are not on this machine.
     """
     import timm
 
-    card = timm.get_pretrained_cfg(name.removeprefix("timm:"), allow_unregistered=False)
-    if card is None:
-        raise ValueError(f"timm has no published weights for {name.removeprefix('timm:')!r}")
+    networks.check(name)
+    full = published.resolve(name if published.tagged(name) else "timm", name)
+    card = timm.get_pretrained_cfg(full.removeprefix("timm:"), allow_unregistered=False)
     if card.num_classes != len(data.classes):
         raise ValueError(
             f"{name} tells {card.num_classes} classes apart, {data.name} has {len(data.classes)}: "
@@ -85,10 +87,10 @@ def from_timm(
         )
     network = networks.build_for(
         data,
-        name,
+        full,
         seed=0,
         mean=list(card.mean) if mean is None else mean,
         std=list(card.std) if std is None else std,
-        pretrained=True,
+        weights=published.locate(full, download=download),
     )
     return network.eval()

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from torch import Tensor
+
+from bench.data.dataset import Dataset
 from bench.files import atomic, tensor_files
+from bench.models import networks
 from bench.models.networks import Normalised
 
 SHOWN = 8  # of the entries of a weights file that do not fit
@@ -23,17 +28,55 @@ def save_weights(model: Normalised, path: Path, metadata: Mapping[str, str] | No
     atomic.write(path, content)
 
 
+def load_network(data: Dataset, name: str, path: Path, seed: int, **others: Any) -> Normalised:
+    """Build a network for a dataset with the stem that a file of weights has, and load the weights.
+
+    Args:
+        data: As in `networks.build_for`.
+        name: Likewise.
+        path: A safetensors file.
+        seed: Draws what the network draws in training.
+        **others: As in `networks.build_for`.
+
+    Raises:
+        FileNotFoundError, ValueError: As `load_weights`.
+    """
+    weights, _ = tensor_files.read(path)
+    network = networks.build_for(data, name, seed=seed, stem=stem(weights), **others)
+    take(network, weights, path)
+    return network
+
+
+def stem(weights: Mapping[str, Tensor]) -> int | None:
+    """The side of the first convolution of a network with weights of such a name, else None."""
+    first = weights.get("conv1.weight")
+    return None if first is None or first.ndim != 4 else first.shape[-1]
+
+
 def load_weights(model: Normalised, path: Path) -> None:
     """Load safetensors into the inner network, which keeps its device.
 
-    The counters of batch normalisation may be absent (older files lack them).
-
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is damaged, or some weights are missing, unexpected, of another shape or type
-            or not finite; they are named, and the network is unchanged.
+        ValueError: It is damaged, or does not fit; see `take`.
     """
-    weights, _ = tensor_files.read(path)
+    take(model, tensor_files.read(path)[0], path)
+
+
+def take(model: Normalised, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Take weights over into the inner network, which keeps its device.
+
+    The counters of batch normalisation may be absent (older files lack them).
+
+    Args:
+        model: The network.
+        weights: Its weights by their names.
+        path: Where they are from, for messages.
+
+    Raises:
+        ValueError: Some weights are missing, unexpected, of another shape or type or not finite;
+            they are named, and the network is unchanged.
+    """
     own = model.network.state_dict()
     needed = {key for key in own if not key.endswith(".num_batches_tracked")}
     both = sorted(own.keys() & weights.keys())

@@ -31,7 +31,7 @@ def run(recipe: Recipe, seeds: Sequence[int]) -> str:
     """
     side = facts(recipe.data).side
     given = {name: getattr(DEFAULT, name) for name in OPTIONS}
-    given |= usual(recipe.data, recipe.model, side)
+    given |= usual(recipe.data, recipe.model, side, recipe.pretrained)
     words = ["bench", "run", "--aug", registry.label(recipe.augmentation, recipe.data, side)]
     words += ["--model", recipe.model, "--data", recipe.data]
     for name in ("guide", "policy", "mix"):
@@ -39,6 +39,9 @@ def run(recipe: Recipe, seeds: Sequence[int]) -> str:
             words += [f"--{name}", value]
     if guides.from_points(recipe) and recipe.points != find.chosen_attack(recipe.data):
         words += ["--points-from", recipe.points or find.SPARSE]
+    if recipe.pretrained not in (None, recipe.model):
+        # a file is named without its folder, which records do not hold
+        words += ["--pretrained", recipe.pretrained.partition(" ")[0]]
     for name in OPTIONS:
         if (value := getattr(recipe, name)) != given[name]:
             words += [f"--{name.replace('_', '-')}", str(value)]

@@ -126,8 +126,10 @@ def group_runs(records: Iterable[Record]) -> list[RunGroup]:
 
 
 def _column(record: Record) -> Column:
-    """Dataset and network, as far as the record has them."""
+    """Dataset and network with the weights it starts from, as far as the record has them."""
     data, model = record.labels.get("data", ""), record.labels.get("model", "")
+    if weights := record.labels.get("pretrained"):
+        model = f"{model} from {weights}"
     return Column(model, group=data) if model else Column(data)
 
 

@@ -24,6 +24,7 @@ from bench.studies import estimates, jobs
 from bench.studies.designs import Design, TrainingOptions
 from bench.studies.jobs import Job
 from bench.studies.tracking import TrackedRuns, TrackingOptions
+from bench.training import fine_tuning
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,7 @@ def compare(
     root = None if data_root is None else Path(data_root)
     workspace = options.workspace(results, root, download)
     workspace, name = place(workspace, data)
+    workspace = fine_tuning.remember(workspace, settings.pretrained)
     single = isinstance(augmentations, str | Method)
     design = Design(
         augmentations=(augmentations,) if single else tuple(augmentations),  # type: ignore[arg-type]
@@ -273,6 +275,8 @@ def describe(wanted: Sequence[Job], workspace: Workspace, progress: Progress) ->
         f"crop padding {recipe.padding}, flip {'yes' if data.flip else 'no'}, "
         f"validation {recipe.validation:.0%}, {recipe.precision} on {workspace.device}"
     )
+    for weights in dict.fromkeys(filter(None, (job.recipe.pretrained for job in wanted))):
+        progress.say(f"fine-tuned from the weights {weights}")
     if recipe.policy or recipe.mix:
         progress.say(f"policy {recipe.policy or 'none'}, mix {recipe.mix or 'none'}")
     for text in dict.fromkeys(registry.express(job.recipe.augmentation) for job in wanted):

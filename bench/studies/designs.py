@@ -14,6 +14,7 @@ from bench.models import networks
 from bench.points import find, guides
 from bench.records.store import Store
 from bench.studies.jobs import Job
+from bench.training import fine_tuning
 from bench.training.recipes import Precision, Recipe, Schedule, usual
 
 
@@ -32,6 +33,9 @@ class TrainingOptions:
         validation: Share of the training images held out for validation, drawn by the seed.
         precision: ``"float32"``, ``"bfloat16"`` or ``"auto"``: bfloat16 on a CUDA device that
             computes it natively.
+        pretrained: Weights to start from: ``"timm"`` or ``"torchvision"``, each also with a tag as
+            ``"timm:tv_in1k"``, or a safetensors file. The default epochs and learning rate are a
+            tenth then; see `bench.training.recipes.usual`.
 
     Raises:
         ValueError: A value outside its range, or an unknown name.
@@ -46,6 +50,7 @@ class TrainingOptions:
     schedule: Schedule | None = None
     validation: float | None = None
     precision: Precision | Literal["auto"] = "auto"
+    pretrained: str | None = None
 
     def __post_init__(self) -> None:
         if self.policy is not None:
@@ -122,7 +127,10 @@ class Design:
             points = None  # as in the recipes of version 0.1
         found: list[Recipe] = []
         for model in self.models:
-            settings = common | usual(data.name, model, side) | self.training.given()
+            given = self.training.given()
+            if "pretrained" in given:
+                given["pretrained"] = fine_tuning.identify(given["pretrained"], model)
+            settings = common | usual(data.name, model, side, given.get("pretrained")) | given
             for method in methods:
                 own = Recipe(
                     data=data.name, digest=data.pin, model=model, augmentation=method, **settings

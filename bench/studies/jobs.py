@@ -19,7 +19,7 @@ from bench.models import weight_files
 from bench.points import find, guides
 from bench.records.record import Record
 from bench.records.store import Store
-from bench.training import checkpoints, loop, trained
+from bench.training import checkpoints, fine_tuning, loop, trained
 from bench.training.recipes import Recipe
 
 
@@ -79,7 +79,7 @@ def labels(recipe: Recipe, side: int) -> dict[str, str]:
         "model": recipe.model,
         "data": recipe.data,
     }
-    for name in ("guide", "policy", "mix"):
+    for name in ("guide", "policy", "mix", "pretrained"):
         if value := getattr(recipe, name):
             found[name] = value
     return found
@@ -144,6 +144,7 @@ def execute(
             job.seed,
             data,
             guide=guide,
+            weights=fine_tuning.of(recipe, workspace),
             device=workspace.device,
             progress=progress,
             checkpoint=checkpoint,
@@ -188,8 +189,18 @@ def prepare(
     executor: Executor,
     stop: Callable[[], bool],
 ) -> None:
-    """Compute what several jobs share, such as adversarial points, before the first one starts."""
-    recipes = (job.recipe for job in jobs)
+    """Compute what several jobs share, such as adversarial points, before the first one starts.
+
+    Raises:
+        Missing: The weights that a job starts from are not on this machine.
+        ValueError: They are those of another network.
+    """
+    recipes = [job.recipe for job in jobs]
+    starts = {(each.data, each.model, each.pretrained): each for each in recipes}
+    for recipe in starts.values():
+        if recipe.pretrained is not None:
+            weights = fine_tuning.of(recipe, workspace)
+            loop.first(recipe, workspace.dataset(recipe.data), weights, seed=0)
     needed = dict.fromkeys((each.data, guides.needed(each), each.points) for each in recipes)
     for data, name, points in needed:
         if name is not None:

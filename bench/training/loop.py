@@ -26,7 +26,7 @@ from bench.models import networks
 from bench.models.networks import Normalised
 from bench.models.saliency import saliency
 from bench.records.record import Number
-from bench.training import checkpoints, selective_paste
+from bench.training import checkpoints, fine_tuning, selective_paste
 from bench.training.recipes import Precision, Recipe
 
 STEPS = (0.2, 0.4, 160 / 300, 220 / 300, 280 / 300)  # shares of the epochs; Figure 7 of the paper
@@ -109,6 +109,7 @@ def train(
     data: Dataset,
     *,
     guide: Tensor | None = None,
+    weights: Path | None = None,
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
     checkpoint: Path | None = None,
@@ -121,6 +122,7 @@ def train(
         seed: Seed of the run.
         data: The dataset.
         guide: One map per training image (before the validation split), shape (n, 1, h, w).
+        weights: The file of the weights that the recipe starts from, if it names some.
         device: Device of the network.
         progress: Shows the epochs.
         checkpoint: Folder in which the run is saved after every epoch and from which it continues,
@@ -137,7 +139,7 @@ def train(
     progress = progress or Silent()
     training, validation = split(recipe, seed, data)
     side = data.train.images.shape[-1]
-    network = networks.build_for(data, recipe.model, seed=seeds.derive(seed, "weights"))
+    network = first(recipe, data, weights, seed)
     policy = (
         None if recipe.policy is None else policies.build(recipe.policy, side=side, data=data.name)
     )
@@ -196,6 +198,26 @@ def train(
             if stop():
                 raise Stopped(f"stopped after epoch {epoch + 1} of {recipe.epochs}")
     return Trained(network, curve)
+
+
+def first(recipe: Recipe, data: Dataset, weights: Path | None, seed: int) -> Normalised:
+    """Return the network that a training starts from; everything random comes from the seed.
+
+    Args:
+        recipe: The recipe.
+        data: The dataset.
+        weights: The file of the weights that it names, if it names some.
+        seed: Seed of the run.
+
+    Raises:
+        ValueError: The weights do not fit the network, or their file is not given.
+    """
+    stream = seeds.derive(seed, "weights")
+    if recipe.pretrained is None:
+        return networks.build_for(data, recipe.model, seed=stream)
+    if weights is None:
+        raise ValueError(f"the recipe starts from {recipe.pretrained}: give their file as weights")
+    return fine_tuning.start(data, recipe.model, recipe.pretrained, weights, stream)
 
 
 def train_epoch(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench.data.dataset import Dataset
 from bench.files import tensor_files
-from bench.models import networks, weight_files
+from bench.models import weight_files
 from bench.models.networks import Normalised
 from bench.records.record import Record
 from bench.training.recipes import Recipe
@@ -38,6 +38,5 @@ def load(record: Record, data: Dataset, results: Path, device: str = "cpu") -> N
         raise ValueError(f"{error}; train the network again with: bench run --fresh") from None
     if digest != data.digest:
         raise ValueError(f"{where} was trained on {digest}, but {data.name} is now {data.digest}")
-    network = networks.build_for(data, recipe.model, seed=record.seed)
-    weight_files.load_weights(network, where)
+    network = weight_files.load_network(data, recipe.model, where, record.seed)
     return network.to(device).eval()

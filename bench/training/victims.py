@@ -16,7 +16,7 @@ from bench.execution.workspace import Workspace
 from bench.models import networks, pretrained, weight_files
 from bench.models.networks import Normalised
 from bench.models.resnet import fold
-from bench.training import checkpoints, loop
+from bench.training import checkpoints, fine_tuning, loop
 from bench.training.recipes import Recipe, usual
 
 SEED = 0
@@ -41,7 +41,10 @@ def usual_victim(data: str, digest: str, side: int, **changes: object) -> Recipe
     epochs = known.victim_epochs
     if "train" in catalog.divided(data)[1]:
         epochs = max(epochs, -(-PASSES // known.train))
-    settings = usual(data, model, side) | {"epochs": epochs, "validation": 0.0}
+    settings = usual(data, model, side)
+    if "pretrained" not in settings:
+        settings["epochs"] = epochs
+    settings["validation"] = 0.0
     return Recipe(data=data, digest=digest, model=model, **(settings | changes))
 
 
@@ -74,8 +77,7 @@ def obtain(
     path.parent.mkdir(parents=True, exist_ok=True)
 
     def loaded() -> Normalised:
-        network = networks.build_for(data, recipe.model, seed=SEED)
-        weight_files.load_weights(network, path)
+        network = weight_files.load_network(data, recipe.model, path, SEED)
         fold(network.eval())
         return network.to(workspace.device)
 
@@ -90,6 +92,7 @@ def obtain(
             recipe,
             seed,
             data,
+            weights=fine_tuning.of(recipe, workspace),
             device=workspace.device,
             progress=progress,
             checkpoint=path.with_suffix(""),
@@ -170,7 +173,9 @@ class Victim:
             return obtain(self.recipe, workspace, progress, stop, self.seed)
         data = workspace.dataset(self.data)
         if self.path is None:
-            network = pretrained.from_timm(self.model, data, self.mean, self.std)
+            network = pretrained.from_timm(
+                self.model, data, self.mean, self.std, download=workspace.download
+            )
         else:
             network = pretrained.from_file(self.path, self.model, data, self.mean, self.std)
         return network.to(workspace.device)
