@@ -17,6 +17,7 @@ from bench.errors import Stopped, exit_code, one_line
 
 COMMANDS = {
     "run": "run:run",
+    "plan": "plan:plan",
     "points": "points:points",
     "attack-eval": "attack_eval:attack_eval",
     "tables": "tables:tables",

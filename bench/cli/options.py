@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bench.execution.workspace import Workspace
     from bench.studies.designs import TrainingOptions
     from bench.studies.tracking import TrackingOptions
+    from bench.studies.until_decided import StoppingOptions
 
 Function = Callable[..., Any]
 
@@ -114,6 +115,12 @@ def _training_options() -> type[TrainingOptions]:
     from bench.studies.designs import TrainingOptions
 
     return TrainingOptions
+
+
+def _stopping_options() -> type[StoppingOptions]:
+    from bench.studies.until_decided import StoppingOptions
+
+    return StoppingOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -292,6 +299,35 @@ training = gathered(
         default="auto",
         show_default=True,
         help="Number format; auto uses bfloat16 on a CUDA device that computes it natively.",
+    ),
+)
+
+
+stopping = gathered(
+    "stopping",
+    _stopping_options,
+    compared(
+        "--until",
+        type=click.Choice(["decided"]),
+        help="Add seeds until each method is shown to be better or worse than no augmentation "
+        "(else than the first --aug), or equivalent, or --max-seeds is reached; with at most 5 % "
+        "false claims over all looks and methods.",
+    ),
+    compared(
+        "--within",
+        type=click.FloatRange(0, 100, min_open=True, max_open=True),
+        default=0.5,
+        show_default=True,
+        metavar="POINTS",
+        help="With --until: largest difference that counts as none, in percentage points.",
+    ),
+    compared(
+        "--max-seeds",
+        type=click.IntRange(min=1),
+        default=30,
+        show_default=True,
+        help="With --until: largest number of seeds. Choose it beforehand; another limit is "
+        "another design.",
     ),
 )
 

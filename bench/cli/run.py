@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bench.cli import SOME_FAILED, options, types
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bench.cli.options import DataOptions
     from bench.execution.options import ExecutionOptions
+    from bench.execution.workspace import Workspace
     from bench.studies.comparison import Study
     from bench.studies.designs import TrainingOptions
+    from bench.studies.jobs import Job
     from bench.studies.tracking import TrackingOptions
+    from bench.studies.until_decided import Decided, StoppingOptions
 
 OF_EXPERIMENTS = (
     *("augmentations", "models", "seeds", "seed_list", "guides", "points_from", "policy", "mix"),
     *("epochs", "batch_size", "learning_rate", "weight_decay", "schedule", "validation"),
     *("precision", "pretrained"),
+    *("until", "within", "max_seeds"),
 )
 """Options of a comparison that an experiment sets itself."""
 
@@ -64,6 +70,7 @@ OF_EXPERIMENTS = (
     metavar="0,3,7",
     help="Use these seeds instead of --seeds.",
 )
+@options.stopping
 @options.compared(
     "--guide",
     "guides",
@@ -92,6 +99,7 @@ def run(
     models: tuple[str, ...],
     seeds: int,
     seed_list: tuple[int, ...] | None,
+    stopping: StoppingOptions,
     guides: tuple[str, ...],
     points_from: str | None,
     place: DataOptions,
@@ -112,6 +120,7 @@ def run(
     Example: bench run --aug advmask --model resnet18 --seeds 5
     Example: bench run --aug none --aug "cutout(length=3)" --model resnet8 --seeds 3
     Example: bench run --policy autoaugment --mix cutmix --aug advmask
+    Example: bench run --aug none --aug cutout --until decided --within 0.5 --max-seeds 30
     Example: bench run table1 --scale smoke
     Example: bench run where --scale reduced --dry-run
     """
@@ -131,8 +140,13 @@ def run(
         return
     options.refuse("runs that are no experiment (see bench list experiments)", "scale")
 
+    if stopping.until is None:
+        options.refuse("a fixed number of seeds (see --until)", "within", "max_seeds")
+    else:
+        options.refuse("--until decided, which chooses the seeds", "seeds", "seed_list")
+
     from bench import registry
-    from bench.studies import comparison, designs
+    from bench.studies import comparison, designs, until_decided
     from bench.training import fine_tuning
 
     for text in augmentations:  # rejected before anything slow
@@ -149,27 +163,61 @@ def run(
         training=training,
         fresh=fresh,
     )
-    jobs = design.jobs(workspace)
-    if dry_run:
-        planned = designs.plan(jobs, workspace)
-        if as_json:
-            click.echo(json.dumps({"jobs": [each.to_json() for each in planned]}))
+    folder, progress = str(workspace.results), open_progress(quiet)
+    if stopping.until is None:
+        jobs = design.jobs(workspace)
+        if dry_run:
+            show_plan(jobs, workspace, as_json)
             return
-        for each in planned:
-            click.echo(each)
-        click.echo(f"{sum(each.done for each in planned)} of {len(planned)} runs are done")
+        study = comparison.run(jobs, workspace, where, tracking, progress)
+        report(study, len(jobs), folder, as_json=as_json)
         return
-    study = comparison.run(jobs, workspace, where, tracking, open_progress(quiet))
-    report(study, len(jobs), str(workspace.results), as_json=as_json)
+    if dry_run:
+        plan, jobs = until_decided.plan_for(design, workspace, stopping)
+        later = ", ".join(map(str, plan.looks[1:]))
+        show_plan(jobs, workspace, as_json, f"Looks with more seeds, if needed: {later or 'none'}")
+        return
+    decided = until_decided.run(design, workspace, where, tracking, progress, stopping)
+    study = decided.study
+    report(study, len(study.records), folder, as_json=as_json, decided=decided)
 
 
-def report(study: Study, asked: int, results: str, *, as_json: bool) -> None:
+def show_plan(jobs: Sequence[Job], workspace: Workspace, as_json: bool, later: str = "") -> None:
+    """Print which jobs would run and which are done.
+
+    Args:
+        jobs: The jobs.
+        workspace: The results folder.
+        as_json: Print JSON.
+        later: What may follow them.
+    """
+    from bench.studies import designs
+
+    planned = designs.plan(jobs, workspace)
+    if as_json:
+        click.echo(json.dumps({"jobs": [each.to_json() for each in planned]}))
+        return
+    for each in planned:
+        click.echo(each)
+    click.echo(f"{sum(each.done for each in planned)} of {len(planned)} runs are done")
+    if later:
+        click.echo(later)
+
+
+def report(
+    study: Study, asked: int, results: str, *, as_json: bool, decided: Decided | None = None
+) -> None:
     """Print the table, or everything as JSON; exit with 3 if seeds have failed."""
     if as_json:
-        records = [record.to_json() for record in study.records]
-        click.echo(json.dumps({"records": records, "intervals": study.intervals()}))
+        found: dict[str, Any] = {"records": [record.to_json() for record in study.records]}
+        found["intervals"] = study.intervals()
+        if decided is not None:
+            found["verdicts"] = decided.to_json()
+        click.echo(json.dumps(found))
     else:
         click.echo(study)
+        for line in decided.lines() if decided is not None else ():
+            click.echo(line)
         click.echo(f"Next: bench tables --results {results}", err=True)
     if study.failed:
         click.echo(

@@ -6,7 +6,8 @@ import io
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
 
 from jaxtyping import Float
 from torch import Tensor
@@ -28,6 +29,22 @@ COLUMN, PAGE = 3.25, 6.75
 """Widths in inches of a column of text and of a page with two columns."""
 
 Style = Literal["pdf", "png", "svg"]
+
+
+def style_of(path: Path) -> Style:
+    """Return the format that the name of a file asks for.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ValueError: It is none of the formats.
+    """
+    style = path.suffix.lstrip(".").lower()
+    for known in get_args(Style):
+        if style == known:
+            return cast(Style, known)
+    raise ValueError(f"cannot draw {path}: end its name with .png, .pdf or .svg")
 
 
 def draw(panels: Sequence[Drawn], style: Style, name: str = "bench") -> bytes:
