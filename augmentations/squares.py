@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,28 +12,48 @@ from torch.nn.functional import pad
 
 from augmentations.base import Guide, Images, Mask, rectangles
 
+Squares = Literal["inside", "clipped"]
+"""Which squares there are: those inside the image, or one around each pixel, clipped."""
+
 SLACK = 1e-9  # sums of equal values differ in their last bits
 
 
-def square_sums(guide: Guide, length: int) -> Float[Tensor, "b centres"]:
-    """The guide's sum over the square around each pixel, by a summed-area table.
+def square_sums(
+    guide: Guide, length: int, squares: Squares = "clipped"
+) -> Float[Tensor, "b places"]:
+    """The guide's sum over every square, by a summed-area table.
 
     Args:
         guide: Values of at least 0, shape (b, 1, h, w).
-        length: Side of the squares in pixels, from 2; an odd one acts as the even one below. They
-            reach ``length // 2`` pixels to each side and are clipped at the border, as Cutout's.
+        length: Side of the squares in pixels. Clipped ones need at least 2 and reach
+            ``length // 2`` pixels to each side of their centre, so that an odd length acts as the
+            even one below.
+        squares: ``"clipped"``: around each pixel and clipped at the border, as Cutout's;
+            ``"inside"``: those that lie whole inside the image.
 
     Returns:
-        Double precision, shape (b, h · w): one sum for each centre, in reading order.
+        Double precision: one sum for each centre, shape (b, h · w), or for each square inside,
+        shape (b, (h - length + 1) · (w - length + 1)); in reading order.
+
+    Raises:
+        ValueError: No square fits inside.
     """
     h, w = guide.shape[-2:]
-    half = length // 2
     table = pad(guide.double().cumsum(2).cumsum(3), (1, 0, 1, 0))
-    # beyond the border the table goes on as at the border, which clips the squares
-    table = pad(table, (half, half - 1, half, half - 1), mode="replicate")
-    reach = 2 * half
-    bands = table[:, :, reach : reach + h] - table[:, :, :h]
-    return (bands[..., reach : reach + w] - bands[..., :w]).flatten(1)
+    if squares == "inside":
+        if length > min(h, w):
+            raise ValueError(
+                f"length is {length}: no square of that side fits into images of {h}x{w}; "
+                f"give at most {min(h, w)}, or squares='clipped'"
+            )
+        reach = length
+    else:
+        half = length // 2
+        # beyond the border the table goes on as at the border, which clips the squares
+        table = pad(table, (half, half - 1, half, half - 1), mode="replicate")
+        reach = 2 * half
+    bands = table[:, :, reach:] - table[:, :, :-reach]
+    return (bands[..., reach:] - bands[..., :-reach]).flatten(1)
 
 
 def threshold(sums: Float[Tensor, "b n"], quantile: float) -> Float[Tensor, "b 1"]:
@@ -57,9 +78,15 @@ def one_of(admissible: Bool[Tensor, "b n"], generator: Generator) -> Int[Tensor,
     return torch.searchsorted(number, pick, right=True)[:, 0]
 
 
-def square_at(centre: Int[Tensor, " b"], length: int, images: Images) -> Mask:
-    """The square around a pixel of each image, numbered in reading order; clipped at the border."""
-    w, half = images.shape[-1], length // 2
-    row, column = torch.div(centre, w, rounding_mode="floor"), centre % w
-    side = torch.full_like(row, 2 * half)
-    return rectangles(row - half, column - half, side, side, images)
+def square_at(
+    place: Int[Tensor, " b"], length: int, images: Images, squares: Squares = "clipped"
+) -> Mask:
+    """One of the squares of each image, by its place among the sums of `square_sums`."""
+    w = images.shape[-1]
+    if squares == "inside":
+        columns, half, side = w - length + 1, 0, length
+    else:
+        columns, half, side = w, length // 2, 2 * (length // 2)
+    row, column = torch.div(place, columns, rounding_mode="floor"), place % columns
+    sides = torch.full_like(row, side)
+    return rectangles(row - half, column - half, sides, sides, images)

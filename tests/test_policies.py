@@ -1,5 +1,6 @@
 """Policies, and the square that KeepAugment pastes back."""
 
+import math
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -13,19 +14,23 @@ from torchvision.transforms import v2
 from augmentations import BUILTIN, KeepAugment
 from augmentations.advmask import AdvMask
 from augmentations.ipf import paste_square
+from augmentations.keep_augment import important_square
+from augmentations.squares import Squares
 from bench.cli import main
-from bench.data import catalog, mixing, policies, seeds
+from bench.data import catalog, image_operations, mixing, policies, seeds
+from bench.data.augmix import AugMix
 from bench.data.dataset import Dataset
 from bench.data.loader import Loader
 from bench.data.splits import Split, part
 from bench.models import networks
 from bench.points import guides
 from bench.points.guides import needed
-from bench.training import loop, selective_paste
+from bench.training import live_saliency, loop
 from bench.training.recipes import Recipe
 
 IDS = torch.arange(64)
 PLAIN = ["autoaugment", "trivialaugment", "fast-autoaugment", "randaugment"]
+WHOLE = [*PLAIN, "augmix"]
 
 
 def pictures(n: int = 64, channels: int = 3, side: int = 16) -> Tensor:
@@ -33,7 +38,7 @@ def pictures(n: int = 64, channels: int = 3, side: int = 16) -> Tensor:
     return torch.randint(256, (n, channels, side, side), generator=stream, dtype=torch.uint8)
 
 
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("name", WHOLE)
 def test_what_happens_to_a_picture_depends_on_seed_epoch_and_id_only(name: str) -> None:
     policy, images = policies.build(name, side=16), pictures()
     whole = policy.apply(images, 1, 2, IDS)
@@ -54,7 +59,7 @@ def test_the_global_generator_and_the_stored_pictures_stay_as_they_were(name: st
     assert not torch.equal(done, images)
 
 
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("name", WHOLE)
 def test_grey_pictures_work_and_other_channels_are_refused(name: str) -> None:
     policy = policies.build(name, side=8)
     assert policy.apply(pictures(channels=1, side=8), 0, 0, IDS).shape == (64, 1, 8, 8)
@@ -102,8 +107,8 @@ def test_randaugment_has_every_pair_of_operations_at_torchvisions_level(side: in
 
 
 def test_an_operation_happens_with_its_probability_and_either_sign() -> None:
-    step = policies.Step("TranslateX", 0.7, 3.0, signed=True)
-    policy = policies.Policy(((step,),), fill=0)
+    step = image_operations.Step("TranslateX", 0.7, 3.0, signed=True)
+    policy = image_operations.Policy(((step,),), fill=0)
     images = torch.zeros(4000, 1, 1, 9, dtype=torch.uint8)
     images[..., 4] = 255
     done = policy.apply(images, 0, 0, torch.arange(4000))
@@ -167,8 +172,8 @@ def test_fast_autoaugment_maps_levels_to_its_ranges() -> None:
 
 def test_fast_autoaugments_cutout_paints_a_clipped_square() -> None:
     place = torch.tensor([[0.5, 0.5], [0.0, 0.99]], dtype=torch.float64)
-    done = policies._cutout(torch.zeros(2, 3, 10, 10, dtype=torch.uint8), 4.0, place)
-    painted = done.eq(torch.tensor(policies.TINT).reshape(3, 1, 1)).all(1)
+    done = image_operations._cutout(torch.zeros(2, 3, 10, 10, dtype=torch.uint8), 4.0, place)
+    painted = done.eq(torch.tensor(image_operations.TINT).reshape(3, 1, 1)).all(1)
     wanted = torch.zeros(2, 10, 10, dtype=torch.bool)
     wanted[0, 3:8, 3:8] = True
     wanted[1, 0:5, 7:10] = True
@@ -184,6 +189,130 @@ def test_an_unknown_policy_is_refused_with_the_nearest_name(name: str, near: str
         ValueError, match=f"there is no policy '.*': did you mean '{near}'".replace("+", r"\+")
     ):
         policies.build(name, side=32)
+
+
+@pytest.mark.parametrize(
+    ("typed", "data", "resolved"),
+    [
+        ("autoaugment.published", "cifar10", "autoaugment+cutout"),
+        ("autoaugment.published", "cifar100(train=2000)", "autoaugment+cutout"),
+        ("autoaugment.published", "svhn", "autoaugment(found_for='svhn')+cutout"),
+        ("autoaugment.published", "imagenet", "autoaugment(found_for='imagenet')"),
+        ("trivialaugment.published", "cifar10", "trivialaugment+cutout"),
+        ("trivialaugment.published", "imagenet", "trivialaugment"),
+        ("fast-autoaugment.published", "cifar100", "fast-autoaugment+cutout"),
+        ("randaugment.published", "cifar10", "randaugment(operations=3, magnitude=5)+cutout"),
+        ("randaugment.published", "cifar100", "randaugment(magnitude=14)+cutout"),
+        ("randaugment.published", "flowers102", "randaugment"),
+        ("randaugment.published(magnitude=7)", "cifar100", "randaugment(magnitude=7)+cutout"),
+        ("randaugment(operations=2, magnitude=9)", "cifar10", "randaugment"),
+        ("keep-autoaugment-low", "cifar10", "keep-autoaugment-low(squares='inside')"),
+        ("keep-autoaugment(squares='clipped')+cutout", "cifar10", "keep-autoaugment+cutout"),
+        ("augmix", "cifar10", "augmix"),
+    ],
+)
+def test_a_typed_policy_becomes_the_text_of_a_recipe(typed: str, data: str, resolved: str) -> None:
+    assert policies.resolve(typed, data) == resolved
+    if typed.endswith(".published"):
+        one, other = (policies.build(text, side=32, data=data) for text in (typed, resolved))
+        assert one == other
+
+
+def test_every_published_policy_is_named_and_says_whether_cutout_follows() -> None:
+    published = [name for name in policies.NAMES if name.endswith(".published")]
+    assert [name.partition(".")[0] for name in published] == [
+        "autoaugment", "trivialaugment", "fast-autoaugment", "randaugment"
+    ]  # fmt: skip
+    for name in published:
+        assert policies.build(name, side=32, data="cifar10").cutout == 16
+        assert policies.build(name, side=224, data="imagenet").cutout is None
+        with pytest.raises(ValueError, match=r"knows if Cutout follows: remove \+cutout"):
+            policies.build(f"{name}+cutout", side=32)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trivialaugment(level=3)", "trivialaugment has no option 'level'; it has none"),
+        ("randaugment(m=3)", "randaugment has no option 'm'; it has: operations, magnitude"),
+        ("randaugment(operations=4)", "operations is 4: it must be an integer from 1 to 3"),
+        ("randaugment(magnitude=9.0)", r"magnitude is 9\.0: it must be an integer from 0 to 30"),
+        ("randaugment(magnitude=31)", "magnitude is 31: it must be an integer from 0 to 30"),
+        ("randaugment(magnitude=[9])", r"magnitude is \[9\]: it must be an integer from 0 to 30"),
+        ("autoaugment(found_for='mnist')", "'mnist': it must be one of 'cifar10', 'svhn', 'imag"),
+        ("keep-autoaugment(squares='out')", "it must be one of 'inside', 'clipped'"),
+        ("randaugment(3)", "write it as name"),
+    ],
+)
+def test_an_unknown_option_of_a_policy_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        policies.build(text, side=32)
+    with pytest.raises(ValueError, match=message):
+        policies.resolve(text, "cifar10")
+
+
+@pytest.mark.parametrize("found_for", ["svhn", "imagenet"])
+def test_autoaugment_has_torchvisions_tables_of_other_datasets(found_for: str) -> None:
+    policy = policies.build(f"autoaugment(found_for={found_for!r})", side=32)
+    table = v2.AutoAugment(v2.AutoAugmentPolicy(found_for))
+    assert [[(step.operation, step.probability) for step in pair] for pair in policy.sequences] == [
+        [(name, probability) for name, probability, _ in pair] for pair in table._policies
+    ]
+
+
+def test_randaugment_has_as_many_operations_of_the_magnitude_as_it_is_told() -> None:
+    policy, theirs = (
+        policies.build("randaugment(operations=3, magnitude=14)", side=32),
+        (v2.RandAugment(3, 14)),
+    )
+    assert len(policy.sequences) == 14**3
+    assert {len(steps) for steps in policy.sequences} == {3}
+    magnitudes, _ = theirs._AUGMENTATION_SPACE["Rotate"]
+    wanted = float(magnitudes(31, 32, 32)[14])
+    assert {
+        step.magnitude for steps in policy.sequences for step in steps if step.operation == "Rotate"
+    } == {wanted}
+
+
+def test_augmix_blends_what_torchvision_gives_for_the_same_chains() -> None:
+    policy, images = policies.build("augmix", side=16), pictures(40)
+    assert isinstance(policy, AugMix)
+    done = policy.apply(images, 0, 0, torch.arange(40))
+    operate = v2.AutoAugment()._apply_image_or_video_transform
+    for i, image in enumerate(images):
+        draws = policy._draws(0, 0, i).tolist()
+        weights = [-math.log(1 - each) for each in draws[1:4]]
+        blend = draws[0] * image.double()
+        for k, weight in enumerate(weights):
+            chain = draws[4 + 7 * k : 11 + 7 * k]
+            changed = image
+            for j in range(int(chain[0] * 3) + 1):
+                (step,) = policy.sequences[int(chain[1 + 2 * j] * len(policy.sequences))]
+                negative = step.signed and chain[2 + 2 * j] < 0.5
+                magnitude = -step.magnitude if negative else step.magnitude
+                changed = operate(changed, step.operation, magnitude, "nearest", {Tensor: [0]})
+            blend = blend + (1 - draws[0]) * weight / sum(weights) * changed.double()
+        assert (done[i].double() - blend).abs().max() <= 0.501
+
+
+def test_augmix_has_the_operations_and_the_weights_of_its_paper() -> None:
+    policy = policies.build("augmix", side=32)
+    theirs = v2.AugMix(all_ops=False)
+    operations = Counter(step.operation for (step,) in policy.sequences)
+    assert operations == Counter(dict.fromkeys(theirs._PARTIAL_AUGMENTATION_SPACE, 3))
+    assert not {"Brightness", "Color", "Contrast", "Sharpness"} & set(operations)
+    rotations = sorted(step.magnitude for (step,) in policy.sequences if step.operation == "Rotate")
+    assert rotations == pytest.approx([0, 30 / 9, 60 / 9])
+    draws = torch.stack([policy._draws(0, 0, i) for i in range(4000)])
+    weights = -torch.log1p(-draws[:, 1:4])
+    weights /= weights.sum(1, keepdim=True)
+    # Dirichlet(1, 1, 1): mean 1/3 and variance 1/18 each; Beta(1, 1): uniform
+    torch.testing.assert_close(weights.mean(0), torch.full((3,), 1 / 3).double(), atol=0.02, rtol=0)
+    torch.testing.assert_close(weights.var(0), torch.full((3,), 1 / 18).double(), atol=4e-3, rtol=0)
+    quartiles = draws[:, 0].quantile(torch.tensor([0.25, 0.5, 0.75]).double())
+    torch.testing.assert_close(
+        quartiles, torch.tensor([0.25, 0.5, 0.75]).double(), atol=0.03, rtol=0
+    )
 
 
 def test_the_names_tell_what_follows_a_policy() -> None:
@@ -270,17 +399,18 @@ def test_keepaugment_keeps_its_saliency_beside_a_policy_with_points(digits: Data
     assert losses(trained[0]) != losses(trained[1])
 
 
-def test_the_pasted_square_is_exactly_one_of_high_importance() -> None:
+@pytest.mark.parametrize("where", ["inside", "clipped"])
+def test_the_pasted_square_is_exactly_one_of_high_importance(where: Squares) -> None:
     stream = seeds.generator(0, "test")
     n, side, half = 400, 9, 2
     guide = torch.rand(1, 1, side, side, generator=stream).expand(n, 1, side, side)
-    images, augmented = torch.ones(n, 3, side, side), torch.zeros(n, 3, side, side)
-    done = selective_paste.selective_paste(
-        images, augmented, guide, stream, length=2 * half, quantile=0.6
+    kept = important_square(
+        torch.ones(n, 3, side, side), guide, stream, 2 * half, quantile=0.6, squares=where
     )
     sums, squares = [], []
-    for row in range(side):
-        for column in range(side):
+    centres = range(half, side - half + 1) if where == "inside" else range(side)
+    for row in centres:
+        for column in centres:
             square = torch.zeros(side, side)
             square[max(0, row - half) : row + half, max(0, column - half) : column + half] = 1
             squares.append(square)
@@ -288,21 +418,19 @@ def test_the_pasted_square_is_exactly_one_of_high_importance() -> None:
     threshold = torch.tensor(sums).quantile(0.6, interpolation="lower")
     allowed = {i for i, value in enumerate(sums) if value > threshold}
     pasted = [
-        next(
-            i for i, square in enumerate(squares) if torch.equal(square.expand(3, -1, -1), picture)
-        )
-        for picture in done
+        next(i for i, square in enumerate(squares) if torch.equal(square, one[0].float()))
+        for one in kept
     ]
     assert set(pasted) <= allowed
     assert len(set(pasted)) > 0.9 * len(allowed)
 
 
-def test_under_a_constant_guide_a_square_is_still_pasted() -> None:
+@pytest.mark.parametrize("where", ["inside", "clipped"])
+def test_under_a_constant_guide_a_square_is_still_pasted(where: Squares) -> None:
     ones = torch.ones(50, 1, 8, 8)
-    done = selective_paste.selective_paste(
-        ones, 0 * ones, 0 * ones, seeds.generator(0, "test"), length=4
-    )
-    assert (done.sum((1, 2, 3)) >= 4).all()
+    kept = important_square(ones, 0 * ones, seeds.generator(0, "test"), 4, squares=where)
+    assert (kept.sum((1, 2, 3)) >= 4).all()
+    assert where == "clipped" or (kept.sum((1, 2, 3)) == 16).all()
 
 
 def network(name: str, channels: int = 1) -> networks.Normalised:
@@ -323,7 +451,7 @@ def test_the_low_resolution_saliency_is_that_of_the_half_size_copy() -> None:
             weights = torch.arange(images[0].numel(), dtype=torch.float32)
             return images.flatten(1) @ torch.stack([weights, -2 * weights], 1)
 
-    found = selective_paste.low_resolution(Linear(), torch.rand(1, 1, 4, 4), torch.tensor([1]))
+    found = live_saliency.low_resolution(Linear(), torch.rand(1, 1, 4, 4), torch.tensor([1]))
     wanted = 2 * torch.tensor([[0.0, 1.0], [2.0, 3.0]])
     torch.testing.assert_close(found[0, 0], wanted.repeat_interleave(2, 0).repeat_interleave(2, 1))
 
@@ -331,7 +459,7 @@ def test_the_low_resolution_saliency_is_that_of_the_half_size_copy() -> None:
 @pytest.mark.parametrize("name", ["resnet8", "wrn-40-2", "shake-shake-26-2x32d"])
 def test_the_early_head_sees_the_first_stage_and_trains_along(name: str) -> None:
     built, images, labels = network(name), torch.rand(3, 1, 16, 16), torch.tensor([0, 1, 2])
-    head = selective_paste.EarlyHead(built, 5, images, seed=0)
+    head = live_saliency.EarlyHead(built, 5, images, seed=0)
     assert all("early_head" not in key for key in built.network.state_dict())
     assert any("early_head" in key for key in built.state_dict())
     built.train()
@@ -344,7 +472,7 @@ def test_the_early_head_sees_the_first_stage_and_trains_along(name: str) -> None
     built.eval()
     statistics = {key: value.clone() for key, value in built.state_dict().items()}
     for kind in ("early", "early-low"):
-        found = selective_paste.saliency(kind, built.train(), images, labels)
+        found = live_saliency.saliency(kind, built.train(), images, labels)
         assert found.shape == (3, 1, 16, 16)
         assert (found > 0).any()
     assert all(torch.equal(value, statistics[key]) for key, value in built.state_dict().items())
@@ -353,7 +481,7 @@ def test_the_early_head_sees_the_first_stage_and_trains_along(name: str) -> None
 
 def test_the_early_saliency_is_the_gradient_of_the_heads_logit() -> None:
     built, images, labels = network("resnet8"), torch.rand(2, 1, 16, 16), torch.tensor([3, 1])
-    head = selective_paste.EarlyHead(built, 5, images, seed=0)
+    head = live_saliency.EarlyHead(built, 5, images, seed=0)
     built.eval()
     inner = built.network
     inputs = images.clone().requires_grad_()
@@ -362,9 +490,9 @@ def test_the_early_saliency_is_the_gradient_of_the_heads_logit() -> None:
     (logits[0, 3] + logits[1, 1]).backward()
     assert inputs.grad is not None
     torch.testing.assert_close(
-        selective_paste.saliency("early", built, images, labels), inputs.grad.abs()
+        live_saliency.saliency("early", built, images, labels), inputs.grad.abs()
     )
-    full = selective_paste.saliency("full", built, images, labels)
+    full = live_saliency.saliency("full", built, images, labels)
     torch.testing.assert_close(full, guides.saliency(built, images, labels))
     assert not torch.allclose(full, inputs.grad.abs())
 
@@ -372,7 +500,7 @@ def test_the_early_saliency_is_the_gradient_of_the_heads_logit() -> None:
 def test_an_early_head_draws_its_weights_from_the_seed() -> None:
     images, state = torch.rand(1, 1, 16, 16), torch.get_rng_state()
     weights = [
-        selective_paste.EarlyHead(network("resnet8"), 5, images, seed).linear.weight
+        live_saliency.EarlyHead(network("resnet8"), 5, images, seed).linear.weight
         for seed in (0, 0, 1)
     ]
     assert torch.equal(weights[0], weights[1])
@@ -383,7 +511,7 @@ def test_an_early_head_draws_its_weights_from_the_seed() -> None:
 def test_a_network_without_stages_gets_no_early_head() -> None:
     plain = networks.Normalised(nn.Flatten(), torch.zeros(1), torch.ones(1))
     with pytest.raises(ValueError, match="the first stage of Flatten is unknown"):
-        selective_paste.EarlyHead(plain, 5, torch.rand(1, 1, 4, 4), seed=0)
+        live_saliency.EarlyHead(plain, 5, torch.rand(1, 1, 4, 4), seed=0)
 
 
 @pytest.fixture(scope="module")

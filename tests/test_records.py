@@ -50,6 +50,26 @@ def test_a_record_survives_json(labels: Any, metrics: Any, status: Any) -> None:
     assert Record.from_json(json.loads(json.dumps(one.to_json()))) == one
 
 
+@pytest.mark.parametrize(
+    ("label", "hyperparameters", "read"),
+    [
+        ("keepaugment", "keepaugment(length=4)", "keepaugment(squares='clipped')"),
+        ("keepaugment", "keepaugment", "keepaugment(squares='clipped')"),
+        ("keepaugment(share=0.5)", "keepaugment", "keepaugment(share=0.5, squares='clipped')"),
+        ("keepaugment", "keepaugment(length=4, squares='inside')", "keepaugment"),
+        ("keepaugment(squares='clipped')", "keepaugment", "keepaugment(squares='clipped')"),
+        ("cutout", "cutout", "cutout"),
+    ],
+)
+def test_a_keepaugment_of_version_0_1_says_that_its_squares_were_clipped(
+    label: str, hyperparameters: str, read: str
+) -> None:
+    labels = {"augmentation": label, "hyperparameters": hyperparameters, "model": "resnet8"}
+    found = Record.from_json(record(labels=labels).to_json())
+    assert found.labels == labels | {"augmentation": read}
+    assert Record.from_json(found.to_json()) == found
+
+
 def test_a_store_gives_back_what_was_added(tmp_path: Path) -> None:
     store = Store(tmp_path / "new" / "folder")
     assert store.all() == []

@@ -176,10 +176,11 @@ def show(tables: Rates, as_json: bool) -> None:
         unit = "seconds" if title.startswith(("epochs", "attacks", "start")) else "per second"
         yardstick = "their own passes" if title.startswith("attacks:") else "the first line"
         click.echo(f"{title} ({unit}; ratio to {yardstick})")
+        width = max([44, *(len(row.name) for row in rows)])
         for row in rows:
             value = 1 / row.per_second if unit == "seconds" else row.per_second
             shown = f"{value:12.3f}" if unit == "seconds" else f"{value:12,.0f}"
-            click.echo(f"  {row.name:44} {shown}  {row.ratio:6.3f}")
+            click.echo(f"  {row.name:{width}} {shown}  {row.ratio:6.3f}")
 
 
 def growth(progress: Progress, as_json: bool) -> None:
@@ -269,8 +270,12 @@ def inputs(workspace: Workspace, data: Dataset, chosen: SpeedOptions, progress: 
     return {f"input: {data.name}": throughput.inputs(split, data, workspace.device, progress)}
 
 
+CHEAPER = [f"keepaugment(saliency='{kind}')" for kind in ("low", "early", "early-low")]
+"""KeepAugment with the saliencies that its paper proposes to save time."""
+
+
 def epochs(workspace: Workspace, data: Dataset, chosen: SpeedOptions, progress: Progress) -> Rates:
-    """Time one recipe per augmentation with the default settings."""
+    """Time one recipe per augmentation with the default settings, and the cheaper KeepAugments."""
     from bench import registry
     from bench.speed import throughput
     from bench.training.recipes import Recipe, usual
@@ -283,7 +288,7 @@ def epochs(workspace: Workspace, data: Dataset, chosen: SpeedOptions, progress: 
             augmentation=registry.build("augmentations", name, data=data.name, side=side),
             **(usual(data.name, chosen.model, side) | {"validation": 0.0}),
         )
-        for name in registry.classes("augmentations")
+        for name in [*registry.classes("augmentations"), *CHEAPER]
     ]
     guide = throughput.points(len(data.train.labels), side) > 0
     title = f"epochs: {chosen.model} on {data.name}"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from augmentations.base import Augmentation, Guide, Images, Mask
 from bench.data.crops import crop
-from bench.data.policies import Policy
+from bench.data.image_operations import Policy
 from bench.data.seeds import generator
 from bench.data.splits import Split
 

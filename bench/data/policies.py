@@ -1,35 +1,26 @@
-"""Policies: image operations such as shear or solarize, drawn anew for every image.
-
-A policy acts on the stored bytes, ahead of the crop, the flip, the mixing and the deletion. The
-operations are torchvision's.
-"""
+"""Policies by name: AutoAugment and what came after it, alone or with what is pasted or cut."""
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.resources import files
-from typing import Any, NamedTuple
-
-import torch
-from jaxtyping import Float, Int, UInt8
-from torch import Tensor
+from typing import Any
 
 from augmentations.base import scaled
 from augmentations.ipf import published_length
 from bench import registry
-from bench.data import seeds
-
-Bytes = UInt8[Tensor, "b c h w"]
+from bench.data.augmix import AugMix
+from bench.data.image_operations import Policy, Step
 
 NAMES = {
     "autoaugment": "25 pairs of operations found for CIFAR-10 (Cubuk et al. 2019)",
     "trivialaugment": "one of 14 operations at one of 31 levels (Müller and Hutter 2021)",
     "fast-autoaugment": "493 pairs of operations found for CIFAR-10 (Lim et al. 2019)",
     "randaugment": "two of 14 operations at level 9 of 30 (Cubuk et al. 2020)",
+    "augmix": "three chains of one to three operations, blended (Hendrycks et al. 2020)",
     "keep-autoaugment": "autoaugment, with an important square pasted back (Gong et al. 2021)",
     "keep-autoaugment-low": "the same, the saliency taken at half the size",
     "keep-autoaugment-early": "the same, the saliency taken from an early head",
@@ -38,166 +29,163 @@ NAMES = {
     "ipf-trivialaugment": "the same around trivialaugment",
     "ipf-fast-autoaugment": "the same around fast-autoaugment",
     "ipf-randaugment": "the same around randaugment",
+    "autoaugment.published": "as its paper trains: the dataset's policy, on CIFAR with Cutout",
+    "trivialaugment.published": "as its paper trains: on CIFAR with Cutout",
+    "fast-autoaugment.published": "as its paper trains: on CIFAR with Cutout",
+    "randaugment.published": "as its paper trains: the dataset's N and M, on CIFAR with Cutout",
 }
 """Policies by name; with ``+cutout`` behind the name, a Cutout follows the crop and the flip.
 
-Those named ``ipf-`` include it.
+Those named ``ipf-`` include it. Those named ``.published`` stand for what `resolve` writes out.
 """
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "autoaugment": {"found_for": "cifar10"},
+    "randaugment": {"operations": 2, "magnitude": 9},
+    **{name: {"squares": "clipped"} for name in NAMES if name.startswith("keep-")},
+}
+"""The options of a policy and what each is where a recipe does not name it."""
+
+UNCUT = ("imagenet", "tiny-imagenet", "flowers102")
+"""Datasets for which the ImageNet settings count as published: no Cutout."""
+
 GREY = 128  # what AutoAugment fills uncovered pixels with; the others leave them black
-TINT = (125, 123, 114)  # what the operation Cutout of Fast AutoAugment paints
 
 
-class Step(NamedTuple):
-    """An operation by torchvision's name, applied with a probability; its sign may be drawn."""
+def resolve(text: str, data: str) -> str:
+    """Return what a recipe says of the policy that a user types.
 
-    operation: str
-    probability: float
-    magnitude: float = 0.0
-    signed: bool = False
-
-
-@dataclass(frozen=True)
-class Policy:
-    """Draws one of its sequences of steps for every image, each as probable as the others.
-
-    Attributes:
-        sequences: The steps, as many in each.
-        fill: The byte that a geometric operation uncovers.
-        cutout: Side in pixels of the Cutout that follows, if any.
-        keep: What the square that is pasted back is chosen by: a saliency of the network in
-            training (``"full"``, ``"low"``, ``"early"``, ``"early-low"``) or the ``"points"``; None
-            where nothing is pasted back.
-        length: Side of that square in pixels.
-    """
-
-    sequences: tuple[tuple[Step, ...], ...] = field(repr=False)
-    fill: int
-    cutout: int | None = None
-    keep: str | None = None
-    length: int = 16
-
-    @property
-    def points(self) -> bool:
-        """Whether it needs the points of the images."""
-        return self.keep == "points"
-
-    @property
-    def early(self) -> bool:
-        """Whether the saliency comes from an early head, which has to be trained along."""
-        return self.keep is not None and self.keep.startswith("early")
-
-    def apply(self, images: Bytes, seed: int, epoch: int, ids: Int[Tensor, " b"]) -> Bytes:
-        """Return the transformed images; what happens to one depends on seed, epoch and id only.
-
-        The images have 1 or 3 channels; raises ``ValueError`` for others.
-        """
-        if images.shape[1] not in (1, 3):
-            raise ValueError(
-                f"the images have {images.shape[1]} channels: a policy needs grey or RGB ones"
-            )
-        draws = torch.stack([self._draws(seed, epoch, id_) for id_ in ids.tolist()])
-        sequence = (draws[:, 0] * len(self.sequences)).long()
-        images = images.clone()
-        for i, (probability, variants) in enumerate(self._plan.steps):
-            applied, sign, *place = draws[:, 1 + 4 * i : 5 + 4 * i].unbind(1)
-            variant = variants[sequence, (sign < 0.5).long()]
-            variant = torch.where(applied < probability[sequence], variant, -1)
-            for j in variant.unique().tolist():
-                operation, magnitude = self._plan.operations[j]
-                if j < 0 or operation == "Identity":
-                    continue
-                rows = (variant == j).nonzero()[:, 0]
-                where = torch.stack(place, 1)[rows]
-                rows = rows.to(images.device)
-                images[rows] = _operate(images[rows], operation, magnitude, self.fill, where)
-        return images
-
-    def _draws(self, seed: int, epoch: int, id_: int) -> Float[Tensor, " k"]:
-        """One number for the sequence; for each step whether, its sign, and two for its place."""
-        stream = seeds.generator(seed, "policy", epoch, id_)
-        return torch.rand(1 + 4 * len(self._plan.steps), generator=stream, dtype=torch.float64)
-
-    @functools.cached_property
-    def _plan(self) -> _Plan:
-        return _Plan.of(self.sequences)
-
-
-class _Plan(NamedTuple):
-    """The sequences as tables, so that images with the same operation can go together.
-
-    ``operations`` are the different ones with their magnitudes; for every place in a sequence
-    there are the probabilities, shape (n), and the number of the operation, shape (n, 2), whose
-    second axis is the sign.
-    """
-
-    operations: list[tuple[str, float]]
-    steps: list[tuple[Tensor, Tensor]]
-
-    @classmethod
-    def of(cls, sequences: tuple[tuple[Step, ...], ...]) -> _Plan:
-        number: dict[tuple[str, float], int] = {}
-        steps = []
-        for place in zip(*sequences, strict=True):
-            variants = [
-                [number.setdefault((step.operation, sign * step.magnitude), len(number))]
-                for step in place
-                for sign in (1, -1 if step.signed else 1)
-            ]
-            probability = torch.tensor([step.probability for step in place], dtype=torch.float64)
-            steps.append((probability, torch.tensor(variants).reshape(-1, 2)))
-        return cls(list(number), steps)
-
-
-def build(name: str, *, side: int, data: str = "cifar10") -> Policy:
-    """The policy of that name.
+    - ``NAME.published`` becomes the settings of the policy's paper for the dataset. AutoAugment's
+      are the policy found for it (SVHN's or ImageNet's); RandAugment's N and M are those of
+      WRN-28-10: 3 and 5 on CIFAR-10, 2 and 14 on CIFAR-100, else ResNet-50's on ImageNet, 2 and 9.
+      Cutout of half the side follows, but for `UNCUT`. The paper's scale of M is not settled (its
+      text says 0 to 10, its experiments go to 30): M counts on torchvision's from 0 to 30.
+    - ``keep-autoaugment`` pastes squares that lie inside the image:
+      ``keep-autoaugment(squares='inside')``. A recipe that says ``keep-autoaugment`` is one of
+      version 0.1, whose squares are clipped at the border.
 
     Args:
-        name: One of `NAMES`. ``NAME+cutout`` adds the Cutout of half the side that the published
-            results of these policies include, after the crop and the flip.
-        side: Of the images, in pixels.
-        data: Name of the dataset; sets the square that an ``ipf-`` policy pastes back: 16 pixels
-            for CIFAR-10, 8 for CIFAR-100, in proportion to the side.
+        text: A name of `NAMES`, with options in brackets and ``+cutout`` behind it.
+        data: Name of the dataset.
 
     Raises:
-        ValueError: The name is unknown, or Cutout is asked for twice.
+        ValueError: The name or an option is unknown, or Cutout is asked for twice.
 
-    - AutoAugment: torchvision's table and ranges; uncovered pixels are grey, as in the released
-      code. The policy of CIFAR-10 is used for every data set.
+    >>> resolve("randaugment.published", "cifar100(train=2000)")
+    'randaugment(magnitude=14)+cutout'
+    >>> resolve("autoaugment.published", "imagenet")
+    "autoaugment(found_for='imagenet')"
+    >>> resolve("keep-autoaugment+cutout", "cifar10")
+    "keep-autoaugment(squares='inside')+cutout"
+    """
+    name, options, cutout = _read(text)
+    if name.endswith(".published"):
+        name, data = name.removesuffix(".published"), data.partition("(")[0]
+        cutout = data not in UNCUT
+        if name == "autoaugment":
+            near = {"svhn": "svhn", **dict.fromkeys(UNCUT, "imagenet")}
+            options = {"found_for": near.get(data, "cifar10")} | options
+        if name == "randaugment":
+            n, m = {"cifar100": (2, 14), **dict.fromkeys(UNCUT, (2, 9))}.get(data, (3, 5))
+            options = {"operations": n, "magnitude": m} | options
+    if name.startswith("keep-"):
+        options = {"squares": "inside"} | options
+    given = [
+        f"{option}={value!r}" for option, value in options.items() if value != OPTIONS[name][option]
+    ]
+    return name + (f"({', '.join(given)})" if given else "") + ("+cutout" if cutout else "")
+
+
+def build(text: str, *, side: int, data: str = "cifar10") -> Policy:
+    """The policy that a recipe names.
+
+    Args:
+        text: As `resolve` writes it; ``NAME.published`` is resolved here too. ``+cutout`` adds the
+            Cutout of half the side that the published results of these policies include, after the
+            crop and the flip.
+        side: Of the images, in pixels.
+        data: Name of the dataset; sets what is published for it, and the square that an ``ipf-``
+            policy pastes back: 16 pixels for CIFAR-10, 8 for CIFAR-100, in proportion to the side.
+
+    Raises:
+        ValueError: The name or an option is unknown, a value is out of range, or Cutout is asked
+            for twice.
+
+    - AutoAugment: torchvision's tables and ranges; uncovered pixels are grey, as in the released
+      code. The policy is that found for CIFAR-10 unless ``found_for`` says ``"svhn"`` or
+      ``"imagenet"``.
     - TrivialAugment: the wide ranges. Shifts reach 32 pixels, as published for any side, but never
       more than the side.
     - Fast AutoAugment: the published policy and ranges. Shifts are cut to whole pixels.
-    - RandAugment: torchvision's ranges and defaults, N = 2 operations of magnitude M = 9 on a scale
-      from 0 to 30; the paper searches N and M for each dataset and network.
+    - RandAugment: torchvision's ranges and defaults, N = 2 ``operations`` of ``magnitude`` M = 9 on
+      a scale from 0 to 30; the paper searches N and M for each dataset and network.
+    - AugMix: see `bench.data.augmix`.
+    - KeepAutoAugment: see `augmentations.keep_augment.important_square`.
     - Those named ``ipf-`` paste a square with many points back into the changed image and include
       the Cutout (IPF-RDA, selective paste; see `augmentations.ipf.paste_square`).
 
     Points and guides are not moved with the geometry of a policy, as in the AdvMask code; the
     square that is pasted back comes from the unchanged image, to which they belong.
     """
-    base, plus, extra = name.partition("+")
-    if base not in NAMES or (plus and extra != "cutout"):
-        known = [*NAMES, *(f"{other}+cutout" for other in NAMES)]
-        raise ValueError(f"there is no policy {name!r}: {registry.suggest(name, known)}")
-    if base.startswith("ipf-"):
-        if plus:
-            raise ValueError(f"the policy {base!r} includes Cutout: remove +cutout")
-        policy = _POLICIES[base.removeprefix("ipf-")](side)
+    name, options, cutout = _read(text)
+    if name.endswith(".published"):
+        name, options, cutout = _read(resolve(text, data))
+    hole = max(2, scaled(16, side))
+    if name.startswith("ipf-"):
+        policy = _POLICIES[name.removeprefix("ipf-")](side)
         length = published_length(data.partition("(")[0], side)
-        return replace(policy, keep="points", length=length, cutout=max(2, scaled(16, side)))
-    family, _, variant = base.partition("autoaugment")
-    policy = _POLICIES["autoaugment" if family == "keep-" else base](side)
+        return replace(policy, keep="points", length=length, cutout=hole)
+    family, _, variant = name.partition("autoaugment")
     if family == "keep-":
-        keep = variant.removeprefix("-") or "full"
-        policy = replace(policy, keep=keep, length=max(2, scaled(16, side)))
-    return replace(policy, cutout=max(2, scaled(16, side))) if plus else policy
+        squares = options.get("squares", "clipped")
+        keep: Any = variant.removeprefix("-") or "full"
+        policy = replace(_autoaugment(side), keep=keep, length=hole, squares=squares)
+    else:
+        policy = _POLICIES[name](side, **options)
+    return replace(policy, cutout=hole) if cutout else policy
 
 
-def _autoaugment(side: int) -> Policy:
+def _read(text: str) -> tuple[str, dict[str, Any], bool]:
+    """The name, the options and whether Cutout follows, once all of them are known."""
+    base, plus, extra = text.partition("+")
+    name, options = registry.parse(base)
+    if name not in NAMES or (plus and extra != "cutout"):
+        known = [*NAMES, *(f"{other}+cutout" for other in NAMES if "." not in other)]
+        raise ValueError(f"there is no policy {text!r}: {registry.suggest(text, known)}")
+    if plus and (name.startswith("ipf-") or name.endswith(".published")):
+        says = (
+            "includes Cutout" if name.startswith("ipf-") else "says itself whether Cutout follows"
+        )
+        raise ValueError(f"the policy {name!r} {says}: remove +cutout")
+    known_options = OPTIONS.get(name.removesuffix(".published"), {})
+    for option, value in options.items():
+        if option not in known_options:
+            has = f"it has: {', '.join(known_options)}" if known_options else "it has none"
+            raise ValueError(f"{name} has no option {option!r}; {has}")
+        values = _VALUES[option]
+        if value not in values or type(value) is not type(values[0]):  # True and 9.0 are in ranges
+            allowed = (
+                f"an integer from {values[0]} to {values[-1]}"
+                if isinstance(values, range)
+                else f"one of {', '.join(map(repr, values))}"
+            )
+            raise ValueError(f"{name}: {option} is {value!r}: it must be {allowed}")
+    return name, options, bool(plus)
+
+
+_VALUES: dict[str, Sequence[Any]] = {
+    "found_for": ("cifar10", "svhn", "imagenet"),
+    "operations": range(1, 4),  # more would be a table of more than 38,000 sequences
+    "magnitude": range(31),
+    "squares": ("inside", "clipped"),
+}
+
+
+def _autoaugment(side: int, found_for: str = "cifar10") -> Policy:
     from torchvision.transforms import v2
 
     # torchvision keeps its tables private; a test notices when they move
-    table = v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10)
+    table = v2.AutoAugment(v2.AutoAugmentPolicy(found_for))
     return Policy(
         tuple(
             tuple(
@@ -231,10 +219,10 @@ def _trivialaugment(side: int) -> Policy:
     )
 
 
-def _randaugment(side: int) -> Policy:
+def _randaugment(side: int, operations: int = 2, magnitude: int = 9) -> Policy:
     from torchvision.transforms import v2
 
-    table = v2.RandAugment()
+    table = v2.RandAugment(operations, magnitude)
     steps = [
         Step(operation, 1.0, *_level(table, operation, table.magnitude, 31, side))
         for operation in table._AUGMENTATION_SPACE
@@ -270,44 +258,22 @@ def _fast_autoaugment(side: int) -> Policy:
     return Policy(tuple(tuple(step(*entry) for entry in pair) for pair in json.loads(text)), fill=0)
 
 
-_POLICIES: dict[str, Callable[[int], Policy]] = {
+def _augmix(side: int) -> Policy:
+    from torchvision.transforms import v2
+
+    table = v2.AugMix(all_ops=False)
+    steps = [
+        Step(operation, 1.0, *_level(table, operation, level, table._PARAMETER_MAX, side))
+        for operation in table._PARTIAL_AUGMENTATION_SPACE
+        for level in range(table.severity)
+    ]
+    return AugMix(tuple((step,) for step in steps), fill=0)
+
+
+_POLICIES: dict[str, Callable[..., Policy]] = {
     "autoaugment": _autoaugment,
     "trivialaugment": _trivialaugment,
     "fast-autoaugment": _fast_autoaugment,
     "randaugment": _randaugment,
+    "augmix": _augmix,
 }
-
-
-def _operate(
-    images: Bytes, operation: str, magnitude: float, fill: int, place: Float[Tensor, "b 2"]
-) -> Bytes:
-    """One operation at one magnitude on a batch, each image by itself."""
-    if operation == "Cutout":
-        return _cutout(images, magnitude, place)
-    done: Tensor = _torchvision()(
-        images, operation, magnitude, interpolation="nearest", fill={Tensor: [fill]}
-    )
-    return done
-
-
-@functools.cache
-def _torchvision() -> Any:
-    from torchvision.transforms import v2
-
-    return v2.AutoAugment()._apply_image_or_video_transform
-
-
-def _cutout(images: Bytes, length: float, place: Float[Tensor, "b 2"]) -> Bytes:
-    """Fast AutoAugment's own Cutout: a tinted square around a point, clipped at the border."""
-    inside = torch.ones_like(images[:, :1], dtype=torch.bool)
-    for axis, size in ((2, images.shape[2]), (3, images.shape[3])):
-        shape = [-1 if i == axis else 1 for i in range(4)]
-        first = (place[:, axis - 2] * size - length / 2).clamp(min=0).floor()
-        last = (first + length).clamp(max=size).floor()  # still painted
-        pixels = torch.arange(size, device=images.device).reshape(shape)
-        first, last = (end.to(images.device)[:, None, None, None] for end in (first, last))
-        inside &= (pixels >= first) & (pixels <= last)
-    tint = torch.tensor(TINT, dtype=torch.uint8, device=images.device).reshape(1, 3, 1, 1)
-    if images.shape[1] == 1:
-        tint = tint.float().mean(1, keepdim=True).to(torch.uint8)
-    return torch.where(inside, tint, images)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bench import registry
+from bench.data import policies
 from bench.data.catalog import facts
 from bench.points import find, guides
 from bench.reporting.cells import Column
@@ -49,6 +50,8 @@ class Scale:
         data = self.data.get(data, self.data.get("*", data))
         model = self.models.get(model, self.models.get("*", model))
         side = self.side or facts(data).side
+        if "policy" in fields:
+            fields["policy"] = policies.resolve(fields["policy"], data)
         recipe = Recipe(
             data=data,
             digest=self.digest,

@@ -103,6 +103,24 @@ class Record:
         rest = {name: value for name, value in line.items() if name not in OWN}
         return cls(
             **{name: line[name] for name in TYPES},
-            labels={name: value for name, value in rest.items() if isinstance(value, str)},
+            labels=_told_apart(
+                {name: value for name, value in rest.items() if isinstance(value, str)}
+            ),
             metrics={name: value for name, value in rest.items() if isinstance(value, int | float)},
         )
+
+
+def _told_apart(labels: dict[str, str]) -> dict[str, str]:
+    """The labels of a record, where a name of version 0.1 has another meaning now.
+
+    The squares of ``keepaugment`` were clipped at the border; records that were made so say it.
+
+    >>> _told_apart({"augmentation": "keepaugment", "hyperparameters": "keepaugment(length=4)"})
+    {'augmentation': "keepaugment(squares='clipped')", 'hyperparameters': 'keepaugment(length=4)'}
+    """
+    name = labels.get("augmentation", "")
+    base, _, options = name.partition("(")
+    if base != "keepaugment" or "squares=" in name + labels.get("hyperparameters", ""):
+        return labels
+    given = ["squares='clipped'", *filter(None, [options.removesuffix(")")])]
+    return labels | {"augmentation": f"{base}({', '.join(reversed(given))})"}

@@ -293,15 +293,9 @@ def epochs(
     Returns:
         Epochs per second of each loop.
     """
-    from bench.models import networks
-
     loops: dict[str, Callable[[int], object]] = {}
     for recipe in recipes:
-        network = (
-            networks.build_for(data, recipe.model, seed=0)
-            .to(device)
-            .to(memory_format=torch.channels_last)
-        )
+        network = loop.first(recipe, data, None, 0).to(device).to(memory_format=torch.channels_last)
         optimiser = torch.optim.SGD(
             network.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4
         )
@@ -327,7 +321,7 @@ def epochs(
             )
         name = registry.label(recipe.augmentation, data.name, data.train.images.shape[-1])
         if recipe.augmentation.wants == "saliency":
-            name += ", with its second pass for saliency"
+            name += ", with its pass for saliency"
         loops[name] = functools.partial(ours, recipe, data, network, optimiser, loader)
     seconds: dict[str, list[float]] = {name: [] for name in loops}
     with progress.task("epochs", (rounds + 1) * len(loops)) as advance:

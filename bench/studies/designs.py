@@ -128,6 +128,8 @@ class Design:
         found: list[Recipe] = []
         for model in self.models:
             given = self.training.given()
+            if self.training.policy is not None:
+                given["policy"] = policies.resolve(self.training.policy, data.name)
             if "pretrained" in given:
                 given["pretrained"] = fine_tuning.identify(given["pretrained"], model)
             settings = common | usual(data.name, model, side, given.get("pretrained")) | given

@@ -16,17 +16,18 @@ from torch.nn import functional
 from augmentations import Images, delete, draw
 from augmentations.cutout import Cutout
 from augmentations.ipf import paste_square
+from augmentations.keep_augment import Saliency, important_square
 from bench.data import masks, mixing, policies, seeds
 from bench.data.dataset import Dataset
+from bench.data.image_operations import Policy
 from bench.data.loader import Batch, Loader, batches
 from bench.data.splits import Split, cut
 from bench.errors import Stopped
 from bench.execution.progress import Progress, Silent
 from bench.models import networks
 from bench.models.networks import Normalised
-from bench.models.saliency import saliency
 from bench.records.record import Number
-from bench.training import checkpoints, fine_tuning, selective_paste
+from bench.training import checkpoints, fine_tuning, live_saliency
 from bench.training.recipes import Precision, Recipe
 
 STEPS = (0.2, 0.4, 160 / 300, 220 / 300, 280 / 300)  # shares of the epochs; Figure 7 of the paper
@@ -139,16 +140,11 @@ def train(
     progress = progress or Silent()
     training, validation = split(recipe, seed, data)
     side = data.train.images.shape[-1]
-    network = first(recipe, data, weights, seed)
     policy = (
         None if recipe.policy is None else policies.build(recipe.policy, side=side, data=data.name)
     )
     mix = mixer(recipe, data)
-    if policy is not None and policy.early:
-        selective_paste.EarlyHead(
-            network, len(data.classes), data.train.images[:1].float() / 255, seed
-        )
-    network = network.to(device).to(memory_format=torch.channels_last)
+    network = first(recipe, data, weights, seed).to(device).to(memory_format=torch.channels_last)
     optimiser = torch.optim.SGD(
         network.parameters(),
         lr=recipe.learning_rate,
@@ -203,6 +199,8 @@ def train(
 def first(recipe: Recipe, data: Dataset, weights: Path | None, seed: int) -> Normalised:
     """Return the network that a training starts from; everything random comes from the seed.
 
+    Where the recipe needs one, it has an early head.
+
     Args:
         recipe: The recipe.
         data: The dataset.
@@ -210,14 +208,24 @@ def first(recipe: Recipe, data: Dataset, weights: Path | None, seed: int) -> Nor
         seed: Seed of the run.
 
     Raises:
-        ValueError: The weights do not fit the network, or their file is not given.
+        ValueError: The weights do not fit the network, their file is not given, or the stages of
+            the network are unknown, after the first of which an early head sits.
     """
     stream = seeds.derive(seed, "weights")
     if recipe.pretrained is None:
-        return networks.build_for(data, recipe.model, seed=stream)
-    if weights is None:
+        network = networks.build_for(data, recipe.model, seed=stream)
+    elif weights is None:
         raise ValueError(f"the recipe starts from {recipe.pretrained}: give their file as weights")
-    return fine_tuning.start(data, recipe.model, recipe.pretrained, weights, stream)
+    else:
+        network = fine_tuning.start(data, recipe.model, recipe.pretrained, weights, stream)
+    pasted = None
+    if recipe.policy is not None:
+        side = data.train.images.shape[-1]
+        pasted = policies.build(recipe.policy, side=side, data=data.name).keep
+    if "early" in f"{pasted} {cut_by(recipe)}":
+        image = data.train.images[:1].float() / 255
+        live_saliency.EarlyHead(network, len(data.classes), image, seed)
+    return network
 
 
 def train_epoch(
@@ -265,7 +273,7 @@ def train_epoch(
         if loader.policy is not None:
             images = finish(loader.policy, network, batch, mean, (seed, epoch, step))
         if mask is None:
-            guide = saliency(network, images, batch.labels)
+            guide = live_saliency.saliency(cut_by(recipe), network, images, batch.labels)
             stream = seeds.generator(seed, "masks", epoch, step)
             mask = draw(recipe.augmentation, images, stream, guide=guide, progress=done)
             if deleted is not None:  # the first numbers of the stream, as `draw` uses them
@@ -311,6 +319,15 @@ def live(recipe: Recipe) -> bool:
     return recipe.augmentation.wants == "saliency" and recipe.guide is None
 
 
+def cut_by(recipe: Recipe) -> Saliency:
+    """Return the saliency that the masks follow; ``"full"`` where they follow none.
+
+    Args:
+        recipe: The recipe.
+    """
+    return getattr(recipe.augmentation, "saliency", "full") if live(recipe) else "full"
+
+
 def mixer(recipe: Recipe, data: Dataset) -> mixing.Mix | mixing.IPFCutMix | None:
     """Return the image mixing of a recipe, or None.
 
@@ -324,7 +341,7 @@ def mixer(recipe: Recipe, data: Dataset) -> mixing.Mix | mixing.IPFCutMix | None
 
 
 def finish(
-    policy: policies.Policy,
+    policy: Policy,
     network: nn.Module,
     batch: Batch,
     mean: Tensor,
@@ -346,14 +363,12 @@ def finish(
     seed, epoch, number = step
     if policy.keep is not None and batch.originals is not None:
         stream = seeds.generator(seed, "keep", epoch, number)
-        if policy.points:
+        if policy.keep == "points":
             kept = paste_square(images, batch.guide, stream, policy.length)
-            images = torch.where(kept, batch.originals, images)
         else:
-            guide = selective_paste.saliency(policy.keep, network, batch.originals, batch.labels)
-            images = selective_paste.selective_paste(
-                batch.originals, images, guide, stream, policy.length
-            )
+            guide = live_saliency.saliency(policy.keep, network, batch.originals, batch.labels)
+            kept = important_square(images, guide, stream, policy.length, squares=policy.squares)
+        images = torch.where(kept, batch.originals, images)
     if policy.cutout is not None:
         stream = seeds.generator(seed, "cutout", epoch, number)
         images = delete(images, Cutout(policy.cutout).mask(images, stream), mean=mean)

@@ -1,19 +1,18 @@
-"""KeepAugment with a policy: an important square of the image is pasted back (Gong et al. 2021).
+"""The saliency of the network in training, which KeepAugment cuts and pastes by, and its savings.
 
-Its counterpart for deletion is the augmentation ``keepaugment``.
+Gong et al. 2021, section 3.3: computed from images of half the size, or from an early head.
 """
 
 from __future__ import annotations
 
 import torch
 from jaxtyping import Float, Int
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from attacks.base import frozen
-from augmentations import squares
-from augmentations.base import Guide, Images, on_device_of, required
-from augmentations.keep_augment import KeepAugment
+from augmentations.base import Guide, Images
+from augmentations.keep_augment import Saliency
 from bench.data import seeds
 from bench.models.networks import Normalised
 from bench.models.saliency import saliency as gradient
@@ -22,51 +21,10 @@ WEIGHT = 0.3  # of the early head's loss; third-party code's, as the paper's is 
 POOLED = 4  # the early head sees 4x4 averages of each channel
 
 
-def selective_paste(
-    images: Images,
-    augmented: Images,
-    guide: Guide,
-    generator: Generator,
-    length: int = 16,
-    quantile: float = 0.6,
-) -> Images:
-    """Return the augmented images with one important square of each original pasted back.
-
-    The importance of a square is the sum of the guide over it, for all centres, clipped at the
-    border. The centre is uniform among those whose importance exceeds the quantile tau of all
-    centres of that image, which is the distribution of the paper's rejection sampling; if none
-    exceeds it, as under a constant guide, those that equal it are admitted. Deviation: the paper's
-    values for pasting are unknown here; 16 pixels and 0.6 are those of third-party code.
-
-    Args:
-        images: The originals, shape (b, c, h, w).
-        augmented: The augmented images, of the same shape.
-        guide: Importance of each pixel, shape (b, 1, h, w).
-        generator: Source of the centres.
-        length: Side of the square in pixels; an odd side acts as the even one below.
-        quantile: The quantile tau, from 0 up to 1.
-
-    Returns:
-        The images, shape (b, c, h, w).
-
-    Raises:
-        ValueError: The guide is missing or has another shape, or as `KeepAugment`.
-    """
-    KeepAugment(length, quantile)
-    guide = required(guide, images, "selective paste", "the saliency of each pixel")
-    sums = squares.square_sums(guide, length)
-    limit, near = squares.threshold(sums, quantile), squares.slack(sums)
-    admissible = sums > limit + near
-    admissible |= ~admissible.any(1, keepdim=True) & (sums >= limit - near)
-    weights = admissible.to(generator.device, torch.float32)
-    centre = torch.multinomial(weights, 1, generator=generator)[:, 0]
-    centre = on_device_of(generator, images)(centre)
-    kept = squares.square_at(centre, length, images)
-    return torch.where(kept, images, augmented)
-
-
-def saliency(kind: str, network: nn.Module, images: Images, labels: Int[Tensor, " b"]) -> Guide:
-    """Return the saliency that a policy's ``keep`` asks for.
+def saliency(
+    kind: Saliency, network: nn.Module, images: Images, labels: Int[Tensor, " b"]
+) -> Guide:
+    """Return the saliency that KeepAugment asks for.
 
     Args:
         kind: ``"full"``, ``"low"`` (images of half the size), ``"early"`` (early head) or
@@ -191,5 +149,5 @@ def first_stage(network: nn.Module) -> nn.Module:
             return found[max(1, len(found) // 3) - 1]
     raise ValueError(
         f"the first stage of {type(network).__name__} is unknown; "
-        "use keep-autoaugment without -early"
+        "use keepaugment without saliency='early', or keep-autoaugment without -early"
     )
