@@ -25,7 +25,7 @@ from bench.data.splits import Split, part
 from bench.models import networks
 from bench.points import guides
 from bench.points.guides import needed
-from bench.training import live_saliency, loop
+from bench.training import after_crop, live_saliency, loop
 from bench.training.recipes import Recipe
 
 IDS = torch.arange(64)
@@ -361,7 +361,7 @@ def test_a_square_with_many_points_is_pasted_from_the_original_after_crop_and_fl
         assert batch.guide is not None
         assert batch.originals is not None
         assert torch.equal(batch.guide, batch.originals[:, :1])
-        done = loop.finish(policy, plain, batch, torch.zeros(3), (2, 0, step))
+        done = after_crop.finish(policy, plain, batch, torch.zeros(3), (2, 0, step))
         kept = paste_square(done, batch.guide, seeds.generator(2, "keep", 0, step), 8)
         assert torch.equal(done, torch.where(kept, batch.originals, batch.images))
         pasted += int((done != batch.images).flatten(1).any(1).sum())

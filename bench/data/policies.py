@@ -153,9 +153,7 @@ def _read(text: str) -> tuple[str, dict[str, Any], bool]:
         known = [*NAMES, *(f"{other}+cutout" for other in NAMES if "." not in other)]
         raise ValueError(f"there is no policy {text!r}: {registry.suggest(text, known)}")
     if plus and (name.startswith("ipf-") or name.endswith(".published")):
-        says = (
-            "includes Cutout" if name.startswith("ipf-") else "says itself whether Cutout follows"
-        )
+        says = "includes Cutout" if name.startswith("ipf-") else "knows if Cutout follows"
         raise ValueError(f"the policy {name!r} {says}: remove +cutout")
     known_options = OPTIONS.get(name.removesuffix(".published"), {})
     for option, value in options.items():

@@ -13,21 +13,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from augmentations import Images, delete, draw
-from augmentations.cutout import Cutout
-from augmentations.ipf import paste_square
-from augmentations.keep_augment import Saliency, important_square
+from augmentations import delete, draw
+from augmentations.keep_augment import Saliency
 from bench.data import masks, mixing, policies, seeds
 from bench.data.dataset import Dataset
-from bench.data.image_operations import Policy
-from bench.data.loader import Batch, Loader, batches
+from bench.data.loader import Loader, batches
 from bench.data.splits import Split, cut
 from bench.errors import Stopped
 from bench.execution.progress import Progress, Silent
 from bench.models import networks
 from bench.models.networks import Normalised
 from bench.records.record import Number
-from bench.training import checkpoints, fine_tuning, live_saliency
+from bench.training import after_crop, checkpoints, fine_tuning, live_saliency
 from bench.training.recipes import Precision, Recipe
 
 STEPS = (0.2, 0.4, 160 / 300, 220 / 300, 280 / 300)  # shares of the epochs; Figure 7 of the paper
@@ -271,7 +268,7 @@ def train_epoch(
     for step, batch in enumerate(loader.epoch(epoch, done)):
         images, targets, mask, due = batch.images, batch.labels, batch.mask, batch.due
         if loader.policy is not None:
-            images = finish(loader.policy, network, batch, mean, (seed, epoch, step))
+            images = after_crop.finish(loader.policy, network, batch, mean, (seed, epoch, step))
         if mask is None:
             guide = live_saliency.saliency(cut_by(recipe), network, images, batch.labels)
             stream = seeds.generator(seed, "masks", epoch, step)
@@ -338,41 +335,6 @@ def mixer(recipe: Recipe, data: Dataset) -> mixing.Mix | mixing.IPFCutMix | None
     if recipe.mix is None:
         return None
     return mixing.build(recipe.mix, data=data.name, side=data.train.images.shape[-1])
-
-
-def finish(
-    policy: Policy,
-    network: nn.Module,
-    batch: Batch,
-    mean: Tensor,
-    step: tuple[int, int, int],
-) -> Images:
-    """Apply what a policy does after crop and flip: paste a square of the original, and Cutout.
-
-    Args:
-        policy: The policy.
-        network: The network in training, for the saliency.
-        batch: Images, shape (b, c, h, w), with labels and originals.
-        mean: Per-channel mean that fills deleted pixels, shape (c,).
-        step: Seed, epoch and number of the step.
-
-    Returns:
-        The images, shape (b, c, h, w).
-    """
-    images = batch.images
-    seed, epoch, number = step
-    if policy.keep is not None and batch.originals is not None:
-        stream = seeds.generator(seed, "keep", epoch, number)
-        if policy.keep == "points":
-            kept = paste_square(images, batch.guide, stream, policy.length)
-        else:
-            guide = live_saliency.saliency(policy.keep, network, batch.originals, batch.labels)
-            kept = important_square(images, guide, stream, policy.length, squares=policy.squares)
-        images = torch.where(kept, batch.originals, images)
-    if policy.cutout is not None:
-        stream = seeds.generator(seed, "cutout", epoch, number)
-        images = delete(images, Cutout(policy.cutout).mask(images, stream), mean=mean)
-    return images
 
 
 def accuracy(
