@@ -124,7 +124,7 @@ def test_a_study_shows_itself_as_text_latex_and_html(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_tracker_holds_the_same_runs_from_both(tmp_path: Path) -> None:
-    from bench.records.tracking import Tracker
+    from bench.records.tracking.tracker import Tracker
 
     asked = ["run", "--aug", "none", "--data", DATA, "--model", "resnet8", "--seeds", "1"]
     asked += ["--epochs", "1", "--quiet", "--threads", "1", "--results", str(tmp_path / "cli")]
@@ -134,8 +134,8 @@ def test_the_tracker_holds_the_same_runs_from_both(tmp_path: Path) -> None:
     seen = []
     for name in ("cli", "api"):
         tracker = Tracker(None, tmp_path / name, warn=pytest.fail)
-        (experiment,) = tracker._study()
-        runs = tracker._find(experiment.experiment_id, "")
+        (experiment,) = tracker.runs.experiments()
+        runs = tracker.runs.find([experiment], "")
         seen.append(
             sorted(
                 (run.data.tags["bench.kind"], run.info.status, run.info.run_name, *sorted(

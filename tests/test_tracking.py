@@ -18,8 +18,11 @@ from typing import Any
 import pytest
 
 from bench.records.record import Record
-from bench.records.tracking import Tracker, mask
+from bench.records.tracking.shown import Cell
+from bench.records.tracking.text import mask
+from bench.records.tracking.tracker import Tracker
 from bench.reporting import run_tables
+from bench.reporting.tracked_cells import cells
 
 pytestmark = pytest.mark.slow
 
@@ -67,6 +70,11 @@ def tracker(empty_store: Path, tmp_path: Path, warned: list[str]) -> Iterator[Tr
     assert warned == []
 
 
+def shown(found: list[Record]) -> list[Cell]:
+    """What the parents of these records show."""
+    return cells(found, lambda each: CURVE)
+
+
 def runs(tracker: Tracker, kind: str) -> list[Any]:
     """The seeds or the cells, oldest first."""
     experiments = [each.experiment_id for each in tracker.client.search_experiments()]
@@ -81,7 +89,7 @@ def test_a_seed_holds_what_its_record_holds(tracker: Tracker) -> None:
     tracker.log(record(3), CURVE, Path("weights.safetensors"))
     (seed,), (cell,) = runs(tracker, "seed"), runs(tracker, "cell")
     assert seed.info.status == "FINISHED"
-    assert seed.data.params == {
+    assert seed.data.params == cell.data.params == {
         "epochs": "9", "victim.data": "digits",
         "augmentation": "cutout", "data": "digits", "model": "resnet18",
     }  # fmt: skip
@@ -110,9 +118,11 @@ def test_what_is_not_finite_is_never_logged(tracker: Tracker) -> None:
 def test_logging_twice_changes_nothing(tracker: Tracker) -> None:
     tracker.log(record(), CURVE)
     (first,) = runs(tracker, "seed")
+    tracker.settle(shown([record()]))
     tracker.log(record(), CURVE)
     again = Tracker(tracker.uri, tracker.folder, warn=pytest.fail)
     again.log(record(), CURVE)
+    again.settle(shown([record()]))
     (seed,), (cell,) = runs(tracker, "seed"), runs(tracker, "cell")
     assert seed.info.run_id == first.info.run_id
     assert len(tracker.client.get_metric_history(seed.info.run_id, "epoch/loss")) == len(CURVE)
@@ -120,12 +130,15 @@ def test_logging_twice_changes_nothing(tracker: Tracker) -> None:
 
 
 def test_a_record_that_replaces_another_replaces_its_run(tracker: Tracker) -> None:
-    tracker.log(record(status="failed", metrics={}, message="loss is nan"), CURVE[:2])
+    failed = record(status="failed", metrics={}, message="loss is nan")
+    tracker.log(failed, CURVE[:2])
+    tracker.settle(shown([failed]))
     (seed,), (cell,) = runs(tracker, "seed"), runs(tracker, "cell")
     assert seed.info.status == "FAILED"
     assert seed.data.tags["bench.message"] == "loss is nan"
     assert cell.info.status == "FAILED"
     tracker.log(record(), CURVE)
+    tracker.settle(shown([record()]))
     (seed,), (cell,) = runs(tracker, "seed"), runs(tracker, "cell")
     assert seed.info.status == cell.info.status == "FINISHED"
     assert len(tracker.client.get_metric_history(seed.info.run_id, "epoch/loss")) == len(CURVE)
@@ -140,6 +153,7 @@ def test_a_seed_runs_until_its_record_is_there(tracker: Tracker) -> None:
     assert started.data.tags["bench.host"] == socket.gethostname()
     assert runs(tracker, "cell")[0].info.status == "RUNNING"
     tracker.log(record(), CURVE)
+    tracker.settle(shown([record()]))
     (seed,) = runs(tracker, "seed")
     assert seed.info.run_id == started.info.run_id
     assert seed.info.status == runs(tracker, "cell")[0].info.status == "FINISHED"
@@ -162,7 +176,7 @@ def test_seeds_whose_process_died_are_reaped_and_no_others(tracker: Tracker) -> 
         tracker.start_seed(record(seed))
         for name, value in tag.items():
             tracker.client.set_tag(runs(tracker, "seed")[-1].info.run_id, name, value)
-    tracker.reap()
+    tracker.equalise([])
     states = {each.data.tags["bench.seed"]: each.info.status for each in runs(tracker, "seed")}
     assert states == {"0": "RUNNING", "1": "KILLED", "2": "RUNNING"}
 
@@ -178,7 +192,7 @@ def test_a_parent_holds_the_intervals_over_its_seeds(tracker: Tracker) -> None:
         tracker.log(one)
     intervals = run_tables.intervals(both())
     for _ in range(2):
-        tracker.summarise(intervals, {"table.md": "| a |"})
+        tracker.settle(shown(both()))
     none, cutout = runs(tracker, "cell")
     assert none.data.tags["bench.n"] == "3"
     assert none.data.metrics["accuracy_mean"] == pytest.approx(0.76)
@@ -186,9 +200,8 @@ def test_a_parent_holds_the_intervals_over_its_seeds(tracker: Tracker) -> None:
     assert "difference" not in none.data.metrics
     assert cutout.data.metrics["difference"] == pytest.approx(intervals[1]["difference"])
     assert cutout.data.metrics["p_holm"] == pytest.approx(intervals[1]["p_holm"])
-    assert cutout.data.tags["bench.verdict"] == intervals[1]["verdict"]
     files = {each.path for each in tracker.client.list_artifacts(cutout.info.run_id)}
-    assert files == {"stats.json", "table.md"}
+    assert files == {"stats.json", "table.md", "table.tex"}
     history = tracker.client.get_metric_history(none.info.run_id, "accuracy_mean")
     assert len(history) == 1
 
@@ -199,11 +212,11 @@ def test_a_tracker_is_made_anew_from_the_records(tracker: Tracker) -> None:
     other = Tracker(tracker.uri, tracker.folder, study="other", warn=pytest.fail)
     other.log(record(8))
     curves = {one.name: CURVE for one in both()}
-    tracker.rebuild(both(), lambda one: curves[one.name], run_tables.intervals(both()))
+    tracker.equalise(both(), lambda one: curves[one.name], shown(both()), anew=True)
     names = {each.data.tags["bench.name"] for each in runs(tracker, "seed")}
     assert names == {one.name for one in both()} | {record(8).name}
     assert "accuracy_mean" in runs(tracker, "cell")[-1].data.metrics
-    tracker.rebuild(both())
+    tracker.equalise(both(), cells=shown(both()), anew=True)
     assert len(runs(tracker, "seed")) == 7
 
 
@@ -227,7 +240,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from bench.records.record import Record
-from bench.records.tracking import Tracker
+from bench.records.tracking.tracker import Tracker
 
 tracker = Tracker(None, Path(sys.argv[2]))
 seed = int(sys.argv[3])
@@ -252,7 +265,7 @@ def test_four_processes_start_on_an_empty_folder_in_silence(tmp_path: Path) -> N
     assert [worker.communicate()[0] for worker in workers] == [""] * 4
     tracker = Tracker(None, folder, warn=pytest.fail)
     assert len(runs(tracker, "seed")) == 4
-    assert [cell.data.tags["bench.n"] for cell in runs(tracker, "cell")] == ["4"]
+    assert len(runs(tracker, "cell")) == 1
 
 
 @pytest.fixture
@@ -272,7 +285,7 @@ def test_a_server_that_does_not_answer_costs_one_warning(
         start = time.monotonic()
         tracker = Tracker(address, tmp_path, warn=warned.append)
         tracker.log(record())
-        tracker.summarise(run_tables.intervals([record()]))
+        tracker.settle(shown([record()]))
         assert not tracker.on
         assert time.monotonic() - start < 10
     assert len(warned) == 2
@@ -333,7 +346,7 @@ def test_a_store_that_breaks_at_the_end_costs_one_warning(
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         database.execute("DROP TABLE latest_metrics")
     database.close()
-    tracker.summarise(run_tables.intervals(both()))
+    tracker.settle(shown(both()))
     tracker.end_seed(record(), "KILLED")
     assert len(warned) == 1
 
@@ -362,7 +375,7 @@ def test_a_server_that_is_slow_costs_a_minute_and_one_warning(
 ) -> None:
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     tracker = Tracker(None, tmp_path, warn=warned.append)
-    monkeypatch.setattr("bench.records.tracking.PATIENCE", tracker._spent + 0.5)
+    monkeypatch.setattr("bench.records.tracking.tracker.PATIENCE", tracker._spent + 0.5)
     server = slow(tracker, 0.06)
     tracker.log(record(0))  # more than ten questions
     assert not tracker.on
@@ -377,14 +390,15 @@ def test_a_server_that_is_slow_costs_a_minute_and_one_warning(
 def test_a_slow_server_is_borne_where_it_is_little_beside_the_run(
     tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.records.tracking.PATIENCE", 0.1)
+    monkeypatch.setattr("bench.records.tracking.tracker.PATIENCE", 0.1)
     slow(tracker, 0.02)
     tracker._began -= 10_000  # the run has lasted for hours
     tracker.log(record(0))
     assert tracker.on
     # and so is it by who makes everything anew
     tracker._began += 10_000
-    tracker.rebuild([record(0), record(1)])
+    tracker.strict = True
+    tracker.equalise([record(0), record(1)], anew=True)
     assert tracker.on
 
 
@@ -398,6 +412,7 @@ def test_a_clock_that_is_set_back_changes_nothing(
         tracker.beat(record())
         tracker.log(record(), CURVE)
         tracker.log(record(), CURVE)
+        tracker.settle(shown([record()]))
     (seed,), (cell,) = runs(tracker, "seed"), runs(tracker, "cell")
     assert seed.info.status == cell.info.status == "FINISHED"
     assert seed.data.metrics["accuracy"] == 0.75
@@ -405,7 +420,7 @@ def test_a_clock_that_is_set_back_changes_nothing(
     assert sorted((each.step, each.value) for each in history) == [
         (entry["epoch"], entry["loss"]) for entry in CURVE
     ]
-    tracker.reap()
+    tracker.equalise([record()])
     assert runs(tracker, "seed")[0].info.status == "FINISHED"
 
 
@@ -438,26 +453,25 @@ def attacked(attack: str, seed: int, eps: str = "8/255") -> Record:
 
 @pytest.mark.slow
 def test_attacks_on_one_victim_at_one_eps_share_a_parent(tracker: Tracker) -> None:
-    from bench.reporting import attack_tables
-
     found = [attacked(name, seed) for name in ("jsma", "pgd(steps=5)") for seed in (0, 1)]
     found.append(attacked("jsma", 0, eps="16/255"))
     for each in found:
         tracker.log(each)
-    tracker.summarise(attack_tables.attack_intervals(found))
-    cells = runs(tracker, "cell")
-    assert [cell.info.run_name for cell in cells] == [
-        "attacks on resnet20, eps 8/255, random",
-        "attacks on resnet20, eps 16/255, random",
+    tracker.settle(shown(found))
+    parents = runs(tracker, "cell")
+    assert [cell.info.run_name for cell in parents] == [
+        f"attacks on resnet20, eps 8/255, random [{found[0].cell[:6]}]",
+        f"attacks on resnet20, eps 16/255, random [{found[-1].cell[:6]}]",
     ]
+    assert parents[0].data.params["eps"] == "8/255"
     children = [run.data.tags["mlflow.parentRunId"] for run in runs(tracker, "seed")]
-    assert children == [cells[0].info.run_id] * 4 + [cells[1].info.run_id]
-    assert cells[0].info.status == "FINISHED"
-    assert cells[0].data.tags["bench.n"] == "4"
-    metrics = cells[0].data.metrics
+    assert children == [parents[0].info.run_id] * 4 + [parents[1].info.run_id]
+    assert parents[0].info.status == "FINISHED"
+    assert parents[0].data.tags["bench.n"] == "4"
+    metrics = parents[0].data.metrics
     assert metrics["jsma/success_mean"] == pytest.approx(0.55)
     assert metrics["pgd_steps_5_/l0_pixels_mean_n"] == 2
-    assert "jsma/success_low" not in cells[1].data.metrics  # one seed has no interval
+    assert "jsma/success_low" not in parents[1].data.metrics  # one seed has no interval
 
 
 @pytest.mark.parametrize("name", ["q?x=1", "p%41cent", "a#b c", "p%2541cent"])
@@ -478,15 +492,20 @@ def test_the_tracker_stays_in_its_folder_whatever_that_is_called(
 
 
 def test_a_seed_that_starts_again_is_counted_no_more(tracker: Tracker) -> None:
-    for seed in range(3):
-        tracker.log(record(seed), CURVE)
-    assert runs(tracker, "cell")[0].data.tags["bench.n"] == "3"
+    found = [record(seed) for seed in range(3)]
+    for each in found:
+        tracker.log(each, CURVE)
+    tracker.settle(shown(found))
     tracker.start_seed(record(1))
+    tracker.settle(shown([found[0], found[2]]))  # as another command does meanwhile
     (cell,) = runs(tracker, "cell")
     assert (cell.data.tags["bench.n"], cell.data.tags["bench.status"]) == ("2", "running")
+    assert cell.info.status == "RUNNING"
     tracker.log(record(1), CURVE)
+    tracker.settle(shown(found))
     (cell,) = runs(tracker, "cell")
     assert (cell.data.tags["bench.n"], cell.data.tags["bench.status"]) == ("3", "finished")
+    assert cell.info.status == "FINISHED"
 
 
 def test_a_job_is_logged_without_reading_those_before_it(

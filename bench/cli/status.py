@@ -11,12 +11,17 @@ import click
 from bench.cli import options
 
 if TYPE_CHECKING:
-    from bench.records.tracking import Tracker
+    from bench.records.tracking.tracker import Tracker
     from bench.studies.tracking import TrackingOptions
 
 
 @click.command(cls=options.Command)
-@options.execution("--reap", is_flag=True, help="Mark runs whose process has ended as killed.")
+@options.execution(
+    "--reap",
+    is_flag=True,
+    help="Close MLflow runs that a process left open when it ended, and make all of them "
+    "equal to the records.",
+)
 @options.results
 @options.tracking
 @options.as_json
@@ -32,15 +37,18 @@ def status(reap: bool, results: str | None, tracking: TrackingOptions, as_json: 
     folder = results_folder(results)
     found = status_of(folder)
     if reap and not tracking.no_tracking:
-        open_tracker(tracking.tracking_uri, folder).reap()
+        from bench.records.store import Store
+        from bench.studies.tracking import equalise
+
+        equalise(open_tracker(tracking.tracking_uri, folder), Store(folder))
     click.echo(json.dumps(found.to_json()) if as_json else found)
 
 
 def open_tracker(uri: str | None, folder: Path) -> Tracker:
-    """The tracker at an address, or of a results folder; its warnings go to standard error."""
-    from bench.records.tracking import Tracker
+    """The tracker at an address, or of a results folder; its first failure is an error."""
+    from bench.records.tracking.tracker import Tracker
 
-    return Tracker(uri, folder, warn=lambda line: click.echo(line, err=True))
+    return Tracker(uri, folder, warn=lambda line: click.echo(line, err=True), strict=True)
 
 
 @click.group()
@@ -58,12 +66,13 @@ def rebuild(results: str | None, tracking: TrackingOptions) -> None:
     Example: bench track rebuild --results results
     """
     from bench.execution.workspace import results_folder
-    from bench.reporting.results_folder import rebuild_tracker
+    from bench.records.store import Store
+    from bench.studies.tracking import rebuild as rebuild_tracker
 
     options.refuse("track rebuild", "no_tracking")
     folder = results_folder(results)
-    count = rebuild_tracker(folder, open_tracker(tracking.tracking_uri, folder))
-    click.echo(f"logged {count} records")
+    count = rebuild_tracker(open_tracker(tracking.tracking_uri, folder), Store(folder))
+    click.echo(f"logged {count} records, each of which the tracker holds")
 
 
 @click.command(cls=options.Command)

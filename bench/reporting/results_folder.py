@@ -1,4 +1,4 @@
-"""A results folder as a whole: packed for others, and its tracker made again from the records."""
+"""A results folder as a whole, packed for others."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ import zipfile
 from pathlib import Path
 
 from bench.files import atomic
-from bench.records.record import Curve, Record
 from bench.records.store import Store
-from bench.records.tracking import Tracker
-from bench.reporting import attack_tables, formats, run_tables
+from bench.reporting import formats, run_tables
 
 PACKED = ("tables", "figures", "curves")
 """The folders that are packed beside the records."""
@@ -56,26 +54,3 @@ def pack(folder: Path, path: Path) -> int:
             archive.writestr(zipfile.ZipInfo(name), content)
     atomic.write(path, buffer.getvalue())
     return len(contents)
-
-
-def rebuild_tracker(folder: Path, tracker: Tracker) -> int:
-    """Make the tracker of a results folder again from its records.
-
-    Args:
-        folder: The results folder.
-        tracker: The tracker, whose contents are replaced.
-
-    Returns:
-        How many records were logged.
-    """
-    store = Store(folder)
-    records = store.all()
-    runs = [record for record in records if record.kind == "run"]
-    attacks = [record for record in records if record.kind == "attack"]
-    intervals = [*run_tables.intervals(runs), *attack_tables.attack_intervals(attacks)]
-
-    def curve(record: Record) -> Curve:
-        return store.curve(record) if record.kind == "run" else []
-
-    tracker.rebuild(records, curve=curve, intervals=intervals)
-    return len(records)

@@ -11,12 +11,12 @@ from bench.execution.workspace import Workspace
 from bench.files import atomic
 from bench.records.record import Record
 from bench.records.store import Store
-from bench.reporting import attack_tables, image_grid
+from bench.reporting import image_grid
 from bench.robustness import evaluation, results, trials
 from bench.robustness.judge import CorrectImages
 from bench.robustness.metrics import Outcome, join, summarise
 from bench.robustness.trials import Trial
-from bench.studies.tracking import TrackingOptions
+from bench.studies.tracking import Touched, TrackingOptions
 from bench.training.victims import Victim
 
 
@@ -34,6 +34,7 @@ class AttackRecorder:
         self.victim, self.chosen = victim, chosen
         self.workspace, self.progress = workspace, progress
         self.tracker = (tracking or TrackingOptions()).open(workspace, progress.say)
+        self.touched = None if self.tracker is None else Touched(self.tracker, workspace)
         self.records: list[Record] = []
 
     def report(self, trial: Trial, seed: int, outcomes: list[Outcome], reused: bool) -> None:
@@ -61,17 +62,18 @@ class AttackRecorder:
             before = known.get((record.key, seed))
             if before is None or before.metrics != record.metrics:
                 store.add(record)
-            if self.tracker:
+            if self.tracker and self.touched:
+                self.touched.add(record)
                 folder = trials.folder(trial, seed, self.workspace)
                 files = [*sorted(folder.glob("*.png")), *sorted(folder.glob("*.safetensors"))]
                 # without the curve, which is over changes and not over epochs
                 self.tracker.log(replace(record, curve=()), files=files)
         self.records += made
 
-    def summarise(self) -> None:
-        """Log the intervals over seeds after the last table."""
-        if self.tracker:
-            self.tracker.summarise(attack_tables.attack_intervals(self.records))
+    def close(self) -> None:
+        """Log the intervals over seeds after the last table, or when the study is stopped."""
+        if self.touched:
+            self.touched.close()
 
 
 def draw(trial: Trial, seed: int, chosen: CorrectImages, workspace: Workspace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -321,28 +322,28 @@ def _run(
     ]
     recorder = AttackRecorder(design.victim, chosen, workspace, tracking, progress)
     tables: dict[tuple[Fraction, int], dict[Trial, list[Outcome]]] = {}
-    for trial, seed, outcomes, reused in evaluation.run(
-        jobs, workspace, progress, executor=executor, stop=stop
-    ):
-        recorder.report(trial, seed, outcomes, reused)
-        members = studies[Fraction(trial.eps)]
-        table = tables.setdefault((Fraction(trial.eps), seed), {})
-        table[trial] = outcomes
-        rest = [each for each in members if each not in table]
-        if not all(each.matched for each in rest):
-            continue
-        for matched_trial in rest:
-            source = next(each for each in table if each.key == matched_trial.matched)
-            matched = evaluation.attack_jobs(
-                matched_trial, seed, victim_models[seed], chosen[seed],
-                matched=table[source], batch_size=size, fresh=design.fresh,
-            )  # fmt: skip
-            for last in evaluation.run(matched, workspace, progress, stop=stop):
-                recorder.report(*last)
-                table[matched_trial] = last[2]
-        tables[Fraction(trial.eps), seed] = {each: table[each] for each in members}
-        recorder.record(tables[Fraction(trial.eps), seed], seed)
-    recorder.summarise()
+    with contextlib.closing(recorder):
+        for trial, seed, outcomes, reused in evaluation.run(
+            jobs, workspace, progress, executor=executor, stop=stop
+        ):
+            recorder.report(trial, seed, outcomes, reused)
+            members = studies[Fraction(trial.eps)]
+            table = tables.setdefault((Fraction(trial.eps), seed), {})
+            table[trial] = outcomes
+            rest = [each for each in members if each not in table]
+            if not all(each.matched for each in rest):
+                continue
+            for matched_trial in rest:
+                source = next(each for each in table if each.key == matched_trial.matched)
+                matched = evaluation.attack_jobs(
+                    matched_trial, seed, victim_models[seed], chosen[seed],
+                    matched=table[source], batch_size=size, fresh=design.fresh,
+                )  # fmt: skip
+                for last in evaluation.run(matched, workspace, progress, stop=stop):
+                    recorder.report(*last)
+                    table[matched_trial] = last[2]
+            tables[Fraction(trial.eps), seed] = {each: table[each] for each in members}
+            recorder.record(tables[Fraction(trial.eps), seed], seed)
     pairs = [
         {"eps": str(eps), "seed": seed, **pair}
         for (eps, seed), table in sorted(tables.items())

@@ -23,7 +23,7 @@ from bench.reporting.formats import Table
 from bench.studies import estimates, jobs
 from bench.studies.designs import Design, TrainingOptions
 from bench.studies.jobs import Job
-from bench.studies.tracking import TrackedRuns, TrackingOptions
+from bench.studies.tracking import TrackingOptions, tracked_runs
 from bench.training import fine_tuning
 
 
@@ -230,29 +230,24 @@ def run(
     queue = list(wanted)
     if not isinstance(executor, Local):  # the longest first, so that no worker idles at the end
         queue.sort(key=estimates.operations, reverse=True)
-    tracker = (tracking or TrackingOptions()).open(workspace, progress.say)
-    observer = None if tracker is None else TrackedRuns(tracker, workspace)
     found: dict[tuple[str, int], Record] = {}
     told: set[str] = set()
     reused = 0
-    try:
-        with signals.listen(progress.say) as stop:
-            for record, before in jobs.run(
-                queue, workspace, progress, executor=executor, stop=stop, observer=observer
-            ):
-                found[record.key, record.seed] = record
-                reused += before
-                if not before:
-                    progress.say(outcome(record))
-                if record.key not in told and (line := missed(record)):
-                    told.add(record.key)
-                    progress.say(line)
-    finally:
-        if observer is not None:
-            observer.close()
+    with (
+        signals.listen(progress.say) as stop,
+        tracked_runs(tracking or TrackingOptions(), workspace, progress) as observer,
+    ):
+        for record, before in jobs.run(
+            queue, workspace, progress, executor=executor, stop=stop, observer=observer
+        ):
+            found[record.key, record.seed] = record
+            reused += before
+            if not before:
+                progress.say(outcome(record))
+            if record.key not in told and (line := missed(record)):
+                told.add(record.key)
+                progress.say(line)
     study = Study(tuple(found[job.name] for job in wanted if job.name in found))
-    if observer is not None:
-        observer.summarise(study.records)
     if reused:
         progress.say(
             f"{reused} of {len(wanted)} runs already had results, which were reused; "
