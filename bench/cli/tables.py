@@ -61,7 +61,8 @@ def metric_names() -> list[str]:
 @options.compared(
     "--metric",
     type=types.Name(metric_names),
-    help="Metric to show. Runs: accuracy, accuracy_median10 or accuracy_best_validation.  "
+    help="Metric to show. Runs: accuracy, accuracy_median10, accuracy_best_validation, "
+    "accuracy_occlusion, accuracy_corruption, ece or nll.  "
     "[default: accuracy]  Attacks: any metric of their records, over all victim models.",
 )
 @options.compared(

@@ -56,8 +56,16 @@ METRICS = {
     "accuracy_best_validation": Metric(
         "Accuracy", percent=True, best="high", taken="at the epoch with the best validation"
     ),
+    "accuracy_occlusion": Metric(
+        "Accuracy", percent=True, best="high", taken="with 10 to 80 % of each image hidden"
+    ),
+    "accuracy_corruption": Metric(
+        "Accuracy", percent=True, best="high", taken="under 15 kinds of common corruption"
+    ),
+    "ece": Metric("Expected calibration error", percent=True, taken="in 15 bins"),
+    "nll": Metric("Cross-entropy of the test images", taken="in nats"),
 }
-"""The accuracies of a run by their names in records."""
+"""The metrics of a run that tables show, by their names in records."""
 
 
 def metric_of_runs(name: str) -> Metric:

@@ -36,7 +36,9 @@ CELLS = 8
 VERSION = 1  # of the stored files; those of another version are computed again
 
 
-def cells(ids: Int[Tensor, " b"], share: float, h: int, w: int) -> Bool[Tensor, "b 1 h w"]:
+def cells(
+    ids: Int[Tensor, " b"], share: float | Float[Tensor, " b"], h: int, w: int
+) -> Bool[Tensor, "b 1 h w"]:
     """Return random cells of a regular 8x8 grid that cover a share of each image.
 
     They depend on the index of the image in its dataset alone, so every network is tested with the
@@ -44,7 +46,7 @@ def cells(ids: Int[Tensor, " b"], share: float, h: int, w: int) -> Bool[Tensor, 
 
     Args:
         ids: Indices of the images in the dataset.
-        share: Share of the image to hide, from 0 to 1.
+        share: Share of each image to hide, from 0 to 1.
         h: Height in pixels.
         w: Width in pixels.
 
@@ -54,7 +56,8 @@ def cells(ids: Int[Tensor, " b"], share: float, h: int, w: int) -> Bool[Tensor, 
     order = torch.stack(
         [torch.randperm(CELLS**2, generator=seeds.generator(0, "occlusion", int(i))) for i in ids]
     )
-    hidden = (order < round(share * CELLS**2)).view(-1, 1, CELLS, CELLS)
+    counts = torch.as_tensor(share).mul(CELLS**2).round().view(-1, 1)
+    hidden = (order < counts).view(-1, 1, CELLS, CELLS)
     rows, columns = (torch.arange(size) * CELLS // size for size in (h, w))
     return hidden[:, :, rows][:, :, :, columns]
 

@@ -19,6 +19,7 @@ from bench.models import weight_files
 from bench.points import find, guides
 from bench.records.record import Record
 from bench.records.store import Store
+from bench.robustness import quality
 from bench.training import checkpoints, fine_tuning, loop, trained
 from bench.training.recipes import Recipe
 
@@ -157,7 +158,8 @@ def execute(
     weight_files.save_weights(result.network, weights(record, workspace), about)
     checkpoints.discard(checkpoint)
     known = {} if guide is None else guides.evidence(recipe, guide, data, workspace)
-    return replace(record, metrics=result.metrics | known, curve=result.curve)
+    more = quality.measure(result.network, data, workspace.device)
+    return replace(record, metrics=result.metrics | known | more, curve=result.curve)
 
 
 def work(
