@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -12,10 +12,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
-from attacks.base import BaseAttack, Goal, Images, Shape, Unit
+from attacks.base import BaseAttack, Goal, Images, Shape, Unit, frozen
 from attacks.norms import box
 
 Weights = Float[Tensor, "b n"]
+DistortionMap = Callable[[Tensor], Tensor]
+"""Maps images to how visible a change of each pixel would be."""
 
 
 @dataclass(frozen=True)
@@ -30,21 +32,25 @@ class GreedyFool(BaseAttack):
     and the smallest a that reaches the goal is kept.
 
     Deviations: targeted goals; the label instead of the clean prediction; stage 2 only where
-    stage 1 succeeded; maps are smoothed in two dimensions; a = 0, the clean image, isn't asked; how
-    well a change hides is computed, while the released code asks a generative network, for which no
-    weights exist for small images. It draws nothing.
+    stage 1 succeeded; maps are smoothed in two dimensions; a = 0, the clean image, isn't asked. The
+    released code asks a generative network how well a change hides, for which no weights exist for
+    small images: ``distortion`` takes such a network, and without one computes it or leaves it out.
+    It draws nothing.
 
     Attributes:
         eps: Largest change of an element, above 0 and at most 1; None leaves only [0, 1].
         distortion: How the gradient is weighted by how well a change hides: ``"none"``; ``"hill"``,
-            a steganographic cost of the texture; ``"sigma"``, the local standard deviation. Either
-            trades more pixels for less visible ones.
+            a steganographic cost of the texture; ``"sigma"``, the local standard deviation; or a
+            network or function that maps images in [0, 1], shape (b, c, h, w), to the distortion of
+            each pixel, shape (b, 1, h, w) in [0, 1], low where a change hides, as the paper's
+            generator does. All trade more pixels for less visible ones.
         scan: ``"all"`` asks every a, as the released code; ``"largest-first"`` asks eps first and
             the others only where that succeeds, which skips the futile ones.
         steps: Most steps of stage 1.
 
     Raises:
-        ValueError: For a value out of its range, naming it.
+        ValueError: For a value out of its range, naming it, or a distortion of another shape or
+            range.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     >>> images, labels = torch.rand(2, 1, 8, 8), torch.tensor([0, 2])
@@ -56,13 +62,16 @@ class GreedyFool(BaseAttack):
     unit: ClassVar[Unit] = "pixels"
 
     eps: float | None = 8 / 255
-    distortion: Literal["none", "hill", "sigma"] = "none"
+    distortion: Literal["none", "hill", "sigma"] | DistortionMap = "none"
     scan: Literal["largest-first", "all"] = "largest-first"
     steps: int = 200
 
     def __post_init__(self) -> None:
-        if self.distortion not in ("none", "hill", "sigma"):
-            raise ValueError(f"distortion is {self.distortion!r}: choose 'none', 'hill' or 'sigma'")
+        if not callable(self.distortion) and self.distortion not in ("none", "hill", "sigma"):
+            raise ValueError(
+                f"distortion is {self.distortion!r}: choose 'none', 'hill' or 'sigma', or give a "
+                "network"
+            )
         if self.scan not in ("largest-first", "all"):
             raise ValueError(f"scan is {self.scan!r}: choose 'largest-first' or 'all'")
         if self.steps < 1:
@@ -181,14 +190,36 @@ class GreedyFool(BaseAttack):
             cost = _hill(images)
             low, high = cost.flatten(1).aminmax(dim=1)
             hides = 1 - (cost - _rowwise(low)) / _rowwise(high - low).clamp(min=1e-12)
-        else:
+        elif self.distortion == "sigma":
             hides = _sigma(images)
+        else:
+            hides = 1 - _asked(self.distortion, images)
         flat = hides.flatten(1)
         flat = (flat - flat.quantile(0.3, dim=1, keepdim=True)).clamp(min=0)
         flat = flat / flat.quantile(0.75, dim=1, keepdim=True).clamp(min=1e-12)
         smooth = _mean(flat.clamp(max=1).view_as(hides), 3)
         # never 0, or a third of the pixels could not be chosen at all
         return smooth.flatten(1) + 1e-6
+
+
+def _asked(network: DistortionMap, images: Images) -> Float[Tensor, "b 1 h w"]:
+    """The distortion map of a network, once it has the right shape and range."""
+    if isinstance(network, nn.Module):
+        with frozen(network):
+            found = network(images)
+    else:
+        found = network(images)
+    b, _, h, w = images.shape
+    if found.shape != (b, 1, h, w):
+        raise ValueError(
+            f"the distortion has shape {tuple(found.shape)}: it must be one value per pixel, "
+            f"{(b, 1, h, w)}"
+        )
+    if not 0 <= found.amin() <= found.amax() <= 1:
+        raise ValueError(
+            f"the distortion spans {found.amin():.3g} to {found.amax():.3g}: it must lie in [0, 1]"
+        )
+    return found.to(images)
 
 
 def _sizes(eps: float) -> tuple[float, int]:

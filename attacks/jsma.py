@@ -41,6 +41,8 @@ class JSMA(BaseAttack):
             lets each element go its better way, which takes fewer changes.
         gamma: Largest share of the elements that may change, above 0 and at most 1.
         single: Whether the best single element is taken when no pair is left.
+        untargeted: How a class is left: ``"mirror"`` lowers it, ``"runner-up"`` raises the class
+            that is second on the image.
 
     Raises:
         ValueError: For a value out of its range, naming it.
@@ -53,12 +55,14 @@ class JSMA(BaseAttack):
     """
 
     unit: ClassVar[Unit] = "elements"
+    readings: ClassVar[tuple[str, ...]] = ("official",)
 
     eps: float | None = 8 / 255
     representation: Literal["log-probabilities", "logits"] = "log-probabilities"
     direction: Literal["increase", "decrease", "both"] = "both"
     gamma: float = 1.0
     single: bool = True
+    untargeted: Literal["mirror", "runner-up"] = "mirror"
 
     def __post_init__(self) -> None:
         if self.representation not in ("log-probabilities", "logits"):
@@ -71,6 +75,13 @@ class JSMA(BaseAttack):
             )
         if not 0 < self.gamma <= 1:
             raise ValueError(f"gamma is {self.gamma}: it is a share, above 0 and at most 1")
+        if self.untargeted not in ("mirror", "runner-up"):
+            raise ValueError(f"untargeted is {self.untargeted!r}: choose 'mirror' or 'runner-up'")
+
+    @classmethod
+    def official(cls, eps: float | None = 8 / 255) -> JSMA:
+        """The paper's algorithm: pairs that only increase, at most 14.5 % of the elements."""
+        return cls(eps, direction="increase", gamma=0.145, single=False, untargeted="runner-up")
 
     def passes(self, shape: Shape) -> int:
         """A forward pass, and one or two backward passes, per pair or single element."""
@@ -85,20 +96,29 @@ class JSMA(BaseAttack):
         current, moves = images.clone(), self._moves(images)
         budget = int(self.gamma * moves.shape[2])
         left = torch.full_like(rows, budget)
+        aim: Goal | None = None
         with torch.enable_grad():
             while len(rows):
                 inputs = current.requires_grad_()
                 logits = model(inputs)
+                aim = self._aim(goal, logits.detach()) if aim is None else aim
                 reached = goal[rows].reached(logits.detach())
                 result[rows[reached]] = inputs.detach()[reached]
                 if reached.all() or not (left[~reached] > 1).any():
                     break
-                chosen, found = self._choose(*self._saliency(inputs, logits, goal[rows]), moves)
+                chosen, found = self._choose(*self._saliency(inputs, logits, aim[rows]), moves)
                 keep = ~reached & found & (left > 1)
                 rows, chosen, moves = rows[keep], chosen[keep], moves[keep]
                 current = _change(inputs.detach()[keep], moves, chosen)
                 left = left[keep] - 1 - (chosen[:, 0] != chosen[:, 1]).long()
         return result
+
+    def _aim(self, goal: Goal, logits: Logits) -> Goal:
+        """What the saliency follows, given the outputs for the images."""
+        if goal.targeted or self.untargeted == "mirror":
+            return goal
+        others = logits.scatter(1, goal.labels[:, None], -torch.inf)
+        return Goal(others.argmax(1), targeted=True)
 
     def _moves(self, images: Images) -> Float[Tensor, "b s d"]:
         """How far each element may go, per direction."""

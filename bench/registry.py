@@ -170,14 +170,39 @@ def express(method: Any, base: Any = None) -> str:
         for name, make in makers(kind).items():
             cls: Any = make if isinstance(make, type) else type(make())
             if type(method) is cls:
-                base = make() if base is None else base
-                options = [
-                    f"{field.name}={show(getattr(method, field.name))}"
-                    for field in dataclasses.fields(cls)
-                    if field.init and getattr(method, field.name) != getattr(base, field.name)
-                ]
-                return f"{name}({', '.join(options)})" if options else name
+                return _write(name, method, make() if base is None else base)
     raise ValueError(f"{type(method).__name__} is not registered: add it to BUILTIN")
+
+
+def short(attack: Any) -> str:
+    """Return the shortest text of an attack: from its defaults or from one of its named readings.
+
+    Keys and records have what `express` gives, which never depends on the readings of a class.
+
+    >>> from attacks import CWL0
+    >>> short(CWL0.official()), short(CWL0(steps=20))
+    ('cw-l0.official', 'cw-l0(steps=20)')
+    """
+    texts = [express(attack)]
+    for name, make in makers("attacks").items():
+        if not isinstance(make, type) and type(base := make()) is type(attack):
+            texts.append(_write(name, attack, base))
+    return min(texts, key=lambda text: (text.count("="), len(text)))
+
+
+def writable(method: Any) -> bool:
+    """Whether the text of a method builds it again, which it does not for one with a network."""
+    return not any(callable(getattr(method, field.name)) for field in dataclasses.fields(method))
+
+
+def _write(name: str, method: Any, base: Any) -> str:
+    """A name and, in brackets, the options that differ from those of ``base``."""
+    options = [
+        f"{field.name}={show(getattr(method, field.name))}"
+        for field in dataclasses.fields(method)
+        if field.init and getattr(method, field.name) != getattr(base, field.name)
+    ]
+    return f"{name}({', '.join(options)})" if options else name
 
 
 def label(augmentation: Any, data: str, side: int) -> str:
@@ -253,4 +278,6 @@ def show(value: Any) -> str:
             return repr(value.low)
         until = "" if value.until == 1 else f", until={value.until!r}"
         return f"Ramp({value.low!r}, {value.high!r}{until})"
+    if callable(value):  # a network or function, which no text can build
+        return getattr(value, "__name__", type(value).__name__)
     return repr(value)

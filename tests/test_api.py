@@ -172,6 +172,26 @@ def test_a_network_in_memory_is_attacked_and_judged(images: tuple[Tensor, Tensor
     assert targeted.records[0].labels["goal"] == "random"
 
 
+def test_an_attack_with_a_network_of_its_own_is_judged_in_memory_and_not_stored(
+    images: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
+    class Map(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images.mean(1, keepdim=True)
+
+    x, y = images
+    attack = attacks.GreedyFool(distortion=Map())
+    study = bench.evaluate_attacks([attack], model=Brightness(), images=x, labels=y, eps=0.5)
+    assert list(study.rows) == ["greedyfool(distortion=Map)"]
+    assert study.rows["greedyfool(distortion=Map)"].success == 1
+    assert study.records[0].labels["eps"] == "1/2"
+    with pytest.raises(
+        ValueError, match=r"distortion=Map\) has a network as an option"
+    ):
+        bench.evaluate_attacks([attack], data=DATA, **quiet(tmp_path))
+    assert not (tmp_path / "records.jsonl").exists()
+
+
 def test_images_that_the_network_gets_wrong_are_not_attacked(
     images: tuple[Tensor, Tensor],
 ) -> None:

@@ -10,7 +10,7 @@ from planes import fewest, plane, some_images
 from torch import Generator, Tensor, nn
 
 from attacks import Goal
-from attacks.greedyfool import GreedyFool
+from attacks.greedyfool import DistortionMap, GreedyFool
 from attacks.norms import l0_pixels
 
 pytestmark = pytest.mark.slow
@@ -142,6 +142,51 @@ def test_a_distortion_prefers_texture_to_flat_places(distortion: Literal["hill",
     assert goal.reached(victim(hidden)).all()
     flat = [(adv != images).any(1)[..., :10].sum() for adv in (plain, hidden)]
     assert flat[1] < flat[0]
+
+
+class LeftHides(nn.Module):
+    """Says that changes hide in the left half only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones((), dtype=torch.float64))
+
+    def forward(self, images: Tensor) -> Tensor:
+        visible = torch.ones_like(images[:, :1])
+        visible[..., : images.shape[-1] // 2] = 0
+        return visible * self.weight
+
+
+def test_a_network_says_where_changes_hide() -> None:
+    size = (3, 16, 24)
+    images, victim = some_images(size, 6, seed=5, spread=0.2), plane(size, 2, seed=6)
+    goal = away(victim, images)
+    network = LeftHides().train()
+    for distortion in (network, lambda given: network(given).detach()):
+        attacked = GreedyFool(0.1, distortion=distortion)(victim, images, goal, Generator())
+        assert goal.reached(victim(attacked)).all()
+        changed = (attacked != images).any(1)
+        assert changed[..., :12].any()
+        assert not changed[..., 13:].any()  # the smoothing reaches one column further
+    assert network.training
+    assert network.weight.requires_grad
+    plain = GreedyFool(0.1)(victim, images, goal, Generator())
+    assert (plain != images)[..., 13:].any()
+
+
+@pytest.mark.parametrize(
+    ("network", "text"),
+    [
+        (lambda images: images, r"the distortion has shape \(2, 3, 16, 24\): it must be one value"),
+        (lambda images: 2 * torch.ones_like(images[:, :1]), "the distortion spans 2 to 2: it must"),
+        (lambda images: torch.nan * images[:, :1], "the distortion spans nan to nan: it must lie"),
+    ],
+)
+def test_a_network_that_gives_no_distortion_is_refused(network: DistortionMap, text: str) -> None:
+    size = (3, 16, 24)
+    images, victim = some_images(size, 2, seed=5), plane(size, 2, seed=6)
+    with pytest.raises(ValueError, match=text):
+        GreedyFool(0.1, distortion=network)(victim, images, away(victim, images), Generator())
 
 
 @pytest.mark.parametrize(

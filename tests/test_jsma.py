@@ -193,3 +193,31 @@ def test_what_makes_no_sense_is_refused(options: dict[str, object], text: str) -
         object.__setattr__(method, name, value)  # past the type checks of the tests
     with pytest.raises(ValueError, match=text):
         method.__post_init__()
+
+
+def test_the_official_reading_is_the_papers_algorithm() -> None:
+    official = JSMA.official()
+    assert (official.direction, official.gamma, official.single) == ("increase", 0.145, False)
+    assert official.representation == "log-probabilities"
+    assert official.bounded
+    victim, images = plane(SIZE, 4), some_images(SIZE, 6, seed=1)
+    attacked = run(JSMA.official(EPS), victim, images, away(victim, images))
+    changes = attacked - images
+    assert changes.amin() >= 0
+    assert (l0_elements(changes) <= int(0.145 * 60)).all()
+    assert (l0_elements(changes) % 2 == 0).all()
+
+
+def test_the_runner_up_is_what_an_untargeted_goal_heads_for() -> None:
+    """Where it is reached first, the changes are those of the targeted goal."""
+    victim, images = plane(SIZE, 5), some_images(SIZE, 12, seed=7, spread=0.1)
+    order = victim(images).argsort(1, descending=True).detach()
+    attack = JSMA(EPS, untargeted="runner-up")
+    untargeted = run(attack, victim, images, Goal(order[:, 0]))
+    targeted = run(attack, victim, images, Goal(order[:, 1], targeted=True))
+    alike = victim(untargeted).argmax(1) == order[:, 1]
+    assert alike.sum() > 6
+    assert torch.equal(untargeted[alike], targeted[alike])
+    assert (victim(untargeted).argmax(1) != order[:, 0]).all()
+    mirrored = run(JSMA(EPS), victim, images, Goal(order[:, 0]))
+    assert not torch.equal(mirrored, untargeted)

@@ -32,6 +32,8 @@ def test_the_text_of_an_attack_gives_it_back(name: str) -> None:
         ("advmask.published", attacks.AdvMask.published(), "advmask.published"),
         ("advmask.published(eps=0.25)", attacks.AdvMask.published(0.25), None),
         ("advmask.published(steps=10)", attacks.PublishedAdvMask(steps=10), None),
+        ("jsma.official", attacks.JSMA.official(), "jsma(direction='increase', gamma=0.145, "
+         "single=False, untargeted='runner-up')"),
         ("cw-l0.official", attacks.CWL0.official(), "cw-l0(mode='free', steps=1000, lr=0.01, "
          "c=0.001, c_max=2000000.0, importance='released')"),
         ("sapf.official(l0=100)", attacks.SAPF.official(100), "sapf(mode='free', l0=100, "
@@ -47,9 +49,28 @@ def test_a_named_reading_can_be_typed(text: str, expected: Any, back: str | None
 
 def test_every_named_reading_can_be_made() -> None:
     made = {name: make() for name, make in registry.makers("attacks").items() if "." in name}
-    assert set(made) == {"advmask.published", "cw-l0.official", "sapf.official"}
+    assert set(made) == {
+        "advmask.published", "cw-l0.official", "jsma.official", "sapf.official"
+    }  # fmt: skip
     for method in made.values():
         assert registry.build("attacks", registry.express(method)) == method
+
+
+@pytest.mark.parametrize(
+    ("attack", "shortest"),
+    [
+        (attacks.CWL0.official(), "cw-l0.official"),
+        (attacks.SAPF.official(), "sapf.official"),
+        (attacks.SAPF.official(100), "sapf.official(l0=100)"),
+        (attacks.JSMA.official(), "jsma.official"),
+        (attacks.JSMA(gamma=0.145), "jsma(gamma=0.145)"),
+        (attacks.AdvMask.published(), "advmask.published"),
+        (attacks.AdvMask(), "advmask"),
+    ],
+)
+def test_tables_name_an_attack_by_the_reading_that_is_nearest(attack: Any, shortest: str) -> None:
+    assert registry.short(attack) == shortest
+    assert registry.build("attacks", shortest) == attack
 
 
 def test_a_named_reading_takes_the_options_that_a_caller_gives() -> None:

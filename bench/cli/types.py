@@ -33,10 +33,10 @@ def augmentation_names() -> list[str]:
 
 
 def attack_names() -> list[str]:
-    """Return the names of all attacks."""
+    """Return the names of all attacks and of their named readings."""
     from bench import registry
 
-    return list(registry.classes("attacks"))
+    return list(registry.makers("attacks"))
 
 
 def policy_names() -> list[str]:

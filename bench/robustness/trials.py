@@ -72,7 +72,7 @@ class Trial:
         method: Any = self.attack
         if getattr(method, "eps", None) is not None:
             method = replace(method, eps=type(method)().eps)
-        text = registry.express(method)
+        text = registry.short(method)
         return text if self.matched is None else f"{text}, as many pixels"
 
     def to_json(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -64,7 +64,10 @@ class AttackDesign:
         built: dict[str, Attack] = {}
         for each in wanted:
             text = each if isinstance(each, str) else registry.express(each)
-            attack = registry.build("attacks", text, eps=float(eps))
+            if isinstance(each, str) or registry.writable(each):
+                attack = registry.build("attacks", text, eps=float(eps))
+            else:
+                attack = _with_eps(each, float(eps))
             own = getattr(attack, "eps", None)
             if own is not None and own != float(eps):
                 raise ValueError(
@@ -109,6 +112,12 @@ class AttackDesign:
                 else:
                     found[eps].append(trial)
         return found
+
+
+def _with_eps(attack: Any, eps: float) -> Any:
+    """An attack that no text builds, with an eps where it has its default one."""
+    default = getattr(type(attack)(), "eps", None)
+    return replace(attack, eps=eps) if default and attack.eps == default else attack
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from attacks import Attack
 from attacks.base import Images
+from bench import registry
 from bench.data.dataset import Dataset
 from bench.execution import signals
 from bench.execution.machine import machine
@@ -279,10 +280,17 @@ def run(
         progress: Shows the progress; None: bars on a terminal, lines elsewhere.
 
     Raises:
-        ValueError: An attack that was named cannot reach the aim.
+        ValueError: An attack that was named cannot reach the aim, or has a network as an option,
+            which no stored result can name.
         Stopped: Ctrl-C or SIGTERM; finished blocks of images are stored.
     """
     progress = progress or open_progress()
+    for each in design.attacks:
+        if not isinstance(each, str) and not registry.writable(each):
+            raise ValueError(
+                f"{registry.short(each)} has a network as an option, which no stored result can "
+                "name: give evaluate_attacks the model, images and labels in memory"
+            )
     studies = design.applicable(workspace.dataset(design.victim.data), progress.say)
     with signals.listen(progress.say) as stop:
         return _run(design, studies, workspace, execution, tracking, progress, stop)
