@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -204,11 +205,8 @@ class GreedyFool(BaseAttack):
 
 def _asked(network: DistortionMap, images: Images) -> Float[Tensor, "b 1 h w"]:
     """The distortion map of a network, once it has the right shape and range."""
-    if isinstance(network, nn.Module):
-        with frozen(network):
-            found = network(images)
-    else:
-        found = network(images)
+    with frozen(network) if isinstance(network, nn.Module) else nullcontext():
+        found: Tensor = network(images)
     b, _, h, w = images.shape
     if found.shape != (b, 1, h, w):
         raise ValueError(
