@@ -20,6 +20,8 @@ COMMANDS = {
     "plan": "plan:plan",
     "points": "points:points",
     "attack-eval": "attack_eval:attack_eval",
+    "judge": "judge:judge",
+    "leaderboard": "leaderboard:leaderboard",
     "tables": "tables:tables",
     "occlusion": "occlusion:occlusion",
     "figures": "figures:figures",

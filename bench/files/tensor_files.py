@@ -57,3 +57,23 @@ def read(path: Path, covered: str | None = None) -> tuple[dict[str, Tensor], dic
     if metadata.get("sha256", expected) != expected:
         raise ValueError(f"{path} is damaged: its checksum differs")
     return tensors, metadata
+
+
+def unpack(content: bytes, name: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file that was read before.
+
+    Args:
+        content: What the file holds.
+        name: What an error calls it.
+
+    Raises:
+        ValueError: It is no safetensors file.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        found: dict[str, Tensor] = load(content)
+    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{name} is no safetensors file: {reason(error)}") from error
+    return found

@@ -121,7 +121,8 @@ def table6(records: Sequence[Record]) -> Table:
         columns += shown.values()
         for row, members in rows_of_attacks(_at(records, eps)).items():
             rows[row] = None
-            printed = PUBLISHED.get((row.name, eps), ())
+            measured = "source" not in members[0].labels
+            printed = PUBLISHED.get((row.name, eps), ()) if measured else ()
             for (metric, column), value in zip(shown.items(), printed or [None] * 4, strict=True):
                 # an attack without any success has no norms
                 cells[row.label, column.label] = _cell(members, metric, column) or ""

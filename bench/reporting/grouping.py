@@ -191,7 +191,8 @@ def rows_of_attacks(records: Iterable[Record]) -> dict[Row, list[Record]]:
     order = ["sparse", "ceiling", "floor"]
     found: dict[Row, list[Record]] = {}
     for record in sorted(records, key=lambda r: (order.index(r.labels["role"]), not bounded(r))):
-        row = Row(record.labels["attack"], note="" if bounded(record) else "ignores eps")
+        notes = ["" if bounded(record) else "ignores eps", record.labels.get("source", "")]
+        row = Row(record.labels["attack"], note=", ".join(filter(None, notes)))
         found.setdefault(row, []).append(record)
     return found
 

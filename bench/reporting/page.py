@@ -65,6 +65,11 @@ class Page:
 
 def render(page: Page) -> str:
     """The page as HTML."""
+    return fill("report.html", page=page)
+
+
+def fill(template: str, **values: Any) -> str:
+    """A template of the folder ``templates`` with these values, each of which is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -74,7 +79,7 @@ def render(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html").render(page=page)
+    return environment.get_template(template).render(**values)
 
 
 def add_table(

@@ -1,0 +1,53 @@
+"""``bench leaderboard``: attacks measured here and submitted ones as one static page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bench.cli import options
+
+
+@click.command(cls=options.Command)
+@click.argument("submissions", nargs=-1, type=click.Path(path_type=Path))
+@options.output(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="HTML file to write.  [default: leaderboard/index.html in the results folder]",
+)
+@options.results
+def leaderboard(submissions: tuple[Path, ...], output: Path | None, results: str | None) -> None:
+    """Write one HTML page that ranks the attacks of a results folder.
+
+    SUBMISSIONS are folders with a submission.json, or such files. What they claim is shown beside
+    the result of bench judge where their images were judged, and else as a row that is marked
+    self-reported and not ranked.
+
+    The page needs no network and no scripts; its numbers are written beside it as JSON.
+
+    \b
+    Example: bench leaderboard --results results/attacks
+    Example: bench leaderboard my-attack other/submission.json --output page.html
+    """
+    from bench.execution.workspace import results_folder
+    from bench.records.store import Store
+    from bench.reporting.leaderboard import write_leaderboard
+    from bench.robustness.submissions import read_about
+
+    found = []
+    for path in submissions:
+        about = read_about(path)
+        if about is None:
+            raise FileNotFoundError(f"{path} has no submission.json")
+        if about.claims is None:
+            click.echo(f"{path}: submission.json makes no claims, so it adds no row", err=True)
+        found.append(about)
+    store = Store(results_folder(results))
+    page = output or store.folder / "leaderboard" / "index.html"
+    boards, warnings = write_leaderboard(store, found, page)
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(
+        f"{page}: {sum(len(board.entries) for board in boards)} rows on {len(boards)} boards"
+    )
