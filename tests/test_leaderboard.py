@@ -190,7 +190,7 @@ def test_the_command_writes_the_page_and_says_what_is_missing(tmp_path: Path) ->
     assert nothing.exit_code == 2
     assert "has no attack for a leaderboard: bench attack-eval and bench judge" in nothing.output
     Store(tmp_path).add(record("a", [1] * 10))
-    assert bench().stdout.strip().endswith("leaderboard/index.html: 1 rows on 1 boards")
+    assert bench().stdout.strip().endswith("leaderboard/index.html: 1 row on 1 board")
     lost = bench(str(tmp_path / "none"))
     assert (lost.exit_code, "no submission.json" in lost.output) == (2, True)
     (tmp_path / "s.json").write_text('{"format": 1, "attack": "x"}')

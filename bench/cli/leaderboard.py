@@ -33,6 +33,7 @@ def leaderboard(submissions: tuple[Path, ...], output: Path | None, results: str
     from bench.execution.workspace import results_folder
     from bench.records.store import Store
     from bench.reporting.leaderboard import write_leaderboard
+    from bench.reporting.report import plural
     from bench.robustness.submissions import read_about
 
     found = []
@@ -48,6 +49,5 @@ def leaderboard(submissions: tuple[Path, ...], output: Path | None, results: str
     boards, warnings = write_leaderboard(store, found, page)
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
-    click.echo(
-        f"{page}: {sum(len(board.entries) for board in boards)} rows on {len(boards)} boards"
-    )
+    rows = sum(len(board.entries) for board in boards)
+    click.echo(f"{page}: {plural(rows, 'row')} on {plural(len(boards), 'board')}")
