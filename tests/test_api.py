@@ -185,9 +185,7 @@ def test_an_attack_with_a_network_of_its_own_is_judged_in_memory_and_not_stored(
     assert list(study.rows) == ["greedyfool(distortion=Map)"]
     assert study.rows["greedyfool(distortion=Map)"].success == 1
     assert study.records[0].labels["eps"] == "1/2"
-    with pytest.raises(
-        ValueError, match=r"distortion=Map\) has a network as an option"
-    ):
+    with pytest.raises(ValueError, match=r"distortion=Map\) has a network as an option"):
         bench.evaluate_attacks([attack], data=DATA, **quiet(tmp_path))
     assert not (tmp_path / "records.jsonl").exists()
 

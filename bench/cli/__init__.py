@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from bench.errors import Stopped, exit_code, one_line
+from bench.execution import waiting
 
 COMMANDS = {
     "run": "run:run",
@@ -114,4 +115,5 @@ def main() -> None:
     os.environ.setdefault("DO_NOT_TRACK", "true")
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    waiting.choose(os.environ)
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]

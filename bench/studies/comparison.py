@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -270,6 +271,8 @@ def describe(wanted: Sequence[Job], workspace: Workspace, progress: Progress) ->
         f"crop padding {recipe.padding}, flip {'yes' if data.flip else 'no'}, "
         f"validation {recipe.validation:.0%}, {recipe.precision} on {workspace.device}"
     )
+    if os.environ.get("OMP_WAIT_POLICY") == "PASSIVE":
+        progress.say("threads sleep while they wait (OMP_WAIT_POLICY=PASSIVE), for a busy machine")
     for weights in dict.fromkeys(filter(None, (job.recipe.pretrained for job in wanted))):
         progress.say(f"fine-tuned from the weights {weights}")
     if recipe.policy or recipe.mix:
