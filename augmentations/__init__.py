@@ -14,6 +14,7 @@ from augmentations.base import (
 )
 from augmentations.cutout import Cutout
 from augmentations.dataset import WithMask
+from augmentations.grid_dropout import GridDropout
 from augmentations.gridmask import GridMask
 from augmentations.hide_and_seek import HideAndSeek
 from augmentations.interop import Foreign, MaskedLoader, as_albumentations, as_torchvision
@@ -30,6 +31,7 @@ BUILTIN: dict[str, type[Augmentation]] = {
     "random-erasing": RandomErasing,
     "keepaugment": KeepAugment,
     "advmask": AdvMask,
+    "grid-dropout": GridDropout,
     "ipf-cutout": IPFCutout,
     "ipf-random-erasing": IPFRandomErasing,
     "ipf-has": IPFHideAndSeek,
@@ -44,6 +46,7 @@ __all__ = [
     "Cutout",
     "Fill",
     "Foreign",
+    "GridDropout",
     "GridMask",
     "Guide",
     "HideAndSeek",

@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 
 from augmentations.squares import square_sums, threshold
 from bench.data import mixing, seeds
+from bench.data.manifold_mixup import ManifoldMixup
+from bench.data.saliency_mix import SaliencyMix, fine_grained
 
 CLASSES = 16
 
@@ -86,7 +89,92 @@ def test_cutmix_leaves_half_of_the_batches_alone() -> None:
     assert abs(untouched / 400 - (0.5 + 0.5 / 36)) < 0.08
 
 
-@pytest.mark.parametrize("name", list(mixing.NAMES))
+def test_saliencymix_pastes_the_most_salient_part_of_each_partner_at_its_place() -> None:
+    n, side = 12, 24
+    images = torch.full((n, 3, side, side), 0.5)
+    places = torch.randint(side, (n, 2), generator=seeds.generator(0, "places"))
+    for i, (row, column) in enumerate(places.tolist()):  # one pixel that differs, and a colour
+        images[i] += 0.01 * i
+        images[i, :, row, column] = 1.0
+    labels = torch.arange(n)
+    mix = SaliencyMix(probability=1.0)
+    shares, boxes = [], set()
+    for seed in range(60):
+        mixed, weights = mix.apply(images, labels, n, seeds.generator(seed, "mix"))
+        torch.testing.assert_close(weights.sum(1), torch.ones(n))
+        for i in range(n):
+            share = float(weights[i, i])
+            box = (mixed[i] != images[i]).any(0)
+            if share == 1.0:
+                assert not box.any()
+                continue
+            other = int((weights[i] - torch.eye(n)[i]).argmax())
+            assert other != i
+            row, column = places[other].tolist()
+            rows, columns = box.any(1).nonzero()[:, 0], box.any(0).nonzero()[:, 0]
+            assert torch.equal(mixed[i][:, box], images[other][:, box])
+            assert rows[0] <= row <= rows[-1]
+            assert columns[0] <= column <= columns[-1]
+            assert int(box.sum()) == round((1 - share) * side**2)
+            boxes.add(tuple(box.flatten().tolist()))
+        shares.append(float(weights.diagonal().mean()))
+    assert len(boxes) > 100
+    assert 0.5 < sum(shares) / len(shares) < 0.8  # lambda is uniform, and boxes are clipped
+
+
+def test_fine_grained_saliency_is_the_contrast_to_the_surrounds() -> None:
+    images = torch.rand(2, 3, 7, 30, generator=seeds.generator(0, "images"))
+    found = fine_grained(images)
+    grey = (images.double() * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1)
+    for image, shown in zip(grey, found[:, 0], strict=True):
+        wanted = torch.zeros(7, 30, dtype=torch.float64)
+        for reach in (12, 24, 28, 48, 56, 112):
+            for y in range(7):
+                for x in range(30):
+                    left = max(0, x - reach)
+                    around = image[max(0, y - reach) : y + reach + 1, left : x + reach + 1]
+                    mean = (around.sum() - image[y, x]) / (around.numel() - 1)
+                    wanted[y, x] += (image[y, x] - mean).abs()
+        torch.testing.assert_close(shown, wanted.float(), atol=1e-5, rtol=1e-5)
+    assert not fine_grained(torch.full((1, 3, 8, 8), 0.3)).any()
+
+
+def test_saliencymix_leaves_half_of_the_batches_alone() -> None:
+    images, labels = batch()
+    images = images + torch.rand(images.shape, generator=seeds.generator(0, "noise"))
+    untouched = 0
+    for seed in range(300):
+        mixed, weights = mixing.build("saliencymix").apply(
+            images, labels, CLASSES, seeds.generator(seed, "mix")
+        )
+        untouched += torch.equal(mixed, images)
+        assert torch.equal(mixed, images) == bool((weights.diagonal() == 1).all())
+    assert abs(untouched / 300 - (0.5 + 0.5 / 36)) < 0.1
+
+
+def test_manifold_mixup_blends_the_images_or_one_of_two_stages_with_beta_weights() -> None:
+    mix = mixing.build("manifold-mixup")
+    assert isinstance(mix, ManifoldMixup)
+    labels = torch.arange(CLASSES)
+    stages, weights = [], []
+    for seed in range(3000):
+        blend, targets = mix.draw(labels, CLASSES, seeds.generator(seed, "mix"))
+        stages.append(blend.stage)
+        weights.append(blend.weight)
+        if seed < 20:
+            assert (blend.other != labels).all()
+            assert sorted(blend.other.tolist()) == labels.tolist()
+            wanted = blend.weight * torch.eye(CLASSES)
+            wanted[labels, blend.other] = 1 - blend.weight
+            torch.testing.assert_close(targets, wanted)
+            features = torch.rand(CLASSES, 4, 2, 2)
+            expected = blend.weight * features + (1 - blend.weight) * features[blend.other]
+            torch.testing.assert_close(blend(features), expected)
+    assert abs(torch.tensor(stages).bincount() / 3000 - 1 / 3).max() < 0.03
+    assert stats.kstest(weights, stats.beta(2, 2).cdf).pvalue > 0.001
+
+
+@pytest.mark.parametrize("name", [each for each in mixing.NAMES if each != "manifold-mixup"])
 def test_a_mix_repeats_with_its_generator_and_leaves_everything_else_alone(name: str) -> None:
     images, labels = batch()
     before, state = images.clone(), torch.get_rng_state()
@@ -154,3 +242,9 @@ def test_wrong_mixes_are_refused() -> None:
         mixing.Mix("mixup", alpha=0.0)
     with pytest.raises(ValueError, match=r"probability is 2\.0: it must be in"):
         mixing.Mix("cutmix", probability=2.0)
+    with pytest.raises(ValueError, match=r"probability is 2\.0: it must be in"):
+        SaliencyMix(probability=2.0)
+    with pytest.raises(ValueError, match="alpha is 0: it must be a whole number"):
+        ManifoldMixup(alpha=0)
+    with pytest.raises(ValueError, match="stages is -1: it must be at least 0"):
+        ManifoldMixup(stages=-1)

@@ -510,7 +510,9 @@ def test_an_early_head_draws_its_weights_from_the_seed() -> None:
 
 def test_a_network_without_stages_gets_no_early_head() -> None:
     plain = networks.Normalised(nn.Flatten(), torch.zeros(1), torch.ones(1))
-    with pytest.raises(ValueError, match="the first stage of Flatten is unknown"):
+    with pytest.raises(
+        ValueError, match="stage 1 of Flatten is unknown, which an early head needs"
+    ):
         live_saliency.EarlyHead(plain, 5, torch.rand(1, 1, 4, 4), seed=0)
 
 

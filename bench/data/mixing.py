@@ -1,6 +1,7 @@
-"""Mixup and CutMix: every image of a batch meets another one, and so do their labels.
+"""Mixup, CutMix and their like: every image of a batch meets another one, and so do their labels.
 
-They act after the crop and the flip, ahead of the deletion.
+They act after the crop and the flip, ahead of the deletion; but for Manifold Mixup, which blends
+features inside the network.
 """
 
 from __future__ import annotations
@@ -15,11 +16,16 @@ from torch import Generator, Tensor
 from augmentations import ipf
 from augmentations.base import Guide, Images, required
 from bench import registry
+from bench.data.manifold_mixup import ManifoldMixup
+from bench.data.partners import cyclic
+from bench.data.saliency_mix import SaliencyMix
 
 NAMES = {
     "mixup": "two images blended, lambda uniform (Zhang et al. 2018)",
     "cutmix": "a box of another image, in every other batch (Yun et al. 2019)",
-    "ipf-cutmix": "the same, the box where few points are, labels by the points (IPF-RDA)",
+    "saliencymix": "the same, the box where the other image is salient (Uddin et al. 2021)",
+    "manifold-mixup": "images or features of two stages blended (Verma et al. 2019)",
+    "ipf-cutmix": "cutmix with the box where few points are, labels by the points (IPF-RDA)",
 }
 """Mixes by name."""
 
@@ -133,8 +139,7 @@ class IPFCutMix:
         own = torch.nn.functional.one_hot(labels, classes).to(images.dtype)
         if not due:
             return images, own
-        other = torch.empty_like(order)
-        other[order] = order.roll(1)
+        other = cyclic(order)
         kept = (guide * ~box).sum((1, 2, 3))
         brought = (guide[other] * box).sum((1, 2, 3))
         outside = 1 - box.float().mean((1, 2, 3))
@@ -143,7 +148,10 @@ class IPFCutMix:
         return torch.where(box, images[other], images), weight * own + (1 - weight) * own[other]
 
 
-def build(name: str, *, data: str = "cifar10", side: int = 32) -> Mix | IPFCutMix:
+AnyMix = Mix | IPFCutMix | SaliencyMix | ManifoldMixup
+
+
+def build(name: str, *, data: str = "cifar10", side: int = 32) -> AnyMix:
     """The mix of that name as published for CIFAR.
 
     Args:
@@ -158,6 +166,10 @@ def build(name: str, *, data: str = "cifar10", side: int = 32) -> Mix | IPFCutMi
         return Mix("mixup", alpha=1.0, probability=1.0)
     if name == "cutmix":
         return Mix("cutmix", alpha=1.0, probability=0.5)
+    if name == "saliencymix":
+        return SaliencyMix()
+    if name == "manifold-mixup":
+        return ManifoldMixup()
     if name == "ipf-cutmix":
         return IPFCutMix(ipf.published_length(data.partition("(")[0], side))
     raise ValueError(f"there is no mix {name!r}: {registry.suggest(name, NAMES)}")

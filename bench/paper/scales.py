@@ -128,6 +128,16 @@ OTHERS: dict[str, dict[str, Any]] = {
     "Fast-AutoAugment": {"policy": "fast-autoaugment"},
     "TrivialAugment": {"policy": "trivialaugment"},
 }
+BEYOND: dict[str, dict[str, Any]] = {
+    "AutoAugment + Cutout": {"policy": "autoaugment.published"},
+    "TrivialAugment + Cutout": {"policy": "trivialaugment.published"},
+    "RandAugment + Cutout": {"policy": "randaugment.published"},
+    "AugMix": {"policy": "augmix"},
+    "Manifold Mixup": {"mix": "manifold-mixup"},
+    "SaliencyMix": {"mix": "saliencymix"},
+    "GridDropout": {"augmentation": "grid-dropout"},
+}
+"""Augmentations that are not in the paper, as their own papers train with them."""
 COVERED = "gridmask(ratio=0.42, share=Ramp(0.0, 0.8))"
 """A GridMask that deletes 31 % of an image (over 4,096 masks), where AdvMask deletes 32 % with its
 CIFAR-10 values, on the same share of the images."""

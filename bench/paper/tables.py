@@ -16,7 +16,17 @@ from bench.data.dataset import Dataset
 from bench.paper import published
 from bench.paper.experiments import AttackSettings, Cell, Experiment, first_columns
 from bench.paper.published import read_numbers
-from bench.paper.scales import COVERED, DATA, DELETION, OTHERS, SCALES, Places, Scale, places
+from bench.paper.scales import (
+    BEYOND,
+    COVERED,
+    DATA,
+    DELETION,
+    OTHERS,
+    SCALES,
+    Places,
+    Scale,
+    places,
+)
 from bench.paper.where import where as where_to_delete
 from bench.registry import suggest
 from bench.reporting.cells import Column
@@ -73,7 +83,7 @@ def combinations(scale: Scale, columns: Places) -> Cells:
 
 
 def combined(name: str, data: str, models: list[str], text: str, scale: Scale) -> Experiment:
-    """Tables 2 and 3: other augmentations alone and with AdvMask, and KeepAugment."""
+    """Tables 2 and 3: other augmentations alone and with AdvMask, KeepAugment, and newer ones."""
     columns = places([data], models)
     cells = combinations(scale, columns)
     for column, (where, model) in columns.items():
@@ -81,6 +91,8 @@ def combined(name: str, data: str, models: list[str], text: str, scale: Scale) -
         cells["KeepAutoAugment", column] = scale.recipe(where, model, policy="keep-autoaugment")
     rows = list(dict.fromkeys(row for row, _ in cells))
     numbers, starred = read_numbers(text, rows, list(columns))
+    for column, place in columns.items():
+        cells |= {(row, column): scale.recipe(*place, **fields) for row, fields in BEYOND.items()}
     return Experiment(
         name=name,
         title=f"AdvMask after other augmentations on {data}",
@@ -92,9 +104,10 @@ def combined(name: str, data: str, models: list[str], text: str, scale: Scale) -
         starred=starred,
         chosen=RECIPE_NOTE
         + " Policy, crop, flip, then AdvMask; Mixup with alpha 1 always, CutMix in half of the "
-        "batches; points are not moved by the policies' geometry. The published X rows of "
-        "AutoAugment and TrivialAugment include Cutout 16 (policy 'autoaugment+cutout'); ours "
-        "do not.",
+        "batches; points are not moved by the policies' geometry. Rows of AutoAugment and "
+        "TrivialAugment have no Cutout, with which their own papers train; those that say so have "
+        "it. The rows after KeepAutoAugment are not in the paper; AugMix is without its "
+        "Jensen-Shannon loss.",
     )
 
 

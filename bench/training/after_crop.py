@@ -1,17 +1,21 @@
-"""What a policy does after crop and flip: a square of the original is pasted back, then Cutout."""
+"""What happens to images after crop and flip: pasting, the Cutout of a policy, and mixing."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from augmentations import Images, delete
 from augmentations.cutout import Cutout
 from augmentations.ipf import paste_square
 from augmentations.keep_augment import important_square
-from bench.data import seeds
+from bench.data import mixing, seeds
 from bench.data.image_operations import Policy
 from bench.data.loader import Batch
+from bench.data.manifold_mixup import ManifoldMixup
+from bench.models import stages
 from bench.training import live_saliency
 
 
@@ -48,3 +52,33 @@ def finish(
         stream = seeds.generator(seed, "cutout", epoch, number)
         images = delete(images, Cutout(policy.cutout).mask(images, stream), mean=mean)
     return images
+
+
+def mix_images(
+    mix: mixing.AnyMix,
+    network: nn.Module,
+    images: Images,
+    batch: Batch,
+    classes: int,
+    stream: Generator,
+) -> tuple[Images, Tensor, AbstractContextManager[None]]:
+    """Mix the images of a batch or, inside the network, their features.
+
+    Args:
+        mix: How.
+        network: The network.
+        images: What became of the images of the batch, shape (b, c, h, w).
+        batch: The batch, for labels and guide.
+        classes: Number of classes.
+        stream: Source of the draws.
+
+    Returns:
+        The images; the weights of the classes for each, shape (b, k); and the context in which the
+        network blends features.
+    """
+    if not isinstance(mix, ManifoldMixup):
+        return *mix.apply(images, batch.labels, classes, stream, batch.guide), nullcontext()
+    blend, targets = mix.draw(batch.labels, classes, stream)
+    if blend.stage == 0:
+        return blend(images), targets, nullcontext()
+    return images, targets, stages.changed(network, blend.stage, blend, "Manifold Mixup")

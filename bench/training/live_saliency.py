@@ -16,6 +16,7 @@ from augmentations.keep_augment import Saliency
 from bench.data import seeds
 from bench.models.networks import Normalised
 from bench.models.saliency import saliency as gradient
+from bench.models.stages import stage
 
 WEIGHT = 0.3  # of the early head's loss; third-party code's, as the paper's is unknown here
 POOLED = 4  # the early head sees 4x4 averages of each channel
@@ -69,8 +70,8 @@ class EarlyHead(nn.Module):
         super().__init__()
         self.features: Tensor | None = None
         self.cut = False
-        stage = first_stage(network.network)
-        stage.register_forward_hook(self._catch)
+        first = stage(network, 1, "an early head")
+        first.register_forward_hook(self._catch)
         network.early_head = self
         with frozen(network), torch.no_grad():
             width = Early(network).features(images[:1]).shape[1]
@@ -133,21 +134,3 @@ class _Reached(Exception):
 
     def __init__(self, features: Tensor) -> None:
         self.features = features
-
-
-def first_stage(network: nn.Module) -> nn.Module:
-    """Return the module that ends the first stage of a network.
-
-    Raises:
-        ValueError: The stages of the network are unknown.
-    """
-    for name in ("layer1", "stages", "blocks"):
-        found = getattr(network, name, None)
-        if name == "layer1" and isinstance(found, nn.Module):
-            return found
-        if isinstance(found, nn.Sequential | nn.ModuleList):
-            return found[max(1, len(found) // 3) - 1]
-    raise ValueError(
-        f"the first stage of {type(network).__name__} is unknown; "
-        "use keepaugment without saliency='early', or keep-autoaugment without -early"
-    )

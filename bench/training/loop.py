@@ -6,6 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -279,19 +280,21 @@ def train_epoch(
                 due = chance < recipe.augmentation.share.at(done)
         if deleted is not None and due is not None:
             deleted.append(torch.where(due, mask.flatten(1).sum(1), -1))
+        inside: AbstractContextManager[None] = nullcontext()
         if mix is not None:
             stream = seeds.generator(seed, "mix", epoch, step)
-            images, targets = mix.apply(
-                images, batch.labels, len(data.classes), stream, batch.guide
+            images, targets, inside = after_crop.mix_images(
+                mix, network, images, batch, len(data.classes), stream
             )
         noise = seeds.generator(seed, "noise", epoch, step) if fill == "noise" else None
         images = delete(images, mask, mean=mean, std=std, fill=fill, generator=noise)
         networks.reseed(network, seeds.derive(seed, "network", epoch, step))
-        with autocast(recipe.precision, device):
+        with autocast(recipe.precision, device), inside:
             logits = network(images.contiguous(memory_format=torch.channels_last))
             loss = functional.cross_entropy(logits, targets)
-            if head is not None:
-                loss = loss + head.loss(targets)
+            if head is not None:  # it sees features before they are blended
+                unmixed = isinstance(inside, nullcontext)
+                loss = loss + head.loss(targets if unmixed else batch.labels)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -325,7 +328,7 @@ def cut_by(recipe: Recipe) -> Saliency:
     return getattr(recipe.augmentation, "saliency", "full") if live(recipe) else "full"
 
 
-def mixer(recipe: Recipe, data: Dataset) -> mixing.Mix | mixing.IPFCutMix | None:
+def mixer(recipe: Recipe, data: Dataset) -> mixing.AnyMix | None:
     """Return the image mixing of a recipe, or None.
 
     Args:

@@ -1,0 +1,109 @@
+"""SaliencyMix: CutMix whose box shows what is salient in the other image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from augmentations.base import Guide, Images, Mask, rectangles
+from bench.data.partners import cyclic
+
+REACHES = (12, 24, 28, 48, 56, 112)  # pixels from the centre to the edge of a surround
+LUMA = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True)
+class SaliencyMix:
+    """Paste the most salient part of another image at its place (Uddin et al. 2021).
+
+    A batch is mixed with ``probability``, CutMix's for CIFAR. Lambda is drawn once for it, uniform;
+    the box of side ``sqrt(1 - lambda)`` lies around the most salient pixel of the other image, is
+    clipped at the border, and labels follow its area. Partners come from a random cyclic order of
+    the batch, as in `Mix`.
+
+    Deviations: every image has the box of its own partner, as the paper says, where the released
+    code takes one image's box for the whole batch.
+
+    Attributes:
+        probability: That a batch is mixed.
+    """
+
+    probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.probability <= 1:
+            raise ValueError(f"probability is {self.probability}: it must be in [0, 1]")
+
+    @property
+    def points(self) -> bool:
+        """Whether it needs the points of the images."""
+        return False
+
+    def apply(
+        self,
+        images: Images,
+        labels: Int[Tensor, " b"],
+        classes: int,
+        generator: Generator,
+        guide: Guide | None = None,
+    ) -> tuple[Images, Float[Tensor, "b k"]]:
+        """Return the mixed images and, for each, the weights of the classes, which sum to 1."""
+        device = generator.device
+        due, own_share = torch.rand(2, generator=generator, device=device).tolist()
+        order = torch.randperm(len(images), generator=generator, device=device).to(images.device)
+        own = functional.one_hot(labels, classes).to(images.dtype)
+        if due >= self.probability:
+            return images, own
+        other = cyclic(order)
+        box = self._box(images[other], own_share)
+        kept = 1 - box.to(images.dtype).mean((1, 2, 3))[:, None]
+        mixed = torch.where(box, images[other], images)
+        return mixed, kept * own + (1 - kept) * own[other]
+
+    def _box(self, images: Images, own_share: float) -> Mask:
+        """The box around the most salient pixel of each image, of even sides as CutMix's."""
+        h, w = images.shape[-2:]
+        peak = fine_grained(images).flatten(1).argmax(1)
+        row, column = torch.div(peak, w, rounding_mode="floor"), peak % w
+        half_height, half_width = (int(size * (1 - own_share) ** 0.5) // 2 for size in (h, w))
+        height, width = torch.full_like(row, 2 * half_height), torch.full_like(row, 2 * half_width)
+        return rectangles(row - half_height, column - half_width, height, width, images)
+
+
+def fine_grained(images: Images) -> Float[Tensor, "b 1 h w"]:
+    """How much each pixel differs from its surround (Montabone and Soto 2010).
+
+    For each of six sizes the grey value is held against the mean of the square around it, without
+    the pixel itself and clipped at the border; what is brighter and what is darker counts alike,
+    and the sizes are added up.
+
+    Args:
+        images: Shape (b, c, h, w), with 1 or 3 channels.
+
+    Returns:
+        Shape (b, 1, h, w), at least 0.
+    """
+    c, h, w = images.shape[1:]
+    weights = torch.tensor(LUMA if c == 3 else [1 / c] * c, dtype=torch.float64)
+    grey = (images.double() * weights.to(images.device).view(1, -1, 1, 1)).sum(1)
+    table = functional.pad(grey.cumsum(1).cumsum(2), (1, 0, 1, 0))
+    found = torch.zeros_like(grey)
+    for reach in REACHES:
+        top, bottom = _edges(h, reach, images)
+        left, right = _edges(w, reach, images)
+        rows = table[:, bottom] - table[:, top]
+        around = rows[:, :, right] - rows[:, :, left] - grey
+        count = (bottom - top)[:, None] * (right - left) - 1
+        contrast = (grey - around / count.clamp(min=1)).abs()
+        found += torch.where(contrast < 1e-9, 0, contrast)  # equal values, but for rounding
+    return found[:, None].to(images.dtype)
+
+
+def _edges(size: int, reach: int, images: Images) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
+    """Where the surround of each place begins and ends, clipped at the border."""
+    place = torch.arange(size, device=images.device)
+    return (place - reach).clamp(min=0), (place + reach + 1).clamp(max=size)
