@@ -240,7 +240,7 @@ def _value(node: ast.expr) -> Any:
         ) from None
 
 
-def checked(cls: type[Any], name: str, option: str, value: Any) -> Any:
+def checked(cls: Any, name: str, option: str, value: Any) -> Any:
     """Return an option's value as the type of the option; only an int may become a float.
 
     Args:
@@ -252,18 +252,27 @@ def checked(cls: type[Any], name: str, option: str, value: Any) -> Any:
     Raises:
         ValueError: The value has another type.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     from augmentations.base import Ramp
 
-    hint = get_type_hints(cls)[option]
+    hint, adapter = _adapter(cls, option)
     if hint is Ramp and isinstance(value, int | float) and not isinstance(value, bool):
         value = Ramp(float(value))
     try:
-        return TypeAdapter(hint).validate_python(value, strict=True)
+        return adapter.validate_python(value, strict=True)
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
         raise ValueError(f"{name}: option {option} is {show(value)}: {reason}") from None
+
+
+@functools.cache
+def _adapter(cls: Any, option: str) -> tuple[Any, Any]:
+    """The type of an option and what checks it; making one takes longer than a thousand checks."""
+    from pydantic import TypeAdapter
+
+    hint = get_type_hints(cls)[option]
+    return hint, TypeAdapter(hint)
 
 
 def show(value: Any) -> str:

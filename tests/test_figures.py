@@ -105,7 +105,12 @@ def trained(name: str, skip: tuple[str, ...] = ()) -> tuple[Experiment, list[Rec
             metrics = {"accuracy": accuracy, "seconds_per_epoch": 2.0 + seed}
             found.append(
                 Record(
-                    kind="run", key=recipe.key, seed=seed, labels={}, metrics=metrics, curve=curve
+                    kind="run",
+                    key=recipe.key,
+                    seed=seed,
+                    labels=run_labels(recipe, 8),
+                    metrics=metrics,
+                    curve=curve,
                 )
             )
     lost = {experiment.cells[cell].key for cell in experiment.cells if cell[0] in skip}

@@ -44,8 +44,9 @@ from bench.files import checksums, json_text, tensor_files
 from bench.models import networks, weight_files
 from bench.points.exchange import from_numpy, to_numpy
 from bench.points.store import Points
-from bench.records.record import PLAIN, Record
+from bench.records.record import Record
 from bench.records.store import Store
+from bench.records.validation import PLAIN
 from bench.reporting import cost_table
 from bench.robustness import batches, occlusion
 from bench.robustness.pass_counter import peak_memory
@@ -427,7 +428,7 @@ def answer(what: str, content: bytes, folder: Path) -> str:
     (inner / name).write_bytes(content)
     said = ""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "(?s).*(skipped .* line|cannot continue from)")
+        warnings.filterwarnings("ignore", "(?s).*(set aside|cannot continue from)")
         try:
             read(inner / name)
         except (ValueError, Missing) as error:

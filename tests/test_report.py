@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -17,9 +19,8 @@ from bench.cli import main
 from bench.data.catalog import facts
 from bench.files.atomic import write
 from bench.paper.report_section import add_experiments
-from bench.records import untrusted
 from bench.records.record import Record
-from bench.records.store import Store
+from bench.records.store import NAMED, Store
 from bench.reporting import commands, cost_table, report
 from bench.reporting.grouping import group_runs
 from bench.reporting.page import inline
@@ -34,7 +35,7 @@ SECTIONS = [
     *("seeds", "failures", "environment", "commands"),
 ]
 HOSTILE = (
-    "</script><script>alert('x')</script><img src=x onerror=alert(1)>\x00\ud800 & $a_b$ {{7*7}}"
+    "</script><script>alert('x')</script><img src=x onerror=alert(1)>\x00\u202e & $a_b$ {{7*7}}"
 )
 
 
@@ -245,7 +246,7 @@ def test_the_papers_tables_appear_with_published_numbers(tmp_path: Path) -> None
 def test_hostile_records_are_shown_as_text(tmp_path: Path) -> None:
     store = Store(tmp_path)
     bad = {"augmentation": HOSTILE, "model": HOSTILE, "data": HOSTILE}
-    store.add(run("none", 0, 0.9, labels=bad, machine={HOSTILE: HOSTILE}, job={HOSTILE: HOSTILE}))
+    store.add(run("none", 0, 0.9, labels=bad, machine={"device": HOSTILE}, job={"x": HOSTILE}))
     store.add(run("none", 1, 0.8, labels=bad, status="failed", message=HOSTILE))
     store.add(attack("jsma", labels=dict(attack("jsma").labels) | {"attack": HOSTILE}))
     path, _ = report.write_report(store, tmp_path / "report")
@@ -258,32 +259,62 @@ def test_hostile_records_are_shown_as_text(tmp_path: Path) -> None:
     json.loads(outline.json)
 
 
-def test_malformed_records_are_counted(tmp_path: Path) -> None:
+ODD: dict[str, dict[str, object]] = {
+    "it has no label 'augmentation'": {"augmentation": 1.5},
+    "machine is ['x']": {"machine": ["x"]},
+    "machine is 3": {"machine": 3},
+    "accuracy is 1e+308, which is no fraction": {"accuracy": 1e308},
+    "seconds is -1e+308": {"seconds": -1e308},
+    "accuracy is nan": {"accuracy": math.nan},
+    "seconds is inf": {"seconds": math.inf},
+    "its version is 99, not 1": {"version": 99},
+    "kind is 'king'": {"kind": "king"},
+    "key is '../../etc'": {"key": "../../etc"},
+    "model is '\\ud800', which is no text": {"model": "\ud800"},
+}
+"""What is said of a training → what is wrong with it."""
+ODD_ATTACKS: dict[str, dict[str, object]] = {
+    "eps is '1/0'": {"eps": "1/0"},
+    "eps is 'zzz'": {"eps": "zzz"},
+    "eps is '1e999999999'": {"eps": "1e999999999"},
+    "role is 'king'": {"role": "king"},
+    "its images are None": {"job": {}},
+    "it has no label 'goal'": {"goal": 1.0},
+}
+
+
+def test_each_line_that_holds_no_record_is_named_and_the_rest_is_shown(tmp_path: Path) -> None:
     store = filled(tmp_path)
-    store.add(run("none", 7, 0.9, labels={}))
-    store.add(attack("odd", job={}))
-    store.add(attack("odder", labels=dict(attack("odd").labels) | {"role": "king"}))
-    store.add(
-        Record(kind="run", key="../../etc", seed=0, labels=run("none", 0, 0).labels, metrics={})
-    )
-    with store.path.open("a") as file:
-        file.write('{"version": 99}\n{"version": 1, "kind": "ru')
-    found, said = untrusted.read_records(store)
-    assert len(found) == 12
-    assert len(said) == 2
-    assert "skipped 3 line(s) that are damaged or of another version" in said[0]
-    assert said[1] == "skipped 3 malformed records"
+    lines = [run("none", 7, 0.9).to_json() | odd for odd in ODD.values()]
+    lines += [attack("odd").to_json() | odd for odd in ODD_ATTACKS.values()]
+    reasons = [*ODD, *ODD_ATTACKS]
+    for number, line in enumerate(lines):
+        with store.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        records, said = store.read()
+        assert len(records) == 12
+        start = f"{store.path}: {number + 1} line"
+        assert said[0].startswith(start)
+        if number < NAMED:
+            assert f"line {13 + number}: {reasons[number]}" in said[0]
+        else:
+            assert f"and {number + 1 - NAMED} more" in said[0]
+    for reason, line in zip(reasons, lines, strict=True):
+        with pytest.raises(ValueError, match=re.escape(reason)):
+            Record.from_json(line)
     shown = CliRunner().invoke(main, ["report", "--results", str(tmp_path)])
     assert shown.exit_code == 0, shown.output
-    assert "skipped 3 line(s)" in shown.stderr
-    assert "skipped 3 malformed records" in (tmp_path / "report" / "index.html").read_text()
+    said = f"{len(lines)} lines are set aside, which hold no valid record (line 13: it has no label"
+    assert said in " ".join(shown.stderr.split())
+    assert said in html.unescape((tmp_path / "report" / "index.html").read_text())
 
 
-def test_numbers_that_are_none_are_left_out() -> None:
-    wild = {"accuracy": float("nan"), "seconds": 10**400, "epochs": 3}
-    found = untrusted.clean_record(run("none", 0, 0.5, metrics=wild))
-    assert found is not None
-    assert found.metrics == {"epochs": 3}
+def test_no_record_is_written_that_could_not_be_read(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for odd in ({"accuracy": math.nan}, {"seconds": 10**400}):
+        with pytest.raises(ValueError, match="which is no"):
+            store.add(run("none", 0, 0.5, metrics=odd))
+    assert not store.path.exists()
 
 
 @pytest.mark.parametrize(
@@ -293,7 +324,7 @@ def test_a_curve_that_is_none_is_passed_over(tmp_path: Path, content: str) -> No
     store = Store(tmp_path)
     record = run("none", 0, 0.9, curve=())
     write(tmp_path / "curves" / f"{record.name}.json", content)
-    assert untrusted.finite(store.curve)(record) == []
+    assert store.curve(record) == []
 
 
 def test_an_empty_folder_is_answered_with_what_to_do(tmp_path: Path) -> None:

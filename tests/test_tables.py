@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -387,3 +388,78 @@ def test_names_with_slashes_are_not_taken_apart() -> None:
     assert r"\multicolumn{1}{c}{a / b}" in formats.latex(table)
     assert "&  res / net" in formats.latex(table)
     assert formats.text(table).splitlines()[:2] == ["method       a / b", "           res / net"]
+
+
+ODD_NAMES = ("\x1b[2J\x1b]0;x\x07", "a\u202eb\u2066c", "\x9b31m", "a\nb\u2028c", "\x00\x7f")
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+@pytest.mark.parametrize("style", ["text", "markdown", "latex", "csv", "json", "html"])
+def test_no_format_has_a_character_that_a_terminal_obeys(name: str, style: str) -> None:
+    column = Column(name, group=name)
+    table = Table(
+        title=name, rows=[Row(name, settings=name)], columns=[column], corner=name,
+        cells={(Row(name, settings=name).label, column.label): name}, origin=name, measure=name,
+    )  # fmt: skip
+    made: str = getattr(formats, style)(table)
+    assert all(line.isprintable() for line in made.replace("\r\n", "\n").split("\n"))
+    if style == "json":
+        assert json.loads(made)["title"] == name
+
+
+def test_a_name_is_no_formula_in_a_spreadsheet() -> None:
+    names = ["=1+1", "+x", "-x", "@SUM(A1)", " =1+1", "-0.5", "plain"]
+    cells = {(name, "c"): name for name in names}
+    made = formats.csv(
+        Table(title="t", rows=[*map(Row, names)], columns=[Column("c")], cells=cells)
+    )
+    shown = ["'=1+1", "'+x", "'-x", "'@SUM(A1)", "'=1+1", "-0.5", "plain"]
+    rows = list(csv.DictReader(io.StringIO(made)))
+    assert [row["row"] for row in rows] == [row["text"] for row in rows] == shown
+    compared = formats.csv(usual())
+    assert re.search(r"[\",]'[+-]\d", compared)  # the verdict: +2.00 points, …
+    assert not re.search(r"[\",][+-]\d[\d.]* points", compared)
+
+
+def test_a_name_is_no_argument_of_a_latex_command() -> None:
+    names = ["[oops] x", "*", " [2cm]", "a [b]"]
+    cells = {(name, "c"): name for name in names}
+    made = formats.latex(
+        Table(title="t", rows=[*map(Row, names)], columns=[Column("c")], cells=cells)
+    )
+    rows = [line for line in made.splitlines() if line.endswith(r"\\")][1:]
+    assert [row.partition(" & ")[0].strip() for row in rows] == [
+        "{}[oops] x",
+        "{}*",
+        "{}[2cm]",
+        "a [b]",
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("style", ["text", "markdown", "latex", "csv", "json", "html"])
+def test_the_work_of_a_table_grows_with_its_rows(style: str) -> None:
+    def calls(count: int) -> int:
+        rows = [Row(str(number)) for number in range(count)]
+        columns = [Column("a", best="high"), Column("b", best="low")]
+        cells = {
+            (row.label, column.label): Interval(number, 1.0, 2.0, 2 + number % 3)
+            for number, row in enumerate(rows)
+            for column in columns
+        }
+        table = Table(title="t", rows=rows, columns=columns, cells=cells)
+        done = 0
+
+        def count_call(*_: object) -> None:
+            nonlocal done
+            done += 1
+
+        sys.setprofile(count_call)
+        try:
+            getattr(formats, style)(table)
+        finally:
+            sys.setprofile(None)
+        return done
+
+    calls(2)  # what is imported at first use
+    assert calls(200) < 2.5 * calls(100)

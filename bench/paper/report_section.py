@@ -6,15 +6,15 @@ import base64
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.files import plain
 from bench.paper import figures, tables
 from bench.paper.scales import SCALES
 from bench.records.record import Record
-from bench.records.untrusted import printable
 from bench.reporting.page import Page, Part, add_figure, add_table
 from bench.reporting.report import CurveReader
 
-PNG, LARGEST = b"\x89PNG", 2**23
-"""How a PNG file begins, and the most bytes of one that is shown."""
+PNG, LARGEST, LONGEST = b"\x89PNG", 2**23, 2000
+"""How a PNG file begins, the most bytes of one that is shown, and of its caption characters."""
 
 
 def add_experiments(page: Page, runs: Sequence[Record], curves: CurveReader, results: Path) -> None:
@@ -48,12 +48,22 @@ def add_images(page: Page, results: Path) -> None:
     """Add the masks and activation maps that ``bench figures`` has drawn (Figures 2 and 5)."""
     for name in ("figure2", "figure5"):
         for path in sorted((results / "figures").glob(f"{name}-*.png")):
-            content = path.read_bytes()
-            if not content.startswith(PNG) or len(content) > LARGEST:
+            try:
+                content = plain.read(path, results, LARGEST)
+            except ValueError as error:
+                page.warnings.append(f"left out: {error}")
                 continue
-            text = path.with_suffix(".txt")
-            caption = text.read_text(errors="replace").strip() if text.is_file() else name
-            caption = printable(caption, 2000)
+            if not content.startswith(PNG):
+                continue
+            caption = _caption(path.with_suffix(".txt"), results) or name
             png = base64.b64encode(content).decode()
-            part = Part(printable(path.stem), png=png, alt=caption, note=caption)
+            part = Part(path.stem, png=png, alt=caption, note=caption)
             page.sections.setdefault("images", []).append(part)
+
+
+def _caption(path: Path, results: Path) -> str:
+    """The text beside an image; empty where there is none."""
+    try:
+        return plain.read(path, results, LARGEST).decode(errors="replace").strip()[:LONGEST]
+    except (OSError, ValueError):
+        return ""

@@ -8,21 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-VERSION = 1
-TYPES: dict[str, type] = {
-    "kind": str, "key": str, "seed": int, "status": str, "message": str, "job": dict,
-    "machine": dict,
-}  # fmt: skip
-OWN = {"version", *TYPES}
+from bench.records.validation import VERSION, check
+
+FIELDS = ("kind", "key", "seed", "status", "message", "job", "machine")
+OWN = {"version", *FIELDS}
 SHARED = {"victim", "data", "eps", "aim", "images", "query_cap"}  # by attacks that are compared
-KINDS, STATES = ("run", "attack"), ("finished", "failed")
-HEAD = re.compile(rb'\{"version": 1, "kind": "[a-z]+", "key": "([\w.-]+)", ')  # of most lines
-PLAIN = re.compile(r"[\w-][\w.-]{0,99}", re.ASCII)  # what a key may be, for files are named by it
 Number = int | float
 Curve = Sequence[Mapping[str, Number]]
 """One entry for each epoch of a training, or for each number of changes or passes of an attack."""
@@ -90,24 +85,21 @@ class Record:
     @classmethod
     def from_json(cls, line: Any) -> Record:
         """The record that `to_json` wrote; raises ``ValueError`` for anything else."""
-        if not isinstance(line, Mapping) or line.get("version") != VERSION:
-            raise ValueError("not a record of this version")
-        if missing := OWN - set(line):
-            raise ValueError(f"a record without {', '.join(sorted(missing))}")
-        if wrong := [name for name, kind in TYPES.items() if not isinstance(line[name], kind)]:
-            raise ValueError(f"a record whose {', '.join(wrong)} cannot be: {line[wrong[0]]!r}")
-        if not PLAIN.fullmatch(line["key"]):
-            raise ValueError(f"a record whose key is no plain name: {line['key'][:80]!r}")
-        if line["kind"] not in KINDS or line["status"] not in STATES:
-            raise ValueError(f"a record of kind {line['kind']!r} and status {line['status']!r}")
-        rest = {name: value for name, value in line.items() if name not in OWN}
+        check(line)
+        rest = {sys.intern(name): value for name, value in line.items() if name not in OWN}
         return cls(
-            **{name: line[name] for name in TYPES},
+            **{name: line[name] for name in FIELDS},
             labels=_told_apart(
                 {name: value for name, value in rest.items() if isinstance(value, str)}
             ),
-            metrics={name: value for name, value in rest.items() if isinstance(value, int | float)},
+            metrics={name: value for name, value in rest.items() if not isinstance(value, str)},
         )
+
+    def sharing(self, other: Record) -> Record:
+        """The same record, with what is equal in another one kept in memory once."""
+        parts = ("labels", "job", "machine")
+        equal = {name: getattr(other, name) for name in parts}
+        return replace(self, **{n: v for n, v in equal.items() if v == getattr(self, n)})
 
 
 def _told_apart(labels: dict[str, str]) -> dict[str, str]:

@@ -9,26 +9,25 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import warnings
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+from bench.errors import reason
+from bench.files import plain
 from bench.files.atomic import write
 from bench.files.json_text import parse
-from bench.records.record import HEAD, Curve, Number, Record
+from bench.records.record import Curve, Record
+from bench.records.validation import POINT, check, check_curve
 
-
-def entries(curve: Any) -> list[dict[str, Number]]:
-    """The curve that was read from a file; raises ``ValueError`` for what is none."""
-    if not isinstance(curve, list) or not all(
-        isinstance(entry, dict) and {int, float} >= set(map(type, entry.values()))
-        for entry in curve
-    ):
-        raise ValueError("a curve is a list of numbers by name")
-    return curve
+HEAD = re.compile(rb'\{"version": 1, "kind": "[a-z]+", "key": "([\w.-]+)", ')  # of most lines
+LONGEST_LINE = 1 << 20  # bytes
+NAMED = 5  # lines that a warning names
 
 
 class Store:
@@ -39,13 +38,22 @@ class Store:
         self.path = folder / "records.jsonl"
 
     def add(self, record: Record) -> None:
-        """Write a record: first curve and trace, then its line, each whole or not at all."""
+        """Write a record: first curve and trace, then its line, each whole or not at all.
+
+        Raises:
+            ValueError: It is none that could be read again, or the folder has a link in its place.
+            OSError: It cannot be written; the file is unchanged.
+        """
+        entry = record.to_json()
+        check(entry)
+        beside = {self._curve(record): record.curve, self._trace(record): record.trace}
+        for path in (self.path, self.folder / "records.lock", *beside):
+            plain.check(path, self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        if record.curve:
-            write(self._curve(record), json.dumps(list(record.curve)))
-        if record.trace:
-            write(self._trace(record), json.dumps(list(record.trace)))
-        line = json.dumps(record.to_json(), allow_nan=True) + "\n"
+        for path, curve in beside.items():
+            if curve:
+                write(path, json.dumps(list(curve)))
+        line = json.dumps(entry) + "\n"
         with FileLock(self.folder / "records.lock"), self.path.open("ab", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
             if size and not self._ends_a_line():
@@ -60,53 +68,94 @@ class Store:
                 raise
 
     def all(self) -> list[Record]:
-        """Every readable record, the newest of each job and seed, in the order of first writing.
+        """Every record, the newest of each job and seed, in the order of first writing.
 
-        Lines that are damaged or of another version are skipped with one warning that counts them.
+        Lines that hold no valid record are set aside with one warning that counts and names them.
+        """
+        records, troubles = self.read()
+        _warn(troubles)
+        return records
+
+    def read(self) -> tuple[list[Record], list[str]]:
+        """The records as `all` gives them, and the warning, if any, instead of giving it.
+
+        Raises:
+            ValueError: ``records.jsonl`` is a link, a pipe or a device.
         """
         return self._read(None)
 
-    def _read(self, keys: Collection[str] | None) -> list[Record]:
+    def _read(self, keys: Collection[str] | None) -> tuple[list[Record], list[str]]:
         """The records of these jobs, or of all."""
-        if not self.path.exists():
-            return []
         found: dict[str, Record] = {}
-        skipped = 0
-        for line in self.path.read_bytes().splitlines():
+        first: dict[str, Record] = {}  # of a job
+        refused: list[str] = []
+        count = 0
+        machines: dict[tuple[Any, ...], Mapping[str, str]] = {}
+        for number, line in enumerate(self._lines(), 1):
             if not line.strip():
                 continue
             # most lines of a large folder need not be read to see that they are of another job
             if keys is not None and (head := HEAD.match(line)) and head[1].decode() not in keys:
                 continue
             try:
+                if len(line) > LONGEST_LINE:
+                    raise ValueError(f"it has more than {LONGEST_LINE} bytes")
                 record = Record.from_json(parse(line))
-            except ValueError:
-                skipped += 1
+            except ValueError as error:
+                count += 1
+                if len(refused) < NAMED:
+                    refused.append(f"line {number}: {reason(error)}")
                 continue
+            machine = machines.setdefault(tuple(record.machine.items()), record.machine)
+            record = replace(record, machine=machine)
+            record = record.sharing(first.setdefault(record.key, record))
             found[record.name] = record
-        if skipped:
-            warnings.warn(
-                f"{self.path}: skipped {skipped} line(s) that are damaged or of another version",
-                stacklevel=3,
-            )
-        return list(found.values())
+        if count > NAMED:
+            refused.append(f"and {count - NAMED} more")
+        lines = "1 line is" if count == 1 else f"{count} lines are"
+        what = f"{self.path}: {lines} set aside, which hold{'s' * (count == 1)} no valid record"
+        return list(found.values()), [f"{what} ({'; '.join(refused)})"] if count else []
+
+    def _lines(self) -> Iterator[bytes]:
+        """Every line; of one that is too long only the beginning."""
+        plain.check(self.path, self.folder)
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            while line := file.readline(LONGEST_LINE + 1):
+                rest = line
+                while len(rest) > LONGEST_LINE and not rest.endswith(b"\n"):
+                    rest = file.readline(LONGEST_LINE + 1)
+                yield line
 
     def find(self, jobs: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Record]:
         """The finished records among the given (key, seed) pairs."""
         wanted = set(jobs)
+        records, troubles = self._read({key for key, _ in wanted})
+        _warn(troubles)
         return {
             (record.key, record.seed): record
-            for record in self._read({key for key, _ in wanted})
+            for record in records
             if record.status == "finished" and (record.key, record.seed) in wanted
         }
 
-    def curve(self, record: Record) -> list[dict[str, Number]]:
+    def curve(self, record: Record) -> Curve:
         """The curve of a record, one entry an epoch; empty where none was kept or it is damaged."""
-        return _read_entries(self._curve(record), record.curve)
+        needed = POINT if record.kind == "attack" else frozenset()
+        return self._entries(self._curve(record), record.curve, needed)
 
-    def trace(self, record: Record) -> list[dict[str, Number]]:
+    def trace(self, record: Record) -> Curve:
         """What an attack had reached after so many passes; empty where none was kept or damaged."""
-        return _read_entries(self._trace(record), record.trace)
+        return self._entries(self._trace(record), record.trace, {"passes"})
+
+    def _entries(self, path: Path, own: Curve, needed: Collection[str]) -> Curve:
+        """The entries of a file; those of the record itself without one, none if it is damaged."""
+        try:
+            return check_curve(parse(plain.read(path, self.folder)), needed)
+        except OSError:
+            return list(map(dict, own))
+        except ValueError:
+            return []
 
     def _curve(self, record: Record) -> Path:
         return self.folder / "curves" / f"{record.name}.json"
@@ -120,13 +169,6 @@ class Store:
             return file.read(1) == b"\n"
 
 
-def _read_entries(path: Path, own: Curve) -> list[dict[str, Number]]:
-    """The entries of a file; those of the record itself without one, none if it is damaged."""
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return list(map(dict, own))
-    try:
-        return entries(parse(content))
-    except ValueError:
-        return []
+def _warn(troubles: Iterable[str]) -> None:
+    for trouble in troubles:
+        warnings.warn(trouble, stacklevel=4)

@@ -74,13 +74,15 @@ def fill(method: Record, others: Sequence[Record]) -> str:
 
 def missing_cells(table: Table, runs: Sequence[Record]) -> list[str]:
     """One line for each empty cell of `run_tables.grid`, with the command that fills it."""
-    groups = group_runs(runs)
+    methods: dict[str, Record] = {}
+    others: dict[str, Sequence[Record]] = {}
+    for group in group_runs(runs):
+        methods.setdefault(group.row.label, group.records[0])
+        others.setdefault(group.column.label, group.records)
     lines = []
     for row, column in table.missing():
-        method = next(group.records[0] for group in groups if group.row.label == row)
-        others = next(group.records for group in groups if group.column.label == column)
         try:
-            remedy = fill(method, others)
+            remedy = fill(methods[row], others[column])
         except (ValueError, TypeError, LookupError):
             remedy = "its recipe is of another version"
         lines.append(f"missing: {row} on {column}: {remedy}")

@@ -12,6 +12,7 @@ from typing import Any
 from bench.data.dataset import Dataset
 from bench.execution.workspace import Workspace
 from bench.files import atomic
+from bench.files.text import printable_lines
 from bench.records.record import Curve, Record
 from bench.reporting import budgets, coverage, plots, run_tables
 from bench.reporting.cells import Row
@@ -55,7 +56,7 @@ class DrawnFigure:
         paths = {folder / f"{self.name}.{style}": each for style, each in self.drawings.items()}
         for path, content in paths.items():
             atomic.write(path, content)
-        atomic.write(folder / f"{self.name}.txt", self.caption + "\n")
+        atomic.write(folder / f"{self.name}.txt", printable_lines(self.caption) + "\n")
         if self.numbers is not None:
             whole = {"caption": self.caption, **self.numbers}
             text = json.dumps(whole, indent=1, ensure_ascii=False) + "\n"

@@ -9,11 +9,14 @@ from __future__ import annotations
 import io
 import itertools
 import math
+import re
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from bench.files.text import escaped, flat, for_spreadsheet, printable_lines
 from bench.records.over_images import OverImages
 from bench.records.statistics import Comparison, Equivalence, Interval
 from bench.reporting.cells import (
@@ -106,25 +109,21 @@ class _Style:
     marks: tuple[str, str]  # below 0.05, below 0.01
 
 
-def _flat(text: str) -> str:
-    return " ".join(text.split())
-
-
 _SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _SPECIAL |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$"}
 _SPECIAL |= {"∞": r"$\infty$", "†": r"$\dagger$", "\u2212": "$-$"} | {
     each: f"\\{each}" for each in "{}$&#_%"
 }
-_TEXT = _Style(_flat, "{}", "{} ± {}", ("*", "†"))
+_TEXT = _Style(flat, "{}", "{} ± {}", ("*", "†"))
 _MARKDOWN = _Style(
-    lambda text: "".join("\\" * (each in "\\|*_`<") + each for each in _flat(text)),
+    lambda text: "".join("\\" * (each in "\\|*_`<") + each for each in flat(text)),
     "**{}**", "{} ± {}", ("\\*", "†"),
 )  # fmt: skip
 _LATEX = _Style(
-    lambda text: "".join(_SPECIAL.get(each, each) for each in _flat(text)),
+    lambda text: "".join(_SPECIAL.get(each, each) for each in flat(text, "?")),
     r"\textbf{{{}}}", r"{} $\pm$ {}", ("$^{*}$", r"$^{\dagger}$"),
 )  # fmt: skip
-_HTML = _Style(lambda text: escape(_flat(text)), "<strong>{}</strong>", "{} ± {}", ("*", "†"))
+_HTML = _Style(lambda text: escape(flat(text)), "<strong>{}</strong>", "{} ± {}", ("*", "†"))
 
 
 def text(table: Table) -> str:
@@ -136,8 +135,9 @@ def text(table: Table) -> str:
     Returns:
         Lines of aligned columns, then the caption.
     """
-    headers = [each.heading("\n") for each in _columns(table)]
-    return f"{_tabulate(table, _TEXT, headers, 'simple')}\n\n{caption(table, bold=False)}\n"
+    headers = [printable_lines(each.heading("\n")) for each in _columns(table)]
+    body = _tabulate(table, _TEXT, headers, "simple")
+    return f"{body}\n\n{printable_lines(caption(table, bold=False))}\n"
 
 
 def markdown(table: Table) -> str:
@@ -170,15 +170,17 @@ def latex(table: Table) -> str:
         with_header_hide=None,
     )
     label = "-".join("".join(c if c.isalnum() else " " for c in table.title.lower()).split())
+    rows = _tabulate(table, _LATEX, headers, booktabs)
     return "\n".join(
         [
-            f"% {_flat(table.origin)}",
+            f"% {flat(table.origin, '?')}",
             "% needs \\usepackage{booktabs}",
             "\\begin{table}",
             "\\centering",
             f"\\caption{{{_LATEX.escape(caption(table))}}}",
             f"\\label{{tab:{label}}}",
-            _tabulate(table, _LATEX, headers, booktabs),
+            # else taken for an argument of the end of the row before
+            re.sub(r"^( *)([\[*])", r"\1{}\2", rows, flags=re.MULTILINE),
             "\\end{table}\n",
         ]
     )
@@ -186,7 +188,7 @@ def latex(table: Table) -> str:
 
 def html(table: Table) -> str:
     """The table for a page or a notebook, with its caption; every name in it is escaped."""
-    best, printed = _best(table), _columns(table)
+    best, usual, printed = _best(table), _usual(table), _columns(table)
     names = [table.corner, *(each.heading(" / ") for each in printed)]
     heads = "".join(f'<th scope="col">{_HTML.escape(name)}</th>' for name in names)
     lines = []
@@ -194,7 +196,7 @@ def html(table: Table) -> str:
         cells = [
             f'<td class="published">{_published(table, row, each.column)}</td>'
             if each.published
-            else f"<td>{_cell(table, row, each.column, _HTML, best)}</td>"
+            else f"<td>{_cell(table, row, each.column, _HTML, best, usual)}</td>"
             for each in printed
         ]
         lines.append(f'<tr><th scope="row">{_HTML.escape(row.label)}</th>{"".join(cells)}</tr>')
@@ -216,7 +218,9 @@ def csv(*tables: Table) -> str:
     file = io.StringIO()
     writer = csv.DictWriter(file, list(dict.fromkeys(name for each in entries for name in each)))
     writer.writeheader()
-    writer.writerows(entries)
+    writer.writerows(
+        {name: for_spreadsheet(value) for name, value in each.items()} for each in entries
+    )
     return file.getvalue()
 
 
@@ -235,7 +239,7 @@ def json(*tables: Table) -> str:
         for table in tables
     ]
     whole = objects[0] if len(objects) == 1 else objects
-    return dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return escaped(dumps(whole, indent=2, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def caption(table: Table, bold: bool = True) -> str:
@@ -324,14 +328,14 @@ def _columns(table: Table) -> list[_Printed]:
 def _tabulate(table: Table, style: _Style, headers: list[str], form: Any) -> str:
     from tabulate import tabulate
 
-    best, printed = _best(table), _columns(table)
+    best, usual, printed = _best(table), _usual(table), _columns(table)
     lines = [
         [
             style.escape(row.label),
             *(
                 _published(table, row, each.column)
                 if each.published
-                else _cell(table, row, each.column, style, best)
+                else _cell(table, row, each.column, style, best, usual)
                 for each in printed
             ),
         ]
@@ -363,13 +367,18 @@ def _spans(groups: Sequence[str]) -> str:
 
 
 def _cell(
-    table: Table, row: Row, column: Column, style: _Style, best: Collection[tuple[Row, Column]]
+    table: Table,
+    row: Row,
+    column: Column,
+    style: _Style,
+    best: Collection[tuple[Row, Column]],
+    usual: int,
 ) -> str:
     key = row.label, column.label
     cell, failed = table.cell(row, column), table.failed.get(key, 0)
     notes = []
     if isinstance(cell, Interval):
-        if cell.n != _usual(table):
+        if cell.n != usual:
             notes.append(f"n={cell.n}")
         mean, half = _round(cell, column.percent)
         mean = mean.replace("-", style.escape("\u2212"))
@@ -425,8 +434,8 @@ def _mark(comparison: Comparison, marks: tuple[str, str]) -> str:
 
 def _usual(table: Table) -> int:
     """The most frequent number of seeds of a cell."""
-    counts = [cell.n for cell in table.cells.values() if isinstance(cell, Interval)]
-    return max(counts, key=lambda n: (counts.count(n), n), default=0)
+    counts = Counter(cell.n for cell in table.cells.values() if isinstance(cell, Interval))
+    return max(counts, key=lambda n: (counts[n], n), default=0)
 
 
 def _best(table: Table) -> set[tuple[Row, Column]]:

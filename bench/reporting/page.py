@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.files.text import printable_lines
 from bench.reporting import formats, plots
 from bench.reporting.formats import Table
 from bench.reporting.panels import Estimates, Panel
@@ -76,10 +77,16 @@ def fill(template: str, **values: Any) -> str:
         loader=PackageLoader("bench.reporting"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     return environment.get_template(template).render(**values)
+
+
+def _shown(value: Any) -> Any:
+    """What the page writes for a value: texts that are no HTML yet can be printed."""
+    return printable_lines(value) if type(value) is str else value
 
 
 def add_table(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from bench.records.record import Curve, Record
-from bench.records.statistics import LEVEL, Interval, mean_interval, wilson
+from bench.records.statistics import LEVEL, Interval, mean_interval, quantile, wilson
 from bench.reporting.cells import Column, Row
 from bench.reporting.grouping import eps_values, rows_of_attacks
 
@@ -211,18 +211,20 @@ def mean_of_steps(curves: Sequence[Sequence[tuple[float, float]]]) -> list[tuple
         return list(curves[0])
     places = sorted({place for curve in curves for place, _ in curve})
 
-    def at(curve: Sequence[tuple[float, float]], place: float) -> float:
-        return max((share for where, share in curve if where <= place), default=0.0)
+    whole = np.zeros(len(places))
+    for curve in curves:
+        known = [where for where, _ in curve]
+        shares = np.maximum.accumulate([0.0, *(share for _, share in curve)])
+        whole += shares[np.searchsorted(known, places, "right")]
+    return list(zip(places, (whole / len(curves)).tolist(), strict=True))
 
-    return [(place, sum(at(each, place) for each in curves) / len(curves)) for place in places]
 
-
-def error_lines(members: Mapping[str, Sequence[Curve]]) -> list[Line]:
+def error_lines(members: Mapping[str, Iterable[Curve]]) -> list[Line]:
     """One line of test error in percent per label, with the t-interval of each epoch as a band."""
     lines = []
     for label, curves in members.items():
         series = [
-            [100 - 100 * float(entry.get("test_accuracy", math.nan)) for entry in curve]
+            np.array([100 - 100 * float(entry.get("test_accuracy", math.nan)) for entry in curve])
             for curve in curves
             if curve
         ]
@@ -234,9 +236,7 @@ def error_lines(members: Mapping[str, Sequence[Curve]]) -> list[Line]:
         mean = table.mean(0)
         band: list[tuple[float, float]] = []
         if len(table) > 1:
-            from scipy.stats import t
-
-            half = t.ppf((1 + LEVEL) / 2, len(table) - 1) * table.std(0, ddof=1)
+            half = quantile((1 + LEVEL) / 2, len(table) - 1) * table.std(0, ddof=1)
             half = half / math.sqrt(len(table))
             low, high = (mean - half).clip(min=0), (mean + half).clip(max=100)
             band = [(float(low[i]), float(high[i])) for i in shown]

@@ -6,12 +6,14 @@ import io
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from jaxtyping import Float
 from torch import Tensor
 
+from bench.files.text import printable_lines
 from bench.reporting.panels import Distributions, Estimates, Panel
 
 Drawn = Panel | Estimates | Distributions
@@ -65,6 +67,7 @@ def draw(panels: Sequence[Drawn], style: Style, name: str = "bench") -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    panels = [_printable(panel) for panel in panels]
     wide = min(len(panels), 3)
     lines = -(-len(panels) // wide)
     width = COLUMN if wide == 1 else PAGE
@@ -129,8 +132,20 @@ def draw_images(
                 colour = image.expand(3, -1, -1).clamp(0, 1).permute(1, 2, 0)
                 ax.imshow(colour.cpu().numpy(), interpolation="nearest")
                 ax.set_axis_off()
-            axes[0, place].set_title(title, fontsize=7)
+            axes[0, place].set_title(printable_lines(title), fontsize=7)
         return _saved(figure, style)
+
+
+def _printable(part: Any) -> Any:
+    """A panel, or a part of one, all of whose texts can be printed."""
+    if isinstance(part, str):
+        return printable_lines(part)
+    if isinstance(part, list | tuple) and part and is_dataclass(part[0]):
+        return [_printable(each) for each in part]
+    if is_dataclass(part) and not isinstance(part, type):
+        own = {each.name: getattr(part, each.name) for each in fields(part)}
+        return replace(part, **{name: _printable(value) for name, value in own.items()})
+    return part
 
 
 def _settings(name: str) -> dict[Any, Any]:

@@ -12,9 +12,9 @@ from safetensors.torch import load
 from torch import nn
 
 from bench.errors import reason
-from bench.files import atomic, checksums, json_text, tensor_files
-from bench.records import store
+from bench.files import atomic, checksums, json_text, plain, tensor_files
 from bench.records.record import Number
+from bench.records.validation import check_curve
 
 ENTRY = {"epoch", "loss", "test_accuracy", "seconds", "test_seconds"}
 """Fields of the curve that every epoch has."""
@@ -69,9 +69,9 @@ def resume(
     own = network.state_dict()
     parameters = [each for group in optimiser.param_groups for each in group["params"]]
     try:
-        about = json_text.parse((folder / "checkpoint.json").read_bytes())
-        curve = store.entries(about["curve"])
-        content = (folder / Path(about["state"]).name).read_bytes()
+        about = json_text.parse(plain.read(folder / "checkpoint.json", folder))
+        curve = check_curve(about["curve"])
+        content = plain.read(folder / Path(about["state"]).name, folder, 1 << 40)
         if checksums.of_bytes(content) != about["sha256"]:
             raise ValueError("its checksum differs")
         loaded = load(content)
