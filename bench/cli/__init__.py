@@ -19,6 +19,7 @@ from bench.execution import waiting
 COMMANDS = {
     "run": "run:run",
     "plan": "plan:plan",
+    "search": "search:search",
     "points": "points:points",
     "attack-eval": "attack_eval:attack_eval",
     "judge": "judge:judge",
