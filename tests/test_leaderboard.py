@@ -32,7 +32,7 @@ def record(attack: str, won: list[int], n: int = 10, seed: int = 0, **changes: s
     ]
     return Record(
         kind="attack",
-        key=f"{attack}-{changes.get('source', '')}".replace(" ", "-"),
+        key=re.sub(r"[^\w.-]", "-", f"{attack}-{changes.get('source', '')}"),
         seed=seed,
         labels=labels | changes,
         metrics={"success": len(won) / n, "images": n, "forwards": 30.0, "backwards": 12.0},

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bench.files import atomic
-from bench.records import over_images, untrusted
+from bench.records import over_images
 from bench.records.over_images import OverImages, finite
 from bench.records.record import Curve, Record
 from bench.records.statistics import mean_interval
@@ -158,8 +158,8 @@ def write_leaderboard(
     Raises:
         ValueError: There is neither an attack among the records nor a submission with claims.
     """
-    found, warnings = untrusted.read_records(store)
-    boards = make_boards(found, untrusted.finite(store.curve), submissions)
+    found, warnings = store.read()
+    boards = make_boards(found, store.curve, submissions)
     if not boards:
         raise ValueError(
             f"{store.path} has no attack for a leaderboard: bench attack-eval and bench judge "
