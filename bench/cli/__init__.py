@@ -18,6 +18,7 @@ from bench.execution import waiting
 
 COMMANDS = {
     "run": "run:run",
+    "train-robust": "train_robust:train_robust",
     "plan": "plan:plan",
     "search": "search:search",
     "points": "points:points",

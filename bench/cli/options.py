@@ -111,7 +111,8 @@ def _tracking_options() -> type[TrackingOptions]:
     return TrackingOptions
 
 
-def _training_options() -> type[TrainingOptions]:
+def training_options() -> type[TrainingOptions]:
+    """Return the class of the training settings."""
     from bench.studies.designs import TrainingOptions
 
     return TrainingOptions
@@ -262,9 +263,28 @@ tracking = gathered(
     ),
     output("--no-tracking", is_flag=True, help="Write records only; do not log to MLflow."),
 )
+schedule = together(
+    trained("--epochs", type=int, help="Passes over the training images."),
+    trained("--batch-size", type=int, help="Images per step."),
+    trained("--learning-rate", type=float, help="Initial learning rate."),
+    trained("--weight-decay", type=float, help="Weight decay of all parameters."),
+    trained("--schedule", type=click.Choice(["cosine", "steps"]), help="Learning-rate schedule."),
+    trained(
+        "--validation",
+        type=float,
+        help="Share of the training images held out for validation, drawn by the seed.",
+    ),
+    trained(
+        "--precision",
+        type=click.Choice(["auto", "float32", "bfloat16"]),
+        default="auto",
+        show_default=True,
+        help="Number format; auto uses bfloat16 on a CUDA device that computes it natively.",
+    ),
+)
 training = gathered(
     "training",
-    _training_options,
+    training_options,
     compared(
         "--policy",
         type=types.Name(types.policy_names),
@@ -283,23 +303,7 @@ training = gathered(
         "than the default ones) or from a safetensors file; epochs and learning rate are a tenth "
         "of the usual ones then.  [default: weights drawn from the seed]",
     ),
-    trained("--epochs", type=int, help="Passes over the training images."),
-    trained("--batch-size", type=int, help="Images per step."),
-    trained("--learning-rate", type=float, help="Initial learning rate."),
-    trained("--weight-decay", type=float, help="Weight decay of all parameters."),
-    trained("--schedule", type=click.Choice(["cosine", "steps"]), help="Learning-rate schedule."),
-    trained(
-        "--validation",
-        type=float,
-        help="Share of the training images held out for validation, drawn by the seed.",
-    ),
-    trained(
-        "--precision",
-        type=click.Choice(["auto", "float32", "bfloat16"]),
-        default="auto",
-        show_default=True,
-        help="Number format; auto uses bfloat16 on a CUDA device that computes it natively.",
-    ),
+    schedule,
 )
 
 

@@ -28,6 +28,8 @@ ABOUT = {
     "wrn-40-2": "wide residual network",
     "shake-shake-26-2x32d": "two branches, mixed at random in training",
     **{name: "timm's, with a 3x3 stem for sides up to 64" for name in TIMM},
+    "vit-96-6": "timm's vision transformer for small images: 8x8 patches, 6 blocks of width 96",
+    "convmixer-96-6": "timm's ConvMixer for small images: 16x16 patches, 6 blocks of width 96",
 }
 SMALL = 64  # pixels; up to this side the ImageNet stem would throw away most of the image
 
@@ -142,9 +144,29 @@ def _network(
             nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
             network.maxpool = nn.Identity()
         return network
+    if name in ("vit-96-6", "convmixer-96-6"):
+        return _of_patches(name, classes, channels, side)
     if name.startswith("timm:"):
         return _timm(name.removeprefix("timm:"), classes, channels, side, weights)
     raise _unknown(name)
+
+
+def _of_patches(name: str, classes: int, channels: int, side: int) -> nn.Module:
+    """A network of timm that cuts a small image into patches, as small as ResNet-20."""
+    import timm
+    from timm.models.convmixer import ConvMixer
+
+    if name == "vit-96-6":
+        network: nn.Module = timm.create_model(
+            "vit_tiny_patch16_224", num_classes=classes, in_chans=channels, img_size=side,
+            patch_size=max(1, side // 8), embed_dim=96, depth=6, num_heads=3,
+        )  # fmt: skip
+        return network
+    patch = max(1, side // 16)
+    mixer: nn.Module = ConvMixer(
+        dim=96, depth=6, kernel_size=5, patch_size=patch, in_chans=channels, num_classes=classes
+    )
+    return mixer
 
 
 def _timm(

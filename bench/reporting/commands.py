@@ -31,8 +31,10 @@ def run(recipe: Recipe, seeds: Sequence[int]) -> str:
     """
     side = facts(recipe.data).side
     given = {name: getattr(DEFAULT, name) for name in OPTIONS}
-    given |= usual(recipe.data, recipe.model, side, recipe.pretrained)
+    given |= usual(recipe.data, recipe.model, side, recipe.pretrained, recipe.robust)
     words = ["bench", "run", "--aug", registry.label(recipe.augmentation, recipe.data, side)]
+    if recipe.robust is not None:
+        words = ["bench", "train-robust", "--method", recipe.robust]
     words += ["--model", recipe.model, "--data", recipe.data]
     for name in ("guide", "policy", "mix"):
         if value := getattr(recipe, name):

@@ -51,12 +51,14 @@ class Method:
         guide: The points that guide it, where they are not those that it asks for.
         policy: The policy that is applied before it.
         mix: How images of a batch are mixed after it.
+        robust: The adversarial training.
     """
 
     augmentation: str
     guide: str = ""
     policy: str = ""
     mix: str = ""
+    robust: str = ""
 
     @classmethod
     def of(cls, record: Record) -> Method:
@@ -70,7 +72,8 @@ class Method:
         >>> Method("advmask", guide="random").name, Method("none", mix="cutmix").name
         ('advmask + random', 'cutmix')
         """
-        parts = [p for p in (self.augmentation, self.guide, self.policy, self.mix) if p]
+        every = self.augmentation, self.guide, self.policy, self.mix, self.robust
+        parts = [part for part in every if part]
         return " + ".join(parts[1:] if len(parts) > 1 and parts[0] == "none" else parts)
 
 

@@ -277,6 +277,8 @@ def describe(wanted: Sequence[Job], workspace: Workspace, progress: Progress) ->
         progress.say(f"fine-tuned from the weights {weights}")
     if recipe.policy or recipe.mix:
         progress.say(f"policy {recipe.policy or 'none'}, mix {recipe.mix or 'none'}")
+    for method in dict.fromkeys(filter(None, (job.recipe.robust for job in wanted))):
+        progress.say(f"adversarial training: {method}")
     for text in dict.fromkeys(registry.express(job.recipe.augmentation) for job in wanted):
         progress.say(f"  {text}")
 

@@ -14,7 +14,7 @@ from bench.models import networks
 from bench.points import find, guides
 from bench.records.store import Store
 from bench.studies.jobs import Job
-from bench.training import fine_tuning
+from bench.training import fine_tuning, robust
 from bench.training.recipes import Precision, Recipe, Schedule, usual
 
 
@@ -36,6 +36,8 @@ class TrainingOptions:
         pretrained: Weights to start from: ``"timm"`` or ``"torchvision"``, each also with a tag as
             ``"timm:tv_in1k"``, or a safetensors file. The default epochs and learning rate are a
             tenth then; see `bench.training.recipes.usual`.
+        robust: Adversarial training such as ``"sparse-at(k=20)"``; see `bench.training.robust`. It
+            has fewer default epochs.
 
     Raises:
         ValueError: A value outside its range, or an unknown name.
@@ -51,6 +53,7 @@ class TrainingOptions:
     validation: float | None = None
     precision: Precision | Literal["auto"] = "auto"
     pretrained: str | None = None
+    robust: str | None = None
 
     def __post_init__(self) -> None:
         if self.policy is not None:
@@ -58,6 +61,9 @@ class TrainingOptions:
         if self.mix is not None:
             mixing.build(self.mix)
         Recipe(**self.given())
+        if self.robust is not None:  # one text for one method, since keys depend on it
+            canonical = robust.express(robust.build(self.robust))
+            object.__setattr__(self, "robust", canonical)
 
     def given(self) -> dict[str, Any]:
         """Return the fields of a recipe that are set here."""
@@ -132,7 +138,8 @@ class Design:
                 given["policy"] = policies.resolve(self.training.policy, data.name)
             if "pretrained" in given:
                 given["pretrained"] = fine_tuning.identify(given["pretrained"], model)
-            settings = common | usual(data.name, model, side, given.get("pretrained")) | given
+            known = usual(data.name, model, side, given.get("pretrained"), given.get("robust"))
+            settings = common | known | given
             for method in methods:
                 own = Recipe(
                     data=data.name, digest=data.pin, model=model, augmentation=method, **settings
@@ -195,12 +202,14 @@ class PlannedJob:
             "guide": recipe.guide,
             "policy": recipe.policy,
             "mix": recipe.mix,
+            "robust": recipe.robust,
             "done": self.done,
         }
 
     def __str__(self) -> str:
         recipe = self.job.recipe
         parts = [registry.express(recipe.augmentation), recipe.guide, recipe.policy, recipe.mix]
+        parts.append(recipe.robust)
         return (
             f"{'done' if self.done else 'to run':7} {' + '.join(filter(None, parts))}  "
             f"{recipe.model}  {recipe.data}  seed {self.job.seed}, {recipe.epochs} epochs"

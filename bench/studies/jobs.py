@@ -20,7 +20,7 @@ from bench.points import find, guides
 from bench.records.record import Record
 from bench.records.store import Store
 from bench.robustness import quality
-from bench.training import checkpoints, fine_tuning, loop, trained
+from bench.training import checkpoints, fine_tuning, loop, robust, trained
 from bench.training.recipes import Recipe
 
 
@@ -80,7 +80,7 @@ def labels(recipe: Recipe, side: int) -> dict[str, str]:
         "model": recipe.model,
         "data": recipe.data,
     }
-    for name in ("guide", "policy", "mix", "pretrained"):
+    for name in ("guide", "policy", "mix", "pretrained", "robust"):
         if value := getattr(recipe, name):
             found[name] = value
     return found
@@ -159,6 +159,10 @@ def execute(
     checkpoints.discard(checkpoint)
     known = {} if guide is None else guides.evidence(recipe, guide, data, workspace)
     more = quality.measure(result.network, data, workspace.device)
+    if recipe.robust is not None:
+        method = robust.build(recipe.robust)
+        share = robust.accuracy(method, result.network, data.test, workspace.device)
+        more = {**more, "robust_accuracy": share}
     return replace(record, metrics=result.metrics | known | more, curve=result.curve)
 
 

@@ -25,7 +25,7 @@ from bench.execution.progress import Progress, Silent
 from bench.models import networks
 from bench.models.networks import Normalised
 from bench.records.record import Number
-from bench.training import after_crop, checkpoints, fine_tuning, live_saliency
+from bench.training import after_crop, checkpoints, fine_tuning, live_saliency, robust
 from bench.training.recipes import Precision, Recipe
 
 STEPS = (0.2, 0.4, 160 / 300, 220 / 300, 280 / 300)  # shares of the epochs; Figure 7 of the paper
@@ -263,7 +263,6 @@ def train_epoch(
     done = (epoch + 1) / recipe.epochs
     fill = recipe.augmentation.fill
     mix = mixer(recipe, data)
-    head = getattr(network, "early_head", None)
     total, count = torch.zeros((), device=device), 0
     network.train()
     for step, batch in enumerate(loader.epoch(epoch, done)):
@@ -289,12 +288,9 @@ def train_epoch(
         noise = seeds.generator(seed, "noise", epoch, step) if fill == "noise" else None
         images = delete(images, mask, mean=mean, std=std, fill=fill, generator=noise)
         networks.reseed(network, seeds.derive(seed, "network", epoch, step))
-        with autocast(recipe.precision, device), inside:
-            logits = network(images.contiguous(memory_format=torch.channels_last))
-            loss = functional.cross_entropy(logits, targets)
-            if head is not None:  # it sees features before they are blended
-                unmixed = isinstance(inside, nullcontext)
-                loss = loss + head.loss(targets if unmixed else batch.labels)
+        loss = step_loss(
+            recipe, network, images, targets, batch.labels, inside, (seed, epoch, step)
+        )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -308,6 +304,42 @@ def train_epoch(
             f"the loss is {mean_loss} in epoch {epoch + 1}; try a smaller --learning-rate"
         )
     return mean_loss
+
+
+def step_loss(
+    recipe: Recipe,
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    labels: Tensor,
+    inside: AbstractContextManager[None],
+    step: tuple[int, int, int],
+) -> Tensor:
+    """Return the loss of one step, on attacked images in adversarial training.
+
+    Args:
+        recipe: How the network is trained.
+        network: The network, in training mode.
+        images: Images in [0, 1], shape (b, c, h, w), after everything else.
+        targets: Classes, shape (b,), or shares of classes, shape (b, k).
+        labels: Classes, shape (b,).
+        inside: What mixes features inside the network, if anything does.
+        step: Seed, epoch and number of the step.
+    """
+    if recipe.robust is not None:
+        method = robust.build(recipe.robust)
+        stream = seeds.generator(step[0], "adversarial", *step[1:])
+        attacked = method.attacked(network, images, labels, stream)
+        with autocast(recipe.precision, images.device):
+            return method.loss(network, images, attacked, labels)
+    head = getattr(network, "early_head", None)
+    with autocast(recipe.precision, images.device), inside:
+        logits = network(images.contiguous(memory_format=torch.channels_last))
+        loss = functional.cross_entropy(logits, targets)
+        if head is not None:  # it sees features before they are blended
+            unmixed = isinstance(inside, nullcontext)
+            loss = loss + head.loss(targets if unmixed else labels)
+    return loss
 
 
 def live(recipe: Recipe) -> bool:

@@ -12,6 +12,7 @@ from bench import registry
 from bench.data.catalog import facts
 from bench.files.checksums import key
 from bench.models import published
+from bench.training import robust
 
 Schedule = Literal["cosine", "steps"]
 Precision = Literal["float32", "bfloat16"]
@@ -43,6 +44,8 @@ class Recipe:
         precision: ``"float32"`` or ``"bfloat16"`` (mixed precision).
         pretrained: The weights that the training starts from, as `fine_tuning.identify` names them;
             None: drawn from the seed.
+        robust: Adversarial training such as ``"sparse-at(k=20)"``, as `robust.build` reads it;
+            None: the images are not attacked.
 
     Raises:
         ValueError: A value outside its range.
@@ -66,6 +69,7 @@ class Recipe:
     validation: float = 0.1
     precision: Precision = "float32"
     pretrained: str | None = None
+    robust: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
@@ -83,6 +87,12 @@ class Recipe:
             raise ValueError(f"momentum is {self.momentum}: it must be at least 0 and below 1")
         if not 0 <= self.validation < 1:
             raise ValueError(f"validation is {self.validation}: it must be at least 0 and below 1")
+        if self.robust is not None:
+            robust.build(self.robust)
+            if self.mix is not None:
+                raise ValueError(f"{self.robust} attacks single images: remove the mix {self.mix}")
+            if self.policy is not None:
+                raise ValueError(f"{self.robust} takes no policy: remove {self.policy}")
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that differ from the defaults as JSON values; methods as texts."""
@@ -124,7 +134,13 @@ FINE_TUNING = 10
 """By how much fine-tuning divides the epochs and the learning rate of a training from scratch."""
 
 
-def usual(data: str, model: str, side: int, pretrained: str | None = None) -> dict[str, Any]:
+ROBUST = {"epochs": 20, "learning_rate": 0.05, "validation": 0.0}
+"""Adversarial training costs several times as much per epoch, and nothing is selected by it."""
+
+
+def usual(
+    data: str, model: str, side: int, pretrained: str | None = None, robust: str | None = None
+) -> dict[str, Any]:
     """Return the default training settings for a dataset and a network.
 
     Section 4.1 of the paper and its exception for Shake-Shake; a crop padding of 4 pixels for
@@ -140,6 +156,7 @@ def usual(data: str, model: str, side: int, pretrained: str | None = None) -> di
         model: Name of the network; ``timm:NAME.TAG`` names weights to start from as well.
         side: Side of the images in pixels.
         pretrained: The weights that the training starts from, by their name in recipes.
+        robust: Adversarial training; the images of embedded datasets keep their epochs.
 
     Returns:
         Fields of a `Recipe`.
@@ -147,6 +164,8 @@ def usual(data: str, model: str, side: int, pretrained: str | None = None) -> di
     settings: dict[str, Any] = {"padding": max(1, side // 8)}
     if model.startswith("shake-shake"):
         settings |= SHAKE_SHAKE
+    if robust is not None:
+        settings |= ROBUST
     settings |= dict(facts(data).training)
     weights = model if pretrained is None and published.tagged(model) else pretrained
     if weights is not None:
