@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-USAGE, DATA_MISSING = 2, 4
+USAGE, FAILED, DATA_MISSING = 2, 3, 4
 
 
 class Missing(LookupError):
@@ -15,13 +15,30 @@ class Stopped(Exception):
     """The work was asked to stop; the message says how far it got. Finished results are kept."""
 
 
-def exit_code(error: BaseException) -> int:
-    """Return the exit code of an error: 4 for missing data, 2 for all others.
+class Failed(RuntimeError):
+    """Work could not be done, whatever the user had typed. Finished results are kept."""
 
-    >>> exit_code(Missing("cifar10")), exit_code(ValueError("eps"))
-    (4, 2)
+
+def exit_code(error: BaseException) -> int:
+    """Return the exit code of an error: 4 for missing data, 3 for failed work, 2 for all others.
+
+    >>> exit_code(Missing("cifar10")), exit_code(MemoryError()), exit_code(ValueError("eps"))
+    (4, 3, 2)
     """
-    return DATA_MISSING if isinstance(error, Missing) else USAGE
+    if isinstance(error, Missing):
+        return DATA_MISSING
+    return FAILED if isinstance(error, Failed | SystemExit) or out_of_memory(error) else USAGE
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out, of the machine or of a GPU.
+
+    >>> out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried …"))
+    True
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
 
 
 def reason(error: BaseException, longest: int = 200) -> str:
@@ -49,5 +66,15 @@ def one_line(error: BaseException) -> str:
         return f"no space left on the disk of {place}: free some or choose another --results"
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.strerror}: {error.filename}"
+    if out_of_memory(error):
+        return (
+            f"memory ran out ({reason(error, 80)}): take a smaller --batch-size or fewer --jobs; "
+            "finished results are stored"
+        )
+    if isinstance(error, SystemExit):
+        return (
+            f"something called sys.exit({error.code!r}) inside the command, and ended it; a "
+            "plug-in must raise an error instead"
+        )
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     return " ".join(text.split()) or type(error).__name__

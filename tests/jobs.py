@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 
@@ -44,3 +45,7 @@ def patient(job: int, workspace: Workspace, progress: Progress, stop: Callable[[
 def linger(job: int, workspace: Workspace, progress: Progress, stop: Callable[[], bool]) -> int:
     time.sleep(1)
     return job * job
+
+
+def leave(job: int, workspace: Workspace, progress: Progress, stop: Callable[[], bool]) -> int:
+    sys.exit(job)

@@ -1,8 +1,10 @@
 """A real Ray cluster of two nodes on one machine, one of which dies in the middle."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -196,3 +198,24 @@ def test_a_cluster_of_our_own_listens_on_loopback_alone_and_asks_for_a_token() -
         finally:
             driver.communicate("", timeout=60)
     assert driver.returncode == 0
+
+
+@pytest.mark.parametrize("seconds", [3, 20])
+def test_sigterm_is_an_interruption_while_the_cluster_starts_and_afterwards(
+    seconds: int, tmp_path: Path
+) -> None:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command = ["run", "--aug", "none", "--model", "resnet8", "--epochs", "40000", "--jobs", "1"]
+    command += ["--executor", "ray", "--no-tracking", "--results", str(tmp_path)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "bench", *command], env=clean, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        while "  none" not in process.stderr.readline():
+            pass
+        time.sleep(seconds)
+        process.send_signal(signal.SIGTERM)
+        said = process.stderr.read()
+    assert process.returncode == 130, said
+    assert "the same command continues" in said
+    assert "SIGTERM received" not in said

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from bench.errors import Stopped, exit_code, one_line
+from bench.errors import FAILED, Stopped, exit_code, one_line
 from bench.execution import waiting
 
 COMMANDS = {
@@ -37,7 +37,7 @@ COMMANDS = {
 }
 """Module and function of each command, in workflow order."""
 
-SOME_FAILED, INTERRUPTED = 3, 130
+SOME_FAILED, INTERRUPTED = FAILED, 130
 STORED = "finished results are stored; the same command continues"
 
 
@@ -79,8 +79,9 @@ class Commands(click.Group):
         except (KeyboardInterrupt, click.Abort, Stopped) as stopped:
             click.echo(f"{str(stopped) or 'interrupted'}; {STORED}", err=True)
             ctx.exit(INTERRUPTED)
-        except (ValueError, OSError, LookupError) as error:
-            if os.environ.get("BENCH_TRACEBACK"):
+        except (ValueError, OSError, LookupError, MemoryError, RuntimeError, SystemExit) as error:
+            known = not isinstance(error, RuntimeError) or exit_code(error) == SOME_FAILED
+            if os.environ.get("BENCH_TRACEBACK") or not known:
                 raise
             click.echo(f"Error: {one_line(error)}", err=True)
             ctx.exit(exit_code(error))
@@ -96,6 +97,7 @@ def print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.pass_context
 @click.option(
     "--version",
     is_flag=True,
@@ -104,14 +106,18 @@ def print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     callback=print_version,
     help="Show the version and exit.",
 )
-def main() -> None:
+def main(ctx: click.Context) -> None:
     """Compare deletion-based image augmentations fairly, and the sparse attacks behind them.
 
     \b
     Example: bench run --aug none --aug cutout --model resnet8 --seeds 3
-    Exit codes: 0 done, 2 bad usage, 3 some seeds failed, 4 data missing, 130 interrupted.
+    Exit codes: 0 done, 2 bad usage, 3 some seeds or workers failed, 4 data missing, 130
+    interrupted.
     Completion: eval "$(_BENCH_COMPLETE=bash_source bench)"
     """
+    from bench.execution import signals
+
+    ctx.with_resource(signals.interrupts())
     # some dependencies send usage data unless told not to
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")

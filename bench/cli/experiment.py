@@ -73,4 +73,4 @@ def run_experiments(
         click.echo(
             f"{len(failed)} of {len(planned.jobs)} runs failed: {failed[0].message}", err=True
         )
-        raise SystemExit(SOME_FAILED)
+        raise click.exceptions.Exit(SOME_FAILED)

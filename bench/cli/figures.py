@@ -104,4 +104,4 @@ def figures(
             click.echo(line, err=True)
         missing += lines
     if missing:
-        raise SystemExit(SOME_FAILED)
+        raise click.exceptions.Exit(SOME_FAILED)

@@ -56,4 +56,4 @@ def occlusion(
     for problem in problems:
         click.echo(f"not tested: {problem}", err=True)
     if problems:
-        raise SystemExit(SOME_FAILED)
+        raise click.exceptions.Exit(SOME_FAILED)

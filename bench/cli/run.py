@@ -223,4 +223,4 @@ def report(
         click.echo(
             f"{len(study.failed)} of {asked} runs failed: {study.failed[0].message}", err=True
         )
-        raise SystemExit(SOME_FAILED)
+        raise click.exceptions.Exit(SOME_FAILED)

@@ -226,7 +226,7 @@ def growth(progress: Progress, as_json: bool) -> None:
             state = "" if row.met else "  missed"
             click.echo(f"  {row.name:38} {row.value:9.3f} {row.unit:5}  {bound}{state}")
     if not all(row.met for row in rows):
-        raise SystemExit(SOME_FAILED)
+        raise click.exceptions.Exit(SOME_FAILED)
 
 
 def start(progress: Progress) -> Rates:

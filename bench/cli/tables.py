@@ -139,4 +139,4 @@ def tables(
     for line in made.missing:
         click.echo(line, err=True)
     if not made.complete:
-        raise SystemExit(SOME_FAILED)
+        raise click.exceptions.Exit(SOME_FAILED)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from bench.errors import Failed
 from bench.execution.progress import Progress
 
 if TYPE_CHECKING:
@@ -20,6 +21,21 @@ if TYPE_CHECKING:
 Stop = Callable[[], bool]
 Work = Callable[[Any, "Workspace", Progress, Stop], Any]
 Begin = Callable[[int], None]
+
+
+def called(work: Work, job: Any, workspace: Workspace, progress: Progress, stop: Stop) -> Any:
+    """Run a job in this process; one that calls ``sys.exit`` does not end the process with it.
+
+    Raises:
+        Failed: It called ``sys.exit``.
+    """
+    try:
+        return work(job, workspace, progress, stop)
+    except SystemExit as error:
+        raise Failed(
+            f"an augmentation, attack or network called sys.exit({error.code!r}) during a job; "
+            "it must raise an error instead"
+        ) from None
 
 
 def silently(index: int) -> None:
@@ -81,4 +97,4 @@ class Local:
         """Run every job in order; see `Executor.map`."""
         for index, job in enumerate(jobs):
             begin(index)
-            yield index, work(job, workspace, progress, stop)
+            yield index, called(work, job, workspace, progress, stop)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bench.data.dataset import MEMORY
-from bench.execution.executors import Begin, Stop, Work, silently
+from bench.execution.executors import Begin, Stop, Work, called, silently
 from bench.execution.pool import Pool, Relay, Worker
 from bench.execution.progress import Progress
 from bench.execution.workspace import open_datasets
@@ -16,6 +20,9 @@ from bench.execution.workspace import open_datasets
 if TYPE_CHECKING:
     from bench.data.dataset import Dataset
     from bench.execution.workspace import Workspace
+
+
+GRACE = 10.0  # seconds that a worker has for an end of its own when the main process is gone
 
 
 def devices(device: str, count: int) -> list[str]:
@@ -36,8 +43,6 @@ class ProcessWorker:
     """A worker process that runs one job at a time."""
 
     def __init__(self, workspace: Workspace, threads: int) -> None:
-        import multiprocessing
-
         context = multiprocessing.get_context("spawn")
         self.workspace, self.threads = workspace, threads
         # all other datasets can be read from their files
@@ -108,16 +113,38 @@ def _serve(
     torch.set_num_threads(threads)
     for data in in_memory:
         workspace.adopt(data)
+    alone = _watch_main_process()
+
+    def stopped() -> bool:
+        return stop_requested.is_set() or alone.is_set()
+
     progress = Relay(lambda line: pipe.send(("message", line)))
     while True:
         try:
             work, job = pipe.recv()
-            answer = ("result", work(job, workspace, progress, stop_requested.is_set))
+            answer = ("result", called(work, job, workspace, progress, stopped))
         except (EOFError, BrokenPipeError):
             return
         except Exception as error:
             answer = ("raised", error)
-        pipe.send(answer)
+        with suppress(BrokenPipeError):  # the main process has ended
+            pipe.send(answer)
+
+
+def _watch_main_process() -> threading.Event:
+    """Return what is set when the main process has ended; this one then ends soon as well."""
+    main = multiprocessing.parent_process()
+    alone = threading.Event()
+
+    def wait() -> None:
+        if main is not None:
+            main.join()
+            alone.set()  # a training saves its epoch
+            time.sleep(GRACE)
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+    return alone
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from bench.execution.executors import Begin, Stop, Work, silently
+from bench.execution import signals
+from bench.execution.executors import Begin, Stop, Work, called, silently
 from bench.execution.pool import Pool, Relay, Worker
 from bench.execution.progress import Progress
 from bench.execution.workspace import open_datasets
@@ -90,7 +91,8 @@ class _Actor:
         """Run a job; return its result or exception, and its messages."""
         lines: list[str] = []
         try:
-            value = work(job, self.workspace, Relay(lines.append), lambda: self.stop_requested)
+            relay = Relay(lines.append)
+            value = called(work, job, self.workspace, relay, lambda: self.stop_requested)
             return "result", value, lines
         except Exception as error:
             return "raised", error, lines
@@ -162,22 +164,43 @@ class Ray:
             ) from None
         if ray.is_initialized():
             return ray
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         try:
-            if self.address:
-                # without this check, ray.init waits for minutes
-                host, _, port = self.address.removeprefix("ray://").rpartition(":")
-                socket.create_connection((host, int(port)), timeout=5).close()
-                ray.init(address=self.address, **quiet)
-            else:
-                _lock_down()
-                ray.init("local", num_cpus=os.cpu_count(), include_dashboard=False, **quiet)
+            with signals.kept(), _no_handlers_of_ray():
+                self._start(ray)
         except (OSError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f"no Ray cluster answers at {self.address}: {type(error).__name__}; "
                 "start one with: ray start --head, or remove --address"
             ) from None
         return ray
+
+    def _start(self, ray: Any) -> None:
+        """Connect to the cluster at the address, or start a local one."""
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        if self.address:
+            # without this check, ray.init waits for minutes
+            host, _, port = self.address.removeprefix("ray://").rpartition(":")
+            socket.create_connection((host, int(port)), timeout=5).close()
+            ray.init(address=self.address, **quiet)
+        else:
+            _lock_down()
+            ray.init("local", num_cpus=os.cpu_count(), include_dashboard=False, **quiet)
+
+
+@contextmanager
+def _no_handlers_of_ray() -> Iterator[None]:
+    """Keep Ray from taking SIGTERM over while it starts: its handlers end this process at once.
+
+    One that it installs natively remains, which `bench.execution.signals.kept` replaces.
+    """
+    from ray._private import utils
+
+    own = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = own
 
 
 def _lock_down() -> None:

@@ -10,6 +10,36 @@ from types import FrameType
 
 
 @contextmanager
+def interrupts() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does, while the context is open."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Put back the handlers of both signals that a library replaces while the context is open."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    previous = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+@contextmanager
 def listen(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
     """Handle Ctrl-C and SIGTERM while the context is open.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -108,6 +109,40 @@ def results_folder(given: str | Path | None) -> Path:
             "choose another with --results"
         ) from None
     return folder
+
+
+WRITTEN = ("", "curves", "weights", "cache/checkpoints", "cache/locks")
+"""Folders in the results folder that every command which runs jobs writes to."""
+
+
+def check_writable(results: Path) -> None:
+    """Try whether the results of jobs can be written, before the first one starts.
+
+    Permissions are not asked but tried: on the files themselves, and with a new file in each
+    folder.
+
+    Raises:
+        OSError: A file or folder cannot be written, or the disk is full.
+    """
+    path = results
+    try:
+        for name in ("records.jsonl", "records.lock"):
+            path = results / name
+            if path.exists():
+                path.open("ab").close()
+        for name in WRITTEN:
+            path = results / name
+            path.mkdir(parents=True, exist_ok=True)
+            probe = path / f".probe.{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        raise OSError(
+            f"cannot write to the results folder {results} ({path}: {error.strerror}): "
+            "make it writable or choose another with --results"
+        ) from None
 
 
 def pick_device(wanted: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -24,5 +25,16 @@ def write(path: Path, content: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         neighbour.replace(path)
+        flush_folder(path.parent)
     finally:
         neighbour.unlink(missing_ok=True)
+
+
+def flush_folder(folder: Path) -> None:
+    """Make new names in a folder outlast a power failure, where the file system can."""
+    with suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from jaxtyping import Int
 from torch import Tensor, nn
 
@@ -20,13 +19,13 @@ from bench import registry
 from bench.data import seeds
 from bench.data.catalog import facts
 from bench.data.dataset import Dataset, from_split, read_split
-from bench.errors import Stopped
+from bench.errors import Failed, Stopped
 from bench.execution import signals
 from bench.execution.executors import Executor, Local, Lost
 from bench.execution.options import ExecutionOptions
 from bench.execution.progress import Progress, Silent, open_progress
 from bench.execution.workspace import Workspace
-from bench.files import checksums
+from bench.files import checksums, locks
 from bench.files.checksums import key
 from bench.models import networks
 from bench.models.resnet import fold
@@ -377,11 +376,11 @@ def adversarial(
     Raises:
         ValueError: No attack succeeded, or a stored file is damaged.
         Stopped: ``stop()`` returned True.
-        RuntimeError: The worker of a block died at every attempt.
+        Failed: The worker of a block died at every attempt.
     """
     search = Search.of(data, workspace, victim, attack_text, eps)
-    search.path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(search.path.with_suffix(".lock")):
+    what = f"the adversarial points of {data.name}"
+    with locks.held(search.path.with_suffix(".lock"), what, progress.say, stop):
         if search.path.exists():
             found = Points.load(search.path)
         else:
@@ -420,7 +419,10 @@ def run(
         advance(len(parts))
         for index, part in executor.map(attack, rest, workspace, progress, stop):
             if isinstance(part, Lost):
-                raise RuntimeError(f"block {rest[index].number}: {part.message}")
+                raise Failed(
+                    f"the search for adversarial points failed at block {rest[index].number} of "
+                    f"{len(blocks)}: {part.message}; finished blocks are stored"
+                )
             if part is not None:
                 parts[rest[index].number] = part
                 advance(note=f"{part.counts.float().mean():.0f} points")

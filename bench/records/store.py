@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from bench.errors import reason
 from bench.files import plain
-from bench.files.atomic import write
+from bench.files.atomic import flush_folder, write
 from bench.files.json_text import parse
 from bench.records.record import Curve, Record
 from bench.records.validation import POINT, check, check_curve
@@ -63,6 +63,8 @@ class Store:
                 if file.write(content) != len(content):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
                 os.fsync(file.fileno())
+                if not size:
+                    flush_folder(self.folder)
             except OSError:
                 file.truncate(size)
                 raise

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from jaxtyping import Int
 from torch import Tensor, nn
 
@@ -22,6 +21,7 @@ from bench.errors import Stopped
 from bench.execution.executors import Executor, Local, Lost
 from bench.execution.progress import Progress
 from bench.execution.workspace import Workspace
+from bench.files import locks
 from bench.robustness import batches
 from bench.robustness.batches import Block, attack, concatenate, load, save
 from bench.robustness.judge import CorrectImages, correct_images, goals, judge
@@ -158,27 +158,40 @@ def work(
         Whether the file existed before; None if asked to stop.
     """
     network, chosen = load_victim(job.victim, job.trial.images, workspace, progress, stop)
-    rows, path = job.rows(chosen), job.path(workspace)
+    path = job.path(workspace)
     lock = workspace.cache / "locks" / f"{path.parent.name}-{job.goal}-{job.number}.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):
-        if not job.fresh and finished(job, workspace, progress) is not None:
-            return True
-        goal = goals(job.trial.aim, chosen, job.seed)[job.goal]
-        counts = None if job.counts is None else torch.tensor(job.counts)
-        done = []
-        for batch in torch.arange(len(rows)).split(job.batch_size):
-            there = rows[batch].to(chosen.labels.device)
-            try:
-                found = attack(
-                    job.trial, job.seed, network, chosen.images[there], chosen.labels[there],
-                    goal[there], chosen.ids[rows[batch]],
-                    None if counts is None else counts[batch], stop,
-                )  # fmt: skip
-            except Stopped:
-                return None
-            done.append(found)
-        save(concatenate(done), path, job.about)
+    what = f"block {job.number} of {job.trial.name}, eps {job.trial.eps}, seed {job.seed}"
+    try:
+        with locks.held(lock, what, progress.say, stop):
+            return _attack(job, network, chosen, workspace, progress, stop)
+    except Stopped:
+        return None
+
+
+def _attack(
+    job: AttackJob,
+    network: nn.Module,
+    chosen: CorrectImages,
+    workspace: Workspace,
+    progress: Progress,
+    stop: Callable[[], bool],
+) -> bool:
+    """Attack a block unless its file exists; returns whether it did."""
+    if not job.fresh and finished(job, workspace, progress) is not None:
+        return True
+    rows = job.rows(chosen)
+    goal = goals(job.trial.aim, chosen, job.seed)[job.goal]
+    counts = None if job.counts is None else torch.tensor(job.counts)
+    done = []
+    for batch in torch.arange(len(rows)).split(job.batch_size):
+        there = rows[batch].to(chosen.labels.device)
+        found = attack(
+            job.trial, job.seed, network, chosen.images[there], chosen.labels[there],
+            goal[there], chosen.ids[rows[batch]],
+            None if counts is None else counts[batch], stop,
+        )  # fmt: skip
+        done.append(found)
+    save(concatenate(done), job.path(workspace), job.about)
     return False
 
 

@@ -20,7 +20,7 @@ from bench.execution import signals
 from bench.execution.machine import machine
 from bench.execution.options import ExecutionOptions
 from bench.execution.progress import Progress, open_progress
-from bench.execution.workspace import Workspace
+from bench.execution.workspace import Workspace, check_writable
 from bench.records.record import Record
 from bench.reporting import attack_tables, formats
 from bench.reporting.formats import Table
@@ -280,6 +280,7 @@ def run(
         progress: Shows the progress; None: bars on a terminal, lines elsewhere.
 
     Raises:
+        OSError: The results cannot be written; nothing was run.
         ValueError: An attack that was named cannot reach the aim, or has a network as an option,
             which no stored result can name.
         Stopped: Ctrl-C or SIGTERM; finished blocks of images are stored.
@@ -306,6 +307,7 @@ def _run(
     stop: Callable[[], bool],
 ) -> AttackStudy:
     executor = execution.build(workspace.device)
+    check_writable(workspace.results)
     data = workspace.dataset(design.victim.data)
     victim_models = {seed: design.victim.of(seed) for seed in design.seeds}
     chosen = {

@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from filelock import FileLock
-
 from bench import registry
 from bench.errors import Stopped
 from bench.execution.executors import Executor, Local, Lost
 from bench.execution.machine import machine
 from bench.execution.progress import Progress
-from bench.execution.workspace import Workspace
+from bench.execution.workspace import Workspace, check_writable
+from bench.files import locks
 from bench.models import weight_files
 from bench.points import find, guides
 from bench.records.record import Record
@@ -132,7 +131,6 @@ def execute(
             f"the content of {recipe.data} has changed from {recipe.digest} to {data.digest}; "
             "start the comparison again"
         )
-    checkpoint = workspace.cache / "checkpoints" / f"{recipe.key}-{job.seed}"
     name = guides.needed(recipe)
     record = describe(job, workspace)
     guide = None
@@ -148,15 +146,13 @@ def execute(
             weights=fine_tuning.of(recipe, workspace),
             device=workspace.device,
             progress=progress,
-            checkpoint=checkpoint,
+            checkpoint=checkpoint(job, workspace),
             stop=stop,
         )
     except loop.Diverged as error:
-        checkpoints.discard(checkpoint)
         return replace(record, status="failed", message=str(error))
     about = {"recipe": recipe.key, "data": data.digest}
     weight_files.save_weights(result.network, weights(record, workspace), about)
-    checkpoints.discard(checkpoint)
     known = {} if guide is None else guides.evidence(recipe, guide, data, workspace)
     more = quality.measure(result.network, data, workspace.device)
     if recipe.robust is not None:
@@ -177,15 +173,23 @@ def work(
         The record, and whether it existed before.
     """
     lock = workspace.cache / "locks" / f"{job.recipe.key}-{job.seed}.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    store = Store(workspace.results)
-    with FileLock(lock):
-        done = {} if job.fresh else store.find([job.name])
-        if job.name in done:
-            return done[job.name], True
+    store, saved = Store(workspace.results), checkpoint(job, workspace)
+    what = f"{registry.express(job.recipe.augmentation)}, {job.recipe.model}, seed {job.seed}"
+    with locks.held(lock, what, progress.say, stop):
+        done = store.find([job.name]).get(job.name)
+        if done is not None and (not job.fresh or checkpoints.belongs(saved, store.curve(done))):
+            checkpoints.discard(saved)  # a process has ended after it had written the record
+        if done is not None and not job.fresh:
+            return done, True
         record = execute(job, workspace, progress, stop)
         store.add(record)
+        checkpoints.discard(saved)  # not before: the record could not be made again without it
         return record, False
+
+
+def checkpoint(job: Job, workspace: Workspace) -> Path:
+    """Return the folder in which a training is saved after every epoch."""
+    return workspace.cache / "checkpoints" / f"{job.recipe.key}-{job.seed}"
 
 
 def prepare(
@@ -240,6 +244,7 @@ def run(
         the status of its record is ``"failed"``.
 
     Raises:
+        OSError: The results cannot be written; nothing was run.
         Stopped: ``stop()`` returned True.
     """
     store, executor, observer = (
@@ -255,6 +260,7 @@ def run(
     rest = [job for job in jobs if job.name not in done]
     if not rest:
         return
+    check_writable(workspace.results)
     prepare(rest, workspace, progress, executor, stop)
     with progress.task("runs", len(rest)) as advance:
         for index, outcome in executor.map(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -100,6 +101,15 @@ def resume(
     }
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
     return curve
+
+
+def belongs(folder: Path, curve: Sequence[Mapping[str, Number]]) -> bool:
+    """Return whether a checkpoint is the last one of the training that gave a curve."""
+    try:
+        about = json_text.parse((folder / "checkpoint.json").read_bytes())
+        return bool(about["curve"] == list(map(dict, curve)))
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def discard(folder: Path) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from filelock import FileLock
 from torch import nn
 
 from bench.data import catalog
 from bench.data.dataset import Dataset
 from bench.execution.progress import Progress
 from bench.execution.workspace import Workspace
+from bench.files import locks
 from bench.models import networks, pretrained, weight_files
 from bench.models.networks import Normalised
 from bench.models.resnet import fold
@@ -74,14 +74,14 @@ def obtain(
     """
     data = workspace.dataset(recipe.data)
     path = place(recipe, data, workspace, seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
 
     def loaded() -> Normalised:
         network = weight_files.load_network(data, recipe.model, path, SEED)
         fold(network.eval())
         return network.to(workspace.device)
 
-    with FileLock(path.with_suffix(".lock")):
+    what = f"the victim model {recipe.model} on {recipe.data}, seed {seed}"
+    with locks.held(path.with_suffix(".lock"), what, progress.say, stop):
         if path.exists():
             try:
                 return loaded()
