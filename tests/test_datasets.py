@@ -27,6 +27,7 @@ from bench.data.dataset import Dataset, from_arrays, from_torch, read_split
 from bench.data.seeds import generator
 from bench.data.splits import Split, cut, part
 from bench.errors import Missing
+from bench.models import networks
 
 
 @pytest.fixture(scope="session")
@@ -136,6 +137,21 @@ def test_the_catalog_is_read_without_anything_heavy() -> None:
         "; assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_images_of_one_color_are_refused_and_a_channel_without_contrast_is_not() -> None:
+    images = torch.full((8, 3, 4, 4), 7, dtype=torch.uint8)
+    labels = torch.arange(8) % 2
+    with pytest.raises(ValueError, match="all training images have one and the same color"):
+        from_arrays("grey", images, labels, images, labels)
+    images[0, 1, 0, 0] = 9
+    found = from_arrays("nearly", images, labels, images, labels)
+    assert found.std[[0, 2]].tolist() == [1, 1]
+    assert 0 < found.std[1] < 0.01
+    network = networks.build_for(found, "resnet8", seed=0)
+    assert network(found.test.images.float() / 255).isfinite().all()
+    with pytest.raises(ValueError, match="each std above 0"):
+        networks.build_for(found, "resnet8", seed=0, std=[0.1, 0.0, 0.1])
 
 
 def test_no_test_picture_is_a_training_picture() -> None:

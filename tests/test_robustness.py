@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from attacks import Goal
 from bench.data.splits import Split
+from bench.robustness.in_memory import prepare
 from bench.robustness.judge import CorrectImages, Verdict, correct_images, goals, judge
 from bench.robustness.metrics import Outcome, curve, join, relate, summarise
 from bench.robustness.pass_counter import Counted, peak_memory
@@ -213,6 +214,40 @@ def test_only_correctly_classified_pictures_are_attacked_in_a_fixed_order() -> N
 def test_too_few_correct_pictures_are_said() -> None:
     with pytest.raises(ValueError, match="classifies 30 of 40 test images correctly; lower"):
         correct_images(Brightness(), split(), 31, "cpu")
+
+
+class Overflowing(Brightness):
+    """Gives no numbers for pictures brighter than a level."""
+
+    def __init__(self, level: float) -> None:
+        super().__init__()
+        self.level = level
+
+    def forward(self, images: Tensor) -> Tensor:
+        wrong = images.flatten(1).mean(1, keepdim=True) > self.level
+        return torch.where(wrong, torch.nan, super().forward(images))
+
+
+def test_a_network_without_finite_logits_is_not_attacked() -> None:
+    with pytest.raises(ValueError, match=r"logits that are not finite for \d+ of 40 images"):
+        correct_images(Overflowing(0.5), split(), 5, "cpu")
+    images = grey(0.2, 0.9)
+    with pytest.raises(ValueError, match="logits that are not finite for 1 of 2 images"):
+        prepare(Overflowing(0.5), images, torch.tensor([0, 1]))
+
+
+@pytest.mark.parametrize(("target", "true"), [(-1, 1), (0, 1)])
+def test_an_image_for_which_the_network_gives_no_numbers_is_no_success(
+    target: int, true: int
+) -> None:
+    images, labels = grey(0.7, 0.7), torch.tensor([true, true])
+    goal = Goal(labels) if target < 0 else Goal(torch.full_like(labels, target), targeted=True)
+    attacked = grey(0.9, 0.4)  # argmax of numbers that are none is class 0
+    found = judge(Overflowing(0.8), images, labels, goal, attacked, 0.5)
+    assert found.success.tolist() == [False, True]
+    assert found.misclassified.tolist() == [False, True]
+    assert found.success_8bit.tolist() == [False, True]
+    assert found.not_finite.tolist() == [True, False]
 
 
 def chosen(n: int) -> CorrectImages:

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -159,6 +160,40 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_is_a_failure(data: Dataset) -> None:
     with pytest.raises(loop.Diverged, match=r"the loss is nan .* smaller --learning-rate"):
         loop.train(recipe("none", learning_rate=1e30), 0, data)
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_logits_that_are_no_numbers_are_a_failure(data: Dataset, epochs: int) -> None:
+    # with one step an epoch, the loss is that of the network before it
+    one_step = recipe("none", learning_rate=1e20, batch_size=200, validation=0.0, epochs=epochs)
+    with pytest.raises(loop.Diverged, match=r"are not finite after epoch 1; .*--learning-rate"):
+        loop.train(one_step, 0, data)
+
+
+def test_a_seed_without_finite_logits_has_failed_and_says_so(tmp_path: Path) -> None:
+    job = Job(recipe("none", learning_rate=1e20, batch_size=200, validation=0.0, epochs=1), 0)
+    found = jobs.execute(job, Workspace(results=tmp_path), Silent())
+    assert found.status == "failed"
+    assert found.message.startswith("the logits of ")
+    assert found.metrics == {}
+    assert not list(tmp_path.glob("weights/*"))
+
+
+def test_a_logit_of_minus_infinity_is_a_failure_though_the_loss_is_finite(
+    data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = networks.build_for
+
+    def build_for(*args: Any, **named: Any) -> networks.Normalised:
+        network = build(*args, **named)
+        unused = torch.tensor([-torch.inf if k == 9 else 0.0 for k in range(10)])
+        network.register_forward_hook(lambda *parts: parts[-1] + unused)
+        return network
+
+    monkeypatch.setattr(networks, "build_for", build_for)
+    below = data.train.take((data.train.labels < 9).nonzero()[:, 0]).alone()
+    with pytest.raises(loop.Diverged, match="some logits are not finite in epoch 1"):
+        loop.train(recipe("none", validation=0.0), 0, dataclasses.replace(data, train=below))
 
 
 def test_the_learning_rate_follows_its_schedule() -> None:

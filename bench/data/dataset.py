@@ -39,7 +39,7 @@ class Dataset:
         train: The training part.
         test: The test part.
         mean: The mean over all pixels of the training part, per channel, in [0, 1].
-        std: The standard deviation of the same.
+        std: The standard deviation of the same; 1 for a channel with a single value.
         flip: Whether a mirrored image keeps its class.
         digest: 16 hexadecimal digits over all pixels and labels.
         source: Where it was found, for messages.
@@ -83,8 +83,15 @@ def make(
     values = torch.arange(256, dtype=torch.float64) / 255
     counts = torch.stack([c.flatten().bincount(minlength=256) for c in train.images.unbind(1)])
     weights = counts.double() / counts.sum(1, keepdim=True)
+    constant = (counts > 0).sum(1) == 1
+    if constant.all():
+        raise ValueError(
+            f"{source}: all training images have one and the same color, so that nothing can be "
+            "learned from them: check the files"
+        )
     mean = weights @ values
     std = (weights * (values - mean[:, None]) ** 2).sum(1).sqrt()
+    std[constant] = 1  # a channel without contrast is normalized to 0, not to 0 / 0
     digest = checksums.of_arrays([train.images, train.labels, test.images, test.labels])
     return Dataset(
         name, classes, train, test, mean.float(), std.float(), flip, digest[:16], source, named

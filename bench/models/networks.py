@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,7 +95,7 @@ def build(
 
     Raises:
         ValueError: The name is not known, the weights are not those of a ``timm:NAME.TAG``, or
-            ``mean`` and ``std`` do not have a value per channel.
+            ``mean`` and ``std`` do not have a value per channel, or one that cannot be used.
     """
     if weights is not None and not name.startswith("timm:"):
         raise ValueError(f"{name} has no weights of timm: they exist for timm:NAME.TAG")
@@ -102,6 +103,11 @@ def build(
     if len(centre) != channels or len(spread) != channels:
         raise ValueError(
             f"mean and std have {len(centre)} and {len(spread)} values: one per channel, {channels}"
+        )
+    middles, widths = ([float(each) for each in values] for values in (mean, std))
+    if not all(map(math.isfinite, middles + widths)) or min(widths) <= 0:
+        raise ValueError(
+            f"mean and std are {middles} and {widths}: they must be finite, and each std above 0"
         )
     # fork_rng gives the global generator back as it was; seeding it alone leaves CUDA's in peace
     with torch.random.fork_rng(devices=[]):
@@ -198,6 +204,16 @@ def _unknown(name: str) -> ValueError:
         f"no network is called {name!r}: "
         + (f"did you mean {near[0]}?" if near else f"there are {', '.join(ABOUT)} and timm:NAME")
     )
+
+
+def check_logits(logits: Float[Tensor, "b k"]) -> None:
+    """Raise ``ValueError`` where a victim model gives logits that are infinite or not a number."""
+    wrong = int((~logits.isfinite().all(1)).sum())
+    if wrong:
+        raise ValueError(
+            f"the victim model gives logits that are not finite for {wrong} of {len(logits)} "
+            "images: its weights, mean or std cannot be right"
+        )
 
 
 def names() -> dict[str, str]:

@@ -28,6 +28,7 @@ from bench.execution.workspace import Workspace
 from bench.files import checksums, locks
 from bench.files.checksums import key
 from bench.models import networks
+from bench.models.networks import check_logits
 from bench.models.resnet import fold
 from bench.points.cost import Cost, estimate
 from bench.points.store import Points, join
@@ -153,7 +154,9 @@ def attack_images(
     """
     images = data.train.images[ids].to(device).float() / 255
     with frozen(network), torch.no_grad():
-        goal = Goal(network(images).argmax(1))
+        logits = network(images)
+        check_logits(logits)
+        goal = Goal(logits.argmax(1))
     generators = [seeds.generator(0, "points", int(i)) for i in ids]
     adversarial = method(network, images, goal, generators)
     with frozen(network), torch.no_grad():

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from attacks.base import Images, check
 from bench.data.dataset import MEMORY, Dataset
 from bench.data.splits import Split
+from bench.models.networks import check_logits
 from bench.robustness import batches
 from bench.robustness.evaluation import BLOCK
 from bench.robustness.judge import CorrectImages, goals, judge, predict
@@ -40,6 +41,7 @@ def prepare(
         )
     labels = labels.to(images.device)
     logits = predict(network, images)
+    check_logits(logits)
     classes = logits.shape[1]
     if int(labels.min()) < 0 or int(labels.max()) >= classes:
         raise ValueError(

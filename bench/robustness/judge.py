@@ -18,6 +18,7 @@ from attacks.base import Images, check, frozen
 from attacks.norms import l0_elements, l0_pixels, l2, linf
 from bench.data import seeds
 from bench.data.splits import Split
+from bench.models.networks import check_logits
 
 Aim = Literal["untargeted", "random", "least-likely", "next", "all"]
 
@@ -64,7 +65,7 @@ def correct_images(network: nn.Module, test: Split, count: int, device: str) -> 
         device: Device of the network.
 
     Raises:
-        ValueError: Fewer images are classified correctly.
+        ValueError: Fewer images are classified correctly, or some logits are not finite.
     """
     order = torch.randperm(len(test.labels), generator=seeds.generator(0, "pictures"))
     found: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
@@ -73,6 +74,7 @@ def correct_images(network: nn.Module, test: Split, count: int, device: str) -> 
         images = test.images[ids].to(device).float() / 255
         labels = test.labels[ids].to(device)
         logits = predict(network, images)
+        check_logits(logits)
         right = (logits.argmax(1) == labels).nonzero()[:, 0]
         missing = count - sum(len(part[0]) for part in found)
         seen += len(ids) if len(right) <= missing else int(right[missing - 1]) + 1
@@ -129,7 +131,7 @@ class Verdict:
         success: The goal is reached, within [0, 1] and eps.
         misclassified: The true class is left, within [0, 1] and eps.
         success_8bit: As ``success``, after rounding the image to 256 levels.
-        not_finite: Some value is infinite or not a number.
+        not_finite: Some value, or some logit, is infinite or not a number.
         outside_box: Some value is outside [0, 1].
         beyond_eps: Some value changed by more than eps.
         l0_pixels: Number of changed pixels.
@@ -199,14 +201,16 @@ def judge(
     beyond = largest > (torch.inf if eps is None else eps + ROUNDING)
     valid = finite & ~outside & ~beyond
     logits = predict(network, sound)
+    known = logits.isfinite().all(1)  # else the class is that of no comparison
+    valid &= known
     levels = (sound * 255).round()
     steps = levels - (images * 255).round()
     rounded = predict(network, (levels / 255).clamp(0, 1))
     found = {
         "success": valid & goal.reached(logits),
         "misclassified": valid & Goal(labels).reached(logits),
-        "success_8bit": valid & goal.reached(rounded),
-        "not_finite": ~finite,
+        "success_8bit": valid & rounded.isfinite().all(1) & goal.reached(rounded),
+        "not_finite": ~(finite & known),
         "outside_box": outside & finite,
         "beyond_eps": beyond,
         "l0_pixels": l0_pixels(delta),

@@ -26,6 +26,7 @@ from bench.errors import Missing
 from bench.execution.progress import Progress
 from bench.execution.workspace import Workspace
 from bench.files import atomic, checksums, json_text
+from bench.models.networks import check_logits
 from bench.models.saliency import saliency
 from bench.records.record import Curve, Number, Record
 from bench.training import trained
@@ -110,6 +111,7 @@ def curve(
             for kind, mask in masks.items():
                 with torch.inference_mode():
                     logits = network(delete(images, mask, mean=mean))
+                check_logits(logits)
                 right[kind][number] += int((logits.argmax(1) == labels).sum())
     return [
         {"share": share, **{kind: count[i] / len(split) for kind, count in right.items()}}

@@ -16,6 +16,7 @@ from bench.execution.progress import Progress
 from bench.execution.workspace import Workspace
 from bench.files import atomic, tensor_files
 from bench.files.checksums import key
+from bench.models.networks import check_logits
 from bench.records.record import Record
 from bench.robustness import evaluation
 from bench.robustness.judge import Aim, CorrectImages, Verdict, goals, judge, predict
@@ -224,6 +225,7 @@ def images_under_attack(
     images = test.images[ids].to(workspace.device).float() / 255
     labels = test.labels[ids].to(workspace.device)
     logits = predict(network, images)
+    check_logits(logits)
     right = (logits.argmax(1) == labels).nonzero()[:, 0]
     if not len(right):
         raise ValueError(

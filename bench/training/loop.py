@@ -31,8 +31,8 @@ from bench.training.recipes import Precision, Recipe
 STEPS = (0.2, 0.4, 160 / 300, 220 / 300, 280 / 300)  # shares of the epochs; Figure 7 of the paper
 
 
-class Diverged(RuntimeError):
-    """The loss is infinite or not a number."""
+class Diverged(ValueError):
+    """The loss or some logits are infinite or not a number."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def train(
         The network after the last epoch and its curve.
 
     Raises:
-        Diverged: The loss is not finite.
+        Diverged: The loss, or a logit of an evaluation, is not finite.
         Stopped: ``stop()`` returned True; the last finished epoch has been saved.
     """
     progress = progress or Silent()
@@ -177,9 +177,14 @@ def train(
             entry = {"epoch": epoch + 1, "loss": loss, "learning_rate": rate(recipe, epoch)}
             for name, part in (("validation", validation), ("test", data.test)):
                 if len(part.labels):
-                    entry[f"{name}_accuracy"] = accuracy(
-                        network, part, device=device, precision=recipe.precision
-                    )
+                    try:
+                        entry[f"{name}_accuracy"] = accuracy(
+                            network, part, device=device, precision=recipe.precision
+                        )
+                    except Diverged as error:
+                        raise Diverged(
+                            f"{error} after epoch {epoch + 1}; try a smaller --learning-rate"
+                        ) from None
             entry["seconds"] = trained - start
             entry["test_seconds"] = time.perf_counter() - trained
             if deleted:
@@ -264,6 +269,7 @@ def train_epoch(
     fill = recipe.augmentation.fill
     mix = mixer(recipe, data)
     total, count = torch.zeros((), device=device), 0
+    finite = torch.ones((), dtype=torch.bool, device=device)
     network.train()
     for step, batch in enumerate(loader.epoch(epoch, done)):
         images, targets, mask, due = batch.images, batch.labels, batch.mask, batch.due
@@ -294,15 +300,17 @@ def train_epoch(
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
+        finite &= logits.detach().isfinite().all()  # a logit of -inf may leave the loss finite
         total += loss.detach() * len(batch.labels)
         count += len(batch.labels)
         if stop():
             raise Stopped(f"stopped in epoch {epoch + 1} of {recipe.epochs}")
     mean_loss = float(total) / max(count, 1)
-    if not math.isfinite(mean_loss):
-        raise Diverged(
-            f"the loss is {mean_loss} in epoch {epoch + 1}; try a smaller --learning-rate"
+    if not (math.isfinite(mean_loss) and finite):
+        wrong = (
+            "some logits are not finite" if math.isfinite(mean_loss) else f"the loss is {mean_loss}"
         )
+        raise Diverged(f"{wrong} in epoch {epoch + 1}; try a smaller --learning-rate")
     return mean_loss
 
 
@@ -386,16 +394,23 @@ def accuracy(
         split: The images and labels.
         device: Device of the network.
         precision: Number format of the forward pass.
+
+    Raises:
+        Diverged: A logit is not finite, so that the class of the image is unknown.
     """
     device = torch.device(device)
     # on a CPU, larger batches exceed the caches and make the allocator fetch new pages
     batch_size = 128 if device.type == "cpu" else 1000
     correct = torch.zeros((), dtype=torch.long, device=device)
+    unknown = torch.zeros_like(correct)
     network.eval()
     with torch.inference_mode(), autocast(precision, device):
         for images, labels in batches(split, batch_size, device):
             logits = network(images.contiguous(memory_format=torch.channels_last))
             correct += (logits.argmax(1) == labels).sum()
+            unknown += (~logits.isfinite().all(1)).sum()
+    if wrong := int(unknown):
+        raise Diverged(f"the logits of {wrong} of {len(split.labels)} images are not finite")
     return int(correct) / len(split.labels)
 
 
