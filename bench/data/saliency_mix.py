@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -90,20 +91,19 @@ def fine_grained(images: Images) -> Float[Tensor, "b 1 h w"]:
     c, h, w = images.shape[1:]
     weights = torch.tensor(LUMA if c == 3 else [1 / c] * c, dtype=torch.float64)
     grey = (images.double() * weights.to(images.device).view(1, -1, 1, 1)).sum(1)
-    table = functional.pad(grey.cumsum(1).cumsum(2), (1, 0, 1, 0))
     found = torch.zeros_like(grey)
-    for reach in REACHES:
-        top, bottom = _edges(h, reach, images)
-        left, right = _edges(w, reach, images)
-        rows = table[:, bottom] - table[:, top]
-        around = rows[:, :, right] - rows[:, :, left] - grey
-        count = (bottom - top)[:, None] * (right - left) - 1
-        contrast = (grey - around / count.clamp(min=1)).abs()
-        found += torch.where(contrast < 1e-9, 0, contrast)  # equal values, but for rounding
+    # surrounds that reach over the whole image are the same
+    for reach, times in Counter(min(reach, max(h, w)) for reach in REACHES).items():
+        rows, columns = _near(h, reach, grey), _near(w, reach, grey)
+        count = rows.sum(1)[:, None] * columns.sum(1) - 1
+        around = (rows @ grey @ columns).sub_(grey).div_(count.clamp(min=1))
+        contrast = around.sub_(grey).abs_()
+        contrast[contrast < 1e-9] = 0  # equal values, but for rounding
+        found.add_(contrast, alpha=times)
     return found[:, None].to(images.dtype)
 
 
-def _edges(size: int, reach: int, images: Images) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
-    """Where the surround of each place begins and ends, clipped at the border."""
-    place = torch.arange(size, device=images.device)
-    return (place - reach).clamp(min=0), (place + reach + 1).clamp(max=size)
+def _near(size: int, reach: int, like: Tensor) -> Float[Tensor, "n n"]:
+    """1 where two places are at most ``reach`` apart."""
+    place = torch.arange(size, device=like.device)
+    return ((place[:, None] - place).abs() <= reach).to(like)
