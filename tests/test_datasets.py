@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from bench.data import catalog, embedded, image_folder, splits
+from bench.data import catalog, embedded, image_files, splits
 from bench.data.catalog import load
 from bench.data.dataset import Dataset, from_arrays, from_torch, read_split
 from bench.data.seeds import generator
@@ -294,7 +294,7 @@ def test_pictures_of_many_sizes_become_squares(tmp_path: Path) -> None:
     assert load(str(path), side=4).test.images.shape == (4, 3, 4, 4)
     wide = Image.fromarray(np.repeat(np.arange(12, dtype=np.uint8)[None], 4, 0))
     # the middle four of twelve columns
-    assert np.asarray(image_folder.square(wide, 4))[0].tolist() == [4, 5, 6, 7]
+    assert np.asarray(image_files.square(wide, 4))[0].tolist() == [4, 5, 6, 7]
 
 
 @pytest.mark.parametrize(
@@ -374,7 +374,7 @@ def test_archives_larger_than_memory_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = archive(tmp_path / "a.zip", tree())
-    monkeypatch.setattr(image_folder, "LARGEST_WHOLE", 500)
+    monkeypatch.setattr(image_files, "LARGEST_WHOLE", 500)
     with pytest.raises(ValueError, match="refused: it unpacks to"):
         load(str(path))
     path.write_bytes(path.read_bytes()[:50])
@@ -408,7 +408,7 @@ def test_the_second_load_decodes_nothing(tmp_path: Path, monkeypatch: pytest.Mon
         raise AssertionError("decoded again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(image_folder.Files, "decode", fail)
+        patch.setattr(image_files.Files, "decode", fail)
         second = load(str(path))
     assert torch.equal(first.train.images, second.train.images)
     assert torch.equal(first.test.labels, second.test.labels)
@@ -880,7 +880,7 @@ def test_the_side_is_part_of_a_datasets_name(tmp_path: Path) -> None:
     # each image as a file of the same pixels would be scaled
     whole = catalog.load("photos(train=20)").train.images[3]
     image = Image.fromarray(whole.permute(1, 2, 0).numpy())
-    expected = np.asarray(image_folder.square(image, 16)).transpose(2, 0, 1)
+    expected = np.asarray(image_files.square(image, 16)).transpose(2, 0, 1)
     assert found.train.images[3].numpy().tolist() == expected.tolist()
     # the side that it has anyway is no other dataset
     assert catalog.load("digits", side=8).name == "digits"

@@ -238,7 +238,7 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "accuracy"), [("resnet20", 0.810), ("resnet44", 0.827)])
 def test_public_weights_reach_their_accuracy(bench_data: Path, name: str, accuracy: float) -> None:
-    from bench.data.image_folder import Files
+    from bench.data.image_files import Files
 
     weights = bench_data.parent / "models" / f"cifar10-{name}.safetensors"
     archive = bench_data / "cifar10-jpeg.zip"
@@ -246,7 +246,7 @@ def test_public_weights_reach_their_accuracy(bench_data: Path, name: str, accura
         pytest.skip("needs the weights and pictures of CIFAR-10")
     files = Files(archive)
     names = [name for name in files.names if name.startswith("test/")][::20]
-    images = files.decode(names, None).float() / 255
+    images = files.images([names], None)[0].float() / 255
     labels = torch.arange(10).repeat_interleave(50)
     model = build(name, classes=10, seed=0, **COLOUR)
     load_weights(model, weights)

@@ -221,6 +221,12 @@ device = together(
         help="Processor threads per job; the number changes the last bits of results.  "
         "[default: its share of the cores]",
     ),
+    execution(
+        "--workers",
+        type=click.IntRange(min=1),
+        help="Threads that decode the images of datasets too large for memory; results do not "
+        "depend on it.  [default: one per core]",
+    ),
 )
 compute = gathered("where", _execution_options, device)
 spread = gathered(

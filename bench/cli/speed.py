@@ -262,11 +262,15 @@ def masks(workspace: Workspace, data: Dataset, chosen: SpeedOptions, progress: P
 
 def inputs(workspace: Workspace, data: Dataset, chosen: SpeedOptions, progress: Progress) -> Rates:
     """Time the loader over at least 20,000 images, so that the start of workers is negligible."""
+    from torch import Tensor
+
     from bench.data.splits import Split
     from bench.speed import throughput
 
-    times = -(-20_000 // len(data.train.labels))
-    split = Split(data.train.images.repeat(times, 1, 1, 1), data.train.labels.repeat(times))
+    if not isinstance(images := data.train.images, Tensor):
+        raise ValueError(f"{data.name} is too large for memory: take {data.name}(train=2000)")
+    times = -(-20_000 // len(images))
+    split = Split(images.repeat(times, 1, 1, 1), data.train.labels.repeat(times))
     return {f"input: {data.name}": throughput.inputs(split, data, workspace.device, progress)}
 
 

@@ -1,18 +1,23 @@
 """Decoded copies of datasets that are files: read once, then loaded in a fraction of the time.
 
-A copy only saves time. It holds a checksum of its content, and one that is damaged, or that cannot
-be written, is no obstacle.
+Of a dataset whose images stay in their files, only what was measured of them is kept. A copy only
+saves time. It holds a checksum of its content, and one that is damaged, or that cannot be written,
+is no obstacle.
 """
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from bench.data.dataset import Dataset
+from torch import Tensor
+
+from bench.data.dataset import Dataset, Measured
 from bench.data.splits import Split
-from bench.files import atomic, checksums, json_text, tensor_files
+from bench.files import checksums, json_text, tensor_files
 
 FORMAT = 2  # of the copies; another number makes them anew
 
@@ -29,33 +34,55 @@ def place(name: str, path: Path, side: int | None) -> Path | None:
 
     None where they cannot be looked at.
     """
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
     try:
-        state = [(str(file.relative_to(path)), file.stat()) for file in files]
+        state = sorted(_state(str(path))) if path.is_dir() else [_found(".", path.stat())]
     except OSError:
         return None
-    listed = [[file, found.st_size, found.st_mtime_ns] for file, found in state]
-    which, when = checksums.key([str(path), side]), checksums.key([FORMAT, listed])
+    which, when = checksums.key([str(path), side]), checksums.key([FORMAT, state])
     return folder() / "decoded" / f"{Path(name).stem}-{which}-{when}.safetensors"
+
+
+def _state(path: str, below: str = "") -> Iterator[tuple[str, int, int]]:
+    """What is below a folder; ``os.scandir`` because a dataset may have a million files."""
+    with os.scandir(f"{path}/{below}") as entries:
+        for entry in entries:
+            yield _found(below + entry.name, entry.stat())
+            if entry.is_dir(follow_symlinks=False):
+                yield from _state(path, f"{below}{entry.name}/")
+
+
+def _found(name: str, about: os.stat_result) -> tuple[str, int, int]:
+    return name, about.st_size, about.st_mtime_ns
 
 
 def save(data: Dataset, copy: Path) -> None:
     """Write a copy, and remove those of an earlier state of the same files."""
-    tensors = {
-        "train.images": data.train.images,
-        "train.labels": data.train.labels,
-        "test.images": data.test.images,
-        "test.labels": data.test.labels,
-        "mean": data.mean,
-        "std": data.std,
-    }
+    tensors = {"mean": data.mean, "std": data.std}
+    if isinstance(data.train.images, Tensor) and isinstance(data.test.images, Tensor):
+        tensors |= {
+            "train.images": data.train.images,
+            "train.labels": data.train.labels,
+            "test.images": data.test.images,
+            "test.labels": data.test.labels,
+        }
     about = json.dumps({"classes": data.classes, "digest": data.digest})
     # without room or permission for it, work goes on
     with suppress(OSError):
-        atomic.write(copy, tensor_files.pack(tensors, {"about": about}, covered="about"))
+        tensor_files.write(copy, tensors, {"about": about}, covered="about")
         for old in copy.parent.glob(f"{copy.stem.rpartition('-')[0]}-*.safetensors"):
             if old != copy:
                 old.unlink(missing_ok=True)
+
+
+def measured(copy: Path) -> Measured | None:
+    """What was measured of images that stay in their files; None where nothing is kept."""
+    try:
+        tensors, metadata = tensor_files.read(copy, covered="about")
+        return Measured(
+            tensors["mean"], tensors["std"], json_text.parse(metadata["about"])["digest"]
+        )
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def load(copy: Path, name: str, *, source: str, flip: bool, named: bool) -> Dataset | None:

@@ -1,22 +1,21 @@
-"""The named datasets: every fact of each, where its files are found, and how it is loaded.
-
-A new dataset is one entry of `ENTRIES`.
-"""
+"""Datasets by name or path: where their files are found, and how they are loaded."""
 
 from __future__ import annotations
 
 import difflib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bench import registry
-from bench.data import binary_formats, cache, dataset, embedded, image_folder
+from bench.data import cache, dataset, file_images, image_files, image_folder, imagenet
 from bench.data.dataset import Dataset
-from bench.data.splits import Parts, part
+from bench.data.entries import ENTRIES, FOLDER, Entry
+from bench.data.file_images import FileImages
+from bench.data.splits import Parts, decoded_by, in_memory, part
 from bench.errors import Missing
 
 SYSTEM = Path("/usr/share/datasets")  # Debian's place
@@ -24,166 +23,6 @@ PART = re.compile(r"(?P<whole>.+?)(?P<options>\((?=(train|test|side)\b)[^()]*\))
 """A dataset, how many images of it and of which side; folders may have brackets in their names."""
 OPTIONS = ("train", "test", "side")  # in the order in which names have them
 LARGEST_SIDE = 4096  # pixels
-
-
-def _torchvision(name: str) -> Callable[[Path], object]:
-    """A download by torchvision, which compares the md5 before it unpacks."""
-
-    def fetch(folder: Path) -> object:
-        from torchvision import datasets
-
-        return getattr(datasets, name)(str(folder), download=True)
-
-    return fetch
-
-
-def _tiny_imagenet(folder: Path) -> object:
-    from torchvision.datasets.utils import download_url
-
-    return download_url(
-        "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
-        str(folder),
-        md5="90528d7ca1a48142e341f4ef8d21d0de",
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """The facts of a dataset.
-
-    Attributes:
-        about: One line for lists.
-        train: The number of training images.
-        test: The number of test images.
-        side: The height and width of an image, in pixels.
-        channels: 1 for grey, 3 for RGB.
-        classes: The number of classes.
-        flip: Whether a mirrored image keeps its class.
-        embedded: Makes the dataset, where it comes with a library and needs no files.
-        places: The names of its folder or archive, in the order of preference.
-        read: Reads what is at one of those places; the second argument is the side in pixels to
-            which images are scaled, None for the usual one.
-        download: Fetches the dataset into a folder; None without a publisher.
-        training: The fields of a recipe that differ from section 4.1 of the paper.
-        victim: The network that is attacked unless another is asked for.
-        victim_epochs: How long it is trained.
-        eps: The largest change of a value, in [0, 1], of an attack that finds adversarial points
-            and does not name its own.
-        points: The attack that finds the adversarial points of the dataset. AdvMask's published
-            constants are made for CIFAR; where they break too few images or leave masks below
-            AdvMask's lower bound, the entry says what replaces them.
-    """
-
-    about: str
-    train: int
-    test: int
-    side: int
-    channels: int = 3
-    classes: int = 10
-    flip: bool = True
-    embedded: Callable[[], Parts] | None = None
-    places: tuple[str, ...] = ()
-    read: Callable[[Path, int | None], Parts] = image_folder.read
-    download: Callable[[Path], object] | None = None
-    training: Mapping[str, int | float] = field(default_factory=dict)
-    victim: str = "resnet20"
-    victim_epochs: int = 30
-    eps: float = 8 / 255
-    points: str = "advmask.published"
-
-
-ENTRIES: dict[str, Entry] = {
-    "digits": Entry(
-        about="1,797 scans of digits, 8x8, grey; inside scikit-learn",
-        train=1438,
-        test=359,
-        side=8,
-        channels=1,
-        flip=False,
-        embedded=embedded.digits,
-        # seconds per epoch for a ResNet-18 on two cores; the accuracy has settled by then
-        training={"epochs": 12, "batch_size": 64, "learning_rate": 0.05},
-        victim="resnet8",
-        victim_epochs=20,
-        # 8/255 breaks 3 % of these high-contrast images only
-        eps=0.5,
-        # at 4/255 no image breaks; with gamma 10 a fifth of the masks stay below AdvMask's bound
-        points="advmask.published(eps=0.3, step_size=0.15, sparsity_slope=1.0)",
-    ),
-    "photos": Entry(
-        about="patches of ten photographs, 32x32, colour; no download",
-        train=2000,
-        test=500,
-        side=32,
-        embedded=embedded.photos,
-        training={"epochs": 30, "batch_size": 64, "learning_rate": 0.05},
-        # at 8/255 half of these smooth images break
-        points="advmask.published(eps=32/255, step_size=16/255)",
-    ),
-    "fashion-mnist": Entry(
-        about="70,000 images of clothes, 28x28, grey",
-        train=60_000,
-        test=10_000,
-        side=28,
-        channels=1,
-        places=("fashion-mnist", "FashionMNIST/raw"),
-        read=lambda path, _: binary_formats.fashion_mnist(path),
-        download=_torchvision("FashionMNIST"),
-    ),
-    "cifar10": Entry(
-        about="60,000 images of ten classes, 32x32, colour",
-        train=50_000,
-        test=10_000,
-        side=32,
-        places=(
-            *("cifar-10-batches-py", "cifar-10-batches-bin"),
-            *("cifar-10-python.tar.gz", "cifar-10-binary.tar.gz"),
-        ),
-        read=lambda path, _: binary_formats.cifar10(path),
-        download=_torchvision("CIFAR10"),
-    ),
-    "cifar100": Entry(
-        about="60,000 images of a hundred classes, 32x32, colour",
-        train=50_000,
-        test=10_000,
-        side=32,
-        classes=100,
-        places=(
-            *("cifar-100-python", "cifar-100-binary"),
-            *("cifar-100-python.tar.gz", "cifar-100-binary.tar.gz"),
-        ),
-        read=lambda path, _: binary_formats.cifar100(path),
-        download=_torchvision("CIFAR100"),
-    ),
-    "tiny-imagenet": Entry(
-        about="110,000 images of two hundred classes, 64x64, colour",
-        train=100_000,
-        test=10_000,
-        side=64,
-        classes=200,
-        places=("tiny-imagenet-200", "tiny-imagenet-200.zip"),
-        download=_tiny_imagenet,
-    ),
-    "flowers102": Entry(
-        about="7,169 flowers of 102 classes, official training and test part, scaled to 64x64",
-        train=1020,
-        test=6149,
-        side=64,
-        classes=102,
-        places=("flowers-102",),
-        read=image_folder.flowers102,
-        download=_torchvision("Flowers102"),
-    ),
-    "cifar10-jpeg": Entry(
-        about="CIFAR-10 re-encoded as JPEG: not the official pixels",
-        train=50_000,
-        test=10_000,
-        side=32,
-        places=("cifar10-jpeg", "cifar10-jpeg.zip"),
-    ),
-}
-FOLDER = Entry(about="a folder or zip of images", train=50_000, test=10_000, side=32)
-"""What is assumed of a folder of images until it is read: the numbers of CIFAR-10."""
 
 
 def names() -> dict[str, str]:
@@ -259,7 +98,12 @@ def _checked_side(whole: str, side: object) -> int:
 
 
 def load(
-    name: str, *, root: Path | None = None, download: bool = False, side: int | None = None
+    name: str,
+    *,
+    root: Path | None = None,
+    download: bool = False,
+    side: int | None = None,
+    workers: int | None = None,
 ) -> Dataset:
     """Load a dataset by its name, or from a folder or zip of images.
 
@@ -277,6 +121,8 @@ def load(
         side: Scale the images to this height and width in pixels, as ``"flowers102(side=224)"``
             does. Without it images that come as files keep their size where all are equal squares,
             and become 64x64 otherwise.
+        workers: Threads that decode images which are too large for memory and stay in their files
+            (`FileImages`); None: one per core.
 
     Raises:
         Missing: The files are not there.
@@ -286,29 +132,45 @@ def load(
     given = counts.pop("side", None)
     side = None if given is None else _checked_side(whole, given)
     if counts:
-        return _part(load(whole, root=root, download=download, side=side), counts)
+        found = load(whole, root=root, download=download, side=side, workers=workers)
+        return _part(found, counts)
     entry = ENTRIES.get(whole, FOLDER)
     named = whole in ENTRIES
     options = {} if side is None else {"side": side}
     if entry.embedded is not None:
-        found, title = entry.embedded(), _named(whole, options)
+        parts, title = entry.embedded(), _named(whole, options)
         if side is not None:
-            found = image_folder.scaled(found, side)
-        return dataset.make(title, found, source="embedded", flip=entry.flip, named=named)
+            parts = image_files.scaled(parts, side)
+        return dataset.make(title, parts, source="embedded", flip=entry.flip, named=named)
     path = locate(whole, root=root, download=download)
+    if whole not in ENTRIES and (known := _published(path)) is not None:
+        whole, entry, named = known, ENTRIES[known], True
     title, source = _named(_title(whole, path), options), str(path)
     copy = cache.place(whole, path, side)
     if copy is not None:
         kept = cache.load(copy, title, source=source, flip=entry.flip, named=named)
         if kept is not None:
             return kept
-    found = entry.read(path, side)
+    parts = entry.read(path, side)
     if side is not None:
-        found = image_folder.scaled(found, side)
-    data = dataset.make(title, found, source=source, flip=entry.flip, named=named)
-    if copy is not None:
+        parts = image_files.scaled(parts, side)
+    if workers is not None:
+        parts = Parts(parts.classes, *(decoded_by(workers, each) for each in parts[1:]))
+    in_files = isinstance(parts.train.images, FileImages)
+    measured = cache.measured(copy) if in_files and copy is not None else None
+    data = dataset.make(title, parts, source=source, flip=entry.flip, named=named, known=measured)
+    if copy is not None and measured is None:
         cache.save(data, copy)
     return data
+
+
+def _published(path: Path) -> str | None:
+    """The name of the dataset whose own files a path leads to, in a layout that only it has."""
+    for name, entry in ENTRIES.items():
+        own = entry.read not in (image_folder.read, imagenet.read)
+        if own and any(path.match(place) for place in entry.places):
+            return name
+    return None
 
 
 def _part(whole: Dataset, counts: dict[str, object]) -> Dataset:
@@ -323,6 +185,10 @@ def _part(whole: Dataset, counts: dict[str, object]) -> Dataset:
             )
         cuts[name] = part(cuts[name], count).alone()
     base, options = divided(whole.name)
+    if sum(len(each) * each.images.shape[1:].numel() for each in cuts.values()) <= (
+        file_images.LARGEST_IN_MEMORY
+    ):
+        cuts = {name: in_memory(each) for name, each in cuts.items()}
     return dataset.make(
         _named(base, options | counts),
         Parts(whole.classes, cuts["train"], cuts["test"]),

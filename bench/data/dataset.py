@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from bench.data.splits import Parts, Split
+from bench.data.file_images import FileImages
+from bench.data.splits import Parts, Split, part
 from bench.errors import reason
 from bench.files import checksums
 
@@ -22,6 +23,8 @@ Array = Tensor | NDArray[Any] | Sequence[Any]
 
 NAME = re.compile(r"\w[\w.+-]*")
 """What an array may be called: no brackets, which take a part, and no slash, which is a path."""
+BLOCK = 64  # images that are counted at a time
+SAMPLED = 10_000  # training images in files of which mean and standard deviation are taken
 REREAD = 8  # images that are read twice, to notice random transforms
 
 
@@ -38,10 +41,10 @@ class Dataset:
         classes: The names of the classes; labels are places in it.
         train: The training part.
         test: The test part.
-        mean: The mean over all pixels of the training part, per channel, in [0, 1].
+        mean: The mean over all pixels of the training part, per channel, in [0, 1]; see `make`.
         std: The standard deviation of the same; 1 for a channel with a single value.
         flip: Whether a mirrored image keeps its class.
-        digest: 16 hexadecimal digits over all pixels and labels.
+        digest: 16 hexadecimal digits over all pixels and labels; see `make`.
         source: Where it was found, for messages.
         named: Whether the name alone says which pixels it has, as those of the catalog do.
     """
@@ -63,10 +66,36 @@ class Dataset:
         return "" if self.named else self.digest
 
 
+class Measured(NamedTuple):
+    """What is measured of the images of a dataset; see `Dataset`."""
+
+    mean: Float[Tensor, " c"]
+    std: Float[Tensor, " c"]
+    digest: str
+
+
 def make(
-    name: str, parts: Parts, *, source: str, flip: bool = True, named: bool = False
+    name: str,
+    parts: Parts,
+    *,
+    source: str,
+    flip: bool = True,
+    named: bool = False,
+    known: Measured | None = None,
 ) -> Dataset:
-    """A dataset from its parts, with the exact statistics of the training part and the digest.
+    """A dataset from its parts, with the statistics of the training part and the digest.
+
+    They are exact for images in memory. For images in files the statistics are those of a fixed
+    subset of 10,000 training images, even over the classes (`splits.part`), and the digest is over
+    the names and sizes of the files and the labels.
+
+    Args:
+        name: As in `Dataset`.
+        parts: The classes and the two parts.
+        source: As in `Dataset`.
+        flip: Likewise.
+        named: Likewise.
+        known: What was measured of the same images before, so that they are not read again.
 
     Raises:
         ValueError: Images and labels do not belong together, wherever they are from.
@@ -78,10 +107,24 @@ def make(
             raise ValueError(f"{source}: {n} labels for {len(split.images)} images")
         if int(split.labels.min()) < 0 or int(split.labels.max()) >= len(classes):
             raise ValueError(f"{source}: some labels are not among the {len(classes)} classes")
-    if train.images.shape[1:] != test.images.shape[1:] or not train.images.numel():
+    if train.images.shape[1:] != test.images.shape[1:] or not train.images.shape.numel():
         raise ValueError(f"{source}: training and test images differ in size, or have no pixels")
+    if known is None:
+        known = _measured(parts, source)
+    return Dataset(
+        name, classes, train, test, known.mean, known.std, flip, known.digest, source, named
+    )
+
+
+def _measured(parts: Parts, source: str) -> Measured:
+    _, train, test = parts
     values = torch.arange(256, dtype=torch.float64) / 255
-    counts = torch.stack([c.flatten().bincount(minlength=256) for c in train.images.unbind(1)])
+    in_files = isinstance(train.images, FileImages) and len(train) > SAMPLED
+    sample = part(train, SAMPLED).images if in_files else train.images
+    counts = torch.zeros(sample.shape[1], 256, dtype=torch.long)
+    for start in range(0, len(sample), BLOCK):  # in pieces: each needs a copy
+        channels = sample[start : start + BLOCK].unbind(1)
+        counts += torch.stack([c.flatten().bincount(minlength=256) for c in channels])
     weights = counts.double() / counts.sum(1, keepdim=True)
     constant = (counts > 0).sum(1) == 1
     if constant.all():
@@ -92,10 +135,13 @@ def make(
     mean = weights @ values
     std = (weights * (values - mean[:, None]) ** 2).sum(1).sqrt()
     std[constant] = 1  # a channel without contrast is normalized to 0, not to 0 / 0
-    digest = checksums.of_arrays([train.images, train.labels, test.images, test.labels])
-    return Dataset(
-        name, classes, train, test, mean.float(), std.float(), flip, digest[:16], source, named
-    )
+    content: list[Tensor] = []
+    for each in (train, test):
+        images = each.images
+        content.append(images.fingerprint() if isinstance(images, FileImages) else images)
+        content.append(each.labels)
+    digest = checksums.of_arrays(content)
+    return Measured(mean.float(), std.float(), digest[:16])
 
 
 def from_arrays(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,10 +10,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
-from torch import Tensor
+from torch import Generator, Tensor
 
 from augmentations.base import Augmentation, Guide, Images, Mask
 from bench.data.crops import crop
+from bench.data.file_images import FileImages, ahead
 from bench.data.image_operations import Policy
 from bench.data.seeds import generator
 from bench.data.splits import Split
@@ -116,7 +118,8 @@ class Loader:
                     f"the guide has shape {tuple(guide.shape)}, which does not fit images of "
                     f"{tuple(size)} with ids up to {int(split.ids.max())}"
                 )
-        self.images = split.images.to(device)
+        images = split.images
+        self.images: Any = images if isinstance(images, FileImages) else images.to(device)
         self.labels = split.labels.to(device)
         self.ids = split.ids
         self.batch_size = batch_size
@@ -199,20 +202,25 @@ class Loader:
     def _draw(self, epoch: int) -> tuple[Mask, Float[Tensor, " n"]]:
         """A mask for every image, and the number that decides whether it is used."""
         assert self.augmentation is not None
-        n, c, h, w = self.images.shape
+        n, _, h, w = self.images.shape
         moves = self.moves(epoch)
         masks = torch.empty(n, 1, h, w, dtype=torch.bool)
         chance = torch.empty(n)
         for block, places in enumerate(torch.arange(n).split(BLOCK)):
             stream = generator(self.seed, "masks", epoch, block)
-            chance[places] = torch.rand(len(places), generator=stream)
-            guide = None
-            if self.augmentation.wants is not None:
-                guide = self._guide(places, moves)
-            # only the shape of the images counts
-            blank = torch.zeros(1, 1, 1, 1).expand(len(places), c, h, w)
-            masks[places] = self.augmentation.mask(blank, stream, guide)
+            masks[places], chance[places] = self._masks(places, moves, stream)
         return masks, chance
+
+    def _masks(
+        self, places: Int[Tensor, " b"], moves: Moves, stream: Generator
+    ) -> tuple[Mask, Float[Tensor, " b"]]:
+        """A mask for each of some images, and the number that decides whether it is used."""
+        assert self.augmentation is not None
+        chance = torch.rand(len(places), generator=stream)
+        guide = self._guide(places, moves) if self.augmentation.wants is not None else None
+        # only the shape of the images counts
+        blank = torch.zeros(1, 1, 1, 1).expand(len(places), *self.images.shape[1:])
+        return self.augmentation.mask(blank, stream, guide), chance
 
     def _guide(self, places: Int[Tensor, " b"], moves: Moves) -> Guide:
         """The guide of some images, moved as they are."""
@@ -224,6 +232,9 @@ def batches(
     split: Split, batch_size: int, device: str | torch.device
 ) -> Iterator[tuple[Images, Int[Tensor, " b"]]]:
     """Yield the images and labels of a split in order, unchanged, the last batch too."""
-    for start in range(0, len(split), batch_size):
-        some = slice(start, start + batch_size)
-        yield split.images[some].to(device).float() / 255, split.labels[some].to(device)
+    pieces = [slice(start, start + batch_size) for start in range(0, len(split), batch_size)]
+    steps = (functools.partial(split.images.__getitem__, some) for some in pieces)
+    in_files = isinstance(split.images, FileImages)
+    images = ahead(steps) if in_files else (step() for step in steps)
+    for some, found in zip(pieces, images, strict=True):
+        yield found.to(device).float() / 255, split.labels[some].to(device)

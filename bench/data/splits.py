@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Int, UInt8
 from torch import Generator, Tensor
 
+from bench.data.file_images import FileImages
 from bench.data.seeds import generator as stream
 
 
@@ -17,12 +18,12 @@ class Split:
     """Images with their classes.
 
     Attributes:
-        images: Bytes, shape (n, c, h, w).
+        images: Bytes, shape (n, c, h, w); in memory, or in files where they are too large for it.
         labels: Classes, counted from 0.
         ids: The places of the images in the split they were first cut from; by default their own.
     """
 
-    images: UInt8[Tensor, "n c h w"]
+    images: UInt8[Tensor, "n c h w"] | FileImages
     labels: Int[Tensor, " n"]
     ids: Int[Tensor, " n"] = None  # type: ignore[assignment]
 
@@ -35,11 +36,25 @@ class Split:
 
     def take(self, places: Int[Tensor, " m"]) -> Split:
         """The images at these places, which keep their ids."""
-        return Split(self.images[places], self.labels[places], self.ids[places])
+        images = self.images
+        some = images.at(places) if isinstance(images, FileImages) else images[places]
+        return Split(some, self.labels[places], self.ids[places])
 
     def alone(self) -> Split:
         """The same images as a split of its own, whose ids are its own places."""
         return Split(self.images, self.labels)
+
+
+def decoded_by(workers: int, split: Split) -> Split:
+    """The same split with another number of threads that decode images in files."""
+    if not isinstance(split.images, FileImages):
+        return split
+    return replace(split, images=replace(split.images, workers=workers))
+
+
+def in_memory(split: Split) -> Split:
+    """The same split with its images in memory."""
+    return split if isinstance(split.images, Tensor) else replace(split, images=split.images[:])
 
 
 class Parts(NamedTuple):

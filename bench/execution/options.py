@@ -20,6 +20,8 @@ class ExecutionOptions:
             ``"mps"``.
         threads: Processor threads per job; None divides the cores among the jobs. The number of
             threads changes the last bits of results.
+        workers: Threads that decode images which are too large for memory; None: one per core.
+            Results do not depend on it.
         executor: ``"local"`` (one job at a time in this process), ``"processes"`` or ``"ray"``.
         jobs: Number of jobs that run at a time; None uses every core, or every GPU.
         address: Address of an existing Ray cluster; None starts a local one.
@@ -29,6 +31,7 @@ class ExecutionOptions:
 
     device: str = "auto"
     threads: int | None = None
+    workers: int | None = None
     executor: Literal["local", "processes", "ray"] = "local"
     jobs: int | None = None
     address: str | None = None
@@ -61,6 +64,7 @@ class ExecutionOptions:
             data_root=data_root,
             download=download,
             device=pick_device(self.device),
+            workers=self.workers,
         )
 
     def build(self, device: str) -> Executor:

@@ -22,6 +22,7 @@ class Workspace:
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
         paths: (name, path) of each dataset that was given as a folder or archive, and of each file
             of weights that a training starts from; jobs refer to them by their names alone.
+        workers: Threads that decode images which are too large for memory; None: one per core.
     """
 
     results: Path
@@ -29,6 +30,7 @@ class Workspace:
     download: bool = False
     device: str = "cpu"
     paths: tuple[tuple[str, str], ...] = ()
+    workers: int | None = None
 
     @property
     def cache(self) -> Path:
@@ -45,7 +47,7 @@ class Workspace:
         key = name, self.data_root
         if key not in _open:
             path = dict(self.paths).get(name, name)
-            found = catalog.load(path, root=self.data_root, download=self.download)
+            found = self._load(path)
             if found.name != name:
                 raise ValueError(f"{path} holds the dataset {found.name}, not {name}")
             self.adopt(found)
@@ -63,11 +65,14 @@ class Workspace:
         Raises:
             ValueError, Missing: As `bench.data.catalog.load`.
         """
-        found = catalog.load(text, root=self.data_root, download=self.download)
+        found = self._load(text)
         self.adopt(found)
         if found.name == text:
             return self, text
         return replace(self, paths=(*self.paths, (found.name, text))), found.name
+
+    def _load(self, text: str) -> Dataset:
+        return catalog.load(text, root=self.data_root, download=self.download, workers=self.workers)
 
     def adopt(self, data: Dataset) -> None:
         """Keep a dataset that is in memory, so that this process need not read it."""

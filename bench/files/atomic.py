@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+<<<<<<< HEAD
 from contextlib import suppress
+=======
+from collections.abc import Iterator
+from contextlib import contextmanager
+>>>>>>> 829bbe2 (Read datasets larger than memory from their files while training)
 from pathlib import Path
 
 
@@ -17,13 +22,27 @@ def write(path: Path, content: str | bytes) -> None:
     Raises:
         OSError: It cannot be written; what was there is unchanged.
     """
+    with neighbour(path) as place:
+        place.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def neighbour(path: Path) -> Iterator[Path]:
+    """A place for content that becomes the file at the end of the block, unless the block fails.
+
+    Args:
+        path: The file; its folder is made, and what was there is replaced.
+
+    Raises:
+        OSError: It cannot be written; what was there is unchanged.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    neighbour = path.with_name(f".{path.name}.{os.getpid()}")
+    place = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with neighbour.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
+        yield place
+        with place.open("rb+") as file:
             os.fsync(file.fileno())
+<<<<<<< HEAD
         neighbour.replace(path)
         flush_folder(path.parent)
     finally:
@@ -38,3 +57,8 @@ def flush_folder(folder: Path) -> None:
             os.fsync(opened)
         finally:
             os.close(opened)
+=======
+        place.replace(path)
+    finally:
+        place.unlink(missing_ok=True)
+>>>>>>> 829bbe2 (Read datasets larger than memory from their files while training)

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from bench.errors import reason
-from bench.files import checksums
+from bench.files import atomic, checksums
 
 
 def pack(
@@ -23,10 +23,39 @@ def pack(
     """
     from safetensors.torch import save
 
+    whole, texts = _checked(tensors, metadata, covered)
+    content: bytes = save(whole, metadata=texts)
+    return content
+
+
+def write(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    covered: str | None = None,
+) -> None:
+    """Write what `pack` gives, whole or not at all, without a copy of it in memory.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    whole, texts = _checked(tensors, metadata, covered)
+    with atomic.neighbour(path) as place:
+        try:
+            save_file(whole, place, metadata=texts)
+        except SafetensorError as error:  # its own for a full disk
+            raise OSError(f"cannot write {path}: {reason(error)}") from error
+
+
+def _checked(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str], covered: str | None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
     checksum = checksums.of_tensors(whole, metadata[covered] if covered else "")
-    content: bytes = save(whole, metadata={**metadata, "sha256": checksum})
-    return content
+    return whole, {**metadata, "sha256": checksum}
 
 
 def read(path: Path, covered: str | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:

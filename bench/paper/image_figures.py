@@ -86,7 +86,7 @@ def activation_maps(
 ) -> ImageFigure:
     """Figure 5: class activation maps of the networks trained with each method, and two numbers."""
     pool = part(data.test, min(MEASURED, len(data.test)))
-    images = pool.images.to(device).float() / 255
+    images = pool.images[:].to(device).float() / 255
     labels = pool.labels.to(device)
     places = torch.linspace(0, len(pool) - 1, SHOWN).long()
     columns: dict[str, Tensor] = {"image": images[places]}

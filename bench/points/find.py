@@ -330,7 +330,7 @@ class Search:
             network: The victim model; None: a network of its architecture, without training it.
         """
         block, images = self.blocks[0], data.train.images
-        sizes = [len(part) for part in images.split(BLOCK)]
+        sizes = [len(part) for part in torch.arange(len(images)).split(BLOCK)]
         done = self.path.exists()
         left = sum(
             size

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from attacks.norms import largest
 from bench import registry
-from bench.data import seeds
+from bench.data import file_images, seeds
 from bench.data.dataset import Dataset
 from bench.execution.executors import Executor
 from bench.execution.progress import Progress, Silent
@@ -28,6 +28,7 @@ from bench.points.store import Points
 from bench.training.loop import live
 from bench.training.recipes import Recipe
 
+RESPONSES = 256  # images that are made grey at a time
 FIXED = {
     "attack": "pixels that a sparse attack changes (the default of AdvMask)",
     "random": "random pixels, as many as adversarial points",
@@ -93,6 +94,11 @@ def fixed(
         Stopped: ``stop()`` returned True.
     """
     n, _, h, w = data.train.images.shape
+    if (need := n * h * w) > file_images.LARGEST_IN_MEMORY:
+        raise ValueError(
+            f"the guides of {n} images of side {w} need {need / 1e9:.1f} GB of memory: take a part "
+            f'such as "{data.name}(train=20000)", or an augmentation without points'
+        )
     if name == "everywhere":
         return torch.ones(n, 1, h, w, dtype=torch.bool)
     if name not in FIXED:
@@ -221,12 +227,14 @@ def responses(data: Dataset, progress: Progress) -> Float[Tensor, "n 1 h w"]:
     """Return the response of a Harris detector at every pixel of every training image."""
     from skimage.feature import corner_harris
 
-    grey = data.train.images.float().mean(1) / 255
-    found = torch.empty(len(grey), 1, *grey.shape[1:])
-    with progress.task("Harris corner responses", len(grey)) as advance:
-        for i, image in enumerate(grey.numpy()):
-            found[i, 0] = torch.from_numpy(corner_harris(image))
-            advance()
+    n, _, h, w = data.train.images.shape
+    found = torch.empty(n, 1, h, w)
+    with progress.task("Harris corner responses", n) as advance:
+        for places in torch.arange(n).split(RESPONSES):
+            grey = data.train.images[places].float().mean(1) / 255
+            for i, image in zip(places.tolist(), grey.numpy(), strict=True):
+                found[i, 0] = torch.from_numpy(corner_harris(image))
+                advance()
     return found
 
 

@@ -206,7 +206,7 @@ def inputs(split: Split, data: Dataset, device: str, progress: Progress) -> list
         ]
     )
     theirs: DataLoader[Tensor] = DataLoader(
-        [(pipeline, image) for image in split.images],  # type: ignore[arg-type]
+        [(pipeline, image) for image in split.images[:]],  # type: ignore[arg-type]
         batch_size=128,
         num_workers=2,
         collate_fn=_transform,

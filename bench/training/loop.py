@@ -20,6 +20,7 @@ from bench.data import masks, mixing, policies, seeds
 from bench.data.dataset import Dataset
 from bench.data.loader import Loader, batches
 from bench.data.splits import Split, cut
+from bench.data.streaming import open_loader
 from bench.errors import Stopped
 from bench.execution.progress import Progress, Silent
 from bench.models import networks
@@ -150,7 +151,7 @@ def train(
         weight_decay=recipe.weight_decay,
         nesterov=recipe.momentum > 0,
     )
-    loader = Loader(
+    loader = open_loader(
         training,
         batch_size=recipe.batch_size,
         seed=seed,
