@@ -108,13 +108,13 @@ class AdvMask(BaseAttack):
             raise ValueError(f"encoder is {self.encoder!r}: choose 'auto', 'linear' or 'u-net'")
 
     @classmethod
-    def published(cls, eps: float = 4 / 255) -> PublishedAdvMask:
+    def published(cls, eps: float | None = None) -> PublishedAdvMask:
         """The attack with the constants that the paper's authors published later.
 
         Args:
-            eps: Largest change of an element.
+            eps: Largest change of an element; None for the authors' 4/255.
         """
-        return PublishedAdvMask(eps=eps)
+        return PublishedAdvMask() if eps is None else PublishedAdvMask(eps=eps)
 
     def passes(self, shape: Shape) -> int:
         """Both passes of every step, one on the image and those of the search."""
@@ -133,7 +133,7 @@ class AdvMask(BaseAttack):
     def _learn(
         self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
     ) -> Images:
-        low, high = box(images, self.eps)
+        low, high = box(images, self.eps, goal.region)
         shape = images[:, :1].shape
         zoom = 1 / (self.eps * images[0].numel() ** 0.5)
         encoder = self._encoder(images, generators)

@@ -140,7 +140,7 @@ class PublishedAdvMask(BaseAttack):
         self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
     ) -> Images:
         """The perturbation of momentum-PGD, whether it reaches the goal or not."""
-        low, high = box(images, self.eps)
+        low, high = box(images, self.eps, goal.region)
         draws = [
             torch.rand(images.shape[1:], generator=g, device=g.device, dtype=images.dtype)
             for g in generators
@@ -166,7 +166,7 @@ class PublishedAdvMask(BaseAttack):
         sparsity_slope: float,
     ) -> tuple[Images, Bool[Tensor, " b"]]:
         """One try: the masked perturbation's images, and which of them reach the goal."""
-        low, high = box(images, self.eps)
+        low, high = box(images, self.eps, goal.region)
         pixels, shape = images[0, 0].numel(), images[:, :1].shape
         encoder = self._encoder(images, generators)
         delta, velocity = dense.clone(), torch.zeros_like(images)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
-Images = Float[Tensor, "b c h w"]  # in [0, 1], not normalised
-Labels = Int[Tensor, " b"]
-Logits = Float[Tensor, "b k"]
-Shape = tuple[int, int, int]
-"""Channels, height and width of an image."""
+from attacks.closest import Closest
+from attacks.goal import Goal, Images, Labels, Logits, Region, Shape, as_goal
+from attacks.victim import first_answer_checked, frozen, out_of_memory
+
+__all__ = [
+    "Attack", "BaseAttack", "Goal", "Images", "Labels", "Logits", "Region", "Role", "Shape",
+    "Streams", "Traits", "Unit", "check", "frozen", "passes", "streams", "traits",
+]  # fmt: skip
+
 Streams = Generator | Sequence[Generator]
 """One generator for the batch, or one per image, which makes results independent of the batch."""
 Unit = Literal["pixels", "elements"]
@@ -27,63 +29,6 @@ Role = Literal["sparse", "ceiling", "floor"]
 ``"sparse"`` attacks are compared. A ``"ceiling"`` is dense: it shows what eps allows at all. A
 ``"floor"`` knows nothing of the model: it shows what chance finds.
 """
-
-
-@dataclass(frozen=True)
-class Goal:
-    """Which predictions count as a success.
-
-    Attributes:
-        labels: Integer classes of shape (b,): those to leave or, when ``targeted``, to reach.
-        targeted: Whether ``labels`` are to be reached instead of left.
-
-    >>> logits = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 3.0]])
-    >>> Goal(torch.tensor([0, 0])).reached(logits)
-    tensor([False,  True])
-    >>> Goal(torch.tensor([0, 2]), targeted=True).reached(logits)
-    tensor([True, True])
-    """
-
-    labels: Labels
-    targeted: bool = False
-
-    def margin(self, logits: Logits) -> Float[Tensor, " b"]:
-        """The distance to the goal, in logits: negative once it is reached.
-
-        Untargeted, the label's logit minus the largest other; targeted, the largest other minus the
-        target's.
-
-        Args:
-            logits: Outputs of the model, of shape (b, classes).
-        """
-        own = logits.gather(1, self.labels[:, None])[:, 0]
-        others = logits.scatter(1, self.labels[:, None], -torch.inf).amax(1)
-        return others - own if self.targeted else own - others
-
-    def soft_margin(self, logits: Logits) -> Float[Tensor, " b"]:
-        """The margin with the largest other logit made smooth by log-sum-exp: the log-odds.
-
-        Its gradient has the direction of the cross-entropy's, but doesn't vanish on images of which
-        the model is certain.
-
-        Args:
-            logits: Outputs of the model, of shape (b, classes).
-        """
-        own = logits.gather(1, self.labels[:, None])[:, 0]
-        others = logits.scatter(1, self.labels[:, None], -torch.inf).logsumexp(1)
-        return others - own if self.targeted else own - others
-
-    def reached(self, logits: Logits) -> Bool[Tensor, " b"]:
-        """Whether the goal is reached; never for logits that are not numbers.
-
-        Args:
-            logits: Outputs of the model, of shape (b, classes).
-        """
-        return self.margin(logits) < 0
-
-    def __getitem__(self, index: Tensor) -> Goal:
-        """The goal of some of the images."""
-        return Goal(self.labels[index], self.targeted)
 
 
 @runtime_checkable
@@ -155,12 +100,14 @@ class BaseAttack(ABC):
         images: Images,
         goal: Goal | Tensor,
         generator: Streams | None = None,
+        failures: Literal["unchanged", "closest"] = "unchanged",
     ) -> Images:
         """Attack a batch of images.
 
         Images that already reach the goal come back unchanged; so do images for which nothing was
         found. The arguments, the model's mode and its ``requires_grad`` flags stay as they were;
-        during the attack the model is in eval mode.
+        during the attack the model is in eval mode. A batch for which memory is too short is
+        attacked in halves, whose passes come on top of those that were made in vain.
 
         Args:
             model: Maps images in [0, 1] to logits of shape (b, classes).
@@ -171,30 +118,72 @@ class BaseAttack(ABC):
             generator: Source of every random draw: one for the batch, which gives each image a seed
                 in turn, or one per image, with which no image depends on its batch. None stands
                 for ``torch.Generator().manual_seed(0)``, so that a call repeats itself.
+            failures: What stands for an image for which nothing was found: the image itself, or
+                with ``"closest"`` the attempt with the smallest margin among all that the attack
+                showed the model and that keep to [0, 1], eps and the region.
 
         Returns:
             The adversarial images, of the shape, dtype and device of ``images``.
 
         Raises:
             ValueError: If images leave [0, 1] or aren't finite, ``eps`` isn't in (0, 1], labels
-                aren't one integer per image, there is not one generator per image, or the attack
-                cannot reach such a goal.
+                aren't one integer per image, the region isn't one mask per image, there is not one
+                generator per image, the attack cannot reach such a goal, or the model doesn't
+                return numbers of shape (b, classes), two classes at least.
         """
         check(images, self.eps)
-        goal = _goal(goal, images)
+        goal = as_goal(goal, images)
         generator = Generator().manual_seed(0) if generator is None else generator
         generators = streams(generator, len(images))
         images = images.detach()
+        if failures not in ("unchanged", "closest"):
+            raise ValueError(f"failures is {failures!r}: choose 'unchanged' or 'closest'")
         if not len(images):
             return images.clone()
-        with frozen(model), torch.no_grad():
+        with frozen(model), torch.no_grad(), first_answer_checked(model, goal.labels):
+            if failures == "unchanged":
+                return self._in_parts(model, images, goal, generators)
+            closest = Closest(model, images, goal, self.eps if self.bounded else None)
+            adversarial = self._in_parts(closest, images, goal, generators)
+            return closest.instead_of_failures(adversarial)
+
+    def _in_parts(
+        self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
+    ) -> Images:
+        """Attack the batch; in halves, with the same draws, if memory is too short."""
+        states = [generator.get_state() for generator in generators]
+        try:
             return self._attack(model, images, goal, generators)
+        except (MemoryError, RuntimeError) as error:
+            if len(images) == 1 or not out_of_memory(error):
+                raise
+        # out of the handler, which would keep the tensors of the attempt
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
+        halves = []
+        for rows in torch.arange(len(images), device=images.device).chunk(2):
+            chosen = [generators[row] for row in rows.tolist()]
+            halves.append(self._in_parts(model, images[rows], goal[rows], chosen))
+        return torch.cat(halves)
 
     @abstractmethod
     def _attack(
         self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
     ) -> Images:
         """The adversarial images, new tensors; ``images`` must not be written to."""
+
+    @classmethod
+    def published(cls, eps: float | None = None) -> BaseAttack:
+        """The attack with the budget of its authors, where the defaults are cheaper.
+
+        Attacks whose defaults are the published ones give those.
+
+        Args:
+            eps: Largest change of an element; None: the default of the attack.
+        """
+        attack = cls()
+        # every attack is a frozen dataclass
+        return attack if eps is None else replace(attack, eps=eps)  # type: ignore[type-var]
 
     @property
     def bounded(self) -> bool:
@@ -264,27 +253,6 @@ def passes(attack: Attack, shape: Shape) -> int:
     return 0 if declared is None else int(declared(shape))
 
 
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[nn.Module]:
-    """The model in eval mode with constant parameters; mode and flags are restored at the end.
-
-    Args:
-        model: Any module. Its buffers and parameters keep their values.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    model.eval()
-    for parameter, _ in flags:
-        parameter.requires_grad_(False)
-    try:
-        yield model
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
-
-
 def streams(generator: Streams, count: int) -> Sequence[Generator]:
     """One CPU generator per image.
 
@@ -325,15 +293,3 @@ def check(images: Images, eps: float | None) -> None:
             f"images lie in [{images.min():.3g}, {images.max():.3g}]: attacks take [0, 1], "
             "before normalisation"
         )
-
-
-def _goal(goal: Goal | Tensor, images: Tensor) -> Goal:
-    """The goal of ``images``, from labels too, with 64-bit labels on their device."""
-    labels, targeted = (goal.labels, goal.targeted) if isinstance(goal, Goal) else (goal, False)
-    if labels.is_floating_point() or labels.dtype == torch.bool:
-        raise ValueError(f"labels are of type {labels.dtype}: give integers, one class per image")
-    if labels.shape != images.shape[:1]:
-        raise ValueError(
-            f"labels have shape {tuple(labels.shape)} for {len(images)} images: give one per image"
-        )
-    return Goal(labels.to(images.device, torch.long), targeted)

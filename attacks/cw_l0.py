@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
-from attacks.base import BaseAttack, Goal, Images, Shape
+from attacks.base import BaseAttack, Goal, Images, Region, Shape
 from attacks.norms import interval, l0_elements, l0_pixels
 
 TOUCHED = 1e-4  # smaller changes count as none: a tanh never returns exactly to where it started
@@ -65,7 +65,7 @@ class CWL0(BaseAttack):
     True
     """
 
-    readings: ClassVar[tuple[str, ...]] = ("official",)
+    readings: ClassVar[tuple[str, ...]] = ("official", "published")
 
     eps: float | None = 8 / 255
     mode: Literal["projected", "free"] = "projected"
@@ -102,6 +102,15 @@ class CWL0(BaseAttack):
         """The constants of the released code: up to 31 000 steps in the last round."""
         return cls(eps, "free", steps=1000, lr=0.01, c=1e-3, c_max=2e6, importance="released")
 
+    @classmethod
+    def published(cls, eps: float | None = 8 / 255) -> CWL0:
+        """The released budget of steps and values of c within ``eps``; ``official`` ignores eps.
+
+        Args:
+            eps: Largest change of an element; None leaves only [0, 1].
+        """
+        return cls(eps, steps=1000, lr=0.01, c=1e-3, c_max=2e6)
+
     @property
     def bounded(self) -> bool:
         """Whether ``eps`` bounds every change."""
@@ -118,13 +127,14 @@ class CWL0(BaseAttack):
     ) -> Images:
         best = images.clone()
         rows = (~goal.reached(model(images))).nonzero()[:, 0]
-        state = self._start(images[rows], rows)
+        state = self._start(images[rows], rows, goal[rows].region)
         while len(state.rows):
             self._tick(model, goal[state.rows], state, best)
         return best
 
-    def _start(self, images: Images, rows: Int[Tensor, " b"]) -> _State:
+    def _start(self, images: Images, rows: Int[Tensor, " b"], region: Region | None) -> _State:
         low, high = interval(images, self.eps if self.bounded else None)
+        allowed = torch.ones_like(images if self.unit == "elements" else images[:, :1]).bool()
         zeros, count = torch.zeros_like(images), torch.zeros_like(rows)
         return _State(
             rows=rows,
@@ -135,7 +145,7 @@ class CWL0(BaseAttack):
             w=zeros,
             first=zeros,
             second=zeros,
-            allowed=torch.ones_like(images if self.unit == "elements" else images[:, :1]).bool(),
+            allowed=allowed if region is None else allowed & region,
             age=count,
             c=images.new_full((len(images),), self.c),
             fewest=count + images.shape[1:].numel() + 1,

@@ -61,7 +61,7 @@ class PGD(BaseAttack):
         eps = 1.0 if self.eps is None else self.eps
         start = images.clone()
         if self.random_start:
-            lower, upper = box(start, eps)
+            lower, upper = box(start, eps, goal.region)
             place = torch.stack(
                 [
                     torch.rand(images.shape[1:], generator=g, device=g.device, dtype=images.dtype)
@@ -147,7 +147,7 @@ def _follow_signs(
     early_stop: bool,
 ) -> Images:
     result = images.clone()
-    lower, upper = box(images, eps)
+    lower, upper = box(images, eps, goal.region)
     low, high = images + lower, images + upper
     rows = (~goal.reached(model(images))).nonzero()[:, 0]
     current, momentum = start[rows], torch.zeros_like(images[rows])

@@ -61,6 +61,7 @@ class GreedyFool(BaseAttack):
     """
 
     unit: ClassVar[Unit] = "pixels"
+    readings: ClassVar[tuple[str, ...]] = ("published",)
 
     eps: float | None = 8 / 255
     distortion: Literal["none", "hill", "sigma"] | DistortionMap = "none"
@@ -77,6 +78,15 @@ class GreedyFool(BaseAttack):
             raise ValueError(f"scan is {self.scan!r}: choose 'largest-first' or 'all'")
         if self.steps < 1:
             raise ValueError(f"steps is {self.steps}: give at least 1")
+
+    @classmethod
+    def published(cls, eps: float | None = 8 / 255) -> GreedyFool:
+        """The released scan, which asks every size of the change.
+
+        Args:
+            eps: Largest change of an element; None leaves only [0, 1].
+        """
+        return cls(eps, scan="all")
 
     def passes(self, shape: Shape) -> int:
         """Both of every step of stage 1, and in stage 2 one per pixel and size of the change."""
@@ -97,7 +107,7 @@ class GreedyFool(BaseAttack):
     ) -> tuple[Images, Bool[Tensor, " b"]]:
         """Changes that reach the goal, 0 where none was found, and where some were needed."""
         eps = 1.0 if self.eps is None else self.eps
-        lower, upper = box(images, eps)
+        lower, upper = box(images, eps, goal.region)
         weights = self._weights(images)
         found = torch.zeros_like(images)
         success = torch.zeros(len(images), dtype=torch.bool, device=images.device)
@@ -119,6 +129,8 @@ class GreedyFool(BaseAttack):
             rows, delta, chosen, gradient = rows[keep], delta[keep], chosen[keep], gradient[keep]
             if not len(rows):
                 break
+            if goal.region is not None:
+                gradient = gradient * goal.region[rows]
             score = weights[rows] * gradient.abs().mean(1).flatten(1)
             boost = eps < 128 / 255
             count = min(step + 1, score.shape[1]) if boost else 1
@@ -132,7 +144,7 @@ class GreedyFool(BaseAttack):
     def _reduce(self, model: nn.Module, images: Images, goal: Goal, delta: Images) -> Images:
         """The changes with the pixels dropped that the goal doesn't need."""
         eps = 1.0 if self.eps is None else self.eps
-        lower, upper = box(images, eps)
+        lower, upper = box(images, eps, goal.region)
         stride, sizes = _sizes(eps)
         scales = torch.arange(1, sizes + 1, device=images.device)
         scales = (scales.to(images.dtype) * stride).clamp(max=eps)

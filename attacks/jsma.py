@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
-from attacks.base import BaseAttack, Goal, Images, Logits, Shape, Unit
+from attacks.base import BaseAttack, Goal, Images, Logits, Region, Shape, Unit
 from attacks.norms import box
 
 
@@ -93,7 +93,7 @@ class JSMA(BaseAttack):
     ) -> Images:
         result = images.clone()
         rows = torch.arange(len(images), device=images.device)
-        current, moves = images.clone(), self._moves(images)
+        current, moves = images.clone(), self._moves(images, goal.region)
         budget = int(self.gamma * moves.shape[2])
         left = torch.full_like(rows, budget)
         aim: Goal | None = None
@@ -120,9 +120,9 @@ class JSMA(BaseAttack):
         others = logits.scatter(1, goal.labels[:, None], -torch.inf)
         return Goal(others.argmax(1), targeted=True)
 
-    def _moves(self, images: Images) -> Float[Tensor, "b s d"]:
+    def _moves(self, images: Images, region: Region | None) -> Float[Tensor, "b s d"]:
         """How far each element may go, per direction."""
-        down, up = box(images, 1.0 if self.eps is None else self.eps)
+        down, up = box(images, 1.0 if self.eps is None else self.eps, region)
         sides = {"increase": [up], "decrease": [down], "both": [up, down]}[self.direction]
         return torch.stack([side.flatten(1) for side in sides], 1)
 

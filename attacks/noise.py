@@ -63,7 +63,10 @@ class RandomSigns(BaseAttack):
         draws = [_draw(g, shape, images[0]) for g in generators]
         ranks = torch.stack([rank for rank, _ in draws])
         up = torch.stack([sign for _, sign in draws])
-        lower, upper = box(images, 1.0 if self.eps is None else self.eps)
+        lower, upper = box(images, 1.0 if self.eps is None else self.eps, goal.region)
+        if goal.region is not None:  # the others come last
+            late = ranks + ranks[0].numel() * ~goal.region
+            ranks = late.flatten(1).argsort(1).argsort(1).view_as(ranks)
         noise = torch.where((up & (upper > 0)) | (lower == 0), upper, lower)
         size = l0_pixels if self.unit == "pixels" else l0_elements
 

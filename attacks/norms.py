@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from attacks.base import Images
+from attacks.goal import Images, Region
 
 
 def l0_elements(delta: Images) -> Int[Tensor, " b"]:
@@ -29,19 +29,25 @@ def linf(delta: Images) -> Float[Tensor, " b"]:
     return delta.flatten(1).abs().amax(1)
 
 
-def box(images: Images, eps: float) -> tuple[Images, Images]:
-    """The lowest and highest change that stays within ``eps`` and keeps the image in [0, 1]."""
-    return (-images).clamp(min=-eps), (1 - images).clamp(max=eps)
+def box(images: Images, eps: float, region: Region | None = None) -> tuple[Images, Images]:
+    """The lowest and highest change that stays within ``eps`` and keeps the image in [0, 1].
+
+    Outside ``region``, if there is one, both are 0.
+    """
+    low, high = (-images).clamp(min=-eps), (1 - images).clamp(max=eps)
+    return (low, high) if region is None else (low * region, high * region)
 
 
-def interval(images: Images, eps: float | None) -> tuple[Images, Images]:
-    """The lowest and highest image within ``eps`` (None: no bound) and [0, 1].
+def interval(
+    images: Images, eps: float | None, region: Region | None = None
+) -> tuple[Images, Images]:
+    """The lowest and highest image within ``eps`` (None: no bound), [0, 1] and ``region``.
 
     Their distance from ``images`` stays at most ``eps`` when it is computed again from the rounded
     values, which ``images`` plus ``box`` may exceed by a rounding error.
     """
     eps = 1.0 if eps is None else eps
-    lower, upper = box(images, eps)
+    lower, upper = box(images, eps, region)
     low, high = images + lower, images + upper
     low = torch.where(images - low > eps, low.nextafter(images), low)
     return low, torch.where(high - images > eps, high.nextafter(images), high)
@@ -50,4 +56,5 @@ def interval(images: Images, eps: float | None) -> tuple[Images, Images]:
 def largest(scores: Float[Tensor, "b n"], count: Int[Tensor, " b"]) -> Bool[Tensor, "b n"]:
     """Mark the ``count`` largest scores of each row, exactly that many (ties by index)."""
     order = scores.argsort(dim=1, descending=True, stable=True)
-    return order.argsort(dim=1) < count[:, None]
+    first = torch.arange(scores.shape[1], device=scores.device) < count[:, None]
+    return first.scatter(1, order, first)

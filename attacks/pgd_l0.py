@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Int
@@ -48,6 +48,8 @@ class PGDL0(BaseAttack):
     True
     """
 
+    readings: ClassVar[tuple[str, ...]] = ("published",)
+
     eps: float | None = 8 / 255
     k: int | None = None
     unit: Literal["pixels", "elements"] = "pixels"
@@ -65,6 +67,15 @@ class PGDL0(BaseAttack):
                 raise ValueError(f"{name} is {getattr(self, name)}: give at least 1")
         if not self.step > 0:
             raise ValueError(f"step is {self.step}: it must be positive")
+
+    @classmethod
+    def published(cls, eps: float | None = 8 / 255) -> PGDL0:
+        """The released budget of five starts for every k, with the shorter step of the defaults.
+
+        Args:
+            eps: Largest change of an element; None leaves only [0, 1].
+        """
+        return cls(eps, restarts=5)
 
     def passes(self, shape: Shape) -> int:
         """One on the image, and for every k that is tried and every restart all steps."""
@@ -105,7 +116,7 @@ class PGDL0(BaseAttack):
         """The images that reach the goal within ``counts`` changes; the others unchanged."""
         result = images.clone()
         eps = 1.0 if self.eps is None else self.eps
-        lower, upper = box(images, eps)
+        lower, upper = box(images, eps, goal.region)
         pending = torch.arange(len(images), device=images.device)
         for _ in range(self.restarts):
             if not len(pending):

@@ -65,7 +65,7 @@ class SAPF(BaseAttack):
     True
     """
 
-    readings: ClassVar[tuple[str, ...]] = ("official",)
+    readings: ClassVar[tuple[str, ...]] = ("official", "published")
 
     eps: float | None = 8 / 255
     mode: Literal["projected", "free"] = "projected"
@@ -105,6 +105,15 @@ class SAPF(BaseAttack):
             mode="free", l0=l0, strength=1e-3, searches=6, steps=(2000, 2000, 1000), groups="slic"
         )
 
+    @classmethod
+    def published(cls, eps: float | None = 8 / 255) -> SAPF:
+        """The released budget of steps and searches within ``eps``, for the fewest elements.
+
+        Args:
+            eps: Largest change of an element; None leaves only [0, 1].
+        """
+        return cls(eps, searches=6, steps=(2000, 2000, 1000))
+
     @property
     def bounded(self) -> bool:
         """Whether ``eps`` bounds every change."""
@@ -119,7 +128,7 @@ class SAPF(BaseAttack):
     ) -> Images:
         best = images.clone()
         rows = (~goal.reached(model(images))).nonzero()[:, 0]
-        low, high = interval(images, self.eps if self.bounded else None)
+        low, high = interval(images, self.eps if self.bounded else None, goal.region)
         labels = self._labels(images)
         units = images[0].numel() if self.unit == "elements" else images[0, 0].numel()
         given = self.strength or (STRONGEST if self.l0 is None else 0.1)
@@ -151,7 +160,8 @@ class SAPF(BaseAttack):
         e = torch.zeros_like(run.images)
         for rate in self._rates(self.steps[0]):
             e = (e - rate * (2 * e + run.slope(e))).clamp(floor, ceiling)
-        cost = run.per_unit(2 * e.square())
+        room = run.per_unit(ceiling - floor)  # none outside a region: selecting that costs
+        cost = torch.where(room > 0, run.per_unit(2 * e.square()), 1)
         G = select(
             lambda G: G * cost + run.per_unit(e * run.slope(e * G)),
             torch.ones_like(cost),

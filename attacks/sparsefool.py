@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
-from attacks.base import BaseAttack, Goal, Images, Shape, Unit
+from attacks.base import BaseAttack, Goal, Images, Region, Shape, Unit
 from attacks.norms import interval
 
 ACROSS = 1e-3  # how far past the boundary the solver goes
@@ -53,6 +53,7 @@ class SparseFool(BaseAttack):
     """
 
     unit: ClassVar[Unit] = "elements"
+    readings: ClassVar[tuple[str, ...]] = ("published",)
 
     eps: float | None = 8 / 255
     stretch: float = 3.0
@@ -72,6 +73,15 @@ class SparseFool(BaseAttack):
         if self.classes < 2:
             raise ValueError(f"classes is {self.classes}: a boundary needs at least 2")
 
+    @classmethod
+    def published(cls, eps: float | None = 8 / 255) -> SparseFool:
+        """The 50 rounds of the authors' example.
+
+        Args:
+            eps: Largest change of an element; None leaves only [0, 1].
+        """
+        return cls(eps, steps=50)
+
     def passes(self, shape: Shape) -> int:
         """In each round a forward and a backward pass per class and step, and four more."""
         step = 2 + self.classes - 1
@@ -86,7 +96,7 @@ class SparseFool(BaseAttack):
             )
         found = images.clone()
         rows = (~goal.reached(model(images))).nonzero()[:, 0]
-        low, high = interval(images, self.eps)
+        low, high = interval(images, self.eps, goal.region)
         points = images.clone()
         for _ in range(self.steps):
             if not len(rows):
@@ -123,7 +133,8 @@ class SparseFool(BaseAttack):
                 if rivals is None:
                     others = logits.detach().scatter(1, label, -torch.inf)
                     rivals = others.topk(min(self.classes, logits.shape[1]) - 1).indices
-                step = _nearest(logits.gather(1, rivals[rows]) - logits.gather(1, label), point)
+                leads = logits.gather(1, rivals[rows]) - logits.gather(1, label)
+                step = _nearest(leads, point, goal[rows].region)
             finite = step.flatten(1).isfinite().all(1)
             rows, step = rows[finite], step[finite]
             total[rows] += step
@@ -137,17 +148,19 @@ class SparseFool(BaseAttack):
                     logits = model(point)
                     lead = logits.gather(1, winners) - logits.gather(1, goal.labels[over, None])
                     (slope,) = torch.autograd.grad(lead.sum(), point)
+                slope = slope if goal.region is None else slope * goal.region[over]
                 normal[over] = slope / _length(slope)
         return images + self.stretch * total, normal
 
 
-def _nearest(leads: Float[Tensor, "b r"], point: Images) -> Images:
+def _nearest(leads: Float[Tensor, "b r"], point: Images, region: Region | None) -> Images:
     """The shortest step to where, by its tangent, one of the ``leads`` over the label becomes 0."""
     best = torch.full_like(point, torch.nan)
     shortest = torch.full_like(leads[:, :1, None, None], torch.inf)
     for index, lead in enumerate(leads.unbind(1)):
         last = index == leads.shape[1] - 1
         (slope,) = torch.autograd.grad(lead.sum(), point, retain_graph=not last)
+        slope = slope if region is None else slope * region
         length = _length(slope)
         distance = lead.detach().abs()[:, None, None, None] / length
         nearer = distance < shortest

@@ -1,0 +1,108 @@
+"""The model under attack: held still while it is attacked, and its answers checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[nn.Module]:
+    """The model in eval mode with constant parameters; mode and flags are restored at the end.
+
+    Args:
+        model: Any module. Its buffers and parameters keep their values.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    model.eval()
+    for parameter, _ in flags:
+        parameter.requires_grad_(False)
+    try:
+        yield model
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
+@contextmanager
+def first_answer_checked(model: nn.Module, labels: Tensor) -> Iterator[None]:
+    """Apply `check_logits` to the first forward pass inside the block, which costs no pass.
+
+    Args:
+        model: The model under attack.
+        labels: Classes of the goal, of shape (b,).
+
+    Raises:
+        ValueError: See `check_logits`.
+    """
+
+    def look(module: nn.Module, inputs: tuple[Any, ...], answer: Any) -> None:
+        hook.remove()
+        check_logits(answer, len(inputs[0]), labels)
+
+    hook = model.register_forward_hook(look)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def check_logits(answer: Any, count: int, labels: Tensor | None = None) -> None:
+    """Refuse what a model returned for ``count`` images unless it is logits.
+
+    Args:
+        answer: What the model returned; logits are floats of shape (count, classes).
+        count: Number of images that the model was given.
+        labels: Classes that have to be among the model's, of shape (n,).
+
+    Raises:
+        ValueError: It isn't such a tensor, it has a single class, it holds NaN, or a label is none
+            of its classes.
+    """
+    if not isinstance(answer, Tensor):
+        raise ValueError(
+            f"the model returned a {type(answer).__name__}: it must return a tensor of logits"
+        )
+    if answer.ndim != 2 or len(answer) != count or not answer.is_floating_point():
+        raise ValueError(
+            f"the model returned {answer.dtype} of shape {tuple(answer.shape)} for {count} images: "
+            f"it must return float logits of shape ({count}, classes)"
+        )
+    classes = answer.shape[1]
+    if classes < 2:
+        raise ValueError(
+            f"the model has {classes} class: an attack needs at least 2; a model with one output "
+            "can be wrapped to return (-z/2, z/2)"
+        )
+    broken = int(answer.detach().isnan().any(1).sum())
+    if broken:
+        raise ValueError(
+            f"the model returned NaN for {broken} of {count} images: check its weights and the "
+            "range of the images"
+        )
+    if labels is not None and len(labels):
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= classes:
+            raise ValueError(
+                f"the labels hold class {low if low < 0 else high}, but the model has {classes} "
+                f"classes: give labels from 0 to {classes - 1}"
+            )
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory, of a GPU or of this machine, was short.
+
+    >>> out_of_memory(MemoryError()), out_of_memory(ValueError("no such class"))
+    (True, False)
+    """
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    # the CPU allocator of PyTorch raises a plain RuntimeError
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
