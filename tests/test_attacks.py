@@ -23,13 +23,21 @@ from attacks.norms import box, l0_elements
 NAMES = sorted(BUILTIN)
 UNTARGETED_ONLY = {"sparsefool"}
 NOT_SPARSE = {"pgd", "mi-fgsm", "noise"}  # the ceiling and the floor of a table
-BLIND = {"noise"}  # asks for no gradient
+BLIND = {"noise"}  # knows nothing of the model
+NO_GRADIENT = {"noise", "sparse-rs", "sparse-autoattack"}  # or not for all of it
 
 # fewer iterations where the promise doesn't depend on them
 QUICK: dict[str, dict[str, Any]] = {
     "advmask": {"steps": 100},
     "cw-l0": {"steps": 20, "c_max": 100.0},
     "pgd-l0": {"steps": 20},
+    "fmn-l0": {"steps": 100},
+    "gse": {"searches": 4},
+    "pgd-trim": {"steps": 8, "samples": 5},
+    "sparse-autoattack": {"steps": 5, "queries": 50},
+    "sparse-pgd": {"steps": 5},
+    "sparse-rs": {"queries": 200},
+    "vfga": {"samples": 2},
     "sapf": {"searches": 3, "steps": (25, 25, 25)},
 }
 
@@ -38,6 +46,8 @@ NEAR = {
     "jsma": (1.0, 1),  # the last pair
     "greedyfool": (1.25, 1),
     "pgd-l0": (2.0, 2),  # keeps the pixels of its random start too long
+    "gse": (3.0, 4),  # changes groups of neighbours
+    "pgd-trim": (1.6, 1),  # samples few subsets
     "sapf": (1.5, 15),  # its sparsity falls in coarse levels
     "sparsefool": (7.0, 2),  # aims three times as far as the boundary
 }
@@ -256,7 +266,7 @@ class Poisoned(nn.Module):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(NAMES) - BLIND))
+@pytest.mark.parametrize("name", sorted(set(NAMES) - NO_GRADIENT))
 def test_a_gradient_that_is_not_a_number_stays_with_its_image(name: str) -> None:
     model, images = network((3, 5, 6), 5), some_images((3, 5, 6), 3, seed=6, spread=0.2)
     goal, method = goal_for(model, images, targeted=False), attack(name, 0.1)
