@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import os
-<<<<<<< HEAD
-from contextlib import suppress
-=======
 from collections.abc import Iterator
-from contextlib import contextmanager
->>>>>>> 829bbe2 (Read datasets larger than memory from their files while training)
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -42,11 +38,10 @@ def neighbour(path: Path) -> Iterator[Path]:
         yield place
         with place.open("rb+") as file:
             os.fsync(file.fileno())
-<<<<<<< HEAD
-        neighbour.replace(path)
+        place.replace(path)
         flush_folder(path.parent)
     finally:
-        neighbour.unlink(missing_ok=True)
+        place.unlink(missing_ok=True)
 
 
 def flush_folder(folder: Path) -> None:
@@ -57,8 +52,3 @@ def flush_folder(folder: Path) -> None:
             os.fsync(opened)
         finally:
             os.close(opened)
-=======
-        place.replace(path)
-    finally:
-        place.unlink(missing_ok=True)
->>>>>>> 829bbe2 (Read datasets larger than memory from their files while training)
