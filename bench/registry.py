@@ -10,9 +10,13 @@ import ast
 import dataclasses
 import difflib
 import functools
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from typing import Any, Literal, get_type_hints
+
+from bench.errors import reason
+from bench.files import code
 
 Kind = Literal["augmentations", "attacks"]
 LONGEST = 2000  # characters that the options of a method may have
@@ -39,6 +43,47 @@ def entry_points(group: str) -> tuple[metadata.EntryPoint, ...]:
     return tuple(metadata.entry_points(group=group))
 
 
+@functools.cache
+def _loaded(entry: metadata.EntryPoint) -> Any | None:
+    """What an entry point names; None, with a warning, if its package cannot be imported."""
+    try:
+        return entry.load()
+    except Exception as error:
+        warnings.warn(
+            f"the plug-in {entry.name!r} ({entry.value}, in the group {entry.group}) is left out: "
+            f"{type(error).__name__}: {reason(error)}",
+            stacklevel=2,
+        )
+        return None
+
+
+def plugins(kind: str, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what other packages add: the entry points of the group ``bench.KIND``, by name.
+
+    One that cannot be imported costs a warning.
+
+    Args:
+        kind: ``"augmentations"``, ``"attacks"`` or ``"models"``.
+        known: What there is already.
+
+    Raises:
+        ValueError: Two have the same name.
+    """
+    found: dict[str, Any] = {}
+    for entry in entry_points(group=f"bench.{kind}"):
+        if (other := (known | found).get(entry.name)) is not None:  # type: ignore[operator]
+            place = (
+                f"{getattr(other, '__module__', 'bench')}:{getattr(other, '__qualname__', other)}"
+            )
+            raise ValueError(
+                f"two {kind} are named {entry.name!r}: {entry.value} and {place}; "
+                "rename or uninstall one"
+            )
+        if (loaded := _loaded(entry)) is not None:
+            found[entry.name] = loaded
+    return found
+
+
 def classes(kind: Kind) -> Mapping[str, type[Any]]:
     """Return the classes of all methods by name: the built-in ones, then those of other packages.
 
@@ -54,24 +99,53 @@ def classes(kind: Kind) -> Mapping[str, type[Any]]:
     import importlib
 
     found: dict[str, type[Any]] = dict(importlib.import_module(kind).BUILTIN)
-    for entry in entry_points(group=f"bench.{kind}"):
-        if entry.name in found:
-            other = found[entry.name]
-            raise ValueError(
-                f"two {kind} are named {entry.name!r}: {entry.value} and "
-                f"{other.__module__}:{other.__qualname__}; rename or uninstall one"
-            )
-        found[entry.name] = entry.load()
-    return found
+    return found | plugins(kind, found)
+
+
+def admit(kind: Kind, text: str) -> str:
+    """Return the text of a method that a user has typed, ready for `build`.
+
+    A name passes as it is. The class of ``FILE.py:CLASS`` or ``PACKAGE:CLASS`` is loaded, and the
+    text that is returned names the content of its file; see `bench.files.code`.
+
+    Args:
+        kind: ``"augmentations"`` or ``"attacks"``.
+        text: Name or reference, with options, as ``"stripes.py:Stripes(width=2)"``.
+
+    Raises:
+        ValueError: The file cannot be loaded, or holds no such class.
+        Missing: There is no such file or package.
+    """
+    name, bracket, options = text.strip().partition("(")
+    if not code.is_reference(name):
+        return text
+    name = code.admit(name)
+    cls: Any = code.find(name)
+    if not _of_kind(kind, cls):
+        wanted = "a method `mask`" if kind == "augmentations" else "a method `__call__`"
+        raise ValueError(f"{name} is no {kind[:-1]}: it must be a dataclass with {wanted}")
+    try:
+        cls()
+    except TypeError as error:
+        raise ValueError(f"{name}: give each of its fields a default: {reason(error)}") from None
+    return f"{name}{bracket}{options}"
+
+
+def _of_kind(kind: Kind, cls: Any) -> bool:
+    if not isinstance(cls, type) or not dataclasses.is_dataclass(cls):
+        return False
+    method = "mask" if kind == "augmentations" else "__call__"
+    return any(method in vars(base) for base in cls.__mro__)
 
 
 def makers(kind: Kind) -> dict[str, Callable[[], Any]]:
     """Return everything that `build` accepts by name, with what creates it with its defaults.
 
-    These are all classes, and their named readings: class methods that a class lists in
-    ``readings``, as ``"advmask.published"`` for ``AdvMask.published``.
+    These are all classes, those that `admit` loaded, and their named readings: class methods that a
+    class lists in ``readings``, as ``"advmask.published"`` for ``AdvMask.published``.
     """
-    known = classes(kind)
+    own = {name: each for name, each in code.admitted().items() if _of_kind(kind, each)}
+    known = {**classes(kind), **own}
     readings = {
         f"{name}.{reading}": getattr(cls, reading)
         for name, cls in known.items()

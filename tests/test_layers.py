@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ORDER = (
     {"attacks", "augmentations", "bench.errors"},
-    {"bench.files", "bench.registry"},
+    {"bench.files"},
+    {"bench.registry"},
     {"bench.data", "bench.records"},
     {"bench.execution", "bench.models"},
     {"bench.training"},

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import os
 import sys
+import warnings
+from pathlib import Path
 from typing import Any
 
 import click
@@ -87,6 +90,38 @@ class Commands(click.Group):
             ctx.exit(exit_code(error))
 
 
+def beside() -> None:
+    """Check that the packages of methods are the ones that belong to this one.
+
+    Python looks for packages in the current folder first when it runs a module, and in
+    ``PYTHONPATH``.
+
+    Raises:
+        ValueError: Others are in the way.
+    """
+    home = Path(__file__).resolve().parents[2]
+    for name in ("augmentations", "attacks"):
+        spec = importlib.util.find_spec(name)
+        place = Path(spec.origin) if spec is not None and spec.origin else None
+        if place is not None and home not in place.resolve().parents:
+            found = place.parent if place.name == "__init__.py" else place
+            raise ValueError(
+                f"{found} is in the way of bench's own package {name!r}: type bench instead of "
+                "python -m bench, start it in another folder, or rename yours"
+            )
+
+
+def warning_line(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """Format a warning as one line, without its place in the code."""
+    return f"Warning: {' '.join(str(message).split())}\n"
+
+
 def print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     """Print the version and exit."""
     if wanted and not ctx.resilient_parsing:
@@ -125,3 +160,6 @@ def main(ctx: click.Context) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     waiting.choose(os.environ)
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    if not os.environ.get("BENCH_TRACEBACK"):
+        warnings.formatwarning = warning_line
+    beside()

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     "attacks",
     type=types.Name(types.attack_names),
     multiple=True,
-    help="Attack, with options as in \"jsma(direction='both')\"; repeat for several.  "
-    "[default: all]",
+    help="Attack, with options as in \"jsma(direction='both')\", or FILE.py:CLASS for one of your "
+    "own; repeat for several.  [default: all]",
 )
 @options.victim("resnet20; resnet8 for digits")
 @options.data

@@ -351,14 +351,16 @@ def victim(usual: str) -> Function:
     return together(
         attacked(
             "--victim",
-            metavar="FILE|timm:NAME",
-            help="Victim model: weights as safetensors, or a network of timm.  [default: trained "
-            "once on the dataset]",
+            metavar="FILE|FILE.py:FACTORY|PACKAGE:FACTORY|timm:NAME",
+            help="Victim model: weights (safetensors, or a .pt state dict) with --model; a "
+            "function that gives the network for classes=10; or a network of timm.  [default: "
+            "trained once on the dataset]",
         ),
         attacked(
             "--model",
             type=types.Name(types.model_names),
-            help=f"Architecture of the victim model.  [default: {usual}]",
+            help="Architecture of the victim model; FILE.py:FACTORY for one of your own.  "
+            f"[default: {usual}]",
         ),
         attacked(
             "--mean",

@@ -45,6 +45,12 @@ class SearchOptions:
     std: tuple[float, ...] | None = None
     attack: str | None = None
 
+    def attack_text(self) -> str | None:
+        """Return the attack, as `bench.registry.build` takes it."""
+        from bench import registry
+
+        return None if self.attack is None else registry.admit("attacks", self.attack)
+
     def victim_for(self, data: Dataset) -> Victim:
         """Return the victim model; see `bench.points.find.points_victim`."""
         from bench.points import find
@@ -86,7 +92,7 @@ def find_or_load(
                 workspace,
                 progress,
                 victim=search.victim_for(data),
-                attack_text=search.attack,
+                attack_text=search.attack_text(),
                 executor=where.build(workspace.device),
                 stop=stop,
             ),
@@ -135,7 +141,7 @@ def estimate(
     workspace, name = locate(place.open(where), place.dataset("digits"))
     data = workspace.dataset(name)
     where.build(workspace.device)  # sets the threads of a worker
-    planned = Search.of(data, workspace, search.victim_for(data), search.attack)
+    planned = Search.of(data, workspace, search.victim_for(data), search.attack_text())
     cost = planned.cost(data, workspace)
     click.echo(json.dumps(cost.to_json()) if as_json else str(cost))
 

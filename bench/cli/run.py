@@ -46,7 +46,8 @@ OF_EXPERIMENTS = (
     multiple=True,
     default=["advmask"],
     show_default=True,
-    help='Augmentation, with options as in "gridmask(ratio=0.5)"; repeat to compare several.',
+    help='Augmentation, with options as in "gridmask(ratio=0.5)", or FILE.py:CLASS for one of your '
+    "own; repeat to compare several.",
 )
 @options.compared(
     "--model",
@@ -55,7 +56,7 @@ OF_EXPERIMENTS = (
     multiple=True,
     default=["resnet18"],
     show_default=True,
-    help="Network; repeat for several.",
+    help="Network, or FILE.py:FACTORY or PACKAGE:FACTORY for one of your own; repeat for several.",
 )
 @options.compared(
     "--seeds",
@@ -150,7 +151,7 @@ def run(
     from bench.training import fine_tuning
 
     for text in augmentations:  # rejected before anything slow
-        registry.build("augmentations", text)
+        registry.build("augmentations", registry.admit("augmentations", text))
     workspace, data = comparison.place(place.open(where), place.dataset("digits"))
     workspace = fine_tuning.remember(workspace, training.pretrained)
     design = designs.Design(

@@ -311,7 +311,8 @@ def attacks(workspace: Workspace, data: Dataset, chosen: SpeedOptions, progress:
     network = victim.load(workspace, progress)
     images = data.test.images[: chosen.images].to(workspace.device).float() / 255
     methods = {
-        text: registry.build("attacks", text, eps=float(chosen.eps)) for text in chosen.attack
+        text: registry.build("attacks", registry.admit("attacks", text), eps=float(chosen.eps))
+        for text in chosen.attack
     }
     whole, steps = throughput.attacks(methods, network, images, progress, chosen.rounds)
     thousand = [throughput.Rate(rate.name, rate.per_second / 1000, rate.ratio) for rate in steps]

@@ -16,6 +16,7 @@ from bench.execution.executors import Begin, Stop, Work, called, silently
 from bench.execution.pool import Pool, Relay, Worker
 from bench.execution.progress import Progress
 from bench.execution.workspace import open_datasets
+from bench.files import code
 
 if TYPE_CHECKING:
     from bench.data.dataset import Dataset
@@ -51,7 +52,10 @@ class ProcessWorker:
         self.stop_requested = context.Event()
         self.process = context.Process(
             target=_serve,
-            args=(worker_pipe, self.stop_requested, workspace, threads, in_memory),
+            args=(
+                *(worker_pipe, self.stop_requested, workspace, threads, in_memory),
+                code.sources(),
+            ),
             daemon=True,
         )
         self.process.start()
@@ -101,7 +105,12 @@ def _how(code: int | None) -> str:
 
 
 def _serve(
-    pipe: Any, stop_requested: Any, workspace: Workspace, threads: int, in_memory: list[Dataset]
+    pipe: Any,
+    stop_requested: Any,
+    workspace: Workspace,
+    threads: int,
+    in_memory: list[Dataset],
+    sources: tuple[code.Source, ...],
 ) -> None:
     """Run jobs in a worker process until the pipe closes."""
     import signal
@@ -111,6 +120,11 @@ def _serve(
     # Ctrl-C reaches all processes; the main one passes the request on and ends the workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
+    try:
+        code.adopt(sources)
+    except Exception as error:  # told with the first job
+        pipe.send(("raised", error))
+        return
     for data in in_memory:
         workspace.adopt(data)
     alone = _watch_main_process()

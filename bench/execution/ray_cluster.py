@@ -16,6 +16,7 @@ from bench.execution.executors import Begin, Stop, Work, called, silently
 from bench.execution.pool import Pool, Relay, Worker
 from bench.execution.progress import Progress
 from bench.execution.workspace import open_datasets
+from bench.files import code
 
 if TYPE_CHECKING:
     from bench.execution.workspace import Workspace
@@ -28,7 +29,7 @@ class RayWorker:
         self.ray, self.workspace, self.data = ray, workspace, data
         self.cpus, self.gpus = cpus, gpus
         actor = ray.remote(_Actor).options(num_cpus=cpus, num_gpus=gpus, max_concurrency=2)
-        self.actor = actor.remote(workspace, data, max(1, int(cpus)))
+        self.actor = actor.remote(workspace, data, max(1, int(cpus)), code.sources())
         self.answer: Any = None
         self.started = self.actor.wait_for_start.remote()
 
@@ -74,10 +75,13 @@ class RayWorker:
 class _Actor:
     """The worker's side of `RayWorker`, in a process of the cluster."""
 
-    def __init__(self, workspace: Workspace, data: Any, threads: int) -> None:
+    def __init__(
+        self, workspace: Workspace, data: Any, threads: int, sources: tuple[code.Source, ...]
+    ) -> None:
         import torch
 
         torch.set_num_threads(threads)
+        code.adopt(sources)
         import ray
 
         for each in ray.get(data):

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import difflib
+<<<<<<< HEAD
 import math
 from collections.abc import Sequence
+=======
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+>>>>>>> ceb476d (Take networks, augmentations and attacks from a user's files and packages)
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +18,10 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from bench import registry
 from bench.data.seeds import derive
+from bench.errors import reason
+from bench.files import code
 from bench.models.resnet import Bottleneck, ResNet
 from bench.models.shake_shake import ShakeShake
 from bench.models.wide_resnet import WideResNet
@@ -81,7 +90,8 @@ def build(
     A tag, as in ``timm:resnet18.a1_in1k``, says nothing here but how the weights are read.
 
     Args:
-        name: One of `names`, or ``timm:NAME``.
+        name: One of `names`, ``timm:NAME``, or what `admit` returned. A network of one's own takes
+            images in [0, 1], so ``mean`` and ``std`` are not used.
         classes: The number of logits.
         channels: Of the images.
         side: Height and width of the images, in pixels.
@@ -94,8 +104,14 @@ def build(
             the side and the classes: another number of classes gets a new classifier.
 
     Raises:
+<<<<<<< HEAD
         ValueError: The name is not known, the weights are not those of a ``timm:NAME.TAG``, or
             ``mean`` and ``std`` do not have a value per channel, or one that cannot be used.
+=======
+        ValueError: The name is not known, the weights are not those of a ``timm:NAME.TAG``,
+            ``mean`` and ``std`` do not have a value per channel, or a factory fails or gives no
+            network for such images.
+>>>>>>> ceb476d (Take networks, augmentations and attacks from a user's files and packages)
     """
     if weights is not None and not name.startswith("timm:"):
         raise ValueError(f"{name} has no weights of timm: they exist for timm:NAME.TAG")
@@ -110,9 +126,14 @@ def build(
             f"mean and std are {middles} and {widths}: they must be finite, and each std above 0"
         )
     # fork_rng gives the global generator back as it was; seeding it alone leaves CUDA's in peace
+    own = factory(name)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, "weights"))
-        network = _network(name, classes, channels, side, stem, weights)
+        if own is not None:
+            network = _made(name, own, classes, channels, side)
+            centre, spread = torch.zeros(channels), torch.ones(channels)
+        else:
+            network = _network(name, classes, channels, side, stem, weights)
     reseed(network, derive(seed, "network"))
     return Normalised(network, centre, spread)
 
@@ -157,6 +178,7 @@ def _network(
     raise _unknown(name)
 
 
+<<<<<<< HEAD
 def _of_patches(name: str, classes: int, channels: int, side: int) -> nn.Module:
     """A network of timm that cuts a small image into patches, as small as ResNet-20."""
     import timm
@@ -173,6 +195,38 @@ def _of_patches(name: str, classes: int, channels: int, side: int) -> nn.Module:
         dim=96, depth=6, kernel_size=5, patch_size=patch, in_chans=channels, num_classes=classes
     )
     return mixer
+=======
+def _made(name: str, make: Callable[..., Any], classes: int, channels: int, side: int) -> nn.Module:
+    """What a factory gives, once it has mapped a batch of images to logits."""
+    given = {"classes": classes, "channels": channels, "side": side}
+    try:
+        taken = {"classes"} | inspect.signature(make).parameters.keys()
+        network = make(**{key: each for key, each in given.items() if key in taken})
+    except Exception as error:
+        raise ValueError(
+            f"{name} failed when it was called with classes={classes}: "
+            f"{type(error).__name__}: {reason(error)}"
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"{name} gave a {type(network).__name__}: it must give an nn.Module")
+    training = network.training
+    images = torch.zeros(2, channels, side, side)
+    try:
+        with torch.no_grad():
+            logits = network.eval()(images)
+    except Exception as error:
+        raise ValueError(
+            f"the network of {name} failed on images of shape {tuple(images.shape)}: "
+            f"{type(error).__name__}: {reason(error)}"
+        ) from error
+    if not isinstance(logits, Tensor) or logits.shape != (2, classes):
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(
+            f"the network of {name} gave {shape} for 2 images: it must give logits of shape "
+            f"(2, {classes}), one per class"
+        )
+    return network.train(training)
+>>>>>>> ceb476d (Take networks, augmentations and attacks from a user's files and packages)
 
 
 def _timm(
@@ -218,11 +272,51 @@ def check_logits(logits: Float[Tensor, "b k"]) -> None:
 
 def names() -> dict[str, str]:
     """Every network that has a name, and what it is; ``timm:NAME`` reaches those of timm."""
-    return dict(ABOUT)
+    found = registry.plugins("models", ABOUT)
+    return ABOUT | {
+        name: (inspect.getdoc(each) or "of another package").partition("\n")[0]
+        for name, each in found.items()
+    }
+
+
+def factory(name: str) -> Callable[..., Any] | None:
+    """Return the factory of a network of a user's own or of another package, or None.
+
+    A factory is called as ``factory(classes=10)``, with ``channels`` and ``side`` as well if it has
+    such arguments, and gives an ``nn.Module`` for images in [0, 1].
+
+    Args:
+        name: What `admit` returned, or the name of an entry point of the group ``bench.models``.
+    """
+    found: Callable[..., Any] | None = code.find(name)
+    if found is None and name not in ABOUT and ":" not in name:
+        found = registry.plugins("models", ABOUT).get(name)
+    return found
+
+
+def admit(text: str) -> str:
+    """Return the name of a network that a user has typed, ready for `build`.
+
+    Args:
+        text: One of `names`, ``timm:NAME``, or ``FILE.py:FACTORY`` or ``PACKAGE:FACTORY``, whose
+            file is then read; see `factory` and `bench.files.code`.
+
+    Raises:
+        ValueError: The name is not known, or the file cannot be loaded.
+        Missing: There is no such file or package.
+    """
+    if code.is_reference(text):
+        text = code.admit(text)
+        if not callable(code.find(text)):
+            raise ValueError(f"{text} is no factory: it is called with classes=10")
+    check(text)
+    return text
 
 
 def check(name: str) -> None:
     """Raise ValueError, with the nearest name, for a network that ``build`` does not know."""
+    if factory(name) is not None:
+        return
     if name.startswith("timm:"):
         import timm
 
@@ -233,12 +327,25 @@ def check(name: str) -> None:
         raise _unknown(name)
 
 
-def reseed(model: nn.Module, seed: int) -> None:
-    """Restart the draws that a network makes in training (Shake-Shake); no effect on the others.
+@contextmanager
+def reseeded(model: nn.Module, seed: int) -> Iterator[None]:
+    """Restart the draws that a network makes in training: Shake-Shake's, and those of dropout.
 
-    Called ahead of each step, with a seed derived from run, epoch and step, it makes a step depend
-    on nothing before it.
+    Opened for the forward pass of each step, with a seed derived from run, epoch and step, it makes
+    a step depend on nothing before it. Torch's global generators, which layers of other libraries
+    use, get back the states that they had.
     """
+    reseed(model, seed)
+    device = next(model.parameters()).device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        yield
+
+
+def reseed(model: nn.Module, seed: int) -> None:
+    """Restart the draws of a network's own generators (Shake-Shake); no effect on the others."""
     for module in model.modules():
         draws = getattr(module, "draws", None)
         if isinstance(draws, Generator):

@@ -24,7 +24,8 @@ def check(path: Path) -> str:
         return checksums.of_file(path)[:12]
     except FileNotFoundError:
         raise Missing(
-            f"there are no weights at {path}: give a safetensors file, or timm:NAME"
+            f"there are no weights at {path}: give a safetensors or .pt file, FILE.py:FACTORY, or "
+            "timm:NAME"
         ) from None
 
 
@@ -38,8 +39,8 @@ def from_file(
     """A network with the weights of a file, for the classes and images of a dataset.
 
     Args:
-        path: A safetensors file.
-        model: The name of its network, as in `networks.names`.
+        path: A safetensors file, or a state dict that torch has saved (.pt or .pth).
+        model: The name of its network, as `networks.build` takes it.
         data: The dataset it tells the classes of.
         mean: What the weights were trained with, per channel in [0, 1]; by default the dataset's.
         std: Likewise.
@@ -52,6 +53,30 @@ def from_file(
     network = weight_files.load_network(data, model, path, seed=0, **known)
     fold(network.eval())
     return network
+
+
+def from_factory(name: str, data: Dataset, digest: str = "") -> nn.Module:
+    """A network of a user's own with the weights that its factory gives.
+
+    Args:
+        name: What `networks.admit` returned.
+        data: The dataset it tells the classes of.
+        digest: What `weights_digest` must be; empty: anything.
+
+    Raises:
+        ValueError: The factory fails, gives no such network, or other weights than before.
+    """
+    network = networks.build_for(data, name, seed=0).eval()
+    if digest and weights_digest(network) != digest:
+        raise ValueError(
+            f"{name} gives other weights each time: let it load them from a file, or seed them"
+        )
+    return network
+
+
+def weights_digest(network: nn.Module) -> str:
+    """The first twelve hexadecimal digits of the checksum of a network's weights."""
+    return checksums.of_tensors(network.state_dict())[:12]
 
 
 def from_timm(

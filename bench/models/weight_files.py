@@ -1,4 +1,4 @@
-"""Weights of networks as safetensors files."""
+"""Weights of networks as safetensors files, and state dicts that torch has saved."""
 
 from __future__ import annotations
 
@@ -6,13 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from bench.data.dataset import Dataset
+from bench.errors import reason
 from bench.files import atomic, tensor_files
 from bench.models import networks
 from bench.models.networks import Normalised
 
+TORCH = (".pt", ".pth")
+"""Endings of the files that ``torch.save`` writes."""
+WRAPPED = ("state_dict", "model", "model_state_dict")
+"""Entries of a checkpoint in which training programs keep the weights."""
 SHOWN = 8  # of the entries of a weights file that do not fit
 
 
@@ -34,14 +40,14 @@ def load_network(data: Dataset, name: str, path: Path, seed: int, **others: Any)
     Args:
         data: As in `networks.build_for`.
         name: Likewise.
-        path: A safetensors file.
+        path: A safetensors file, or a state dict that torch has saved.
         seed: Draws what the network draws in training.
         **others: As in `networks.build_for`.
 
     Raises:
         FileNotFoundError, ValueError: As `load_weights`.
     """
-    weights, _ = tensor_files.read(path)
+    weights = read(path)
     network = networks.build_for(data, name, seed=seed, stem=stem(weights), **others)
     take(network, weights, path)
     return network
@@ -53,14 +59,50 @@ def stem(weights: Mapping[str, Tensor]) -> int | None:
     return None if first is None or first.ndim != 4 else first.shape[-1]
 
 
+def read(path: Path) -> dict[str, Tensor]:
+    """Read the weights of a safetensors file, or of a state dict that torch has saved."""
+    return state_dict(path) if path.suffix in TORCH else tensor_files.read(path)[0]
+
+
+def state_dict(path: Path) -> dict[str, Tensor]:
+    """Read a state dict that ``torch.save`` has written; nothing in it is executed.
+
+    Args:
+        path: A file of tensors by name, alone or as an entry of a checkpoint (`WRAPPED`). The
+            prefix ``module.`` of a network that was trained in parallel is removed.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged, holds more than tensors, or no weights.
+    """
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # torch raises many kinds
+        raise ValueError(
+            f"{path} holds no plain weights: save them with torch.save(model.state_dict(), FILE); "
+            f"{reason(error, 100)}"
+        ) from None
+    if isinstance(found, Mapping):
+        found = next((found[name] for name in WRAPPED if isinstance(found.get(name), dict)), found)
+    if not isinstance(found, Mapping) or not all(
+        isinstance(name, str) and isinstance(each, Tensor) for name, each in found.items()
+    ):
+        raise ValueError(
+            f"{path} holds no weights: save them with torch.save(model.state_dict(), FILE)"
+        )
+    return {name.removeprefix("module."): each for name, each in found.items()}
+
+
 def load_weights(model: Normalised, path: Path) -> None:
-    """Load safetensors into the inner network, which keeps its device.
+    """Load a file of weights into the inner network, which keeps its device.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It is damaged, or does not fit; see `take`.
     """
-    take(model, tensor_files.read(path)[0], path)
+    take(model, read(path), path)
 
 
 def take(model: Normalised, weights: Mapping[str, Tensor], path: Path) -> None:

@@ -96,7 +96,8 @@ def points_victim(
 
     Args:
         data: Dataset whose training images are attacked.
-        victim: Safetensors file of weights, or ``timm:NAME``; None: one is trained.
+        victim: File of weights, ``FILE.py:FACTORY``, ``PACKAGE:FACTORY`` or ``timm:NAME``; None:
+            one is trained.
         model: Architecture of the weights, or of the network to train.
         mean: Per-channel mean subtracted by a victim model that was trained elsewhere.
         std: Per-channel standard deviation that it divides by.
@@ -107,7 +108,9 @@ def points_victim(
     """
     if victim is not None or mean or std:
         return victims.choose(data, victim=victim, model=model, mean=mean, std=std)
-    model = model or ("resnet8" if len(data.train.labels) <= 10_000 else "resnet20")
+    if model is None:
+        model = "resnet8" if len(data.train.labels) <= 10_000 else "resnet20"
+    model = networks.admit(model)
     side = data.train.images.shape[-1]
     recipe = victims.usual_victim(data.name, data.digest, side, model=model)
     return Victim(model=model, data=data.name, recipe=recipe)
@@ -194,7 +197,8 @@ def find_points(
             or a `bench.Dataset`. A model name needs one of the last two.
         attack: The attack, by name with options.
         eps: Largest change of a value in [0, 1]; None: the dataset's own, 8/255 unless it is named.
-        victim: Safetensors file of the victim model's weights, or ``timm:NAME``.
+        victim: File of the victim model's weights (safetensors or .pt), ``FILE.py:FACTORY``,
+            ``PACKAGE:FACTORY`` or ``timm:NAME``.
         mean: Per-channel mean subtracted by a victim model that was trained elsewhere.
         std: Per-channel standard deviation that it divides by.
         results: Results folder; None: ``$BENCH_RESULTS``, else ``./results``.
@@ -236,7 +240,7 @@ def find_points(
             workspace,
             progress,
             victim=chosen,
-            attack_text=attack,
+            attack_text=None if attack is None else registry.admit("attacks", attack),
             eps=eps,
             executor=options.build(workspace.device),
             stop=stop,
@@ -255,7 +259,8 @@ def chosen_attack(data: str, text: str | None = None, eps: float | None = None) 
     ('advmask.published', 'advmask(eps=0.5, steps=100)')
     """
     text = text or facts(data).points
-    if "." in registry.parse(text)[0]:  # a named reading has an eps of its own
+    name = registry.parse(text)[0]
+    if "." in name and ":" not in name:  # a named reading has an eps of its own
         attack = registry.build("attacks", text)
     else:
         attack = registry.build("attacks", text, eps=facts(data).eps)

@@ -63,6 +63,8 @@ class AttackDesign:
         wanted = self.attacks or tuple(registry.classes("attacks"))
         built: dict[str, Attack] = {}
         for each in wanted:
+            if isinstance(each, str):
+                each = registry.admit("attacks", each)
             text = each if isinstance(each, str) else registry.express(each)
             if isinstance(each, str) or registry.writable(each):
                 attack = registry.build("attacks", text, eps=float(eps))

@@ -138,7 +138,8 @@ def evaluate_attacks(
         eps: Largest change of a value in [0, 1], above 0 and at most 1; one or several.
         targeted: Reach a class that is drawn from the seed, instead of leaving the true one.
         data: Dataset whose test images are attacked, if no images are given.
-        victim: Safetensors file of the victim model's weights, or ``timm:NAME``.
+        victim: File of the victim model's weights (safetensors or .pt), ``FILE.py:FACTORY``,
+            ``PACKAGE:FACTORY`` or ``timm:NAME``.
         mean: Per-channel mean subtracted by a victim model that was trained elsewhere.
         std: Per-channel standard deviation that it divides by.
         target: How target classes are chosen; None: ``"random"`` if ``targeted``.

@@ -107,11 +107,17 @@ class Design:
             raise ValueError("there is nothing to compare: give an augmentation and a model")
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds are {list(self.seeds)}: give integers from 0, each once")
-        for text in self.augmentations:
+        admitted = tuple(
+            registry.admit("augmentations", each) if isinstance(each, str) else each
+            for each in self.augmentations
+        )
+        for text in admitted:
             if isinstance(text, str):
                 registry.build("augmentations", text)
-        for model in self.models:
-            networks.check(model)
+        object.__setattr__(self, "augmentations", admitted)
+        object.__setattr__(self, "models", tuple(map(networks.admit, self.models)))
+        if self.points is not None:
+            object.__setattr__(self, "points", registry.admit("attacks", self.points))
 
     def recipes(self, workspace: Workspace) -> list[Recipe]:
         """Return one recipe per network, augmentation and guide.

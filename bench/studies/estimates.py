@@ -21,7 +21,9 @@ def operations_per_image(model: str, data: str) -> float:
 
     known = facts(data)
     channels, side = known.channels, known.side
-    with torch.device("meta"):
+    own = networks.factory(model) is not None  # may read weights, which needs a real device
+    where = "cpu" if own else "meta"
+    with torch.device(where):
         network = networks.build(
             model,
             classes=known.classes,
@@ -30,10 +32,10 @@ def operations_per_image(model: str, data: str) -> float:
             mean=[0.5] * channels,
             std=[0.5] * channels,
             seed=0,
-        ).to("meta")
+        ).to(where)
         counter = FlopCounterMode(display=False)
         with counter:
-            network.eval()(torch.empty(1, channels, side, side, device="meta"))
+            network.eval()(torch.zeros(1, channels, side, side, device=where))
     return 3.0 * counter.get_total_flops()
 
 

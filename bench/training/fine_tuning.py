@@ -9,7 +9,6 @@ from torch import nn
 
 from bench.data.dataset import Dataset
 from bench.execution.workspace import Workspace
-from bench.files import tensor_files
 from bench.models import networks, pretrained, published, weight_files
 from bench.models.networks import Normalised
 from bench.training.recipes import Recipe
@@ -88,7 +87,7 @@ def start(data: Dataset, model: str, name: str, path: Path, seed: int) -> Normal
     """
     if name.startswith("timm:"):
         return networks.build_for(data, name, seed=seed, weights=path)
-    weights = published.read(path) if published.is_name(name) else tensor_files.read(path)[0]
+    weights = published.read(path) if published.is_name(name) else weight_files.read(path)
     network = networks.build_for(data, model, seed=seed, stem=weight_files.stem(weights))
     own, last = network.network.state_dict(), _classifier(network.network)
     for key in {f"{last}.weight", f"{last}.bias"} & own.keys() & weights.keys():

@@ -293,10 +293,10 @@ def train_epoch(
             )
         noise = seeds.generator(seed, "noise", epoch, step) if fill == "noise" else None
         images = delete(images, mask, mean=mean, std=std, fill=fill, generator=noise)
-        networks.reseed(network, seeds.derive(seed, "network", epoch, step))
-        loss = step_loss(
-            recipe, network, images, targets, batch.labels, inside, (seed, epoch, step)
-        )
+        with networks.reseeded(network, seeds.derive(seed, "network", epoch, step)):
+            loss = step_loss(
+                recipe, network, images, targets, batch.labels, inside, (seed, epoch, step)
+            )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()

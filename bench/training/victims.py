@@ -12,7 +12,7 @@ from bench.data import catalog
 from bench.data.dataset import Dataset
 from bench.execution.progress import Progress
 from bench.execution.workspace import Workspace
-from bench.files import locks
+from bench.files import code, locks
 from bench.models import networks, pretrained, weight_files
 from bench.models.networks import Normalised
 from bench.models.resnet import fold
@@ -118,12 +118,12 @@ class Victim:
 
     Attributes:
         model: Name of the architecture; ``timm:NAME`` alone is a network of timm with its published
-            weights.
+            weights, and a factory alone gives a network with weights of its own.
         data: Name of the dataset whose classes it distinguishes.
         recipe: How it is trained here; None for weights that were trained elsewhere.
         seed: Seed of the training.
-        path: Safetensors file of the weights, or None.
-        digest: Checksum of that file.
+        path: File of the weights, or None.
+        digest: Checksum of that file, or of the weights that a factory gives.
         mean: Per-channel mean that the weights were trained with; None: the dataset's.
         std: Per-channel standard deviation that the weights were trained with; None: the dataset's.
     """
@@ -146,7 +146,8 @@ class Victim:
         """Name in records: the architecture and what identifies the weights, without paths."""
         if self.recipe is not None:
             return f"{self.model} {self.recipe.key}"
-        parts = [self.model] if self.path is None else [self.model, self.path.name, self.digest]
+        file = [] if self.path is None else [self.path.name]
+        parts = [self.model, *file, *filter(None, [self.digest])]
         for name, values in (("mean", self.mean), ("std", self.std)):
             if values is not None:
                 parts.append(f"{name}={','.join(map(str, values))}")
@@ -172,7 +173,9 @@ class Victim:
         if self.recipe is not None:
             return obtain(self.recipe, workspace, progress, stop, self.seed)
         data = workspace.dataset(self.data)
-        if self.path is None:
+        if self.path is None and networks.factory(self.model) is not None:
+            network = pretrained.from_factory(self.model, data, self.digest)
+        elif self.path is None:
             network = pretrained.from_timm(
                 self.model, data, self.mean, self.std, download=workspace.download
             )
@@ -189,32 +192,37 @@ def choose(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
 ) -> Victim:
-    """Return the victim model that a user describes; nothing is loaded or trained yet.
+    """Return the victim model that a user describes; nothing is trained yet.
 
     Args:
         data: Dataset whose images are attacked.
-        victim: Safetensors file of weights, or ``timm:NAME``; None: one is trained on ``data``.
-        model: Architecture of the weights, or of the network to train.
+        victim: File of weights (safetensors or .pt); ``FILE.py:FACTORY`` or ``PACKAGE:FACTORY``, a
+            function that gives the network with its weights; or ``timm:NAME``. None: one is
+            trained on ``data``.
+        model: Architecture of the weights, or of the network to train, as `networks.admit` takes.
         mean: Per-channel mean subtracted by a victim model that was trained elsewhere.
         std: Per-channel standard deviation that it divides by.
 
     Raises:
-        ValueError: The arguments contradict each other.
-        Missing: The file of weights does not exist.
+        ValueError: The arguments contradict each other, or a factory fails.
+        Missing: The file of weights or code does not exist.
     """
+    whole = victim is not None and (_is_factory(victim) or victim.startswith("timm:"))
+    if model and whole:
+        raise ValueError(f"--model {model} has no effect on --victim {victim}; remove it")
+    named = victim if whole else model
+    model = None if named is None else networks.admit(named)
+    own = model is not None and networks.factory(model) is not None
+    if own and (mean or std):
+        raise ValueError(
+            f"--mean and --std have no effect on {model}: it takes images in [0, 1] and normalises "
+            "them itself; remove them"
+        )
     if victim is None:
-        if mean or std:
-            raise ValueError(
-                "--mean and --std need --victim: a model trained here uses those of the dataset"
-            )
-        side = data.train.images.shape[-1]
-        changes = {"model": model} if model else {}
-        recipe = usual_victim(data.name, data.pin, side, **changes)
-        return Victim(model=recipe.model, data=data.name, recipe=recipe)
-    if victim.startswith("timm:"):
-        if model:
-            raise ValueError(f"--model {model} has no effect on --victim {victim}; remove it")
-        return Victim(model=victim, data=data.name, mean=mean, std=std)
+        return _trained_here(data, model, mean, std)
+    if whole and model is not None:
+        digest = pretrained.weights_digest(pretrained.from_factory(model, data)) if own else ""
+        return Victim(model=model, data=data.name, digest=digest, mean=mean, std=std)
     if not model and victim in networks.names() and not Path(victim).exists():
         raise ValueError(
             f"--victim {victim} is the name of a network: train it on the dataset with "
@@ -229,3 +237,26 @@ def choose(
     return Victim(
         model=model, data=data.name, path=path.resolve(), digest=digest, mean=mean, std=std
     )
+
+
+def _trained_here(
+    data: Dataset,
+    model: str | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+) -> Victim:
+    """The default victim model of a dataset, or another network trained in the same way."""
+    if mean or std:
+        raise ValueError(
+            "--mean and --std need --victim: a model trained here uses those of the dataset"
+        )
+    side = data.train.images.shape[-1]
+    changes = {"model": model} if model else {}
+    recipe = usual_victim(data.name, data.pin, side, **changes)
+    return Victim(model=recipe.model, data=data.name, recipe=recipe)
+
+
+def _is_factory(victim: str) -> bool:
+    """Whether a victim model is given as a function that makes it, and not as a file of weights."""
+    known = networks.factory(victim) is not None or code.is_reference(victim)
+    return known and not Path(victim).exists()
