@@ -21,6 +21,7 @@ from augmentations.interop import Foreign, MaskedLoader, as_albumentations, as_t
 from augmentations.ipf import IPFCutout, IPFGridMask, IPFHideAndSeek, IPFRandomErasing
 from augmentations.keep_augment import KeepAugment
 from augmentations.no_deletion import NoDeletion
+from augmentations.pipeline import WithTransform
 from augmentations.random_erasing import RandomErasing
 
 BUILTIN: dict[str, type[Augmentation]] = {
@@ -62,6 +63,7 @@ __all__ = [
     "Ramp",
     "RandomErasing",
     "WithMask",
+    "WithTransform",
     "as_albumentations",
     "as_torchvision",
     "delete",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import zlib
 from collections.abc import Mapping
@@ -15,7 +16,8 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from augmentations import BUILTIN
-from augmentations.base import Augmentation, Ramp, delete, points_to_guide
+from augmentations.base import Augmentation, Ramp, delete, draw, points_to_guide
+from augmentations.samples import current
 
 
 def describe(augmentation: Augmentation) -> tuple[str, dict[str, Any]]:
@@ -56,6 +58,7 @@ class Deletion(albumentations.ImageOnlyTransform):  # type: ignore[misc]
         options: dict[str, Any] | None
         mean: tuple[float, ...]
         std: tuple[float, ...] | None
+        progress: float | None
 
     def __init__(
         self,
@@ -64,8 +67,12 @@ class Deletion(albumentations.ImageOnlyTransform):  # type: ignore[misc]
         mean: tuple[float, ...] = (0.5,),
         std: tuple[float, ...] | None = None,
         p: float = 1.0,
+        progress: float | None = None,
     ) -> None:
         super().__init__(p=p)
+        # in shared memory, so that it reaches workers that persist; nan: None
+        self._progress = torch.full((), torch.nan, dtype=torch.float64).share_memory_()
+        self.progress = progress
         self.method = method
         self.options = options
         self.mean = mean
@@ -73,13 +80,23 @@ class Deletion(albumentations.ImageOnlyTransform):  # type: ignore[misc]
         self.augmentation = rebuild(method, options or {})
         self._worker: int | None = None
 
+    @property
+    def progress(self) -> float | None:
+        """How much of the training is done, from 0 to 1; None: every image is due for a mask."""
+        value = float(self._progress)
+        return None if math.isnan(value) else value
+
+    @progress.setter
+    def progress(self, value: float | None) -> None:
+        self._progress.fill_(math.nan if value is None else value)
+
     def should_apply(self, force_apply: bool = False) -> bool:
         """Toss the coin; in a worker met for the first time, with a random state of its own.
 
         Workers are copies of one process, so without this all of them, in every epoch, would make
         the same draws.
         """
-        worker = get_worker_info()
+        worker = get_worker_info() if current() is None else None
         if worker is not None and worker.seed != self._worker:
             self._worker = worker.seed
             seeds = np.random.SeedSequence(
@@ -95,12 +112,18 @@ class Deletion(albumentations.ImageOnlyTransform):  # type: ignore[misc]
     ) -> dict[str, Any]:
         """Draw the mask of this image."""
         h, w = params["shape"][:2]
+        draws = current()
         # a pipeline's seed goes to all its transforms alike: the method tells siblings apart
         entropy = [int(self.random_generator.integers(2**63)), zlib.crc32(repr(self).encode())]
         seed, noise = np.random.SeedSequence(entropy).generate_state(2).tolist()
         generator = torch.Generator().manual_seed(seed)
         guide = self._guide(data, h, w)
-        mask = self.augmentation.mask(torch.empty(1, 1, h, w), generator, guide)
+        progress = self.progress if draws is None or draws.progress is None else draws.progress
+        canvas = torch.empty(1, 1, h, w)
+        if progress is None:
+            mask = self.augmentation.mask(canvas, generator, guide)
+        else:
+            mask = draw(self.augmentation, canvas, generator, guide=guide, progress=progress)
         return {"bits": np.packbits(mask.numpy()).tobytes().hex(), "noise": noise}
 
     def apply(self, img: Any, bits: str, noise: int, **params: Any) -> Any:
@@ -131,5 +154,6 @@ class Deletion(albumentations.ImageOnlyTransform):  # type: ignore[misc]
             return torch.as_tensor(np.asarray(data["guide"], np.float32))[None, None]
         if data.get("keypoints") is None:
             return None
-        points = np.asarray(data["keypoints"], np.float64).reshape(len(data["keypoints"]), -1)
+        count = len(data["keypoints"])
+        points = np.asarray(data["keypoints"], np.float64).reshape(count, -1 if count else 2)
         return points_to_guide(torch.from_numpy(points[:, :2]), h, w)[None, None]

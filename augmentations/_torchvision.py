@@ -13,6 +13,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from augmentations.base import Augmentation, delete, draw, points_to_guide
+from augmentations.samples import current
 
 POINTS = getattr(tv_tensors, "KeyPoints", ())  # not in every release
 
@@ -64,7 +65,9 @@ class Deletion(v2.Transform):  # type: ignore[misc]
         if points is not None and self.augmentation.wants is not None:
             rows = points.as_subclass(Tensor).reshape(len(canvas), -1, 2)
             guide = torch.stack([points_to_guide(row, h, w) for row in rows])[:, None]
-        mask = draw(self.augmentation, canvas, self._stream(), guide=guide, progress=self.progress)
+        draws = current()
+        progress = self.progress if draws is None or draws.progress is None else draws.progress
+        mask = draw(self.augmentation, canvas, self._stream(), guide=guide, progress=progress)
         return {"mask": mask}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
@@ -96,7 +99,12 @@ class Deletion(v2.Transform):  # type: ignore[misc]
         return pure or isinstance(value, (tv_tensors.Image, Image))
 
     def _stream(self) -> Generator:
-        """The generator; workers are copies of one process, so each gets one of its own."""
+        """The generator: of the image inside of a wrapped dataset, else of this worker.
+
+        Workers are copies of one process, so each gets one of its own.
+        """
+        if (draws := current()) is not None:
+            return draws.generator
         worker = get_worker_info()
         seed = None if worker is None else worker.seed
         if self._generator is None or seed != self._worker:

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence, Sized
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Generator, Tensor
-from torch.utils.data import Dataset
 
 from augmentations.base import Augmentation, delete, draw
+from augmentations.samples import Draws, Indexed, Samples, as_bytes, as_floats, drawn, stream
 
 SAMPLED = 2000  # images that the mean colour is estimated from
 
 
-@runtime_checkable
-class Indexed(Protocol):
-    """Anything that is read by an index, as datasets, lists and tensors are."""
-
-    def __getitem__(self, index: int, /) -> Any:
-        """The entry of one image."""
-        ...
-
-
-class WithMask(Dataset[tuple[Tensor, Any]]):
+class WithMask(Samples):
     """A dataset whose images are cropped, flipped and deleted from as an augmentation says.
 
     It is an ordinary map-style dataset: give it to any ``DataLoader``. Image and points are shifted
@@ -58,11 +46,14 @@ class WithMask(Dataset[tuple[Tensor, Any]]):
             of the dataset, estimated once from at most 2,000 images at even distances.
         std: Standard deviation per channel, for augmentations that fill with noise; by default
             estimated with the mean.
+        transform: Applied to each masked image, as a PIL image of bytes; timm's ``create_loader``
+            puts its own pipeline here. Its draws from torch, numpy and ``random`` depend on the
+            seed, the epoch and the index too.
 
     Raises:
         ValueError: The augmentation needs points and has none, there are not as many entries as
-            images, an entry does not fit its image, a sample is no (image, label) pair, or a number
-            is out of range.
+            images, an entry does not fit its image, an image is not the one whose points were
+            found, a sample is no (image, label) pair, or a number is out of range.
 
     Images come out as float tensors (c, h, w) on the scale of the given ones, uint8 divided by 255.
     Normalise them afterwards, in the model or the loop; a dataset of normalised images works too.
@@ -93,33 +84,21 @@ class WithMask(Dataset[tuple[Tensor, Any]]):
         epochs: int | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        transform: Callable[[Any], Any] | None = None,
     ) -> None:
-        if not isinstance(dataset, Sized):
-            raise ValueError(f"{type(dataset).__name__} has no length: give a map-style dataset")
-        count, name = len(dataset), type(augmentation).__name__
+        name = type(augmentation).__name__
         if padding < 0:
             raise ValueError(f"padding is {padding}: it must be at least 0 pixels")
-        if epochs is not None and epochs < 1:
-            raise ValueError(f"epochs is {epochs}: it must be at least 1")
         if augmentation.wants is not None and points is None:
             raise ValueError(
                 f"{name} needs points, one entry per image: WithMask(dataset, {name}(), points); "
                 "bench.find_points(model, dataset) finds adversarial points"
             )
-        entries = getattr(points, "__len__", lambda: count)()
-        if entries != count:
-            raise ValueError(f"there are points for {entries} images, but {count} images")
-        self.dataset = dataset
+        super().__init__(dataset, points, seed, epochs)
         self.augmentation = augmentation
-        self.points = points
-        self.seed = seed
         self.padding = padding
         self.flip = flip
-        self.epochs = epochs
-        self._count = count
-        # in shared memory, so that workers that persist see what the others do
-        self._reads = torch.zeros(count, dtype=torch.int32).share_memory_()
-        self._epoch = torch.full((1,), -1, dtype=torch.int64).share_memory_()  # -1: count reads
+        self.transform = transform
         if mean is None or (std is None and augmentation.fill == "noise"):
             found = self._colours()
             mean = found[0] if mean is None else mean
@@ -127,35 +106,18 @@ class WithMask(Dataset[tuple[Tensor, Any]]):
         self.mean = tuple(mean)
         self.std = None if std is None else tuple(std)
 
-    def __len__(self) -> int:
-        return self._count
-
-    def set_epoch(self, epoch: int) -> None:
-        """State the epoch of every image that is read from now on; persistent workers hear of it.
-
-        Args:
-            epoch: From 0. Until the next call the same index gives the same image.
-
-        Raises:
-            ValueError: The epoch is below 0.
-        """
-        if epoch < 0:
-            raise ValueError(f"epoch is {epoch}: it must be at least 0")
-        self._epoch.fill_(epoch)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
         index = range(self._count)[index]  # from the end, or refused
-        image, label = self._sample(index)
-        epoch = int(self._epoch)
-        if epoch < 0:
-            epoch = int(self._reads[index])
-            self._reads[index] += 1
+        given, label = self._sample(index)
+        image = as_floats(given)
+        epoch = self._next_epoch(index)
         generator = stream(self.seed, epoch, index)
+        progress = self._progress(epoch)
         guide = None
         if self.augmentation.wants is not None:
+            self._compare(index, image)
             guide = self._guide(index, image.shape[-2], image.shape[-1])
         image, guide = self._moved(image, guide, generator)
-        progress = 1.0 if self.epochs is None else min(1.0, (epoch + 1) / self.epochs)
         c = len(image)
         mask = draw(
             self.augmentation,
@@ -172,40 +134,17 @@ class WithMask(Dataset[tuple[Tensor, Any]]):
             fill=self.augmentation.fill,
             generator=generator,
         )
-        return masked[0], label
+        if self.transform is None:
+            return masked[0], label
+        from PIL import Image
 
-    def _sample(self, index: int) -> tuple[Float[Tensor, "c h w"], Any]:
-        sample = self.dataset[index]
-        if not isinstance(sample, tuple | list) or len(sample) != 2:
+        if not 0 <= image.amin() <= image.amax() <= 1:
             raise ValueError(
-                f"sample {index} of the dataset is a {type(sample).__name__}: "
-                "WithMask needs (image, label) pairs"
+                f"image {index} has values from {image.amin():.3g} to {image.amax():.3g}: a "
+                "transform after the mask needs images in [0, 1], before any normalisation"
             )
-        return as_floats(sample[0]), sample[1]
-
-    def _guide(self, index: int, h: int, w: int) -> Float[Tensor, "1 h w"]:
-        """The map of one image's points."""
-        assert self.points is not None
-        entry = torch.as_tensor(self.points[index])
-        if entry.shape in ((h, w), (1, h, w)):
-            return entry.reshape(1, h, w).float()
-        if entry.numel() == 0:
-            return torch.zeros(1, h, w)
-        if entry.ndim != 2 or entry.shape[1] != 2:
-            raise ValueError(
-                f"the points of image {index} have shape {tuple(entry.shape)}: "
-                f"give a map {(h, w)} or (row, column) pairs of shape (n, 2)"
-            )
-        row, column = entry.long().unbind(1)
-        outside = (row < 0) | (row >= h) | (column < 0) | (column >= w)
-        if outside.any():
-            raise ValueError(
-                f"point {tuple(entry[outside][0].tolist())} of image {index} "
-                f"is outside the image of {h} x {w} pixels"
-            )
-        guide = torch.zeros(1, h, w)
-        guide[0, row, column] = 1.0
-        return guide
+        with drawn(Draws(generator, progress)):
+            return self.transform(Image.fromarray(as_bytes(masked[0]))), label
 
     def _moved(
         self, image: Tensor, guide: Tensor | None, generator: Generator
@@ -231,36 +170,10 @@ class WithMask(Dataset[tuple[Tensor, Any]]):
         sums: Any = 0
         with torch.random.fork_rng(devices=[]):  # the dataset may draw
             for index in chosen.tolist():
-                values = self._sample(index)[0].double().flatten(1)
+                values = as_floats(self._sample(index)[0]).double().flatten(1)
                 n = torch.full((len(values),), values.shape[1])
                 sums = sums + torch.stack([n, values.sum(1), values.square().sum(1)])
         pixels, total, squares = sums
         mean = total / pixels
         std = (squares / pixels - mean**2).clamp(min=0).sqrt()
         return tuple(mean.tolist()), tuple(std.tolist())
-
-
-def as_floats(image: Any) -> Float[Tensor, "c h w"]:
-    """A tensor, an array or a PIL image as a float tensor; uint8 becomes [0, 1]."""
-    if hasattr(image, "convert") and hasattr(image, "mode"):  # PIL's, not imported for this
-        image = np.array(image if image.mode in ("L", "RGB") else image.convert("RGB"))
-    if isinstance(image, np.ndarray):
-        h, w = image.shape[:2]
-        image = torch.from_numpy(image.reshape(h, w, -1)).permute(2, 0, 1).contiguous()
-    if not isinstance(image, Tensor) or image.ndim != 3:
-        what = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
-        raise ValueError(
-            f"an image of the dataset is {what}: it must be a tensor (c, h, w), "
-            "an array (h, w, c) or a PIL image"
-        )
-    if image.is_floating_point():
-        return image.float()
-    if image.dtype != torch.uint8:
-        raise ValueError(f"images are {image.dtype}: they must be floats in [0, 1] or uint8")
-    return image.float() / 255
-
-
-def stream(seed: int, epoch: int, index: int) -> Generator:
-    """The random numbers of one image in one epoch."""
-    digest = hashlib.sha256(f"{seed}/{epoch}/{index}".encode()).digest()
-    return Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -104,6 +104,7 @@ def as_albumentations(
     mean: tuple[float, ...],
     std: tuple[float, ...] | None = None,
     p: float = 1.0,
+    progress: float | None = None,
 ) -> Any:
     """A built-in augmentation as an albumentations 2.0.8 transform.
 
@@ -111,13 +112,18 @@ def as_albumentations(
     the image are dropped, whatever ``remove_invisible`` is. Any guide may also be given as
     ``guide=``, an array (h, w) that fits the image at that place of the pipeline. It can be saved,
     loaded and replayed (import ``augmentations.interop`` and call ``as_albumentations`` once before
-    loading). Draws differ between the workers of a DataLoader and between epochs.
+    loading). Draws differ between the workers of a DataLoader and between epochs; in a
+    `WithTransform` they are the same for any number of workers, and after a resumed training.
 
     Args:
         augmentation: One of `BUILTIN`'s.
         mean: The dataset's mean per channel, in [0, 1], whether images are uint8 or float32.
         std: The dataset's standard deviation per channel, in [0, 1]; needed for noise.
-        p: The probability that an image is masked; takes the place of ``share``.
+        p: The probability that an image is masked.
+        progress: How much of the training is done, from 0 to 1: of the images that ``p`` lets
+            through, the augmentation's share is masked. None masks all of them. An attribute that
+            may be set as training goes on and reaches the workers of a DataLoader, those that
+            persist too.
 
     Returns:
         An ``albumentations.ImageOnlyTransform``.
@@ -136,7 +142,7 @@ def as_albumentations(
     from augmentations._albumentations import Deletion, describe
 
     name, options = describe(augmentation)
-    return Deletion(method=name, options=options, mean=mean, std=std, p=p)
+    return Deletion(method=name, options=options, mean=mean, std=std, p=p, progress=progress)
 
 
 def as_torchvision(
@@ -153,8 +159,8 @@ def as_torchvision(
     own mask, the share that is due at ``progress``. Points for AdvMask are the sample's
     ``tv_tensors.KeyPoints``, which follow crops and flips. Draws come from ``seed``,
     and in the workers of a DataLoader from the worker's seed too, so that they differ between
-    workers and epochs; torch's global state is not touched. `WithMask` gives the same images for
-    any number of workers.
+    workers and epochs; torch's global state is not touched. In a `WithTransform` they are the same
+    for any number of workers, and after a resumed training.
 
     Args:
         augmentation: What to delete.
@@ -188,7 +194,8 @@ class MaskedLoader:
     Args:
         loader: Yields (images, targets); images of shape (b, c, h, w).
         augmentation: What to delete.
-        generator: All draws come from it.
+        generator: All draws come from it, in this process, so the loader's workers do not matter.
+            `set_epoch` restarts it, as a resumed training needs.
         guide: Makes the guide of a batch from its images and targets, where the augmentation wants
             one.
         mean: Of the batches per channel, by default 0: a deleted pixel becomes the mean colour.
@@ -209,6 +216,7 @@ class MaskedLoader:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     progress: float = field(default=1.0, kw_only=True)
+    _first: int | None = field(default=None, init=False, repr=False)  # the first seed
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for images, targets in self.loader:
@@ -228,6 +236,22 @@ class MaskedLoader:
                 ),
                 targets,
             )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Restart the draws for an epoch: it then has the same masks whatever was drawn before.
+
+        The epoch is passed on to a sampler that has a ``set_epoch``, for its order.
+
+        Args:
+            epoch: From 0.
+        """
+        if self._first is None:
+            self._first = self.generator.initial_seed()
+        seeds = np.random.SeedSequence([self._first % 2**63, epoch])
+        self.generator.manual_seed(int(seeds.generate_state(1, np.uint64)[0]) >> 1)
+        restart = getattr(getattr(self.loader, "sampler", None), "set_epoch", None)
+        if restart is not None:
+            restart(epoch)
 
     def __len__(self) -> int:
         return len(self.loader)
