@@ -2,7 +2,7 @@
 
 >>> import bench
 >>> sorted(name for name in bench.__all__ if name.startswith(("c", "e", "f", "l")))
-['compare', 'evaluate_attacks', 'find_points', 'from_arrays', 'load_results']
+['compare', 'evaluate_attacks', 'find_points', 'from_arrays', 'load_points', 'load_results']
 """
 
 import importlib
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from bench.data.dataset import from_arrays as from_arrays
     from bench.execution.options import ExecutionOptions as ExecutionOptions
     from bench.points.find import find_points as find_points
+    from bench.points.lookup import load_points as load_points
     from bench.points.store import Points as Points
     from bench.records.record import Record as Record
     from bench.studies.attack_study import AttackRow as AttackRow
@@ -29,6 +30,7 @@ PUBLIC = {
     "compare": "studies.comparison",
     "evaluate_attacks": "studies.attack_study",
     "find_points": "points.find",
+    "load_points": "points.lookup",
     "load_results": "studies.stored",
     "Study": "studies.comparison",
     "AttackStudy": "studies.attack_study",

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import difflib
-<<<<<<< HEAD
-import math
-from collections.abc import Sequence
-=======
 import inspect
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
->>>>>>> ceb476d (Take networks, augmentations and attacks from a user's files and packages)
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,14 +100,9 @@ def build(
             the side and the classes: another number of classes gets a new classifier.
 
     Raises:
-<<<<<<< HEAD
-        ValueError: The name is not known, the weights are not those of a ``timm:NAME.TAG``, or
-            ``mean`` and ``std`` do not have a value per channel, or one that cannot be used.
-=======
-        ValueError: The name is not known, the weights are not those of a ``timm:NAME.TAG``,
-            ``mean`` and ``std`` do not have a value per channel, or a factory fails or gives no
-            network for such images.
->>>>>>> ceb476d (Take networks, augmentations and attacks from a user's files and packages)
+        ValueError: The name is not known, the side is not a multiple of the patch, the weights are
+            not those of a ``timm:NAME.TAG``, ``mean`` and ``std`` do not have a value per channel,
+            or a factory fails or gives no network for such images.
     """
     if weights is not None and not name.startswith("timm:"):
         raise ValueError(f"{name} has no weights of timm: they exist for timm:NAME.TAG")
@@ -178,7 +169,6 @@ def _network(
     raise _unknown(name)
 
 
-<<<<<<< HEAD
 def _of_patches(name: str, classes: int, channels: int, side: int) -> nn.Module:
     """A network of timm that cuts a small image into patches, as small as ResNet-20."""
     import timm
@@ -195,7 +185,8 @@ def _of_patches(name: str, classes: int, channels: int, side: int) -> nn.Module:
         dim=96, depth=6, kernel_size=5, patch_size=patch, in_chans=channels, num_classes=classes
     )
     return mixer
-=======
+
+
 def _made(name: str, make: Callable[..., Any], classes: int, channels: int, side: int) -> nn.Module:
     """What a factory gives, once it has mapped a batch of images to logits."""
     given = {"classes": classes, "channels": channels, "side": side}
@@ -226,7 +217,6 @@ def _made(name: str, make: Callable[..., Any], classes: int, channels: int, side
             f"(2, {classes}), one per class"
         )
     return network.train(training)
->>>>>>> ceb476d (Take networks, augmentations and attacks from a user's files and packages)
 
 
 def _timm(

@@ -18,7 +18,7 @@ from attacks.base import frozen
 from bench import registry
 from bench.data import seeds
 from bench.data.catalog import facts
-from bench.data.dataset import Dataset, from_split, read_split
+from bench.data.dataset import Dataset
 from bench.errors import Failed, Stopped
 from bench.execution import signals
 from bench.execution.executors import Executor, Local, Lost
@@ -31,6 +31,7 @@ from bench.models import networks
 from bench.models.networks import check_logits
 from bench.models.resnet import fold
 from bench.points.cost import Cost, estimate
+from bench.points.lookup import knowing, opened
 from bench.points.store import Points, join
 from bench.training import victims
 from bench.training.victims import Victim
@@ -209,7 +210,8 @@ def find_points(
 
     Returns:
         The points, one entry per index of the dataset: ``points[i]`` has the (row, column) pairs of
-        image i, shape (k, 2), and ``points.guide()`` one map per image.
+        image i, shape (k, 2), and ``points.guide()`` one map per image. `load_points` finds them
+        again without the model, and `augmentations.WithMask` refuses an image that has changed.
 
     Raises:
         ValueError: The images have different sizes, a name is unknown, arguments contradict each
@@ -221,12 +223,7 @@ def find_points(
     root = None if data_root is None else Path(data_root)
     workspace = options.workspace(results, root, download)
     progress = open_progress(quiet)
-    if isinstance(dataset, str | Path):
-        workspace, name = workspace.locate(str(dataset))
-        data = workspace.dataset(name)
-    else:
-        data = dataset if isinstance(dataset, Dataset) else from_split(read_split(dataset))
-        workspace.adopt(data)
+    workspace, data = opened(dataset, workspace)
     if isinstance(model, nn.Module):
         if victim or mean or std:
             raise ValueError("victim, mean and std have no effect on a network; remove them")
@@ -235,7 +232,7 @@ def find_points(
     else:
         chosen = points_victim(data, victim=victim, model=model, mean=mean, std=std)
     with signals.listen(progress.say) as stop:
-        return adversarial(
+        found = adversarial(
             data,
             workspace,
             progress,
@@ -245,6 +242,7 @@ def find_points(
             executor=options.build(workspace.device),
             stop=stop,
         )
+    return knowing(found, data)
 
 
 def chosen_attack(data: str, text: str | None = None, eps: float | None = None) -> str:

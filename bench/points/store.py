@@ -31,12 +31,15 @@ class Points:
             has no points.
         about: Name and checksum of the dataset, ``size`` (h, w) of the images, victim model and
             attack, as JSON values.
+        contents: A checksum of each image, shape (n,), by which `augmentations.WithMask` notices
+            that a dataset has changed; None where the images are not at hand. Not stored.
     """
 
     places: Int[Tensor, "p 2"]
     offsets: Int[Tensor, " m"]  # m = n + 1
     reached: Bool[Tensor, " n"]
     about: dict[str, Any]
+    contents: Int[Tensor, " n"] | None = None
 
     @property
     def counts(self) -> Int[Tensor, " n"]:
