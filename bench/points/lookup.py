@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from augmentations.samples import fingerprint
 from bench.data.dataset import Dataset, from_split, read_split
@@ -38,10 +37,7 @@ def opened(dataset: Any, workspace: Workspace) -> tuple[Workspace, Dataset]:
 
 def knowing(points: Points, data: Dataset) -> Points:
     """Return points that know the images they belong to, so that a changed one is noticed."""
-    images = data.train.images
-    if not isinstance(images, Tensor):  # read from files image by image
-        return points
-    contents = [fingerprint(image.float() / 255) for image in images]
+    contents = [fingerprint(image.float() / 255) for image in data.train.images]
     return replace(points, contents=torch.tensor(contents, dtype=torch.int64))
 
 
