@@ -127,6 +127,9 @@ class Design:
         """
         data = workspace.dataset(self.data)
         side = data.train.images.shape[-1]
+        for model in self.models:
+            if networks.factory(model) is not None:  # refused before anything slow
+                networks.build_for(data, model, seed=0)
         methods = [
             registry.build("augmentations", each, data=data.name, side=side)
             if isinstance(each, str)
