@@ -100,9 +100,9 @@ def build(
             the side and the classes: another number of classes gets a new classifier.
 
     Raises:
-        ValueError: The name is not known, the side is not a multiple of the patch, the weights are
-            not those of a ``timm:NAME.TAG``, ``mean`` and ``std`` do not have a value per channel,
-            or a factory fails or gives no network for such images.
+        ValueError: The name is not known, the weights are not those of a ``timm:NAME.TAG``,
+            ``mean`` and ``std`` do not have a value per channel, or one that cannot be used, or a
+            factory fails or gives no network for such images.
     """
     if weights is not None and not name.startswith("timm:"):
         raise ValueError(f"{name} has no weights of timm: they exist for timm:NAME.TAG")

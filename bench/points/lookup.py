@@ -10,6 +10,7 @@ import torch
 
 from augmentations.samples import fingerprint
 from bench.data.dataset import Dataset, from_split, read_split
+from bench.data.file_images import FileImages
 from bench.errors import Missing
 from bench.execution.workspace import Workspace, results_folder
 from bench.points import store
@@ -37,7 +38,10 @@ def opened(dataset: Any, workspace: Workspace) -> tuple[Workspace, Dataset]:
 
 def knowing(points: Points, data: Dataset) -> Points:
     """Return points that know the images they belong to, so that a changed one is noticed."""
-    contents = [fingerprint(image.float() / 255) for image in data.train.images]
+    images = data.train.images
+    if isinstance(images, FileImages):  # another pass over all files; the search reads them once
+        return points
+    contents = [fingerprint(image.float() / 255) for image in images]
     return replace(points, contents=torch.tensor(contents, dtype=torch.int64))
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from augmentations import Augmentation
 from bench import registry
 from bench.data import mixing, policies
+from bench.data.dataset import Dataset
 from bench.execution.workspace import Workspace
 from bench.models import networks
 from bench.points import find, guides
@@ -127,9 +128,7 @@ class Design:
         """
         data = workspace.dataset(self.data)
         side = data.train.images.shape[-1]
-        for model in self.models:
-            if networks.factory(model) is not None:  # refused before anything slow
-                networks.build_for(data, model, seed=0)
+        self._try_networks(data)
         methods = [
             registry.build("augmentations", each, data=data.name, side=side)
             if isinstance(each, str)
@@ -168,6 +167,12 @@ class Design:
                 "--aug advmask"
             )
         return found
+
+    def _try_networks(self, data: Dataset) -> None:
+        """Refuse networks of a user's own that do not fit the dataset before anything slow."""
+        for model in self.models:
+            if networks.factory(model) is not None:
+                networks.build_for(data, model, seed=0)
 
     def jobs(self, workspace: Workspace) -> list[Job]:
         """Return every training of the grid."""
