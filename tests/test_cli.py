@@ -120,7 +120,8 @@ def test_failed_seeds_are_reported_and_stay_in_the_table() -> None:
 @pytest.mark.slow
 def test_tables_and_figures_come_from_the_records(tmp_path: Path) -> None:
     bench("run", "--aug", "none", "--aug", "cutout", "--seeds", "2", *SMALL)
-    latex = bench("tables")
+    assert "method     digits(train=100)" in bench("tables").stdout
+    latex = bench("tables", "--format", "latex")
     assert latex.exit_code == 0
     assert r"\toprule" in latex.stdout
     markdown = bench("tables", "--format", "markdown")

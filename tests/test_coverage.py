@@ -29,6 +29,7 @@ from bench.records.record import Record
 from bench.records.store import Store
 from bench.reporting import coverage as reported
 from bench.reporting import formats, run_tables
+from bench.reporting.table import Table
 from bench.training import victims
 
 
@@ -334,7 +335,7 @@ def test_every_table_has_the_coverage_of_records_that_have_it_and_old_ones_stay(
         assert not any(set(coverage.NAMES) & set(each) for each in found)
 
 
-def cells(table: formats.Table) -> list[dict[str, Any]]:
+def cells(table: Table) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(formats.json(table))["cells"]
     return found
 

@@ -27,7 +27,7 @@ ORDER = (
 """The rooms from the bottom; a module imports from its own room and from floors below it."""
 ONLY_IN = {
     "mlflow": "bench.records.tracking",
-    "tabulate": "bench.reporting.formats",
+    "tabulate": "bench.reporting.table",
     "click": "bench.cli",
     "matplotlib": "bench.reporting.plots",
     "ray": "bench.execution.ray_cluster",

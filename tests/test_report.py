@@ -219,7 +219,7 @@ def test_the_same_records_give_the_same_page(page: tuple[Path, str], tmp_path: P
 
 
 def test_the_papers_tables_appear_with_published_numbers(tmp_path: Path) -> None:
-    from bench.paper import tables
+    from bench.paper import asked, tables
 
     store = Store(tmp_path)
     experiment = tables.experiment("table8", "smoke")
@@ -235,12 +235,35 @@ def test_the_papers_tables_appear_with_published_numbers(tmp_path: Path) -> None
                     job=recipe.to_json(),
                 )
             )
+    adopted = report.build_page(store, [add_experiments])
+    assert "paper" not in adopted.sections  # nobody has asked for it
+    asked.note([experiment], tmp_path)
     written = report.build_page(store, [add_experiments])
     titles = [part.title for part in written.sections["paper"]]
     assert any(title.startswith("table8, scale smoke") for title in titles)
     part = next(p for p in written.sections["paper"] if p.title.startswith("table8"))
     assert "96.23" in part.table
     assert "not comparable" in written.files["tables/paper-table8-scale-smoke.tex"]
+
+
+def test_a_list_of_experiments_that_cannot_be_read_is_left_out(tmp_path: Path) -> None:
+    from bench.paper import asked, tables
+    from bench.paper.scales import OtherData
+
+    other = tables.experiment("table8", "smoke", OtherData("mine", 16, "abc"))
+    asked.note([tables.experiment("table1", "smoke"), other], tmp_path)
+    asked.note([other], tmp_path)
+    path = tmp_path / asked.FILE
+    assert len(path.read_text().splitlines()) == 2
+    lines = ['{"name": "x", "scale": "smoke"}', "[1", '"a"', '{"name": "table1"}', HOSTILE[:40]]
+    lines.append(
+        '{"name": "table1", "scale": "smoke", "data": {"name": 1, "side": 8, "digest": ""}}'
+    )
+    path.write_text(path.read_text() + "\n".join(lines), errors="replace")
+    first, second = asked.asked(tmp_path)
+    assert (first.name, second.name) == ("table1", "table8")
+    assert {recipe.digest for recipe in second.cells.values()} == {"abc"}
+    assert second.command() == "bench run table8 --scale smoke --data mine"
 
 
 def test_hostile_records_are_shown_as_text(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ import pytest
 from bench.records.record import Record
 from bench.records.statistics import Interval, compare, mean_interval
 from bench.reporting import formats, run_tables
-from bench.reporting.cells import Column, Row
-from bench.reporting.formats import Table
+from bench.reporting.cells import Column, Published, Row
+from bench.reporting.table import Table, rounded
 
 # of five seeds; the differences from the first are (1, 2, 3, 2, 2) points
 NONE = [0.90, 0.91, 0.92, 0.93, 0.94]
@@ -59,7 +59,7 @@ def usual() -> Table:
             *records("has", [0.5, 0.6], "cifar100 / resnet_18"),
         ]
     )
-    return replace(table, published={("none", "cifar10 / resnet18"): 95.1})
+    return replace(table, published={("none", "cifar10 / resnet18"): Published(95.1, starred=True)})
 
 
 def labels(parts: Sequence[Row | Column]) -> list[str]:
@@ -100,7 +100,7 @@ def test_markdown_is_this() -> None:
         r"cifar100 / resnet\_18",
     ]
     none, cutout, has = (cells_of(line, "|") for line in lines[2:5])
-    assert none == ["none", "92.0 ± 2.0", "95.10", "**91.5** ± 2.1 (n=4, 1 failed)"]
+    assert none == ["none", "92.0 ± 2.0", r"95.10\*", "**91.5** ± 2.1 (n=4, 1 failed)"]
     assert cutout == ["cutout(length=8)", "**94.0** ± 2.5†", "", "--"]
     assert has == ["has", "92.0 ± 2.0", "", "55 ± 64 (n=2)"]
 
@@ -128,7 +128,7 @@ def test_a_single_seed_has_no_interval() -> None:
     table = run_tables.grid([*records("none", [0.961]), *records("has", [0.9644])])
     assert "±" not in formats.text(table)
     assert "96.10" in formats.text(table)
-    assert "a single seed, so there is no interval" in formats.text(table)
+    assert "a single seed, so there is no interval" in formats.caption(table)
     assert "No method" not in formats.text(table)
 
 
@@ -157,7 +157,7 @@ def test_what_does_not_differ_is_said_not_to() -> None:
 def test_digits_are_those_that_the_interval_supports(
     mean: float, half: float | None, percent: bool, expected: tuple[str, str]
 ) -> None:
-    assert formats._round(Interval(mean, half, half, 5), percent) == expected
+    assert rounded(Interval(mean, half, half, 5), percent) == expected
 
 
 @pytest.mark.slow
@@ -205,7 +205,10 @@ def test_published_numbers_are_never_bold_and_never_tested() -> None:
     table = replace(
         table,
         rows=[*table.rows, Row("advmask")],
-        published={("has", "cifar10 / resnet18"): 99.9, ("advmask", "cifar10 / resnet18"): 99.95},
+        published={
+            ("has", "cifar10 / resnet18"): Published(99.9),
+            ("advmask", "cifar10 / resnet18"): Published(99.95),
+        },
     )
     assert not any("99.9" in cell and "*" in cell for cell in formats.markdown(table).split("|"))
     assert ("advmask", "cifar10 / resnet18") in table.missing()
@@ -322,37 +325,90 @@ def hostile() -> Table:
             *records("none", NONE, f"data {HOSTILE} / model {HOSTILE}"),
         ]
     )
-    return replace(table, published={("none", f"data {HOSTILE} / other"): 1.0})
+    return replace(table, published={("none", f"data {HOSTILE} / other"): Published(1.0)})
+
+
+def wide() -> Table:
+    """Twelve columns of five groups, with long names of rows, and published numbers for some."""
+    rows = [Row("gridmask(ratio=0.42, share=Ramp(0.0, 0.8))"), *(Row(f"row {i}") for i in range(4))]
+    columns = [
+        Column(f"network-{i}", f"data {i // 3}", percent=True, best="high") for i in range(12)
+    ]
+    keys = [(row.label, column.label) for row in rows for column in columns]
+    return Table(
+        title="Wide",
+        rows=rows,
+        columns=columns,
+        cells={
+            key: mean_interval([v + place / 1000 for v in NONE]) for place, key in enumerate(keys)
+        },
+        published={key: Published(90.5, key[0] == "row 1") for key in keys if "data 1" in key[1]},
+        settings={columns[3].label: Column("ResNet-18", "CIFAR-10")},
+    )
+
+
+def long() -> Table:
+    """A hundred rows of one column, among them negative numbers and texts."""
+    rows = [Row(f"[{place}]") for place in range(100)]
+    cells = {
+        row.label: mean_interval([place - 50.0, place - 49.0]) for place, row in enumerate(rows)
+    }
+    texts = {"[3]": "undecided", "[4]": None}
+    return Table(
+        title="Long",
+        rows=rows,
+        columns=[Column("number")],
+        cells={(label, "number"): texts.get(label, cell) for label, cell in cells.items()},
+    )
+
+
+TABLES = [usual, hostile, wide, long]
+
+
+def floats(source: str) -> list[str]:
+    return re.findall(r"\\begin\{table\*?\}.*?\\end\{table\*?\}", source, re.DOTALL)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [usual, hostile])
-def test_latex_braces_balance_and_every_line_has_all_columns(make: Any) -> None:
-    source = formats.latex(make())
+@pytest.mark.parametrize("layout", ["one-column", "two-column"])
+@pytest.mark.parametrize("make", TABLES)
+def test_latex_braces_balance_and_every_line_has_all_columns(make: Any, layout: Any) -> None:
+    source = formats.latex(make(), layout)
     bare = re.sub(r"\\[{}&%$#_\\]", lambda m: "\\\\" if m[0] == r"\\" else "", source)
     assert bare.count("{") == bare.count("}")
-    body = bare.split(r"\toprule")[1].split(r"\bottomrule")[0]
-    columns = re.search(r"\\begin\{tabular\}\{(\w+)\}", source)
-    assert columns
-    lines = [line for line in body.splitlines() if line.endswith("\\\\")]
-    assert len(lines) == 2 + len(make().rows)
-    for line in lines:
-        spanned = sum(int(number) - 1 for number in re.findall(r"multicolumn\{(\d+)\}", line))
-        assert line.count("&") + 1 + spanned == len(columns[1])
+    shown = 0
+    for each in floats(bare):
+        spec = re.search(r"\\begin\{tabular\}\{(.+)\}", each)
+        assert spec
+        columns = len(re.findall(r"[lc]|S\[table-format=-?\d+\.\d+\]", spec[1]))
+        lines = [line for line in each.splitlines() if line.endswith("\\\\")]
+        for line in lines:
+            spanned = sum(int(number) - 1 for number in re.findall(r"multicolumn\{(\d+)\}", line))
+            assert line.count("&") + 1 + spanned == columns, line
+        shown += len(lines)
+    assert shown >= len(make().rows)
 
 
-@pytest.mark.parametrize("make", [usual, hostile])
-def test_latex_compiles(make: Any, tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize(("layout", "options"), [("one-column", ""), ("two-column", "twocolumn")])
+@pytest.mark.parametrize("make", TABLES)
+def test_latex_compiles_and_fits_the_page(
+    make: Any, layout: Any, options: str, tmp_path: Path
+) -> None:
     if shutil.which("pdflatex") is None:
         pytest.skip("pdflatex is not installed")
+    if subprocess.run(["kpsewhich", "siunitx.sty"], capture_output=True, check=False).returncode:
+        pytest.skip("the LaTeX package siunitx is not installed")
     source = tmp_path / "table.tex"
     source.write_text(
-        "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n"
-        f"{formats.latex(make())}\\end{{document}}\n"
+        f"\\documentclass[{options}]{{article}}\n\\usepackage{{adjustbox,booktabs,siunitx}}\n"
+        f"\\begin{{document}}\n{formats.latex(make(), layout)}\\end{{document}}\n"
     )
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", source.name]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
+    assert "Float too large" not in done.stdout
 
 
 def test_latex_has_the_rules_of_booktabs_bold_and_marks() -> None:
@@ -362,12 +418,57 @@ def test_latex_has_the_rules_of_booktabs_bold_and_marks() -> None:
         r"\midrule": 1,
         r"\bottomrule": 1,
         r"\hline": 0,
-        r"\textbf{94.0} $\pm$ 2.5$^{\dagger}$": 1,
-        r"\multicolumn{2}{c}{cifar10}": 1,
-        r"\cmidrule(lr){2-3} \cmidrule(lr){4-4}": 1,
+        r"\bfseries 94.0 & $\,\pm\,2.5$$^{\dagger}$": 1,
+        r"lS[table-format=2.1]@{}lS[table-format=2.2]@{}lS[table-format=2.1]@{}l": 1,
+        r"\multicolumn{4}{c}{cifar10}": 1,
+        r"\cmidrule(lr){2-5} \cmidrule(lr){6-7}": 2,
+        "95.10 & $^{*}$": 1,
         "% bench 0.1.0; commit abc_1; 22 records": 1,
     }
     assert {part: source.count(part) for part in expected} == expected
+
+
+def test_a_table_that_is_too_wide_is_divided_between_its_groups() -> None:
+    parts = floats(formats.latex(wide()))
+    headings = [re.findall(r"\{c\}\{(data \d)\}", part) for part in parts]
+    assert len(parts) > 3
+    assert [name for some in headings for name in dict.fromkeys(some)][:2] == ["data 0", "data 1"]
+    assert all("network-0" not in part for part in parts[1:])
+    assert "continued from Table~\\ref{tab:wide}" in parts[1]
+    (whole,) = floats(formats.latex(replace(wide(), columns=wide().columns[:1])))
+    assert "Bold: best mean of a column." in whole
+    assert len(floats(formats.latex(long()))) == 3
+
+
+def test_two_columns_span_the_page_only_where_they_must() -> None:
+    narrow = replace(wide(), columns=wide().columns[:1], rows=wide().rows[1:], published={})
+    assert r"\begin{table}" in formats.latex(narrow, "two-column")
+    assert r"\begin{table*}" in formats.latex(wide(), "two-column")
+    assert r"max width=\textwidth" in formats.latex(wide(), "two-column")
+
+
+@pytest.mark.parametrize("make", [usual, wide])
+def test_text_has_80_columns_and_every_row_in_every_block(make: Any) -> None:
+    table = make()
+    shown = formats.text(table)
+    assert max(map(len, shown.splitlines())) <= 80
+    whole = formats.text(table, width=10_000)
+    for word in ("±", "(published)", "*"):
+        assert shown.count(word) == whole.count(word)
+    assert shown.count("\nrow 2 ") == (len(re.findall("row 3", shown)) if make is wide else 0)
+    assert len(whole.splitlines()) < len(shown.splitlines())
+
+
+def test_published_numbers_of_another_setting_stand_apart() -> None:
+    printed = wide().printed()
+    assert [each.heading(" / ") for each in printed if each.published] == [
+        "data 1 / network-4 (published)",
+        "data 1 / network-5 (published)",
+        "published, other setting / CIFAR-10 / ResNet-18",
+    ]
+    assert printed[-1].published
+    assert "Other setting: of another dataset" in formats.caption(wide())
+    assert "Other setting" not in formats.caption(usual())
 
 
 def test_a_terminal_and_a_notebook_show_the_table_itself() -> None:
@@ -386,7 +487,7 @@ def test_names_with_slashes_are_not_taken_apart() -> None:
     column = Column("res / net", group="a / b")
     table = Table(title="t", rows=[Row("r")], columns=[column], cells={("r", column.label): "x"})
     assert r"\multicolumn{1}{c}{a / b}" in formats.latex(table)
-    assert "&  res / net" in formats.latex(table)
+    assert r"& \multicolumn{1}{c}{res / net}" in formats.latex(table)
     assert formats.text(table).splitlines()[:2] == ["method       a / b", "           res / net"]
 
 

@@ -43,6 +43,7 @@ def run_experiments(
     from bench.execution.progress import open_progress
     from bench.paper import runner
     from bench.reporting import formats
+    from bench.studies import designs
 
     progress = open_progress(quiet)
     workspace = place.open(where)
@@ -51,11 +52,13 @@ def run_experiments(
         click.echo(line, err=True)
     if dry_run:
         attacks = planned.attacks(progress.say)
-        if as_json and attacks:
-            click.echo(json.dumps({"jobs": [each.to_json() for each in attacks]}))
-        elif not as_json:
-            for trial in attacks:
-                click.echo(trial)
+        if as_json:
+            jobs = [each.to_json() for each in designs.plan(planned.jobs, workspace)]
+            jobs += [each.to_json() for each in attacks]
+            click.echo(json.dumps({"jobs": jobs}))
+            return
+        for line in [*planned.cells(), *map(str, attacks)]:
+            click.echo(line)
         return
     records = planned.run(where, tracking, progress)
     tables = planned.tables()

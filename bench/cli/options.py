@@ -276,6 +276,11 @@ schedule = together(
     trained("--weight-decay", type=float, help="Weight decay of all parameters."),
     trained("--schedule", type=click.Choice(["cosine", "steps"]), help="Learning-rate schedule."),
     trained(
+        "--padding",
+        type=int,
+        help="Pixels of padding of the random crop.  [default: an eighth of the side]",
+    ),
+    trained(
         "--validation",
         type=float,
         help="Share of the training images held out for validation, drawn by the seed.",

@@ -11,6 +11,7 @@ from bench.cli import SOME_FAILED, options, types
 
 if TYPE_CHECKING:
     from bench.paper.requests import Style
+    from bench.reporting.latex import Layout
     from bench.reporting.panels import Unit
 
 USED = {
@@ -20,7 +21,7 @@ USED = {
     "changes": {"data", "model", "eps", "unit"},
     "passes": {"data", "model", "eps", "unit", "passes"},
     "coverage": {"data", "model"},
-    "table6": {"scale", "metric", "data", "model", "eps"},
+    "table6": {"scale", "metric", "data", "eps"},
 }
 """The options that each kind of table uses."""
 USED_BY_EXPERIMENTS = {"scale", "metric", "data"}
@@ -53,10 +54,24 @@ def metric_names() -> list[str]:
 @options.output(
     "--format",
     "style",
-    type=click.Choice(["latex", "markdown", "csv", "json", "text"]),
-    default="latex",
+    type=click.Choice(["text", "latex", "markdown", "csv", "json"]),
+    default="text",
     show_default=True,
     help="Format of the output.",
+)
+@options.output(
+    "--layout",
+    type=click.Choice(["one-column", "two-column"]),
+    default="one-column",
+    show_default=True,
+    help="Page that a LaTeX table is for; a wider table is divided.",
+)
+@options.output(
+    "--columns",
+    multiple=True,
+    metavar="PATTERN",
+    help='Only these columns, by a heading of theirs, as in "CIFAR-10" or "resnet*"; repeat for '
+    "several.",
 )
 @options.compared(
     "--metric",
@@ -89,6 +104,8 @@ def tables(
     what: str,
     scale: str,
     style: Style,
+    layout: Layout,
+    columns: tuple[str, ...],
     metric: str | None,
     baseline: str,
     data: str | None,
@@ -120,22 +137,27 @@ def tables(
     Example: bench tables passes --passes 300 --format text
     Example: bench tables coverage --data digits --format json
     Example: bench tables table1 --scale reduced
-    Example: bench tables where --scale reduced --format text
+    Example: bench tables table1 --scale paper --format latex --layout two-column
     """
     from bench.execution.options import ExecutionOptions
     from bench.paper.requests import TableRequest, make_tables
     from bench.reporting.grouping import Selection
 
+    if style != "latex":
+        options.refuse(f"--format {style}", "layout")
+    if style == "json":
+        options.refuse("--format json, which has them all", "columns")
     every = USED_BY_EXPERIMENTS.union(*USED.values())
     options.refuse(what, *(every - USED.get(what, USED_BY_EXPERIMENTS)))
     selection = Selection(data=data, model=model, eps=None if eps is None else str(eps))
     request = TableRequest(
         name=what, scale=scale, metric=metric, baseline=baseline, selection=selection,
         unit=unit, passes=passes,
+        columns=columns,
     )  # fmt: skip
     made = make_tables(request, ExecutionOptions(device="cpu").workspace(results))
     if made.tables:
-        click.echo(made.render(style))
+        click.echo(made.render(style, layout))
     for line in made.missing:
         click.echo(line, err=True)
     if not made.complete:

@@ -16,8 +16,8 @@ from bench.records.statistics import (
     mean_interval,
 )
 from bench.reporting.cells import Cell, Column, Key, Row
-from bench.reporting.formats import Table
 from bench.reporting.run_tables import metric_of_runs
+from bench.reporting.table import Table
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,40 +7,22 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from typing import Any, Literal
 
+from bench.paper.attack_settings import AttackSettings
 from bench.paper.contrasts import Contrasts
-from bench.paper.scales import Scale
+from bench.paper.scales import DATA, Scale
 from bench.records.record import Record
 from bench.records.statistics import Comparison, compare, mean_interval
-from bench.reporting.cells import Column, Row
+from bench.reporting.cells import Column, Published, Row
 from bench.reporting.coverage import mean_coverage
-from bench.reporting.formats import Table
 from bench.reporting.run_tables import metric_of_runs
-from bench.robustness.judge import Aim
+from bench.reporting.table import Table
 from bench.studies.jobs import Job
-from bench.training.recipes import Recipe
+from bench.training.recipes import Recipe, described
 
 Cell = tuple[str, Column]
 """The name of a row, and a column."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttackSettings:
-    """The attack evaluation of an experiment, over all attacks.
-
-    Attributes:
-        data: The dataset of the images.
-        eps: The bounds of a change.
-        images: How many images are attacked.
-        aim: How targets are chosen.
-    """
-
-    data: str
-    eps: tuple[Fraction, ...]
-    images: int
-    aim: Aim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +31,7 @@ class Experiment:
 
     Attributes:
         name: Such as ``table1``.
-        title: What it is about.
+        title: What it is about, without the dataset.
         source: Where the paper has it, or that it has not.
         scale: How large it is run.
         cells: The recipe of each cell.
@@ -58,9 +40,11 @@ class Experiment:
         against: Rows that are compared with another row than the baseline, and that row.
         contrasts: Rows that are compared with each other, in tables of their own.
         published: What the paper prints, in the unit that it prints.
-        starred: The cells whose number the paper takes from other papers.
-        chosen: What the paper leaves open and what is chosen here.
+        replicable: Whether the paper gives the recipe, so that its numbers can be compared with.
+        stands_for: The columns that are not the paper's, and which of its columns each replaces.
+        chosen: What the paper leaves open and what is chosen at its own scale.
         attacks: An attack evaluation instead of recipes (Table 6).
+        points: The dataset whose adversarial points are shown, instead of recipes (Figure 2).
         kind: Whether the paper prints or draws it.
     """
 
@@ -73,10 +57,12 @@ class Experiment:
     baseline: str | None = None
     against: Mapping[str, str] = field(default_factory=dict)
     contrasts: Sequence[Contrasts] = ()
-    published: Mapping[Cell, float] = field(default_factory=dict)
-    starred: frozenset[Cell] = frozenset()
+    published: Mapping[Cell, Published] = field(default_factory=dict)
+    replicable: bool = True
+    stands_for: Mapping[Column, Column] = field(default_factory=dict)
     chosen: str = ""
     attacks: AttackSettings | None = None
+    points: str | None = None
     kind: Literal["table", "figure"] = "table"
 
     @property
@@ -89,6 +75,44 @@ class Experiment:
         """Columns in order."""
         return list(dict.fromkeys(column for _, column in self.cells))
 
+    @property
+    def heading(self) -> str:
+        """What it is about, with the datasets that it is run on."""
+        groups = list(dict.fromkeys(column.group for column in self.columns if column.group))
+        if self.attacks is not None:
+            groups = [self.attacks.victim.data]
+        if self.points is not None:
+            groups = [self.points]
+        return f"{self.title} ({', '.join(groups)})" if groups else self.title
+
+    @property
+    def replaced(self) -> str:
+        """What stands in for what in the paper, as a sentence; empty where all is the paper's."""
+        pairs = [f"{ours.label} for {paper.label}" for ours, paper in self.stands_for.items()]
+        return f"Stand-ins for the paper's setting: {'; '.join(pairs)}." if pairs else ""
+
+    @property
+    def settings(self) -> str:
+        """The settings of all recipes, as sentences."""
+        if self.attacks is not None:
+            return self.attacks.described
+        if not self.cells:
+            return ""
+        columns: dict[str, list[str]] = {}
+        for (_, column), recipe in self.cells.items():
+            own = columns.setdefault(described(recipe), [])
+            own += [column.label] * (column.label not in own)
+        if len(columns) == 1:
+            return f"Recipe: {next(iter(columns))}."
+        return " ".join(f"Recipe of {', '.join(own)}: {text}." for text, own in columns.items())
+
+    @property
+    def told(self) -> list[str]:
+        """What a caption says: stand-ins, the recipe, and what the paper leaves open."""
+        chosen = f"Left open by the paper, and chosen at its scale: {self.chosen}"
+        parts = self.replaced, self.settings, chosen * bool(self.chosen)
+        return [part for part in parts if part]
+
     def jobs(self) -> list[Job]:
         """Every training that the experiment needs, each once."""
         recipes = list({recipe.key: recipe for recipe in self.cells.values()}.values())
@@ -97,8 +121,8 @@ class Experiment:
     def command(self) -> str:
         """The command that runs it."""
         words = ["bench", "run", self.name, "--scale", self.scale.name]
-        if self.scale.side is not None:  # of a dataset other than the scale's
-            words += ["--data", self.scale.data["*"]]
+        if self.scale.other is not None:
+            words += ["--data", self.scale.other.name]
         return shlex.join(words)
 
     def values(self, records: Iterable[Record]) -> dict[Cell, dict[int, float]]:
@@ -131,10 +155,11 @@ class Experiment:
             family = {row: found[row, column] for row in self.rows if (row, column) in found}
             for row, comparison in self._compare(family).items():
                 comparisons[row, column.label] = comparison
-        scale = self.scale
-        note = f", at scale {scale.name}, not comparable with the published"
+        note = f", at scale {self.scale.name}, not comparable with the published"
+        printed = {column for _, column in self.published}
+        known = {} if self.replicable else {column: column for column in printed}
         return Table(
-            title=self.title,
+            title=self.heading,
             rows=[Row(row) for row in self.rows],
             columns=[replace(c, percent=metric.percent, best=metric.best) for c in self.columns],
             cells=_labelled(
@@ -144,13 +169,18 @@ class Experiment:
             comparisons=comparisons,
             failed=_labelled({c: n for c, r in self.cells.items() if (n := failures[r.key])}),
             published=_labelled({c: v for c, v in self.published.items() if c in self.cells}),
-            measure=metric.measure() + ("" if scale.faithful else note),
+            settings={ours.label: of for ours, of in {**known, **self.stands_for}.items()},
+            measure=f"{self.heading}. {metric.measure()}" + note * bool(self.stands_for),
+            note=" ".join(self.told),
             origin=self.source,
             coverage=_labelled({cell: self._coverage(cell, records) for cell in self.cells}),
         )
 
     def tables(self, records: Sequence[Record]) -> list[Table]:
-        """`table`, and one for the contrasts of each column."""
+        """`table`, and one for the contrasts of each column; those of attacks, if it has them."""
+        if self.attacks is not None:
+            norms = self.attacks.tables(records)
+            return [replace(each, note=" ".join(self.told)) for each in norms]
         found, whole = self.values(records), self.table(records)
         every = [whole]
         for column in self.columns:
@@ -160,7 +190,7 @@ class Experiment:
             coverage = {row: whole.coverage[key] for row, key in own}
             for contrasts in self.contrasts:
                 made = contrasts.table(values, failed, column.label, self.metric, coverage)
-                scale = "" if self.scale.faithful else f", at scale {self.scale.name}"
+                scale = f", at scale {self.scale.name}" if self.stands_for else ""
                 every.append(replace(made, measure=made.measure + scale, origin=self.source))
         return every
 
@@ -180,6 +210,62 @@ class Experiment:
         if self.baseline is not None and self.baseline in family:
             return compare(family, self.baseline)
         return {}
+
+
+def stand_in(experiment: Experiment, paper: Experiment) -> Experiment:
+    """Head the columns of an experiment with what is run, where that is not what the paper ran.
+
+    Two columns of the paper with the same stand-in become one, whose published numbers are those
+    of the first.
+
+    Args:
+        experiment: The experiment at some scale, with the headings of the paper.
+        paper: The same at the paper's scale.
+    """
+    whole = _replaced(experiment, paper)
+    if whole:
+        return replace(experiment, stands_for=whole)
+    headings: dict[Column, Column] = {}
+    for column in experiment.columns:
+        own = {cell: each for cell, each in experiment.cells.items() if cell[1] == column}
+        same = all(recipe.key == paper.cells[cell].key for cell, recipe in own.items())
+        recipe = next(iter(own.values()))
+        headings[column] = column if same else _heading(column, recipe)
+    stands_for: dict[Column, Column] = {}
+    for column, heading in headings.items():
+        if heading != column:
+            stands_for.setdefault(heading, column)
+    kept = {
+        column for column, heading in headings.items() if stands_for.get(heading, column) == column
+    }
+    return replace(
+        experiment,
+        cells={(row, headings[c]): recipe for (row, c), recipe in experiment.cells.items()},
+        published={
+            (row, headings[c]): value
+            for (row, c), value in experiment.published.items()
+            if c in kept
+        },
+        stands_for=stands_for,
+    )
+
+
+def _replaced(experiment: Experiment, paper: Experiment) -> dict[Column, Column]:
+    """What stands in for what in an experiment without recipes."""
+    ours, theirs = experiment.attacks, paper.attacks
+    if ours is not None and theirs is not None and ours != theirs:
+        victim = Column(ours.victim.model, group=ours.victim.data)
+        return {victim: Column("a network that is not named", group="CIFAR-10")}
+    if experiment.points is not None and experiment.points != paper.points:
+        return {Column(experiment.points): Column("ImageNet")}
+    return {}
+
+
+def _heading(column: Column, recipe: Recipe) -> Column:
+    """A column under the dataset and the network of a recipe."""
+    if column.group in DATA:
+        return Column(recipe.model, group=recipe.data)
+    return Column(column.name, group=f"{recipe.data} / {recipe.model}")
 
 
 def missing_lines(experiment: Experiment, missing: Mapping[Cell, Sequence[int]]) -> list[str]:

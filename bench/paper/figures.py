@@ -56,10 +56,11 @@ def figure_of(experiment: Experiment, records: Sequence[Record], curves: CurveRe
     panels, meaning = PANELS[experiment.name](experiment, own, curves)
     missing = experiment.missing(own)
     counts = {len(seeds) for seeds in experiment.values(own).values() if seeds}
-    parts = [f"{experiment.title}. {meaning} n = {count_span(counts)} seeds."]
+    parts = [f"{experiment.heading}. {meaning} n = {count_span(counts)} seeds."]
     scale = experiment.scale
-    if not scale.faithful:
+    if experiment.stands_for:
         parts.append(f"Scale {scale.name} ({scale.about}): not comparable with the paper.")
+    parts += experiment.told
     if missing:
         names = ", ".join(f"{row} on {column.label}" for row, column in missing)
         parts.append(f"Missing or short of seeds: {textwrap.shorten(names, 300)}.")
@@ -169,7 +170,7 @@ def parameter_sweeps(
             if other == column:
                 values = [100 * value for value in seeds.values()]
                 entries.append(Estimate(row, mean_interval(values) if values else None, values))
-        parameter = column.group
+        parameter = column.name
         panels.append(
             Estimates(parameter, "accuracy / %", entries, PARAMETERS.get(parameter, parameter))
         )

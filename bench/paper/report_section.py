@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.files import plain
-from bench.paper import figures, tables
-from bench.paper.scales import SCALES
+from bench.paper import figures
+from bench.paper.asked import asked
 from bench.records.record import Record
 from bench.reporting.page import Page, Part, add_figure, add_table
 from bench.reporting.report import CurveReader
@@ -17,30 +17,28 @@ PNG, LARGEST, LONGEST = b"\x89PNG", 2**23, 2000
 """How a PNG file begins, the most bytes of one that is shown, and of its caption characters."""
 
 
-def add_experiments(page: Page, runs: Sequence[Record], curves: CurveReader, results: Path) -> None:
-    """Add the experiments of which there is any run, at any scale."""
-    keys = {record.key for record in runs}
-    for name in tables.EXPERIMENTS:
-        for scale in SCALES:
-            experiment = tables.experiment(name, scale)
-            known = {recipe.key for recipe in experiment.cells.values()}
-            if not known & keys:
-                continue
-            own = [record for record in runs if record.key in known]
-            note = experiment.chosen
-            if missing := experiment.missing(own):
-                note += (
-                    f" {len(missing)} of {len(experiment.cells)} cells lack seeds; fill them with: "
-                    f"bench run {name} --scale {scale}"
-                )
-            for table in experiment.tables(own):
-                title = f"{name}, scale {scale}: {table.title}"
-                add_table(page, "paper", title, table, note, shown=experiment.kind == "table")
-                note = ""  # once is enough
-            if name in figures.PANELS:
-                found = figures.figure_of(experiment, own, curves)
-                title = f"{name}, scale {scale}: {experiment.title}"
-                add_figure(page, "paper", title, found.panels, found.caption)
+def add_experiments(
+    page: Page, records: Sequence[Record], curves: CurveReader, results: Path
+) -> None:
+    """Add the experiments that were run in the results folder."""
+    for experiment in asked(results):
+        name, scale = experiment.name, experiment.scale.name
+        known = {recipe.key for recipe in experiment.cells.values()}
+        own = [record for record in records if record.key in known or record.kind == "attack"]
+        note = ""
+        if missing := experiment.missing(own):
+            note = (
+                f"{len(missing)} of {len(experiment.cells)} cells lack seeds; fill them with: "
+                f"{experiment.command()}"
+            )
+        for table in experiment.tables(own):
+            title = f"{name}, scale {scale}: {table.title}"
+            add_table(page, "paper", title, table, note, shown=experiment.kind == "table")
+            note = ""  # once is enough
+        if name in figures.PANELS:
+            found = figures.figure_of(experiment, own, curves)
+            title = f"{name}, scale {scale}: {experiment.heading}"
+            add_figure(page, "paper", title, found.panels, found.caption)
     add_images(page, results)
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from bench.data.dataset import Dataset
 from bench.errors import Missing
 from bench.execution.workspace import Workspace
-from bench.paper import figures, image_figures, tables
-from bench.paper.experiments import missing_lines
+from bench.paper import figures, image_figures, published, tables
+from bench.paper.experiments import Experiment, missing_lines
+from bench.paper.scales import OtherData
 from bench.records.record import Record
 from bench.records.store import Store
 from bench.reporting import (
@@ -23,6 +25,7 @@ from bench.reporting import (
     plots,
     run_tables,
 )
+from bench.reporting.cells import Column
 from bench.reporting.figures import (
     DrawnFigure,
     attack_figures,
@@ -32,9 +35,10 @@ from bench.reporting.figures import (
     occlusion_figures,
     passes_figures,
 )
-from bench.reporting.formats import Table
 from bench.reporting.grouping import Selection, group_attacks
+from bench.reporting.latex import Layout
 from bench.reporting.panels import Unit
+from bench.reporting.table import Table
 
 TABLES = ("runs", "differences", "attacks", "changes", "passes", "coverage")
 """Tables of the records themselves; the others are those of experiments."""
@@ -61,6 +65,7 @@ class TableRequest:
         unit: What counts as a change in the tables of changes and of passes.
         passes: The number of passes of one table over all victim models; None: a table for each
             with several numbers of passes.
+        columns: Headings of the columns that are shown; none are all.
     """
 
     name: str = "runs"
@@ -70,6 +75,7 @@ class TableRequest:
     selection: Selection = field(default_factory=Selection)
     unit: Unit = "pixels"
     passes: int | None = None
+    columns: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -88,15 +94,47 @@ class MadeTables:
     complete: bool = True
     entries: Sequence[dict[str, Any]] | None = None
 
-    def render(self, style: Style) -> str:
-        """All tables in one of the formats."""
+    def render(self, style: Style, layout: Layout = "one-column") -> str:
+        """All tables in one of the formats; the layout is that of LaTeX."""
         if style == "json" and self.entries is not None:
             return json.dumps(self.entries, indent=1)
         if style == "csv":
             return formats.csv(*self.tables)
         if style == "json":
             return formats.json(*self.tables)
-        return "\n".join(getattr(formats, style)(table) for table in self.tables)
+        if style == "latex":
+            return "\n".join(formats.latex(table, layout) for table in self.tables)
+        write = formats.text if style == "text" else formats.markdown
+        return "\n".join(write(table) for table in self.tables)
+
+    def only(self, patterns: Sequence[str]) -> MadeTables:
+        """The same tables with some of their columns, and without those that have none of them.
+
+        Args:
+            patterns: Headings of columns: of one, of a group, or both as in "cifar10 / resnet18".
+                They may hold the wildcards of a shell; none are all columns.
+
+        Raises:
+            ValueError: No table has a column of one of the patterns.
+        """
+        if not patterns:
+            return self
+        every = list(dict.fromkeys(column for table in self.tables for column in table.columns))
+        for pattern in patterns:
+            if not any(_headed(column, [pattern]) for column in every):
+                known = ", ".join(column.label for column in every)
+                raise ValueError(f"no column is headed {pattern!r}: there are {known}")
+        made = [
+            replace(table, columns=[each for each in table.columns if _headed(each, patterns)])
+            for table in self.tables
+        ]
+        return replace(self, tables=[table for table in made if table.columns])
+
+
+def _headed(column: Column, patterns: Sequence[str]) -> bool:
+    """Whether a heading of the column is one of the patterns."""
+    headings = (column.name, column.group, column.label)
+    return any(fnmatchcase(each.lower(), p.lower()) for p in patterns for each in headings)
 
 
 def make_tables(request: TableRequest, workspace: Workspace) -> MadeTables:
@@ -110,6 +148,11 @@ def make_tables(request: TableRequest, workspace: Workspace) -> MadeTables:
         ValueError: A name is unknown, or there are no records for such a table.
         Missing: The dataset of an experiment is not on this machine.
     """
+    return _made(request, workspace).only(request.columns)
+
+
+def _made(request: TableRequest, workspace: Workspace) -> MadeTables:
+    """The tables of a request, with all of their columns."""
     metric, selected = request.metric, request.selection
     store = Store(workspace.results)
     if request.name == "coverage":
@@ -123,19 +166,15 @@ def make_tables(request: TableRequest, workspace: Workspace) -> MadeTables:
         return _tables_of_runs(request, selected.runs(store.all()))
     if request.name == "attacks":
         return _tables_of_attacks(_attacks(selected, store), metric)
-    experiment = tables.experiment(request.name, request.scale)
-    if experiment.attacks:
-        attacks = selected.attacks(store.all())
-        if not attacks:
-            line = f"{request.name} is missing: {experiment.command()}"
-            return MadeTables([], [line], complete=False)
-        return _tables_of_attacks(attacks, metric)
-    if selected.data is not None:
-        data = _dataset(selected.data, workspace)
-        experiment = tables.experiment(request.name, request.scale, data)
+    data = None if selected.data is None else _dataset(selected.data, workspace)
+    experiment = tables.experiment(request.name, request.scale, _other(data))
+    records = store.all()
+    if experiment.attacks is not None:
+        return _experiment_of_attacks(experiment, selected.attacks(records), metric)
+    if experiment.points is not None:
+        raise ValueError(f"{request.name} has no table: bench figures {request.name} draws it")
     if metric is not None:
         experiment = replace(experiment, metric=metric)
-    records = store.all()
     missing = missing_lines(experiment, experiment.missing(records))
     return MadeTables(experiment.tables(records), missing, complete=not missing)
 
@@ -159,6 +198,26 @@ def _tables_of_budgets(
     if request.name == "passes":
         return [budgets.fewest_after(members, store.trace, unit) for members in settings]
     return [budgets.success_within(members, store.curve, unit) for members in settings]
+
+
+def _experiment_of_attacks(
+    experiment: Experiment, records: Sequence[Record], metric: str | None
+) -> MadeTables:
+    """The attacks of an experiment, and those that it lacks."""
+    settings = experiment.attacks
+    assert settings is not None
+    own = settings.own(records)
+    missing = [f"missing: {each}" for each in settings.missing(own)]
+    if missing:
+        missing.append(f"{experiment.name} is not complete: {experiment.command()}")
+    made = experiment.tables(own)
+    if metric is not None:
+        made = [attack_tables.across_victims(own, metric)] if own else []
+    return MadeTables(made, missing, not missing, attack_tables.attack_entries(own))
+
+
+def _other(data: Dataset | None) -> OtherData | None:
+    return None if data is None else OtherData.of(data)
 
 
 def _dataset(typed: str, workspace: Workspace) -> Dataset:
@@ -205,11 +264,15 @@ def _tables_of_coverage(selected: Selection, store: Store, workspace: Workspace)
 
 
 def _tables_of_attacks(attacks: Sequence[Record], metric: str | None) -> MadeTables:
-    """Table 6 for each setting, or one metric over all of them."""
+    """Success and norms for each setting, or one metric over all of them."""
     if metric is not None:
         made = [attack_tables.across_victims(attacks, metric)]
     else:
-        made = [attack_tables.table6(members) for members in group_attacks(attacks).values()]
+        made = []
+        for setting, members in group_attacks(attacks).items():
+            # the paper's attacks have a target
+            known = {} if setting.goal == "untargeted" else published.TABLE6
+            made += attack_tables.norm_tables(members, known)
     return MadeTables(made, entries=attack_tables.attack_entries(attacks))
 
 
@@ -281,7 +344,7 @@ def paper_figure(request: FigureRequest, workspace: Workspace) -> DrawnFigure:
     store, typed = Store(workspace.results), request.selection.data
     records = store.all()
     data = None if typed is None else _dataset(typed, workspace)
-    experiment = tables.experiment(request.name, request.scale, data)
+    experiment = tables.experiment(request.name, request.scale, _other(data))
     numbers: Any
     found: figures.Figure | image_figures.ImageFigure
     if request.name in figures.PANELS:
@@ -289,8 +352,10 @@ def paper_figure(request: FigureRequest, workspace: Workspace) -> DrawnFigure:
         drawings = draw_panels(found.panels)
         numbers = json.loads(formats.json(experiment.table(records)))["cells"]
     else:
-        data = data or workspace.dataset(next(iter(experiment.cells.values())).data)
-        if request.name == "figure2":
+        if data is None:
+            shown = experiment.points or next(iter(experiment.cells.values())).data
+            data = workspace.dataset(shown)
+        if experiment.points is not None:
             found = image_figures.masks(experiment, data, store.folder)
         else:
             found = image_figures.activation_maps(

@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from bench import registry
+from bench.errors import Missing
+from bench.execution import signals
 from bench.execution.options import ExecutionOptions
 from bench.execution.progress import Progress, clock
 from bench.execution.workspace import Workspace
-from bench.paper import tables
+from bench.paper import asked, image_figures, tables
 from bench.paper.experiments import Experiment
+from bench.paper.scales import OtherData
+from bench.points import find
 from bench.records.record import Record
 from bench.records.store import Store
-from bench.reporting.formats import Table
+from bench.reporting.table import Table
 from bench.studies import attack_designs, attack_study, comparison, estimates
-from bench.studies.attack_designs import AttackDesign, PlannedTrial
+from bench.studies.attack_designs import PlannedTrial
 from bench.studies.jobs import Job
 from bench.studies.tracking import TrackingOptions
-from bench.training import victims
 
 
 @dataclass(frozen=True)
@@ -29,12 +33,14 @@ class PlannedExperiments:
         workspace: Where their results are.
         jobs: Every training that they need, each once.
         fresh: Rerun jobs that already have results.
+        left_out: A line for each experiment that cannot be run as it was asked for.
     """
 
     experiments: Sequence[Experiment]
     workspace: Workspace
     jobs: Sequence[Job]
     fresh: bool = False
+    left_out: Sequence[str] = ()
 
     def cost(self) -> list[str]:
         """Lines that say what will be run, what is done, and how long the rest will take."""
@@ -44,59 +50,83 @@ class PlannedExperiments:
         scale = self.experiments[0].scale
         lines = [f"scale {scale.name}: {scale.about}"]
         for each in self.experiments:
-            lines.append(f"{each.name}: {each.title} ({len(each.jobs())} runs)")
-            if each.chosen:
-                lines.append(f"  {each.chosen}")
+            lines.append(f"{each.name}: {each.heading} ({len(each.jobs())} runs)")
+            lines += [f"  {told}" for told in each.told]
+            if each.points is not None:
+                lines.append(
+                    f"  no training: it shows the adversarial points of {each.points}, which are "
+                    "found unless they are stored"
+                )
         device = self.workspace.device
         time = estimates.seconds(rest, store.all(), device) if rest else 0.0
         lines.append(
             f"{len(self.jobs)} runs, {len(done)} done, {len(rest)} to run: about {clock(time)} on "
             f"{device}, the search for adversarial points not counted"
         )
-        return lines
+        return [*lines, *self.left_out]
 
-    def designs(self) -> list[tuple[AttackDesign, Workspace]]:
-        """The evaluations of attacks among the experiments."""
-        found = []
+    def cells(self) -> list[str]:
+        """One line for each cell of the experiments: what is trained, and what of it is done."""
+        done = Store(self.workspace.results).find(job.name for job in self.jobs if not job.fresh)
+        lines = []
         for each in self.experiments:
-            if each.attacks is None:
-                continue
-            data = self.workspace.dataset(each.attacks.data)
-            design = AttackDesign(
-                victim=victims.choose(data),
-                eps=each.attacks.eps,
-                images=each.attacks.images,
-                aim=each.attacks.aim,
-                fresh=self.fresh,
-            )
-            found.append((design, self.workspace))
-        return found
+            seeds = range(each.scale.seeds)
+            for (row, column), recipe in each.cells.items():
+                found = sum((recipe.key, seed) in done for seed in seeds)
+                methods = [registry.express(recipe.augmentation), recipe.guide]
+                methods += [recipe.policy, recipe.mix]
+                lines.append(
+                    f"{'done' if found == len(seeds) else 'to run':7} {each.name}: {row} on "
+                    f"{column.label}: {' + '.join(filter(None, methods))}, {recipe.model}, "
+                    f"{recipe.data}, {found} of {len(seeds)} seeds done"
+                )
+        return lines
 
     def attacks(self, say: Callable[[str], None]) -> list[PlannedTrial]:
         """Which attacks would run and which are done."""
-        return [
-            planned
-            for design, workspace in self.designs()
-            for planned in attack_designs.plan(design, workspace, say)
-        ]
+        records = [] if self.fresh else Store(self.workspace.results).all()
+        planned = []
+        for each in self.experiments:
+            if each.attacks is None:
+                continue
+            if each.attacks.attacks:
+                planned += each.attacks.plan(records)
+            else:  # those that can reach the aim
+                planned += attack_designs.plan(each.attacks.design(self.fresh), self.workspace, say)
+        return planned
 
     def run(
         self, execution: ExecutionOptions, tracking: TrackingOptions, progress: Progress
     ) -> list[Record]:
         """Run what is missing, dataset by dataset; returns the records of the trainings."""
+        asked.note(self.experiments, self.workspace.results)
         records: list[Record] = []
         for data in dict.fromkeys(job.recipe.data for job in self.jobs):
             part = [job for job in self.jobs if job.recipe.data == data]
             study = comparison.run(part, self.workspace, execution, tracking, progress)
             records += study.records
-        for design, workspace in self.designs():
-            attack_study.run(design, workspace, execution, tracking, progress)
+        for each in self.experiments:
+            if each.attacks is not None:
+                design = each.attacks.design(self.fresh)
+                attack_study.run(design, self.workspace, execution, tracking, progress)
+            if each.points is not None:
+                self._find_points(each.points, execution, progress)
         return records
 
+    def _find_points(self, name: str, execution: ExecutionOptions, progress: Progress) -> None:
+        """Find the adversarial points of a dataset, unless it has some."""
+        data = self.workspace.dataset(name)
+        try:
+            image_figures.stored_points(data, self.workspace.results)
+        except Missing:
+            executor = execution.build(self.workspace.device)
+            with signals.listen(progress.say) as stop:
+                find.adversarial(data, self.workspace, progress, executor=executor, stop=stop)
+
     def tables(self) -> dict[str, list[Table]]:
-        """The tables of each experiment that trains networks, by its name."""
+        """The tables of each experiment that has any, by its name."""
         records = Store(self.workspace.results).all()
-        return {each.name: each.tables(records) for each in self.experiments if each.cells}
+        return {each.name: made for each in self.experiments if (made := each.tables(records))}
 
 
 def plan(
@@ -115,10 +145,22 @@ def plan(
         ValueError: There is no such experiment or scale.
     """
     chosen = list(tables.EXPERIMENTS) if name == "all" else [name]
-    dataset = None
+    other = None
     if data is not None:
-        workspace, other = comparison.place(workspace, data)
-        dataset = workspace.dataset(other)
-    found = [tables.experiment(each, scale, dataset) for each in chosen]
+        workspace, place = comparison.place(workspace, data)
+        other = OtherData.of(workspace.dataset(place))
+    found = [tables.experiment(each, scale, other) for each in chosen]
+    left_out = []
+    for each in [each for each in found if each.points == tables.IMAGENET and other is None]:
+        reason = (
+            f"{each.name} at scale {scale} shows images of ImageNet: choose some with --data, such "
+            'as "imagenet(train=32, test=32)" or a folder, and find their points on a network that '
+            "knows them (bench points build --data … --victim timm:resnet50)"
+        )
+        if name != "all":
+            raise ValueError(reason)
+        left_out.append(f"left out: {reason}")
+        found.remove(each)
     jobs = list({job.name: job for each in found for job in each.jobs()}.values())
-    return PlannedExperiments(found, workspace, [replace(job, fresh=fresh) for job in jobs], fresh)
+    jobs = [replace(job, fresh=fresh) for job in jobs]
+    return PlannedExperiments(found, workspace, jobs, fresh, left_out)

@@ -4,14 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench import registry
 from bench.data import policies
 from bench.data.catalog import facts
+from bench.data.dataset import Dataset
 from bench.points import find, guides
 from bench.reporting.cells import Column
 from bench.training.recipes import Recipe, usual
+
+
+class OtherData(NamedTuple):
+    """A dataset that a user chooses for an experiment.
+
+    Attributes:
+        name: Its name.
+        side: The side of its images in pixels.
+        digest: The checksum of its content, where its name does not identify it.
+    """
+
+    name: str
+    side: int
+    digest: str = ""
+
+    @classmethod
+    def of(cls, data: Dataset) -> OtherData:
+        """Describe a dataset."""
+        return cls(data.name, data.train.images.shape[-1], data.pin)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +45,10 @@ class Scale:
         data: The paper's datasets and what replaces them; ``*`` is any other.
         models: The paper's networks and what replaces them; ``*`` is any other.
         columns: How many of a table's columns are run; None for all.
-        settings: Fields of the recipes that differ from the paper's.
-        side: The side in pixels of the images, for a dataset without a name of its own.
-        digest: The content of such a dataset.
+        crops: The padding of the random crop, in pixels of a side of 32, by the paper's dataset;
+            that of `usual` for others.
+        settings: Fields of all recipes that differ from those of `usual`.
+        other: The dataset that a user has chosen in place of all of the paper's.
     """
 
     name: str
@@ -36,28 +57,33 @@ class Scale:
     data: Mapping[str, str] = field(default_factory=dict)
     models: Mapping[str, str] = field(default_factory=dict)
     columns: int | None = None
+    crops: Mapping[str, int] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
-    side: int | None = None
-    digest: str = ""
+    other: OtherData | None = None
 
-    @property
-    def faithful(self) -> bool:
-        """Whether its numbers can be compared with the published ones."""
-        return not (self.data or self.models or self.settings)
+    def on(self, data: OtherData) -> Scale:
+        """The same scale with another dataset in place of all of the paper's."""
+        return replace(self, data={"*": data.name}, other=data)
+
+    def place(self, data: str) -> tuple[str, int]:
+        """What stands here for a dataset of the paper, and the side of its images."""
+        name = self.data.get(data, self.data.get("*", data))
+        return name, self.other.side if self.other else facts(name).side
 
     def recipe(self, data: str, model: str, augmentation: str = "none", **fields: Any) -> Recipe:
         """The recipe of one cell: the paper's, or what replaces it at this scale."""
-        data = self.data.get(data, self.data.get("*", data))
+        crop = self.crops.get(data)
+        data, side = self.place(data)
+        protocol = {} if crop is None else {"padding": max(1, crop * side // 32)}
         model = self.models.get(model, self.models.get("*", model))
-        side = self.side or facts(data).side
         if "policy" in fields:
             fields["policy"] = policies.resolve(fields["policy"], data)
         recipe = Recipe(
             data=data,
-            digest=self.digest,
+            digest=self.other.digest if self.other else "",
             model=model,
             augmentation=registry.build("augmentations", augmentation, data=data, side=side),
-            **(usual(data, model, side) | fields | dict(self.settings)),
+            **(usual(data, model, side) | protocol | fields | dict(self.settings)),
         )
         if guides.from_points(recipe):
             return replace(recipe, points=find.chosen_attack(data))
@@ -87,7 +113,13 @@ SCALES = {
         columns=1,
         settings={"epochs": 60},
     ),
-    "paper": Scale(name="paper", about="the paper's own settings: for GPUs", seeds=5),
+    "paper": Scale(
+        name="paper",
+        about="the paper's own settings: for GPUs",
+        seeds=5,
+        crops={"cifar10": 2, "cifar100": 2},  # section 4.2: out of 36x36
+        settings={"validation": 0.0},
+    ),
 }
 
 DELETION = {

@@ -1,9 +1,10 @@
-"""Attacks side by side: all their metrics, one metric over all victims, and the paper's Table 6."""
+"""Attacks side by side: all their metrics, their success and norms, one metric over all victims."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,7 @@ import numpy as np
 from bench import registry
 from bench.records.record import Record
 from bench.records.statistics import mean_interval
-from bench.reporting.cells import Cell, Column, Key, Row, interval_entry
-from bench.reporting.formats import Table
+from bench.reporting.cells import Cell, Column, Key, Published, Row, interval_entry
 from bench.reporting.grouping import (
     AttackSetting,
     bounded,
@@ -20,23 +20,7 @@ from bench.reporting.grouping import (
     group_attacks,
     rows_of_attacks,
 )
-
-PUBLISHED: dict[tuple[str, str], tuple[float, float, float, float]] = {
-    ("jsma", "8/255"): (78.9, 440.8, 0.611, 0.031),
-    ("pgd-l0", "8/255"): (73.9, 1199.7, 1.078, 0.031),
-    ("greedyfool", "8/255"): (100.0, 468.2, 0.547, 0.031),
-    ("cw-l0", "8/255"): (100.0, 326.6, 0.542, 0.068),
-    ("sapf", "8/255"): (100.0, 321.8, 0.523, 0.085),
-    ("advmask", "8/255"): (100.0, 320.1, 0.532, 0.031),
-    ("jsma", "16/255"): (97.3, 247.7, 0.896, 0.063),
-    ("pgd-l0", "16/255"): (72.8, 498.0, 1.390, 0.063),
-    ("greedyfool", "16/255"): (100.0, 238.3, 0.707, 0.063),
-    ("cw-l0", "16/255"): (100.0, 136.7, 0.691, 0.118),
-    ("sapf", "16/255"): (100.0, 133.7, 0.718, 0.159),
-    ("advmask", "16/255"): (100.0, 131.3, 0.689, 0.063),
-}
-"""Table 6 of the paper: success in percent, l0 in elements, l2, linf; by attack and eps."""
-
+from bench.reporting.table import Table
 
 METRICS = {
     "success": Column("%", "success", percent=True, best="high"),
@@ -66,13 +50,13 @@ FRACTIONS = {
 
 INTERVAL = Column("95 %", "success")
 
-TABLE6 = {
+NORMS = {
     "success": Column("ASR", percent=True, best="high"),
     "l0_elements_mean": Column("l0", best="low"),
     "l2": Column("l2", best="low"),
     "linf": Column("linf"),
 }
-"""The columns of Table 6 for each eps."""
+"""The success and the norms of an attack, as AdvMask's paper tabulates them."""
 
 
 def attack_metrics(records: Sequence[Record]) -> Table:
@@ -106,46 +90,56 @@ def attack_metrics(records: Sequence[Record]) -> Table:
     )
 
 
-def table6(records: Sequence[Record]) -> Table:
-    """Table 6 of the paper for one victim and goal, with the published numbers beside ours.
+def norm_tables(
+    records: Sequence[Record],
+    published: Mapping[tuple[str, str], Sequence[float]] = MappingProxyType({}),
+) -> list[Table]:
+    """Success and norms of the attacks on one victim model with one goal: a table for each eps.
 
     Args:
         records: Records of attacks that may be compared, as `group_attacks` groups them.
+        published: The four numbers that a paper prints, by the name of the attack and by eps. They
+            are of another network, so they get a heading that says so.
     """
-    cells: dict[Key, Cell] = {}
-    published: dict[Key, float] = {}
-    rows: dict[Row, None] = {}
-    columns: list[Column] = []
-    for eps in eps_values(records):
-        shown = {metric: replace(column, group=eps) for metric, column in TABLE6.items()}
-        columns += shown.values()
-        for row, members in rows_of_attacks(_at(records, eps)).items():
-            rows[row] = None
-            measured = "source" not in members[0].labels
-            printed = PUBLISHED.get((row.name, eps), ()) if measured else ()
-            for (metric, column), value in zip(shown.items(), printed or [None] * 4, strict=True):
-                # an attack without any success has no norms
-                cells[row.label, column.label] = _cell(members, metric, column) or ""
-                if value is not None:
-                    published[row.label, column.label] = value
     setting, model = AttackSetting.of(records[0]), records[0].labels["model"]
     goal = setting.goal if setting.goal == "untargeted" else f"target: {setting.goal}"
     about = f"{model}, {setting.data}, {goal}, {setting.images} images"
-    return Table(
-        title=f"Sparse attacks on {about}",
-        rows=list(rows),
-        columns=columns,
-        cells=_filled(cells, rows, columns, None),
-        corner="attack",
-        published=published,
-        measure=(
-            f"{about}: ASR in percent of the images that the network classifies correctly; l0 in "
-            "elements, l2 and linf, over the successes; rows that say (ignores eps) have no bound "
-            "on linf and, like the dense ceiling and the random floor, are not compared. The "
-            "published network and images are unknown"
-        ),
-        origin=f"{len(records)} records of {setting.victim}",
-    )
+    made = []
+    for eps in eps_values(records):
+        columns = [replace(column, group=f"eps {eps}") for column in NORMS.values()]
+        cells: dict[Key, Cell] = {}
+        printed: dict[Key, Published] = {}
+        rows = rows_of_attacks(_at(records, eps))
+        for row, members in rows.items():
+            for (metric, shown), column in zip(NORMS.items(), columns, strict=True):
+                # an attack without any success has no norms
+                cells[row.label, column.label] = _cell(members, metric, shown) or ""
+            # what was submitted as images may have the name of an attack
+            known = () if "source" in members[0].labels else published.get((row.name, eps), ())
+            for column, value in zip(columns, known, strict=False):
+                printed[row.label, column.label] = Published(value)
+        made.append(
+            Table(
+                title=f"Sparse attacks on {about}, eps {eps}",
+                rows=list(rows),
+                columns=columns,
+                cells=cells,
+                corner="attack",
+                published=printed,
+                settings={
+                    column.label: NORMS[metric]
+                    for metric, column in zip(NORMS, columns, strict=True)
+                },
+                measure=(
+                    f"{about}, eps {eps}: ASR in percent of the images that the network classifies "
+                    "correctly; l0 in elements, l2 and linf, over the successes; rows that say "
+                    "(ignores eps) have no bound on linf and, like the dense ceiling and the "
+                    "random floor, are not compared"
+                ),
+                origin=f"{len(records)} records of {setting.victim}",
+            )
+        )
+    return made
 
 
 def across_victims(records: Sequence[Record], metric: str) -> Table:

@@ -15,7 +15,6 @@ from bench.records.record import Curve, Record
 from bench.records.statistics import Interval, mean_interval
 from bench.reporting.attack_tables import heading
 from bench.reporting.cells import Cell, Column, Key, Row
-from bench.reporting.formats import Table
 from bench.reporting.grouping import (
     AttackSetting,
     bounded,
@@ -24,6 +23,7 @@ from bench.reporting.grouping import (
     rows_of_attacks,
 )
 from bench.reporting.panels import Line, Panel, Unit, share_steps
+from bench.reporting.table import Table
 
 CHANGES = (1, 2, 5, 10, 20, 50, 100, 200)
 """The numbers of changes at which the success is shown."""

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from bench.records.over_images import OverImages, finite
 from bench.records.statistics import Comparison, Equivalence, Interval, verdict
-
-if TYPE_CHECKING:
-    pass
 
 Direction = Literal["high", "low"]
 Key = tuple[str, str]
@@ -69,6 +66,19 @@ class Row:
         """
         parts = (" [{}]", self.settings), (" #{}", self.key), (" ({})", self.note)
         return self.name + "".join(form.format(part) for form, part in parts if part)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A number that others have printed.
+
+    Attributes:
+        value: The number, in the unit that readers see.
+        starred: Whether they took it from another paper and marked it with a star.
+    """
+
+    value: float
+    starred: bool = False
 
 
 def interval_entry(interval: Interval | OverImages | None) -> dict[str, Any]:

@@ -10,21 +10,21 @@ from bench import registry
 from bench.data.catalog import facts
 from bench.points import find, guides
 from bench.records.record import Record
-from bench.reporting.formats import Table
 from bench.reporting.grouping import group_runs
+from bench.reporting.table import Table
 from bench.training.recipes import DEFAULT, Recipe, usual
 
 OPTIONS = (
-    *("epochs", "batch_size", "learning_rate", "weight_decay", "schedule", "validation"),
-    "precision",
+    *("epochs", "batch_size", "learning_rate", "weight_decay", "schedule", "padding"),
+    *("validation", "precision"),
 )
 
 
 def run(recipe: Recipe, seeds: Sequence[int]) -> str:
     """The ``bench run`` with these seeds whose records have the recipe's key.
 
-    Options with the value that a dataset and a network have by default are left out. Crop padding
-    and momentum have no option; they follow the dataset.
+    Options with the value that a dataset and a network have by default are left out; momentum has
+    none.
 
     >>> run(Recipe(data="digits", model="resnet8", **usual("digits", "resnet8", 8)), [0, 1])
     'bench run --aug none --model resnet8 --data digits --seeds 2'

@@ -11,8 +11,8 @@ from bench.points import guides
 from bench.records.record import Record
 from bench.records.statistics import mean_interval
 from bench.reporting.cells import Cell, Column, Key, Row
-from bench.reporting.formats import Table
 from bench.reporting.grouping import RunGroup
+from bench.reporting.table import Table
 from bench.training.recipes import Recipe
 
 POINTS = ("attack", "random", "corners-matched", "saliency")

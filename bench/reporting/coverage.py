@@ -21,9 +21,9 @@ from bench.points.store import stored
 from bench.records.record import Record
 from bench.records.statistics import Interval, mean_interval
 from bench.reporting.cells import Cell, Column, Key, Row
-from bench.reporting.formats import Table
 from bench.reporting.grouping import RunGroup, group_runs
 from bench.reporting.panels import Distribution, Distributions
+from bench.reporting.table import Table
 from bench.training import victims
 
 SHOWN = {

@@ -10,8 +10,8 @@ from typing import Any
 
 from bench.files.text import printable_lines
 from bench.reporting import formats, plots
-from bench.reporting.formats import Table
 from bench.reporting.panels import Estimates, Panel
+from bench.reporting.table import Table
 
 
 @dataclass

@@ -9,7 +9,7 @@ from bench.records.record import Record
 from bench.records.statistics import Comparison
 from bench.reporting import run_tables
 from bench.reporting.cells import Cell, Column, Key
-from bench.reporting.formats import Table
+from bench.reporting.table import Table
 
 NAMES = {
     "accuracy": "clean",

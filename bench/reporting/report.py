@@ -20,7 +20,6 @@ from bench.reporting import attack_tables, budgets, commands, run_tables
 from bench.reporting.cells import Cell, Column, Key, Row
 from bench.reporting.cost_table import cost_table
 from bench.reporting.figures import occlusion_curves
-from bench.reporting.formats import Table
 from bench.reporting.grouping import (
     RunGroup,
     eps_values,
@@ -38,12 +37,13 @@ from bench.reporting.panels import (
     gain_panels,
     occlusion_panels,
 )
+from bench.reporting.table import Table
 from bench.robustness import occlusion
 from bench.training.recipes import Recipe
 
 CurveReader = Callable[[Record], Curve]
 Section = Callable[[Page, Sequence[Record], CurveReader, Path], None]
-"""Adds tables and figures to a page, from the runs, their curves and the results folder."""
+"""Adds tables and figures to a page, from the records, their curves and the results folder."""
 
 MOST_LINES = 10
 """Lines of one panel; more cannot be told apart."""
@@ -104,7 +104,7 @@ def build_page(store: Store, sections: Sequence[Section] = ()) -> Page:
     else:
         page.summary.append(f"{len(attacks)} evaluations of attacks, and no training run yet.")
     for add_section in sections:
-        add_section(page, runs, curves, store.folder)
+        add_section(page, found, curves, store.folder)
     add_attacks(page, attacks, curves, store.trace)
     add_seeds(page, groups)
     add_failures(page, found)
@@ -266,7 +266,8 @@ def add_attacks(
             continue
         parts = (setting.data, members[0].labels["model"], setting.goal)
         title = f"{', '.join(parts)}, {setting.images} images {setting.limit}".strip()
-        add_table(page, "attacks", title, attack_tables.table6(members))
+        for norms in attack_tables.norm_tables(members):
+            add_table(page, "attacks", f"{title}, {norms.columns[0].group}", norms)
         for eps in eps_values(members):
             same = [record for record in members if record.labels["eps"] == eps]
             table = attack_tables.attack_metrics(same)

@@ -18,8 +18,8 @@ from bench.reporting.cells import (
     interval_entry,
 )
 from bench.reporting.coverage import of_group
-from bench.reporting.formats import Table
 from bench.reporting.grouping import RunGroup, group_runs
+from bench.reporting.table import Table
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from bench.execution.progress import Progress, open_progress
 from bench.execution.workspace import Workspace, check_writable
 from bench.records.record import Record
 from bench.reporting import attack_tables, formats
-from bench.reporting.formats import Table
+from bench.reporting.table import Table
 from bench.robustness import evaluation, in_memory, results
 from bench.robustness.evaluation import BLOCK
 from bench.robustness.judge import Aim
@@ -87,7 +87,7 @@ class AttackStudy:
         return attack_tables.attack_metrics([r for r in self.records if r.labels["eps"] == eps])
 
     def to_latex(self) -> str:
-        """Return the table as LaTeX; it needs the package booktabs."""
+        """Return the table as LaTeX; it needs the packages adjustbox, booktabs and siunitx."""
         return formats.latex(self.table())
 
     def __str__(self) -> str:

@@ -21,12 +21,13 @@ from bench.execution.workspace import Workspace
 from bench.points import coverage
 from bench.records.record import Record
 from bench.reporting import formats, run_tables
-from bench.reporting.formats import Table
+from bench.reporting.table import Table
 from bench.studies import estimates, jobs
 from bench.studies.designs import Design, TrainingOptions
 from bench.studies.jobs import Job
 from bench.studies.tracking import TrackingOptions, tracked_runs
 from bench.training import fine_tuning
+from bench.training.recipes import described
 
 SAID = 0.1  # GB; what less takes is not worth a line
 
@@ -81,7 +82,7 @@ class Study:
         return run_tables.intervals(self.records, baseline, metric)
 
     def to_latex(self, metric: str = "accuracy", baseline: str | None = "none") -> str:
-        """Return the table as LaTeX; it needs the package booktabs."""
+        """Return the table as LaTeX; it needs the packages adjustbox, booktabs and siunitx."""
         return formats.latex(self.table(metric, baseline))
 
     def __str__(self) -> str:
@@ -268,12 +269,7 @@ def describe(wanted: Sequence[Job], workspace: Workspace, progress: Progress) ->
         f"{data.name}: {len(data.train.labels)} training and {len(data.test.labels)} test "
         f"images, {len(data.classes)} classes ({data.source})"
     )
-    progress.say(
-        f"{recipe.epochs} epochs, batch size {recipe.batch_size}, learning rate "
-        f"{recipe.learning_rate:g} ({recipe.schedule}), weight decay {recipe.weight_decay:g}, "
-        f"crop padding {recipe.padding}, flip {'yes' if data.flip else 'no'}, "
-        f"validation {recipe.validation:.0%}, {recipe.precision} on {workspace.device}"
-    )
+    progress.say(f"{described(recipe)} on {workspace.device}, flip {'yes' if data.flip else 'no'}")
     if os.environ.get("OMP_WAIT_POLICY") == "PASSIVE":
         progress.say("threads sleep while they wait (OMP_WAIT_POLICY=PASSIVE), for a busy machine")
     policy = recipe.policy is not None

@@ -31,6 +31,7 @@ class TrainingOptions:
         learning_rate: Initial learning rate.
         weight_decay: Weight decay of all parameters.
         schedule: Learning-rate schedule, ``"cosine"`` or ``"steps"``.
+        padding: Pixels of padding of the random crop, from 0 to below the side of the images.
         validation: Share of the training images held out for validation, drawn by the seed.
         precision: ``"float32"``, ``"bfloat16"`` or ``"auto"``: bfloat16 on a CUDA device that
             computes it natively.
@@ -51,6 +52,7 @@ class TrainingOptions:
     learning_rate: float | None = None
     weight_decay: float | None = None
     schedule: Schedule | None = None
+    padding: int | None = None
     validation: float | None = None
     precision: Precision | Literal["auto"] = "auto"
     pretrained: str | None = None
@@ -65,6 +67,13 @@ class TrainingOptions:
         if self.robust is not None:  # one text for one method, since keys depend on it
             canonical = robust.express(robust.build(self.robust))
             object.__setattr__(self, "robust", canonical)
+
+    def check(self, side: int) -> None:
+        """Raise ``ValueError`` if the crop could leave nothing of images with this side."""
+        if self.padding is not None and self.padding >= side:
+            raise ValueError(
+                f"padding is {self.padding}: it must be below the side of the images, {side}"
+            )
 
     def given(self) -> dict[str, Any]:
         """Return the fields of a recipe that are set here."""
@@ -135,6 +144,7 @@ class Design:
             else each
             for each in self.augmentations
         ]
+        self.training.check(side)
         common = {"precision": native_precision(workspace.device)}
         points: str | None = find.chosen_attack(data.name, self.points)
         if points == find.chosen_attack(data.name, find.SPARSE):

@@ -72,9 +72,9 @@ class Recipe:
     robust: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        for name, least in (("epochs", 1), ("batch_size", 1), ("padding", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {least}")
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(
                 f"learning_rate is {self.learning_rate}: it must be above 0 and finite"
@@ -127,6 +127,27 @@ class Recipe:
 
 
 DEFAULT = Recipe()
+
+
+def described(recipe: Recipe) -> str:
+    """The settings of a recipe in words, without its methods and what they are applied to.
+
+    >>> described(Recipe(validation=0.0))
+    '300 epochs, batch size 128, learning rate 0.1 (cosine), weight decay 0.0005, crop padding 4, \
+no validation part, float32'
+    """
+    held = f"{recipe.validation:.0%} held out for validation" if recipe.validation else ""
+    return ", ".join(
+        [
+            f"{recipe.epochs} epochs",
+            f"batch size {recipe.batch_size}",
+            f"learning rate {recipe.learning_rate:g} ({recipe.schedule})",
+            f"weight decay {recipe.weight_decay:g}",
+            f"crop padding {recipe.padding}",
+            held or "no validation part",
+            recipe.precision,
+        ]
+    )
 
 
 SHAKE_SHAKE = {"epochs": 1800, "batch_size": 256, "learning_rate": 0.01, "weight_decay": 1e-3}
