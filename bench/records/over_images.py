@@ -68,8 +68,6 @@ def median(values: Values, level: float = LEVEL) -> OverImages:
     from scipy.stats import binom
 
     rank = int(binom.ppf((1 - level) / 2, n, 0.5))  # the smallest with P(B <= rank) >= 2.5 %
-    if binom.cdf(rank, n, 0.5) <= (1 - level) / 2:
-        rank += 1
     if rank < 1:
         return OverImages(middle, None, None, n)
     return OverImages(middle, float(ordered[rank - 1]), float(ordered[n - rank]), n)

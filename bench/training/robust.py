@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from attacks import PGD, PGDL0, BaseAttack
+from attacks import PGD, BaseAttack, SparsePGD
 from attacks.base import Images
 from bench import registry
 from bench.data import seeds
@@ -42,8 +42,8 @@ class RobustTraining:
     about: ClassVar[str]
     steps: int
 
-    def method(self, steps: int) -> BaseAttack:
-        """The attack, with so many steps."""
+    def method(self, steps: int, generator: Generator) -> BaseAttack:
+        """The attack of one batch, with so many steps."""
         raise NotImplementedError
 
     def attacked(
@@ -64,9 +64,11 @@ class RobustTraining:
             steps: Most steps; None: those of the training.
 
         Returns:
-            The images after the attack, of the same shape; those on which it failed are unchanged.
+            The images after the attack, of the same shape; where it failed, the attempt that came
+            closest to another class.
         """
-        return self.method(steps or self.steps)(network, images.clamp(0, 1), labels, generator)
+        method = self.method(steps or self.steps, generator)
+        return method(network, images.clamp(0, 1), labels, generator, failures="closest")
 
     def loss(
         self,
@@ -106,9 +108,11 @@ class SparseAT(RobustTraining):
     def __post_init__(self) -> None:
         _at_least_one(self, "k", "steps")
 
-    def method(self, steps: int) -> BaseAttack:
-        """PGD on at most ``k`` pixels without a bound on their change."""
-        return PGDL0(eps=None, k=self.k, steps=steps)
+    def method(self, steps: int, generator: Generator) -> BaseAttack:
+        """Sparse-PGD on ``k`` pixels, with one of its two gradients, drawn for each batch."""
+        projected = bool(torch.randint(2, (), generator=generator))
+        kind: Literal["projected", "unprojected"] = "projected" if projected else "unprojected"
+        return SparsePGD(eps=None, k=self.k, gradient=kind, steps=steps)
 
 
 @dataclass(frozen=True)
@@ -170,8 +174,8 @@ class LinfAT(RobustTraining):
         if not 0 < self.eps <= 1:
             raise ValueError(f"eps is {self.eps}: it must be above 0 and at most 1, such as 8/255")
 
-    def method(self, steps: int) -> BaseAttack:
-        """PGD within ``eps``."""
+    def method(self, steps: int, generator: Generator) -> BaseAttack:
+        """PGD within ``eps``; it draws nothing here."""
         return PGD(eps=self.eps, steps=steps)
 
 
