@@ -1,12 +1,20 @@
 """Break things while the bench works, and count what survives: ``nox -s faults``.
 
 Each scenario tries something several times and says how often every finished result was there
-afterwards exactly once and equal to that of an undisturbed run. Nothing here is collected by
-pytest: it takes minutes and kills processes.
+afterwards exactly once and equal to that of an undisturbed run, the tracker included. Nothing here
+is collected by pytest: it takes an hour and kills processes. The table is written to
+``results/faults`` after each scenario, and a run that was stopped goes on where it was.
+
+    nox -s faults                     three random moments and one call of each kind a command
+    nox -s faults -- --times 20       more random moments
+    nox -s faults -- --calls 0        every system call that changes the disk; takes days
+    nox -s faults -- tracker clock    the scenarios with one of these words in their title
 """
 
 from __future__ import annotations
 
+import argparse
+import functools
 import json
 import os
 import random
@@ -21,15 +29,36 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+import killed
+from tracked import differences
 
 RUN = ["run", "--aug", "cutout", "--model", "resnet8", "--seeds", "2", "--epochs", "3"]
 RUN += ["--data", "digits(train=300)", "--threads", "1"]
 POINTS = ["points", "build", "--attack", "sigma-zero(steps=30, eps=0.5)", "--threads", "1"]
 ATTACKS = ["attack-eval", "--data", "digits", "--eps", "0.5", "--images", "150", "--threads", "1"]
 ATTACKS += ["--attack", "sigma-zero(steps=20)", "--attack", "jsma"]
-TIMES = int(os.environ.get("TIMES", "20"))  # moments at which a signal is sent
+DIGITS = ["--data", "digits(train=300)", "--threads", "1", "--model", "resnet8"]
+OTHERS: dict[str, tuple[list[str] | None, list[str]]] = {
+    "track rebuild": (RUN, ["track", "rebuild"]),
+    "status --reap": (RUN, ["status", "--reap"]),
+    "tables": (RUN, ["tables", "--format", "csv"]),
+    "figures": (RUN, ["figures"]),
+    "report": (RUN, ["report"]),
+    "occlusion": (RUN, ["occlusion", "--threads", "1"]),
+    "list": (RUN, ["list", "runs"]),
+    "export": (RUN, ["export", "{folder}/supplement.zip"]),
+    "plan": (RUN, ["plan"]),
+    "leaderboard": (ATTACKS, ["leaderboard"]),
+    "points export": (POINTS, ["points", "export", "{folder}/points.npz", *POINTS[2:]]),
+    "search": (None, ["search", "--aug", "cutout", "--budget", "1", "--seeds", "1", *DIGITS]),
+    "train-robust": (None, ["train-robust", "--method", "linf-at", "--epochs", "1", *DIGITS]),
+}
+"""Other commands, by their title: whose results they begin with, and the command."""
+ROOT = Path(__file__).parent.parent
 STAGES = [b"experiments/", b"runs/create", b"runs/log-batch", b"record.json", b"stats.json"]
 """What a run asks of its tracker, from its start to the intervals at its end."""
 BACKWARDS = """
@@ -53,12 +82,13 @@ class Count:
         self.survived += good
 
 
-def bench(
-    folder: Path, *arguments: str, tracked: bool = False, start: tuple[str, ...] = ("-m", "bench")
-) -> subprocess.Popen[str]:
-    """Start a command on a results folder of its own."""
+def bench(folder: Path, *arguments: str, tracked: bool = True, start: tuple[str, ...] = ()) -> Any:
+    """Start a command on a results folder of its own; in a new Python where that matters."""
     able = arguments[0] in ("run", "attack-eval")
     extra = ["--no-tracking"] if able and not tracked else []
+    if not start and "--executor" not in arguments:
+        return killed.Forked([*arguments, *extra, "--results", str(folder)])
+    start = start or ("-m", "bench")
     return subprocess.Popen(
         [sys.executable, *start, *arguments, *extra, "--results", str(folder)],
         stdout=subprocess.PIPE,
@@ -67,9 +97,9 @@ def bench(
     )
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+def finish(process: Any) -> tuple[int, str]:
     """Wait; the exit code and what was said on stderr."""
-    _, stderr = process.communicate(timeout=600)
+    _, stderr = process.communicate(timeout=900)
     return process.returncode, stderr
 
 
@@ -143,13 +173,16 @@ class Undisturbed:
         """Whether a command has left there what it should."""
         if arguments is POINTS:
             return points(folder) == self.points
+        if (folder / "mlflow.db").exists() and (lines := differences(folder)):
+            print(f"  the tracker differs: {lines}", flush=True)
+            return False
         if arguments is ATTACKS:
             return attacked(folder) == self.attacked
         return results(folder) == self.results and weights(folder) == self.weights
 
 
-def killed(
-    truth: Undisturbed, root: Path, arguments: list[str], how: signal.Signals, times: int = TIMES
+def killed_by(
+    truth: Undisturbed, root: Path, arguments: list[str], how: signal.Signals, times: int
 ) -> Count:
     """Send a signal at random moments; the same command must then complete the same results.
 
@@ -183,6 +216,67 @@ def killed(
         if count.tried == times:
             break
     return count
+
+
+def at_calls(
+    root: Path,
+    arguments: list[str],
+    begin: Path | None,
+    each: int | None,
+    most: int | None = None,
+) -> Count | None:
+    """Kill a command at system calls that change its folder; the same command then completes it.
+
+    Args:
+        root: Where folders are made.
+        arguments: The command; ``{folder}`` stands for its folder.
+        begin: Folder that the command starts with; None: an empty one.
+        each: Number of calls of each kind, evenly from the first to the last; None: all.
+        most: Number of calls of all kinds together; None: all.
+    """
+    if not killed.can_trace():
+        return None
+    count = Count()
+    place = root / "calls" / "results"
+    arguments = [word.replace("{folder}", str(place)) for word in arguments]
+    command = [*arguments, "--results", str(place)]
+    if begin is not None:
+        shutil.copytree(begin, place)
+    found = killed.calls(command, place)
+    right = content(place)
+    chosen = [(call, n) for call, all_of in found.items() for n in killed.spread(all_of, each)]
+    for call, number in killed.spread(chosen, most):
+        shutil.rmtree(place)
+        if begin is not None:
+            shutil.copytree(begin, place)
+        code, _ = finish(killed.killed_at(command, call, number))
+        again, stderr = finish(bench(place, *arguments))
+        good = again == 0 and content(place) == right and "Traceback" not in stderr
+        if code != 0:  # it had as many calls as before
+            count.note(good)
+        if not good:
+            now = content(place)
+            wrong = [name for name in right | now if right.get(name) != now.get(name)]
+            print(f"  lost at {call} {number}: {code}, {again}, {wrong}\n{stderr}", flush=True)
+    shutil.rmtree(place)
+    return count
+
+
+def content(folder: Path) -> dict[str, object]:
+    """What a command leaves: its records, weights, points, names of files, and a true tracker."""
+    found: dict[str, object] = {
+        str(path.relative_to(folder)): tensors(path) if path.suffix == ".safetensors" else None
+        for path in folder.rglob("*")
+        if path.is_file()
+        and path.relative_to(folder).parts[0] not in ("cache", "artifacts")
+        and path.suffix != ".lock"
+        and not path.name.startswith(".")  # what an ended process had not put into place
+    }
+    if (folder / "records.jsonl").exists():
+        found |= attacked(folder)
+    if (folder / "mlflow.db").exists():
+        found["tracker"] = differences(folder) or None
+    return found
 
 
 def twice(truth: Undisturbed, root: Path) -> Count:
@@ -513,29 +607,120 @@ def memory(truth: Undisturbed, root: Path) -> Count:
 def moved(truth: Undisturbed, root: Path) -> Count:
     """A results folder copied elsewhere gives the same tables, and the tracker can be rebuilt."""
     count = Count()
-    assert finish(bench(root / "here", *RUN))[0] == 0
-    shutil.copytree(root / "here", root / "there")
-    shutil.rmtree(root / "here")
+    shutil.copytree(truth.place(RUN), root / "there")
     table = bench(root / "there", "tables", "--format", "csv")
     assert finish(table)[0] == 0
+    # the next command takes the artifacts along
+    code, _ = finish(bench(root / "there", *RUN))
+    count.note(code == 0 and truth.is_whole(root / "there", RUN))
     code, _ = finish(bench(root / "there", "track", "rebuild"))
-    count.note(code == 0 and (root / "there/mlflow.db").exists())
+    count.note(code == 0 and truth.is_whole(root / "there", RUN))
     return count
 
 
+@dataclass
+class Row:
+    """A line of the table."""
+
+    fault: str
+    tried: int | None
+    survived: int | None
+    seconds: float
+
+    @property
+    def lost(self) -> int:
+        return (self.tried or 0) - (self.survived or 0)
+
+
+class Report:
+    """The table in ``results/faults``, which grows and is continued on the same commit."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        self.path, self.settings = folder / "faults.json", settings
+        self.rows: dict[str, Row] = {}
+        with suppress(OSError, ValueError, KeyError):
+            known = json.loads(self.path.read_text())
+            if known["settings"] == settings:
+                self.rows = {row["fault"]: Row(**row) for row in known["rows"]}
+
+    def add(self, row: Row) -> None:
+        """Take a line in and write the table."""
+        self.rows[row.fault] = row
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        whole = {"settings": self.settings, "rows": [asdict(each) for each in self.rows.values()]}
+        self.path.write_text(json.dumps(whole, indent=1) + "\n")
+        lines = [
+            "# What survives faults",
+            "",
+            "Every finished result is there afterwards exactly once, equal to that of an "
+            "undisturbed run, and shown so by the tracker, or it counts as lost. Made by "
+            f"`nox -s faults` on commit {self.settings['commit']}; "
+            f"{self.settings['times']} random moments a command, "
+            f"{self.settings['calls'] or 'all'} system calls of each kind.",
+            "",
+            "| fault | tried | survived | lost |",
+            "|:--|--:|--:|--:|",
+        ]
+        for each in self.rows.values():
+            shown = ["-"] * 3 if each.tried is None else [each.tried, each.survived, each.lost]
+            lines.append(f"| {each.fault} | {' | '.join(map(str, shown))} |")
+        known = [each for each in self.rows.values() if each.tried is not None]
+        total = [sum(getattr(each, name) or 0 for each in known) for name in ("tried", "survived")]
+        lines += [f"| **together** | {total[0]} | {total[1]} | {total[0] - total[1]} |", ""]
+        if len(known) < len(self.rows):
+            lines += ["-: cannot be tried on this machine.", ""]
+        (self.path.parent / "README.md").write_text("\n".join(lines))
+
+
+def commit() -> str:
+    """The commit that is tested."""
+    from bench.execution import machine
+
+    return machine.commit()
+
+
 def main() -> int:
-    """Run every scenario and print the table; 1 when anything was lost."""
-    lost = 0
+    """Run every scenario and write the table; 1 when anything was lost."""
+    parser = argparse.ArgumentParser(description="Break things while the bench works.")
+    parser.add_argument("words", nargs="*", help="only scenarios with one of them in the title")
+    parser.add_argument("--times", type=int, default=3, help="random moments of each signal")
+    parser.add_argument("--calls", type=int, default=1, help="calls of each kind; 0: all")
+    parser.add_argument("--output", type=Path, default=ROOT / "results" / "faults")
+    asked = parser.parse_args()
+    times, each = asked.times, asked.calls or None
+    report = Report(asked.output, {"commit": commit(), "times": times, "calls": asked.calls})
     with tempfile.TemporaryDirectory() as name:
-        root = Path(name)
+        root = Path(name).resolve()
         truth = Undisturbed(root / "undisturbed")
+
+        def calls(begin: list[str] | None, arguments: list[str]) -> Count | None:
+            most = None if each is None else 3 * each
+            place = None if begin is None else truth.place(begin)
+            return at_calls(root, arguments, place, each, most)
+
+        each_call = "killed at system calls of each kind:"
         scenarios: dict[str, Callable[[], Count | None]] = {
-            "SIGKILL during a run": lambda: killed(truth, root, RUN, signal.SIGKILL),
-            "SIGTERM during a run": lambda: killed(truth, root, RUN, signal.SIGTERM),
-            "SIGKILL during points build": lambda: killed(truth, root, POINTS, signal.SIGKILL),
-            "SIGTERM during points build": lambda: killed(truth, root, POINTS, signal.SIGTERM),
-            "SIGKILL during attack-eval": lambda: killed(truth, root, ATTACKS, signal.SIGKILL, 10),
-            "SIGTERM during attack-eval": lambda: killed(truth, root, ATTACKS, signal.SIGTERM, 5),
+            f"{each_call} run": lambda: at_calls(root, RUN, None, each),
+            f"{each_call} attack-eval": lambda: at_calls(root, ATTACKS, None, each),
+            f"{each_call} points build": lambda: at_calls(root, POINTS, None, each),
+            **{
+                f"killed at system calls: {name}": functools.partial(calls, *both)
+                for name, both in OTHERS.items()
+            },
+            "SIGKILL during a run": lambda: killed_by(truth, root, RUN, signal.SIGKILL, times),
+            "SIGTERM during a run": lambda: killed_by(truth, root, RUN, signal.SIGTERM, times),
+            "SIGKILL during points build": lambda: killed_by(
+                truth, root, POINTS, signal.SIGKILL, times
+            ),
+            "SIGTERM during points build": lambda: killed_by(
+                truth, root, POINTS, signal.SIGTERM, times
+            ),
+            "SIGKILL during attack-eval": lambda: killed_by(
+                truth, root, ATTACKS, signal.SIGKILL, times
+            ),
+            "SIGTERM during attack-eval": lambda: killed_by(
+                truth, root, ATTACKS, signal.SIGTERM, times
+            ),
             "two equal commands at once": lambda: twice(truth, root),
             "four on an empty folder": lambda: four_on_nothing(truth, root),
             "disk full": lambda: full_disk(truth, root),
@@ -549,21 +734,22 @@ def main() -> int:
             "a worker killed": lambda: memory(truth, root),
             "folder moved": lambda: moved(truth, root),
         }
-        wanted = sys.argv[1:]
-        print(f"{'fault':32} tried survived  lost", flush=True)
+        print(f"{'fault':48} tried survived  lost", flush=True)
         for title, scenario in scenarios.items():
-            if wanted and not any(word in title for word in wanted):
+            if asked.words and not any(word in title for word in asked.words):
                 continue
-            count = scenario()
-            if count is None:
-                print(f"{title:32} cannot be tried here", flush=True)
-                continue
-            lost += count.tried - count.survived
-            print(
-                f"{title:32} {count.tried:5} {count.survived:8} {count.tried - count.survived:5}",
-                flush=True,
-            )
-    return int(lost > 0)
+            if title not in report.rows:
+                start = time.monotonic()
+                count = scenario()
+                taken = time.monotonic() - start
+                tried = (None, None) if count is None else (count.tried, count.survived)
+                report.add(Row(title, *tried, taken))
+            row = report.rows[title]
+            if row.tried is None:
+                print(f"{title:48} cannot be tried here", flush=True)
+            else:
+                print(f"{title:48} {row.tried:5} {row.survived:8} {row.lost:5}", flush=True)
+    return int(any(row.lost for row in report.rows.values()))
 
 
 if __name__ == "__main__":
