@@ -23,6 +23,7 @@ TUTORIALS = [
     "index.md",
     "guide/methods.md",
     "tutorials/compare.md",
+    "tutorials/training.md",
     "tutorials/attack.md",
     "tutorials/points.md",
 ]

@@ -87,7 +87,7 @@ def test_the_library_can_be_used_as_shown(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BENCH_RESULTS", raising=False)
-    code = re.findall(r"```python\n(.+?)```", README, re.DOTALL)[0]
+    code = "\n".join(re.findall(r"```python\n(.+?)```", README, re.DOTALL)[:2])
     images = torch.randint(121, 135, (6, 3, 8, 8), generator=torch.Generator().manual_seed(0)) / 255
     network = Weighted()
     labels = network(images).argmax(1)
@@ -96,14 +96,16 @@ def test_the_library_can_be_used_as_shown(
     exec(compile(code, "library", "exec", dont_inherit=True), names)
     assert "cutout" in capsys.readouterr().out
     assert names["outcome"].rows["jsma"].success > 0
-    assert len(names["train_set"]) == len(names["points"]) == 6
+    assert len(names["train_set"]) == len(names["points"]) == len(names["erased"]) == 6
+    assert names["train_set"][0][0].shape == (3, 8, 8)
 
 
 def test_the_method_of_ones_own_keeps_its_promises() -> None:
-    code = re.findall(r"```python\n(.+?)```", README, re.DOTALL)[-1]
+    page = (ROOT / "docs/guide/methods.md").read_text()
+    code = re.findall(r"```python\n(.+?)```", page, re.DOTALL)[0]
     names: dict[str, object] = {}
-    exec(compile(code, "checkerboard", "exec", dont_inherit=True), names)
-    cls = names["Checkerboard"]
+    exec(compile(code, "stripes", "exec", dont_inherit=True), names)
+    cls = names["Stripes"]
     assert callable(cls)
     method = cls()
     assert isinstance(method, augmentations.Augmentation)
