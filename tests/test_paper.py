@@ -170,6 +170,8 @@ def test_table_6_attacks_1000_images_of_cifar10_with_targets(tmp_path: Path) -> 
     assert [str(eps) for eps in settings.eps] == ["8/255", "16/255"]
     names = {name for eps in settings.eps for name in settings.names(eps)}
     assert {name for name, _ in published.TABLE6} <= names
+    assert {"jsma.official", "cw-l0.official", "sapf.official", "cw-l0", "sapf", "jsma"} <= names
+    assert len(names) == 9
     asked = ["run", "table6", "--scale", "paper", "--dry-run", "--results", str(tmp_path)]
     shown = CliRunner().invoke(main, asked)
     assert shown.exit_code == 0, shown.output  # without the images

@@ -183,7 +183,10 @@ def table5(scale: Scale) -> Experiment:
     )
 
 
-PRINTED_ATTACKS: tuple[str, ...] = ("jsma", "pgd-l0", "greedyfool", "cw-l0", "sapf", "advmask")
+PRINTED_ATTACKS: tuple[str, ...] = (
+    *("jsma.official", "pgd-l0", "greedyfool", "cw-l0.official", "sapf.official", "advmask"),
+    *("jsma", "cw-l0", "sapf"),  # within eps, and with our settings
+)
 
 
 def table6(scale: Scale) -> Experiment:
@@ -212,7 +215,8 @@ def table6(scale: Scale) -> Experiment:
         chosen="The network, the number of images, the targets and most settings of the attacks. "
         "Ours: the ResNet-18 of Table 1 without deletion; 1,000 test images that it classifies "
         "correctly; for each image one target class, drawn by the seed; changes counted in "
-        "elements, since the paper's 1199.7 exceeds 1,024 pixels.",
+        "elements, since the paper's 1199.7 exceeds 1,024 pixels; JSMA, C&W-l0 and SAPF as their "
+        "papers have them (official), the last two without a bound, and again within eps.",
     )
 
 
