@@ -16,6 +16,7 @@ from bench.records.statistics import (
     Equivalence,
     compare,
     compare_pairs,
+    decision,
     effect,
     equivalence,
     mean_interval,
@@ -375,3 +376,24 @@ def test_verdicts_are_plain_words() -> None:
     assert verdict(nothing) == "no seed in common with the baseline"
     flat = Comparison(0.0, 0.0, 0.0, None, None, 0.5, None, 3, None)
     assert verdict(flat) == "+0.00 points in each of 3 seeds, without a spread to test against"
+
+
+@pytest.mark.parametrize(
+    ("differences", "verdict"),
+    [
+        ([0.020, 0.021, 0.019, 0.020, 0.022], "better"),
+        ([-0.020, -0.021, -0.019, -0.020, -0.022], "worse"),
+        ([0.001, -0.001, 0.0005, -0.0005, 0.0002], "equivalent"),
+        ([0.020, -0.020, 0.010, -0.030, 0.025], "undecided"),
+        ([0.003, 0.0031, 0.0029, 0.003, 0.0032], "better"),  # significant, and within the margin
+        ([0.02], "undecided"),
+    ],
+)
+def test_the_verdict_follows_from_both_tests(differences: list[float], verdict: str) -> None:
+    base = {seed: 0.9 for seed in range(len(differences))}
+    ours = {seed: 0.9 + each for seed, each in enumerate(differences)}
+    compared = compare({"none": base, "cutout": ours}, "none")["cutout"]
+    equal = equivalence(ours, base)
+    assert decision(compared, equal) == verdict
+    mirrored = {"better": "worse", "worse": "better"}.get(verdict, verdict)
+    assert decision(compared, equal, best="low") == mirrored

@@ -258,7 +258,7 @@ def test_intervals_are_objects_for_programs() -> None:
     ]  # fmt: skip
     assert set(has) - set(none) == {
         "difference", "difference_low", "difference_high", "p", "p_holm", "improvement",
-        "detectable", "verdict",
+        "detectable", "verdict", "decision",
     }  # fmt: skip
     assert has["difference"] == pytest.approx(0.02)
     assert has["augmentation"] == "has"
@@ -286,7 +286,7 @@ def test_differences_are_paired_by_seed_with_their_interval_and_what_could_be_sh
         [*mixed, *alone, *records("gridmask", NONE, "photos / resnet18")]
     )
     assert labels(table.columns) == [
-        f"cifar10, resnet18 / {head}" for head in ("difference", "Holm p", "detectable")
+        f"cifar10, resnet18 / {head}" for head in ("difference", "Holm p", "detectable", "verdict")
     ]
     assert labels(table.rows) == ["has", "cutout"]
     gains = [0.01, 0.02, 0.03, 0.02, 0.02]
@@ -298,7 +298,7 @@ def test_differences_are_paired_by_seed_with_their_interval_and_what_could_be_sh
     line = formats.markdown(table).splitlines()[2]
     assert cells_of(line, "|") == [
         "has", "2.00 ± 0.88†", f"{again['has'].p_holm:.2g}",
-        f"{100 * (again['has'].detectable or 0):.2g}",
+        f"{100 * (again['has'].detectable or 0):.2g}", "better",
     ]  # fmt: skip
     assert "minus that of none with the same seed: mean ± half-width" in formats.caption(table)
     gained = run_tables.gains([*mixed, *alone])

@@ -17,9 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from bench.records.statistics import LEVEL, MARGIN
-
-Verdict = Literal["better", "worse", "equivalent", "undecided"]
+from bench.records.statistics import LEVEL, MARGIN, Verdict
 
 FIRST, STEP, MOST = 5, 5, 30
 """Number of seeds at the first look, seeds added for each further look, and the usual limit."""

@@ -23,6 +23,7 @@ MARGIN = 0.005
 
 Name = TypeVar("Name", bound=Hashable)
 Answer = Literal["yes", "no", "undecided"]
+Verdict = Literal["better", "worse", "equivalent", "undecided"]
 Values = Sequence[float] | Num[ndarray, " n"]
 
 
@@ -390,6 +391,29 @@ def verdict(comparison: Comparison) -> str:
         f"{points}, not resolvable with {comparison.n} seeds (Holm p {holm}): an effect below "
         f"{100 * comparison.detectable:.2g} points could not have been shown"
     )
+
+
+def decision(
+    comparison: Comparison, equal: Equivalence, best: Literal["high", "low"] = "high"
+) -> Verdict:
+    """What a fixed number of seeds shows about a method and its baseline.
+
+    A difference that is significant after Holm's correction comes first, however small it is.
+
+    Args:
+        comparison: The test of difference.
+        equal: The test of equivalence on the same seeds.
+        best: Whether high or low values are better.
+
+    >>> decision(
+    ...     Comparison(0.0042, 0.002, 0.0064, 0.004, 0.013, 1.0, 0.002, 5, None),
+    ...     Equivalence("undecided", 0.005, 0.2, 0.003, 0.0054, 5),
+    ... )
+    'better'
+    """
+    if comparison.difference and comparison.p_holm is not None and comparison.p_holm < 1 - LEVEL:
+        return "better" if (comparison.difference > 0) == (best == "high") else "worse"
+    return "equivalent" if equal.verdict == "yes" else "undecided"
 
 
 def p_value(p: float) -> str:

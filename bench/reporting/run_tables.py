@@ -7,7 +7,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.records.record import Record
-from bench.records.statistics import Comparison, Interval, compare, mean_interval, p_value
+from bench.records.statistics import (
+    MARGIN,
+    Comparison,
+    Interval,
+    Verdict,
+    compare,
+    decision,
+    equivalence,
+    mean_interval,
+    p_value,
+)
 from bench.reporting.cells import (
     Cell,
     Column,
@@ -68,6 +78,13 @@ METRICS = {
 """The metrics of a run that tables show, by their names in records."""
 
 
+EQUIVALENT = (
+    "Verdict: better or worse where the difference is significant; equivalent where it is shown to "
+    f"be within ±{100 * MARGIN:g} points (two one-sided paired t-tests, each p < 0.05, not "
+    "corrected for the number of tests); else undecided."
+)
+
+
 def metric_of_runs(name: str) -> Metric:
     """How a metric of runs is shown; one without an entry in `METRICS` is a number, best if low."""
     return METRICS.get(name) or Metric(name.replace("_", " ").capitalize())
@@ -118,8 +135,10 @@ def differences(
 ) -> Table:
     """What each method gains over the baseline, paired by seed, and what was resolvable.
 
-    Three columns for each of `grid`: the mean difference with its t-interval, its p-value after
-    Holm's correction, and the smallest difference that these seeds could have shown.
+    Four columns for each of `grid`: the mean difference with its t-interval, its p-value after
+    Holm's correction, the smallest difference that these seeds could have shown, and the verdict of
+    `bench.records.statistics.decision`, with half a point as the largest difference that counts as
+    none. The verdict is only there for metrics that readers see in percent.
 
     Args:
         records: Records of runs; others are left out.
@@ -130,7 +149,7 @@ def differences(
         ValueError: No method shares a seed with the baseline.
     """
     groups, shown = group_runs(records), metric_of_runs(metric)
-    found = _comparisons(groups, metric, baseline)
+    found, verdicts = _comparisons(groups, metric, baseline), _verdicts(groups, metric, baseline)
     columns: dict[Column, None] = {}
     cells: dict[Key, Cell] = {}
     comparisons: dict[Key, Comparison] = {}
@@ -142,7 +161,8 @@ def differences(
         where = ", ".join(part for part in (group.column.group, group.column.name) if part)
         gain = Column("difference", where, percent=shown.percent)
         corrected, least = Column("Holm p", where), Column("detectable", where)
-        columns |= dict.fromkeys((gain, corrected, least))
+        shows = Column("verdict", where)
+        columns |= dict.fromkeys((gain, corrected, least, *([shows] if shown.percent else [])))
         half = None if each.high is None else each.high - each.difference
         scale = 100 if shown.percent else 1
         row = group.row.label
@@ -151,6 +171,8 @@ def differences(
         cells[row, least.label] = (
             "" if each.detectable is None else f"{scale * each.detectable:.2g}"
         )
+        if shown.percent:
+            cells[row, shows.label] = verdicts[row, group.column.label]
         comparisons[row, gain.label] = each
         covered[row, gain.label] = of_group(group)
     if not cells:
@@ -169,6 +191,7 @@ def differences(
         baseline=baseline,
         comparisons=comparisons,
         measure=f"{shown.measure('points')}, minus that of {baseline} with the same seed",
+        note=EQUIVALENT if shown.percent else "",
         origin=_origin(groups),
         coverage=covered,
     )
@@ -212,6 +235,7 @@ def intervals(
     """
     groups = group_runs(records)
     comparisons = _comparisons(groups, metric, baseline)
+    verdicts = _verdicts(groups, metric, baseline)
     found = []
     for group in groups:
         values, first = list(group.values(metric).values()), group.records[0]
@@ -226,6 +250,8 @@ def intervals(
         entry |= interval_entry(mean_interval(values) if values else None)
         if comparison := comparisons.get((group.row.label, group.column.label)):
             entry |= comparison_entry(comparison)
+        if decided := verdicts.get((group.row.label, group.column.label)):
+            entry["decision"] = decided
         found.append(entry | of_group(group))
     return found
 
@@ -241,6 +267,20 @@ def _comparisons(
             {row.label: values for row, values in family.items()}, own.label
         ).items()
     }
+
+
+def _verdicts(groups: Sequence[RunGroup], metric: str, baseline: str | None) -> dict[Key, Verdict]:
+    """What the seeds show about each row and its baseline."""
+    found: dict[Key, Verdict] = {}
+    best = metric_of_runs(metric).best
+    for column, own, family in _families(groups, metric, baseline):
+        compared = compare({row.label: values for row, values in family.items()}, own.label)
+        for row, values in family.items():
+            if row != own:
+                each = compared[row.label]
+                equal = equivalence(values, family[own])
+                found[row.label, column.label] = decision(each, equal, best)
+    return found
 
 
 def _families(
