@@ -1,6 +1,8 @@
 """What else a network is measured by: calibration, occluded and corrupted images."""
 
+import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +11,10 @@ from torch import Tensor, nn
 
 import bench
 from bench.data import catalog
+from bench.records.record import Record
+from bench.reporting import quality_table, run_tables
+from bench.reporting.cells import Row
+from bench.reporting.figures import quality_figure
 from bench.robustness import quality
 from bench.robustness.corruptions import OPERATIONS, corrupt
 from bench.robustness.occlusion import SHARES, cells
@@ -125,3 +131,44 @@ def test_every_run_records_what_deletion_is_said_to_buy(tmp_path) -> None:  # ty
     assert metrics["nll"] > 0
     assert study.table("accuracy_occlusion").columns[0].percent
     assert len(SHARES) == 9
+
+
+def made(augmentation: str, seed: int, shift: float) -> Record:
+    """A finished run whose metrics follow from the seed."""
+    metrics = {name: 0.5 + shift + seed / 100 for name in quality_table.NAMES}
+    return Record(
+        kind="run",
+        key=augmentation,
+        seed=seed,
+        labels={"augmentation": augmentation, "model": "resnet8", "data": "digits"},
+        metrics=metrics,
+        job={},
+        machine={},
+    )
+
+
+RUNS = [made("none", seed, 0.0) for seed in range(3)]
+RUNS += [made("cutout", seed, [0.02, 0.021, 0.019][seed]) for seed in range(3)]
+
+
+def test_the_table_has_every_metric_with_its_own_test() -> None:
+    table = quality_table.quality(RUNS)
+    assert [column.name for column in table.columns] == list(quality_table.NAMES.values())
+    found = {column.name: table.cell(Row("cutout"), column) for column in table.columns}
+    alone = run_tables.grid(RUNS, "nll")
+    assert found["cross-entropy"] == alone.cell(Row("cutout"), alone.columns[0])
+    assert len(table.comparisons) == len(quality_table.NAMES)
+
+
+def test_the_figure_shows_what_is_gained_on_clean_occluded_and_corrupted_images() -> None:
+    figure = quality_figure(RUNS)
+    numbers = json.loads(json.dumps(figure.numbers))["numbers"]
+    assert [each["metric"] for each in numbers] == list(quality_table.ACCURACIES)
+    assert numbers[0]["gained"] == pytest.approx([0.02, 0.021, 0.019])
+    assert "n = 3 seeds" in figure.caption
+
+
+def test_records_without_the_metrics_are_refused_in_one_line() -> None:
+    old = [replace(each, metrics={"accuracy": 0.9}) for each in RUNS]
+    with pytest.raises(ValueError, match="no run was measured on occluded and corrupted images"):
+        quality_table.quality(old)

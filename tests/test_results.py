@@ -134,7 +134,7 @@ def marks(name: str) -> dict[str, tuple[str, str]]:
         [cell.strip().replace("\\", "").replace("\N{MINUS SIGN}", "-") for cell in line]
         for line in lines
     ]
-    return {row[0]: (row[1], row[4]) for row in cells}
+    return {row[0]: (row[1], row[5]) for row in cells}
 
 
 def test_the_attack_that_is_said_to_need_the_fewest_pixels_does() -> None:

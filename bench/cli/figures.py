@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 PAPER = ("figure2", "figure3", "figure4", "figure5", "figure6", "figure7", "figure8")
 USED: dict[str, set[str]] = {
     "differences": {"model", "baseline"},
+    "quality": {"model", "baseline"},
     "attacks": {"model", "unit"},
     "passes": {"model", "unit"},
     "occlusion": {"model"},
@@ -66,8 +67,8 @@ def figures(
 ) -> None:
     """Draw figures of the paper, or of the results of runs, attacks and occlusion.
 
-    differences: the gain of each method over the baseline, paired by seed. attacks: their success
-    against the number of changes. passes: the fewest changes that they have found against the
+    differences: the gain of each method over the baseline, paired by seed. quality: the same on
+    clean, occluded and corrupted images. attacks: their success against the number of changes. passes: the fewest changes that they have found against the
     passes spent. occlusion: the accuracy of trained networks under occlusion. coverage: how much of
     an image the masks of each augmentation delete on --data, or on the datasets of the runs.
 

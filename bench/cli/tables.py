@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 USED = {
     "runs": {"metric", "baseline", "data", "model"},
     "differences": {"metric", "baseline", "data", "model"},
+    "quality": {"baseline", "data", "model"},
     "attacks": {"metric", "data", "model", "eps"},
     "changes": {"data", "model", "eps", "unit"},
     "passes": {"data", "model", "eps", "unit", "passes"},
@@ -117,13 +118,16 @@ def tables(
 ) -> None:
     """Print a table of all finished runs, of attacks or of the paper, with intervals.
 
-    WHAT is runs, differences (of runs, paired by seed, from the baseline), attacks, changes,
-    passes, coverage, or an experiment (see bench list experiments). The paper's tables have its
+    WHAT is runs, differences (of runs, paired by seed, from the baseline), quality, attacks,
+    changes, passes, coverage, or an experiment (see bench list experiments). The paper's tables have its
     published numbers beside ours; where adds differences between methods and tests of equivalence.
     Missing cells are named, and the exit code is then 3.
 
     changes is the success of attacks with at most 1, 2, 5, … changed pixels; passes is the fewest
     pixels that they have found after 50, 100, 300, … forward and backward passes.
+
+    quality is what deletion buys: accuracy on clean, occluded and corrupted images, and
+    calibration.
 
     coverage is how much of an image the masks of runs delete; with --data also those of every
     augmentation on the dataset and its stored points, without a training.

@@ -23,6 +23,7 @@ from bench.reporting import (
     coverage,
     formats,
     plots,
+    quality_table,
     run_tables,
 )
 from bench.reporting.cells import Column
@@ -34,18 +35,21 @@ from bench.reporting.figures import (
     draw_panels,
     occlusion_figures,
     passes_figures,
+    quality_figure,
 )
 from bench.reporting.grouping import Selection, group_attacks
 from bench.reporting.latex import Layout
 from bench.reporting.panels import Unit
 from bench.reporting.table import Table
 
-TABLES = ("runs", "differences", "attacks", "changes", "passes", "coverage")
+TABLES = ("runs", "differences", "quality", "attacks", "changes", "passes", "coverage")
 """Tables of the records themselves; the others are those of experiments."""
 
 PAPER_FIGURES = tuple(name for name in tables.EXPERIMENTS if name.startswith("figure"))
-OWN_FIGURES = ("differences", "attacks", "passes", "occlusion", "coverage")
+OWN_FIGURES = ("differences", "quality", "attacks", "passes", "occlusion", "coverage")
 """Figures of the records themselves."""
+OF_RUNS = {"differences": difference_figure, "quality": quality_figure}
+"""Those that compare runs with a baseline."""
 
 Style = Literal["text", "markdown", "latex", "csv", "json"]
 
@@ -162,7 +166,7 @@ def _made(request: TableRequest, workspace: Workspace) -> MadeTables:
     if request.name != "attacks" and metric not in (None, *run_tables.METRICS):
         known = ", ".join(run_tables.METRICS)
         raise ValueError(f"runs have no metric {metric!r}: choose one of {known}")
-    if request.name in ("runs", "differences"):
+    if request.name in ("runs", "differences", "quality"):
         return _tables_of_runs(request, selected.runs(store.all()))
     if request.name == "attacks":
         return _tables_of_attacks(_attacks(selected, store), metric)
@@ -232,6 +236,8 @@ def _tables_of_runs(request: TableRequest, runs: Sequence[Record]) -> MadeTables
     metric, baseline = request.metric or "accuracy", request.baseline
     if request.name == "differences":
         return MadeTables([run_tables.differences(runs, metric, baseline)])
+    if request.name == "quality":
+        return MadeTables([quality_table.quality(runs, baseline)])
     table = run_tables.grid(runs, metric, baseline)
     entries = run_tables.intervals(runs, baseline, metric)
     return MadeTables([table], commands.missing_cells(table, runs), entries=entries)
@@ -316,8 +322,8 @@ def make_figures(request: FigureRequest, workspace: Workspace) -> Iterator[Drawn
     runs = request.selection.runs(finished)
     for name in names:
         try:
-            if name == "differences":
-                yield difference_figure(runs, request.baseline)
+            if name in OF_RUNS:
+                yield OF_RUNS[name](runs, request.baseline)
             elif name == "attacks":
                 attacks = request.selection.attacks(finished)
                 yield from attack_figures(attacks, store.curve, request.unit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from bench.execution.workspace import Workspace
 from bench.files import atomic
 from bench.files.text import printable_lines
 from bench.records.record import Curve, Record
-from bench.reporting import budgets, coverage, plots, run_tables
+from bench.reporting import budgets, coverage, plots, quality_table, run_tables
 from bench.reporting.cells import Row
 from bench.reporting.grouping import group_attacks, group_runs, rows_by_column
 from bench.reporting.panels import (
@@ -100,6 +100,39 @@ def difference_figure(runs: Sequence[Record], baseline: str = "none") -> DrawnFi
         caption,
         {"baseline": baseline, "numbers": numbers},
     )
+
+
+def quality_figure(runs: Sequence[Record], baseline: str = "none") -> DrawnFigure:
+    """What each method gains on clean, occluded and corrupted images, a panel for each.
+
+    Args:
+        runs: Finished runs.
+        baseline: The method with which others are compared.
+
+    Raises:
+        ValueError: No run has these metrics, or no method shares a seed with the baseline.
+    """
+    known = quality_table.measured(runs)
+    panels: list[Estimates] = []
+    numbers: list[dict[str, Any]] = []
+    counts: set[int] = set()
+    for metric in quality_table.ACCURACIES:
+        gained = run_tables.gains(known, metric, baseline)
+        counts |= {len(values) for values in gained.values()}
+        heading = quality_table.NAMES[metric]
+        for panel in gain_panels(gained):
+            panels.append(replace(panel, title=f"{heading} images\n{panel.title}"))
+        numbers += [
+            {"metric": metric, "row": row.label, "column": column.label, "gained": values}
+            for (row, column), values in gained.items()
+        ]
+    caption = (
+        f"Accuracy after the last epoch minus that of {baseline} with the same seed, in percentage "
+        f"points, on clean images, {quality_table.MEANING} Markers: mean; bars: 95 % t-interval; "
+        f"grey dots: single seeds. n = {count_span(counts)} seeds."
+    )
+    about = {"baseline": baseline, "numbers": numbers}
+    return DrawnFigure("quality", draw_panels(panels), caption, about)
 
 
 def attack_figures(

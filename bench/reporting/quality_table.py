@@ -21,6 +21,30 @@ NAMES = {
 """The metrics, by their names in records, and the headings of their columns."""
 
 
+ACCURACIES = tuple(name for name in NAMES if name.startswith("accuracy"))
+MEANING = (
+    "on images with 10 to 80 % hidden in random cells, and on images each corrupted by one of 15 "
+    "kinds of noise, blur, weather and compression."
+)
+
+
+def measured(records: Sequence[Record]) -> list[Record]:
+    """Return the runs that have the metrics, and failed ones.
+
+    Args:
+        records: Records of runs.
+
+    Raises:
+        ValueError: No finished run has them.
+    """
+    known = [each for each in records if "nll" in each.metrics or each.status == "failed"]
+    if not any(each.status == "finished" for each in known):
+        raise ValueError(
+            "no run was measured on occluded and corrupted images yet: bench run measures new ones"
+        )
+    return known
+
+
 def quality(records: Sequence[Record], baseline: str | None = "none") -> Table:
     """Methods against the five metrics of `NAMES`, for each dataset and network.
 
@@ -33,11 +57,7 @@ def quality(records: Sequence[Record], baseline: str | None = "none") -> Table:
     Raises:
         ValueError: No run has the metrics.
     """
-    known = [record for record in records if "nll" in record.metrics or record.status == "failed"]
-    if not any(record.status == "finished" for record in known):
-        raise ValueError(
-            "no run was measured on occluded and corrupted images yet: bench run measures new ones"
-        )
+    known = measured(records)
     grids = {name: run_tables.grid(known, name, baseline) for name in NAMES}
     first = grids["accuracy"]
     columns: list[Column] = []
@@ -66,6 +86,5 @@ def quality(records: Sequence[Record], baseline: str | None = "none") -> Table:
         coverage={},
         measure="Accuracy (higher is better), expected calibration error in 15 bins, both in "
         "percent, and cross-entropy in nats (lower is better), after the last epoch",
-        note="Occluded: 10 to 80 % of each image hidden in random cells. Corrupted: each image by "
-        "one of 15 kinds of noise, blur, weather and compression.",
+        note=f"Columns from the left: accuracy on clean images, {MEANING}",
     )
