@@ -11,10 +11,16 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from attacks.advmask_published import PublishedAdvMask
-from attacks.base import BaseAttack, Goal, Images, Shape, Unit
+from attacks.base import BaseAttack, Goal, Images, Shape
 from attacks.encoder import SGD, Codes, Encoder, LinearEncoder, UNetEncoder
-from attacks.norms import box, l0_pixels
+from attacks.exchange import exchange
+from attacks.norms import box, l0_elements, l0_pixels
 from attacks.sparsest import Sparsest
+
+ENCODERS = ("auto", "linear", "u-net")
+UNITS = ("pixels", "elements")
+EXCHANGES = 300
+"""Passes of the local search where it is not set: without a bound, and for elements."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +49,18 @@ class AdvMask(BaseAttack):
       so judges what would be returned, and the success with the fewest pixels is kept.
     - At the end, the codes rank the pixels: ``searches`` forward passes bisect for the shortest
       part of that ranking that reaches the goal.
+    - With ``unit="elements"`` every element has a code and a mask of its own, and lambda starts
+    twice
+      as high.
+    - A local search then takes units of the sparsest success back: `attacks.exchange.exchange`,
+    with
+      up to ``exchanges`` passes.
     - ``delta`` is projected onto eps and the box [0, 1] at once, and the encoder sees
       delta/(eps·√(c·h·w)), which makes its constants independent of eps and of the image size.
 
     The network is fully-connected, or a small U-Net for images of more than 64·64 pixels. A call
-    makes 1 + ``steps`` + ``searches`` forward and ``steps`` backward passes, all of the whole
-    batch.
+    makes 1 + ``steps`` + ``searches`` forward and ``steps`` backward passes, and those of the local
+    search.
 
     Attributes:
         eps: Largest change of an element, above 0 and at most 1.
@@ -64,6 +76,10 @@ class AdvMask(BaseAttack):
         lr: Learning rate of the encoder.
         momentum: Momentum of the encoder's SGD.
         encoder: ``"linear"``, fully connected; ``"u-net"``; or ``"auto"``, by the image's size.
+        unit: What the mask selects and what is counted: ``"pixels"`` with all their channels, as
+            published, or ``"elements"``.
+        exchanges: Most passes of the local search, 0 for none; None for 300 without a bound, which
+            is an eps of 1, and for elements, where it helps most, else 0.
 
     Raises:
         ValueError: For a value out of its range, naming it.
@@ -75,7 +91,6 @@ class AdvMask(BaseAttack):
     True
     """
 
-    unit: ClassVar[Unit] = "pixels"
     readings: ClassVar[tuple[str, ...]] = ("published",)
 
     eps: float = 8 / 255
@@ -91,6 +106,8 @@ class AdvMask(BaseAttack):
     lr: float = 1e-3
     momentum: float = 0.5
     encoder: Literal["auto", "linear", "u-net"] = "auto"
+    unit: Literal["pixels", "elements"] = "pixels"
+    exchanges: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.eps <= 1:
@@ -98,14 +115,17 @@ class AdvMask(BaseAttack):
         for name in ("steps", "step", "alpha_start", "alpha_end", "searches", "lr"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be positive")
-        for name in ("decay", "sparsity", "leak"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must not be negative")
+        for name in ("decay", "sparsity", "leak", "exchanges"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ValueError(f"{name} is {value}: it must not be negative")
         for name in ("adapt", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be in [0, 1)")
-        if self.encoder not in ("auto", "linear", "u-net"):
-            raise ValueError(f"encoder is {self.encoder!r}: choose 'auto', 'linear' or 'u-net'")
+        for name, known in (("encoder", ENCODERS), ("unit", UNITS)):
+            if getattr(self, name) not in known:
+                choices = f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
+                raise ValueError(f"{name} is {getattr(self, name)!r}: choose {choices}")
 
     @classmethod
     def published(cls, eps: float | None = None) -> PublishedAdvMask:
@@ -117,8 +137,14 @@ class AdvMask(BaseAttack):
         return PublishedAdvMask() if eps is None else PublishedAdvMask(eps=eps)
 
     def passes(self, shape: Shape) -> int:
-        """Both passes of every step, one on the image and those of the search."""
-        return 1 + 2 * self.steps + self.searches
+        """Both passes of every step, one on the image and those of the two searches."""
+        return 1 + 2 * self.steps + self.searches + self._exchanges
+
+    @property
+    def _exchanges(self) -> int:
+        if self.exchanges is not None:
+            return self.exchanges
+        return EXCHANGES if self.eps == 1 or self.unit == "elements" else 0
 
     def _attack(
         self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
@@ -127,20 +153,24 @@ class AdvMask(BaseAttack):
         rows = (~goal.reached(model(images))).nonzero()[:, 0]
         if len(rows):
             chosen = [generators[row] for row in rows.tolist()]
-            result[rows] = self._learn(model, images[rows], goal[rows], chosen)
+            found = self._learn(model, images[rows], goal[rows], chosen)
+            result[rows] = exchange(
+                model, images[rows], goal[rows], found, self.eps, self.unit, self._exchanges, chosen
+            )
         return result
 
     def _learn(
         self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
     ) -> Images:
         low, high = box(images, self.eps, goal.region)
-        shape = images[:, :1].shape
+        shape = images[:, :1].shape if self.unit == "pixels" else images.shape
         zoom = 1 / (self.eps * images[0].numel() ** 0.5)
         encoder = self._encoder(images, generators)
         delta, velocity = torch.zeros_like(images), torch.zeros_like(images)
         alpha = images.new_full((len(images), 1), self.alpha_start)
         factor = images.new_ones(len(images), 1)
-        best = Sparsest(images, l0_pixels)
+        best = Sparsest(images, l0_pixels if self.unit == "pixels" else l0_elements)
+        price = self.sparsity if self.unit == "pixels" else 2 * self.sparsity
         for step in range(self.steps):
             codes = encoder.encode(delta * zoom)
             mask = (alpha * codes).sigmoid()
@@ -152,10 +182,11 @@ class AdvMask(BaseAttack):
             attacked, reached = attacked.detach(), margin.detach() < 0
             best.keep(attacked, reached)
 
-            gain = (delta * slope).sum(1).flatten(1)
+            gain = delta * slope
+            gain = (gain.sum(1) if self.unit == "pixels" else gain).flatten(1)
             span = gain.abs().amax(1).clamp(min=1e-12)
             steepness = alpha * (mask * (1 - mask)).clamp(min=self.leak)
-            back = encoder.learn(steepness * (gain / span[:, None] + factor * self.sparsity))
+            back = encoder.learn(steepness * (gain / span[:, None] + factor * price))
             # in place: a step's own work is bound by memory, and new memory is the slowest
             gradient = slope.mul_(mask.view(shape)).div_(span[:, None, None, None])
             gradient += back.mul_(zoom)
@@ -172,9 +203,10 @@ class AdvMask(BaseAttack):
     def _encoder(self, images: Images, generators: Sequence[Generator]) -> Encoder:
         sgd = SGD(self.lr, self.momentum)
         small = images[0, 0].numel() <= 64 * 64
+        codes = 1 if self.unit == "pixels" else images.shape[1]
         if self.encoder == "linear" or (self.encoder == "auto" and small):
-            return LinearEncoder(images, generators, sgd, self.steps)
-        return UNetEncoder(images, generators, sgd)
+            return LinearEncoder(images, generators, sgd, self.steps, codes)
+        return UNetEncoder(images, generators, sgd, per_pixel=codes)
 
     def _sharpen(self, alpha: Float[Tensor, "b 1"], mask: Codes, step: int) -> Float[Tensor, "b 1"]:
         """AutoPruner's schedule (Luo & Wu 2020, released code), per image.
@@ -200,11 +232,12 @@ class AdvMask(BaseAttack):
 
         The first guess is the mask itself: m > 0.5 where the code is positive.
         """
+        shape = images[:, :1].shape if self.unit == "pixels" else images.shape
         rank = codes.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
         count = (codes > 0).sum(1)
         fails, works = torch.zeros_like(count), torch.full_like(count, codes.shape[1])
         for _ in range(self.searches):
-            chosen = (rank < count[:, None]).view_as(images[:, :1])
+            chosen = (rank < count[:, None]).view(shape)
             attacked = (images + delta * chosen).clamp_(0, 1)
             reached = goal.reached(model(attacked))
             best.keep(attacked, reached)

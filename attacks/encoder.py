@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from attacks.base import Images
 
-Codes = Float[Tensor, "b n"]  # one number per pixel, n = h·w
+Codes = Float[Tensor, "b n"]  # one number per pixel, n = h·w, or per element, n = c·h·w
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,20 @@ class LinearEncoder:
 
     W₀ and b₀ have the law of ``torch.nn.Linear``. One W₀, always the same, serves all images:
     random signs of its rows and columns, drawn per image, keep that law and make the weights of
-    different images uncorrelated.
+    different images uncorrelated. ``per_pixel`` codes are given for each pixel.
 
     Memory is 4·(c+1)·h·w bytes per step and image: 3.3 MB for 200 steps at 3x32x32.
     """
 
-    def __init__(self, like: Images, generators: Sequence[Generator], sgd: SGD, steps: int) -> None:
-        count, inputs, outputs = len(like), like[0].numel(), like[0, 0].numel()
+    def __init__(
+        self,
+        like: Images,
+        generators: Sequence[Generator],
+        sgd: SGD,
+        steps: int,
+        per_pixel: int = 1,
+    ) -> None:
+        count, inputs, outputs = len(like), like[0].numel(), per_pixel * like[0, 0].numel()
         bound = inputs**-0.5
         weight = torch.rand(outputs, inputs, generator=Generator().manual_seed(0))
         self._weight = (weight * 2 - 1).mul_(bound).to(like)
@@ -198,11 +205,16 @@ class UNetEncoder(ConvolutionalEncoder):
     """A small U-Net per image, for images too large for a fully-connected encoder.
 
     Two levels down and up again, 3x3 convolutions with ReLU (widths ``width``, 2·``width``,
-    4·``width``) and skips.
+    4·``width``) and skips. ``per_pixel`` codes are given for each pixel.
     """
 
     def __init__(
-        self, like: Images, generators: Sequence[Generator], sgd: SGD, width: int = 8
+        self,
+        like: Images,
+        generators: Sequence[Generator],
+        sgd: SGD,
+        width: int = 8,
+        per_pixel: int = 1,
     ) -> None:
         layers = [
             (like.shape[1], width),
@@ -210,7 +222,7 @@ class UNetEncoder(ConvolutionalEncoder):
             (2 * width, 4 * width),
             (6 * width, 2 * width),
             (3 * width, width),
-            (width, 1),
+            (width, per_pixel),
         ]
         # bias and kernel in one: they start with the same law, He's uniform one
         self._layers = layers

@@ -1,0 +1,148 @@
+"""Exchange: a guided local search that takes changed units back, one success after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor, nn
+
+from attacks.base import Goal, Images
+from attacks.norms import box
+
+GREED = 2.0  # how strongly proposals follow the gradient: the exponent of a unit's expected gain
+
+Units = Bool[Tensor, "b n"]
+
+
+def exchange(
+    model: nn.Module,
+    images: Images,
+    goal: Goal,
+    adversarial: Images,
+    eps: float,
+    unit: Literal["pixels", "elements"],
+    passes: int,
+    generators: Sequence[Generator],
+) -> Images:
+    """Look for successes with fewer changed units than given ones have.
+
+    A success with n units leaves one out, the one whose first-order effect is the smallest; then
+    proposals exchange one of the n - 1 units for another, or its value for another corner of the
+    box, and are accepted unless the margin rises. As soon as the goal is reached, the next unit
+    goes. Units that come in are drawn with a probability that grows with the gain that the gradient
+    promises for them, and go to the corner that it points to.
+
+    Args:
+        model: The model under attack, frozen.
+        images: The originals, of shape (b, c, h, w).
+        goal: Their goal.
+        adversarial: Images that reach it, of shape (b, c, h, w); others come back as they are.
+        eps: Largest change of an element.
+        unit: What is counted.
+        passes: Most forward and backward passes per image.
+        generators: One per image.
+
+    Returns:
+        Images of the shape of ``images`` that reach the goal with as many units as ``adversarial``
+        or fewer.
+    """
+    search = _Search(model, images, goal, adversarial, eps, unit)
+    best = adversarial.clone()
+    left = torch.full((len(images),), passes, device=images.device)
+    rows = (search.used.sum(1) > 1).nonzero()[:, 0]
+    while True:
+        stale = rows[search.stale[rows] & (left[rows] >= 3)]
+        if len(stale):
+            search.differentiate(stale)
+            left[stale] -= 2
+        rows = rows[(left[rows] >= 1) & ~search.stale[rows]]
+        if not len(rows):
+            return best
+        won = search.propose(rows, [generators[row] for row in rows.tolist()])
+        left[rows] -= 1
+        best[rows[won]] = search.current(rows[won])
+        rows = rows[search.used[rows].sum(1) > 1]
+
+
+class _Search:
+    """The state of every image: what is used, at which values, its margin and its gradient."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        images: Images,
+        goal: Goal,
+        adversarial: Images,
+        eps: float,
+        unit: Literal["pixels", "elements"],
+    ) -> None:
+        self.model, self.images, self.goal = model, images, goal
+        self.groups = images.shape[1] if unit == "pixels" else 1
+        low, high = box(images, eps, goal.region)
+        self.low, self.high = self._units(low), self._units(high)
+        self.values = self._units(adversarial - images)
+        self.used = (self.values != 0).any(1)
+        self.margin = torch.full_like(images[:, 0, 0, 0], -torch.inf)
+        self.slope = torch.zeros_like(self.values)
+        self.stale = torch.ones(len(images), dtype=torch.bool, device=images.device)
+        self.full = torch.ones_like(self.stale)  # whether the state is a success
+
+    def _units(self, values: Images) -> Float[Tensor, "b g n"]:
+        return values.reshape(len(values), self.groups, -1)
+
+    def _attacked(self, rows: Int[Tensor, " m"], values: Float[Tensor, "m g n"]) -> Images:
+        return (self.images[rows] + values.view_as(self.images[rows])).clamp(0, 1)
+
+    def current(self, rows: Int[Tensor, " m"]) -> Images:
+        """The images of some rows, as they are."""
+        return self._attacked(rows, self.values[rows])
+
+    def differentiate(self, rows: Int[Tensor, " m"]) -> None:
+        """Refresh the margin and the gradient of some rows."""
+        with torch.enable_grad():
+            point = self.current(rows).requires_grad_()
+            margin = self.goal[rows].margin(self.model(point))
+            (slope,) = torch.autograd.grad(margin.sum(), point)
+        self.margin[rows] = margin.detach()
+        self.slope[rows] = self._units(slope.nan_to_num(0))
+        self.stale[rows] = False
+
+    def propose(self, rows: Int[Tensor, " m"], generators: list[Generator]) -> Bool[Tensor, " m"]:
+        """Try one change for each of some rows; returns which of them now are new successes."""
+        values, slope, used = self.values[rows], self.slope[rows], self.used[rows]
+        low, high = self.low[rows], self.high[rows]
+        n = used.shape[1]
+        draws = torch.stack(
+            [torch.rand(2 * n + 1 + self.groups, generator=g, device=g.device) for g in generators]
+        ).to(values)
+        gumbel = -(-draws[:, : 2 * n].clamp(min=1e-9).log()).log()
+        shrinking = self.full[rows]
+        # which unit goes: the one that the goal misses least, by the first order
+        loss = (-slope * values).sum(1)
+        spread = loss.abs().amax(1, keepdim=True).clamp(min=1e-30)
+        goes = torch.where(shrinking[:, None], -loss / spread, gumbel[:, :n])
+        out = goes.where(used, -torch.inf).argmax(1)
+        # which one comes: none, another, or the same at other values
+        corner = torch.where(slope > 0, low, high)
+        gain = (-slope * corner).sum(1).clamp(min=0)
+        others = (GREED * (gain + 1e-30).log() + gumbel[:, n:]).where(~used, -torch.inf)
+        recolour = draws[:, 2 * n] < 0.25
+        come = torch.where(recolour, out, others.argmax(1))
+        index = torch.arange(len(rows), device=rows.device)
+        random = torch.where(draws[:, 2 * n + 1 :] < 0.5, low[index, :, come], high[index, :, come])
+        colour = torch.where(recolour[:, None], random, corner[index, :, come])
+        tried = values.clone()
+        tried[index, :, out] = 0
+        tried[index[~shrinking], :, come[~shrinking]] = colour[~shrinking]
+        margin = self.goal[rows].margin(self.model(self._attacked(rows, tried)))
+        better = (margin <= self.margin[rows]) | shrinking
+        there = rows[better]
+        self.values[there], self.margin[there] = tried[better], margin[better]
+        self.used[there] = (tried[better] != 0).any(1)
+        self.stale[there] = True
+        won = better & (margin < 0)
+        self.full[rows] = won
+        return won
