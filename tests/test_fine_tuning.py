@@ -14,7 +14,9 @@ from bench.cli import main
 from bench.data import catalog
 from bench.execution.workspace import Workspace
 from bench.models import networks, published
+from bench.studies import estimates
 from bench.studies.designs import Design, TrainingOptions
+from bench.studies.jobs import Job
 from bench.training import fine_tuning, loop
 from bench.training.recipes import Recipe, usual
 
@@ -220,3 +222,12 @@ def test_a_victim_of_timm_is_not_downloaded_unasked(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, [*words, "--quiet", "--no-tracking"])
     assert result.exit_code == 2  # its thousand classes are looked at first
     assert "tells 1000 classes apart" in result.output
+
+
+@pytest.mark.slow
+def test_the_estimate_counts_the_stem_of_published_weights() -> None:
+    fields: dict[str, Any] = {"data": "tiny-imagenet", "model": "resnet18", "epochs": 1}
+    scratch = Job(Recipe(**fields), 0)
+    tuned = Job(Recipe(**fields, pretrained="torchvision:resnet18.IMAGENET1K_V1"), 0)
+    # by hand: the 7x7 stem of stride 2 and the pooling leave a sixteenth of the pixels
+    assert 10 < estimates.operations(scratch) / estimates.operations(tuned) < 17

@@ -9,14 +9,20 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from bench.data.catalog import facts
-from bench.models import networks
+from bench.models import networks, published
 from bench.records.record import Record
 from bench.studies.jobs import Job
 
 
 @functools.cache
-def operations_per_image(model: str, data: str) -> float:
-    """Return the floating-point operations of a forward and backward pass of one image."""
+def operations_per_image(model: str, data: str, stem: int | None = None) -> float:
+    """Return the floating-point operations of a forward and backward pass of one image.
+
+    Args:
+        model: Name of the network.
+        data: Name of the dataset.
+        stem: As in `networks.build`.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     known = facts(data)
@@ -32,6 +38,7 @@ def operations_per_image(model: str, data: str) -> float:
             mean=[0.5] * channels,
             std=[0.5] * channels,
             seed=0,
+            stem=stem,
         ).to(where)
         counter = FlopCounterMode(display=False)
         with counter:
@@ -61,7 +68,9 @@ def operations(job: Job) -> float:
     recipe = job.recipe
     known = facts(recipe.data)
     passes = known.train + known.test / 3  # a test is a forward pass only
-    return passes * recipe.epochs * operations_per_image(recipe.model, recipe.data)
+    # published weights are those of ImageNet, whose stem costs a fraction of that for small images
+    stem = 7 if recipe.pretrained and published.is_name(recipe.pretrained) else None
+    return passes * recipe.epochs * operations_per_image(recipe.model, recipe.data, stem)
 
 
 def seconds(jobs: Iterable[Job], records: Sequence[Record], device: str) -> float:
@@ -80,7 +89,7 @@ def seconds(jobs: Iterable[Job], records: Sequence[Record], device: str) -> floa
         Seconds.
     """
     known = {
-        (record.labels.get("model"), record.labels.get("data")): record.metrics["seconds"]
+        tuple(map(record.labels.get, ("model", "data", "pretrained"))): record.metrics["seconds"]
         / record.metrics["epochs"]
         for record in records
         if record.kind == "run" and record.status == "finished" and record.metrics.get("epochs")
@@ -88,7 +97,7 @@ def seconds(jobs: Iterable[Job], records: Sequence[Record], device: str) -> floa
     total = 0.0
     for job in jobs:
         recipe = job.recipe
-        per_epoch = known.get((recipe.model, recipe.data))
+        per_epoch = known.get((recipe.model, recipe.data, recipe.pretrained))
         if per_epoch is None:
             total += operations(job) / operations_per_second(device)
         else:
