@@ -14,6 +14,7 @@ from bench.cli import main
 from bench.data import catalog
 from bench.execution.workspace import Workspace
 from bench.models import networks, published
+from bench.paper import tables
 from bench.studies import estimates
 from bench.studies.designs import Design, TrainingOptions
 from bench.studies.jobs import Job
@@ -231,3 +232,21 @@ def test_the_estimate_counts_the_stem_of_published_weights() -> None:
     tuned = Job(Recipe(**fields, pretrained="torchvision:resnet18.IMAGENET1K_V1"), 0)
     # by hand: the 7x7 stem of stride 2 and the pooling leave a sixteenth of the pixels
     assert 10 < estimates.operations(scratch) / estimates.operations(tuned) < 17
+
+
+@pytest.mark.parametrize("name", ["table4", "table5", "figure3", "figure4", "figure5"])
+def test_the_papers_fine_tuned_experiments_start_from_weights_at_its_scale(name: str) -> None:
+    found = set(tables.experiment(name, "paper").cells.values())
+    start = {recipe.pretrained for recipe in found}
+    assert start <= {
+        "torchvision:resnet18.IMAGENET1K_V1",
+        "torchvision:resnet50.IMAGENET1K_V1",
+        "torchvision:wide_resnet50_2.IMAGENET1K_V1",
+    }
+    assert {(recipe.epochs, recipe.learning_rate) for recipe in found} == {(30, 0.01)}
+    flowers = name in ("table5", "figure5")
+    data = "flowers102(side=224)" if flowers else "tiny-imagenet"
+    assert {recipe.data for recipe in found} == {data}
+    smaller = tables.experiment(name, "reduced").cells.values()
+    assert {recipe.pretrained for recipe in smaller} == {None}
+    assert f"fine-tuned from {min(start)}" in " ".join(tables.experiment(name, "paper").told)

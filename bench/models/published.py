@@ -32,6 +32,15 @@ def tagged(model: str) -> bool:
     return model.startswith("timm:") and "." in model
 
 
+def usual(model: str) -> str:
+    """The full name of the weights that ``torchvision`` alone means, without a look at torchvision.
+
+    >>> usual("resnet18")
+    'torchvision:resnet18.IMAGENET1K_V1'
+    """
+    return f"torchvision:{TIMM[model]}.{FIRST}"
+
+
 def resolve(text: str, model: str) -> str:
     """The full name of published weights of a network.
 

@@ -10,6 +10,7 @@ from bench import registry
 from bench.data import policies
 from bench.data.catalog import facts
 from bench.data.dataset import Dataset
+from bench.models import published
 from bench.points import find, guides
 from bench.reporting.cells import Column
 from bench.training.recipes import Recipe, usual
@@ -47,6 +48,7 @@ class Scale:
         columns: How many of a table's columns are run; None for all.
         crops: The padding of the random crop, in pixels of a side of 32, by the paper's dataset;
             that of `usual` for others.
+        tuned: The paper's datasets on which networks start from torchvision's ImageNet weights.
         settings: Fields of all recipes that differ from those of `usual`.
         other: The dataset that a user has chosen in place of all of the paper's.
     """
@@ -58,6 +60,7 @@ class Scale:
     models: Mapping[str, str] = field(default_factory=dict)
     columns: int | None = None
     crops: Mapping[str, int] = field(default_factory=dict)
+    tuned: frozenset[str] = frozenset()
     settings: Mapping[str, Any] = field(default_factory=dict)
     other: OtherData | None = None
 
@@ -72,10 +75,11 @@ class Scale:
 
     def recipe(self, data: str, model: str, augmentation: str = "none", **fields: Any) -> Recipe:
         """The recipe of one cell: the paper's, or what replaces it at this scale."""
-        crop = self.crops.get(data)
+        crop, tuned = self.crops.get(data), data in self.tuned and self.other is None
         data, side = self.place(data)
         protocol = {} if crop is None else {"padding": max(1, crop * side // 32)}
         model = self.models.get(model, self.models.get("*", model))
+        weights = published.usual(model) if tuned else None
         if "policy" in fields:
             fields["policy"] = policies.resolve(fields["policy"], data)
         recipe = Recipe(
@@ -83,13 +87,14 @@ class Scale:
             digest=self.other.digest if self.other else "",
             model=model,
             augmentation=registry.build("augmentations", augmentation, data=data, side=side),
-            **(usual(data, model, side) | protocol | fields | dict(self.settings)),
+            **(usual(data, model, side, weights) | protocol | fields | dict(self.settings)),
         )
         if guides.from_points(recipe):
             return replace(recipe, points=find.chosen_attack(data))
         return recipe
 
 
+FLOWERS = "flowers102(side=224)"
 SCALES = {
     "smoke": Scale(
         name="smoke",
@@ -106,7 +111,7 @@ SCALES = {
         seeds=5,
         data={
             "tiny-imagenet": "tiny-imagenet(train=2000, test=4000)",
-            "flowers102": "flowers102",
+            FLOWERS: "flowers102",
             "*": "cifar10(train=2000, test=4000)",
         },
         models={"*": "resnet20"},
@@ -118,6 +123,7 @@ SCALES = {
         about="the paper's own settings: for GPUs",
         seeds=5,
         crops={"cifar10": 2, "cifar100": 2},  # section 4.2: out of 36x36
+        tuned=frozenset({"tiny-imagenet", FLOWERS}),  # section 4.3; for flowers it is an assumption
         settings={"validation": 0.0},
     ),
 }
@@ -142,7 +148,7 @@ DATA = {
     "CIFAR-10": "cifar10",
     "CIFAR-100": "cifar100",
     "Tiny-ImageNet": "tiny-imagenet",
-    "Flowers": "flowers102",
+    "Flowers": FLOWERS,
 }
 Places = Mapping[Column, tuple[str, str]]
 """The dataset and the network of each column, as this project names them."""

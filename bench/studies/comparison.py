@@ -281,8 +281,6 @@ def describe(wanted: Sequence[Job], workspace: Workspace, progress: Progress) ->
         )
     elif need >= SAID:
         progress.say(f"{need:.2f} GB of memory for images and masks, beside the network")
-    for weights in dict.fromkeys(filter(None, (job.recipe.pretrained for job in wanted))):
-        progress.say(f"fine-tuned from the weights {weights}")
     if recipe.policy or recipe.mix:
         progress.say(f"policy {recipe.policy or 'none'}, mix {recipe.mix or 'none'}")
     for method in dict.fromkeys(filter(None, (job.recipe.robust for job in wanted))):

@@ -139,6 +139,7 @@ no validation part, float32'
     held = f"{recipe.validation:.0%} held out for validation" if recipe.validation else ""
     return ", ".join(
         [
+            *([f"fine-tuned from {recipe.pretrained}"] if recipe.pretrained else []),
             f"{recipe.epochs} epochs",
             f"batch size {recipe.batch_size}",
             f"learning rate {recipe.learning_rate:g} ({recipe.schedule})",
