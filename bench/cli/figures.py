@@ -68,9 +68,10 @@ def figures(
     """Draw figures of the paper, or of the results of runs, attacks and occlusion.
 
     differences: the gain of each method over the baseline, paired by seed. quality: the same on
-    clean, occluded and corrupted images. attacks: their success against the number of changes. passes: the fewest changes that they have found against the
-    passes spent. occlusion: the accuracy of trained networks under occlusion. coverage: how much of
-    an image the masks of each augmentation delete on --data, or on the datasets of the runs.
+    clean, occluded and corrupted images. attacks: their success against the number of changes.
+    passes: the fewest changes that they have found against the passes spent. occlusion: the
+    accuracy of trained networks under occlusion. coverage: how much of an image the masks of each
+    augmentation delete on --data, or on the datasets of the runs.
 
     Each is written as PDF and PNG, with its caption and its numbers in files beside it. What is
     missing is drawn as a gap and named, and the exit code is then 3.
