@@ -709,7 +709,9 @@ def test_a_folder_is_called_by_its_name_and_never_by_a_path_or_a_name_of_others(
     for name, expected in (("mine", "mine"), ("cifar10", "cifar10-folder")):
         for place in ("train/a", "train/b", "test/a", "test/b"):
             (tmp_path / name / place).mkdir(parents=True)
-            Image.new("RGB", (8, 8), "red").save(tmp_path / name / place / "1.png")
+            Image.new("RGB", (8, 8), "red" if place.endswith("a") else "blue").save(
+                tmp_path / name / place / "1.png"
+            )
         for _ in range(2):  # read, then kept
             assert catalog.load(str(tmp_path / name)).name == expected
 
