@@ -74,6 +74,7 @@ class BaseAttack(ABC):
             a released program, and that can be called with their defaults. Their names can be typed
             wherever the attack's can: ``advmask.published``.
 
+    >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
     ... class Brighten(BaseAttack):
     ...     eps: float | None = 0.1

@@ -54,6 +54,7 @@ class WithTransform(Samples):
     What the pipeline gives as an array or as a PIL image comes out as a float tensor (c, h, w),
     uint8 divided by 255; its tensors pass as they are.
 
+    >>> import torch
     >>> from torch.utils.data import TensorDataset
     >>> from torchvision.transforms import v2
     >>> from augmentations import AdvMask, Ramp, as_torchvision

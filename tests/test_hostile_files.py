@@ -293,13 +293,15 @@ def zip_file(kind: str = "PNG", **more: bytes) -> bytes:
 
 
 def cifar_batch(count: int = 2) -> bytes:
-    found = {"data": np.zeros((count, 3072), np.uint8), "labels": [0, 1][:count]}
+    pixels = (np.arange(count * 3072) % 251).astype(np.uint8).reshape(count, 3072)
+    found = {"data": pixels, "labels": [0, 1][:count]}
     return pickle.dumps(found, protocol=2)
 
 
 def idx(*shape: int) -> bytes:
     header = bytes([0, 0, 8, len(shape)]) + struct.pack(f">{len(shape)}I", *shape)
-    return header + bytes(int(np.prod(shape)))
+    values = np.arange(np.prod(shape)) % (2 if len(shape) == 1 else 251)
+    return header + values.astype(np.uint8).tobytes()
 
 
 def matlab(**variables: list[list[int]]) -> bytes:

@@ -277,7 +277,7 @@ def nominal_levels(
         sides: 2: the p-values are two-sided; 1: one-sided.
 
     >>> nominal_levels((5, 10), 0.05, 2).round(3)
-    array([0.025, 0.033])
+    array([0.025, 0.031])
     """
     from scipy.stats import t
 
