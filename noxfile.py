@@ -85,8 +85,23 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="venv")
+def lock(session: nox.Session) -> None:
+    """Write requirements.lock anew: versions with hashes, which continuous integration installs."""
+    session.install("uv")
+    what = ["pyproject.toml", "--extra", "dev", "--universal", "--python-version", "3.11"]
+    how = ["--generate-hashes", "--no-header", "--quiet", "--output-file", "requirements.lock"]
+    session.run("uv", "pip", "compile", *what, *how, *session.posargs)
+
+
+@nox.session(venv_backend="venv")
 def audit(session: nox.Session) -> None:
-    """Known weaknesses of what we depend on; asks the package registry."""
+    """Known weaknesses of what we depend on, of a list that is given or of the package registry.
+
+    ``nox -s audit -- FILE`` takes advisories in the OSV format and asks no network.
+    """
+    if session.posargs:
+        session.run(sys.executable, "tests/audit.py", *session.posargs, external=True)
+        return
     session.install("pip-audit")
     report = Path(session.create_tmp()).resolve() / "audit.json"
     # audits the environment that nox lies in, not its own; 1: weaknesses were found

@@ -17,12 +17,14 @@ from typing import Any
 
 import pytest
 
+from bench.execution.workspace import Workspace
 from bench.records.record import Record
-from bench.records.tracking.shown import Cell
+from bench.records.tracking.shown import Cell, Inputs
 from bench.records.tracking.text import mask
 from bench.records.tracking.tracker import Tracker
 from bench.reporting import run_tables
 from bench.reporting.tracked_cells import cells
+from bench.studies.tracking import TrackingOptions
 
 pytestmark = pytest.mark.slow
 
@@ -201,7 +203,7 @@ def test_a_parent_holds_the_intervals_over_its_seeds(tracker: Tracker) -> None:
     assert cutout.data.metrics["difference"] == pytest.approx(intervals[1]["difference"])
     assert cutout.data.metrics["p_holm"] == pytest.approx(intervals[1]["p_holm"])
     files = {each.path for each in tracker.client.list_artifacts(cutout.info.run_id)}
-    assert files == {"stats.json", "table.md", "table.tex"}
+    assert files == {"stats.json", "table.md", "table.tex", "learning-curve.png"}
     history = tracker.client.get_metric_history(none.info.run_id, "accuracy_mean")
     assert len(history) == 1
 
@@ -525,3 +527,76 @@ def test_a_job_is_logged_without_reading_those_before_it(
     tracker.start_seed(record(6))
     tracker.log(record(6))
     assert max(found) == 1
+
+
+INPUTS = Inputs(digest="0123456789", images=(300, 359), shape=(3, 32, 24), classes=7)
+
+
+def test_parents_show_mean_and_interval_of_each_epoch(tracker: Tracker) -> None:
+    accuracies = {0: [0.1, 0.6], 1: [0.3, 0.8]}
+    found = [record(seed) for seed in accuracies]
+    curves = {
+        each.name: [
+            {"epoch": epoch, "test_accuracy": value}
+            for epoch, value in enumerate(accuracies[each.seed], start=1)
+        ]
+        for each in found
+    }
+    for each in found:
+        tracker.log(each, curves[each.name])
+    tracker.settle(cells(found, lambda each: curves[each.name]))
+    (parent,) = runs(tracker, "cell")
+    shown_values = {
+        end: [
+            (each.step, pytest.approx(each.value))
+            for each in tracker.client.get_metric_history(
+                parent.info.run_id, f"epoch/test_accuracy{end}"
+            )
+        ]
+        for end in ("", "_low", "_high")
+    }
+    # of two values the standard error is half of their distance; t of one degree of freedom
+    half = 0.1 * 12.7062047364
+    assert shown_values == {
+        "": [(1, 0.2), (2, 0.7)],
+        "_low": [(1, 0.2 - half), (2, 0.7 - half)],
+        "_high": [(1, 0.2 + half), (2, 0.7 + half)],
+    }
+    assert parent.data.params["epochs"] == "9"
+    assert parent.data.tags["augmentation"] == "cutout"
+    assert parent.info.run_name == "cutout, resnet18, 9 epochs [key-of]"
+
+
+def test_dataset_network_source_and_commit_are_those_of_mlflow(
+    tracker: Tracker, tmp_path: Path
+) -> None:
+    weights = tmp_path / "weights" / "a.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"weights")
+    machine = {"commit": "0123abc+"}
+    tracker.log(record(0, machine=machine), CURVE, weights, inputs=INPUTS)
+    tracker.log(record(1, machine=machine), CURVE, weights, inputs=INPUTS, copy_weights=True)
+    for seed, run in enumerate(runs(tracker, "seed")):
+        whole = tracker.client.get_run(run.info.run_id)
+        assert run.data.tags["mlflow.source.name"] == "bench run"
+        assert run.data.tags["mlflow.source.git.commit"] == "0123abc"
+        (dataset,) = whole.inputs.dataset_inputs
+        assert (dataset.dataset.name, dataset.dataset.digest) == ("digits", INPUTS.digest)
+        (output,) = whole.outputs.model_outputs
+        model = tracker.client.get_logged_model(output.model_id)
+        assert model.status == "READY"
+        folder = Path(model.artifact_location.removeprefix("file://"))
+        described = (folder / "MLmodel").read_text()
+        assert "[-1, 3, 32, 24]" in " ".join(described.split())
+        assert "[-1, 7]" in " ".join(described.split())
+        assert model.tags["bench.weights"] == "weights/a.safetensors"
+        assert (folder / "a.safetensors").exists() is bool(seed)
+
+
+def test_the_load_of_the_machine_needs_a_package_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    options = TrackingOptions(system_metrics=True)
+    with pytest.raises(ValueError, match="needs psutil; install it with: pip install psutil"):
+        options.open(Workspace(results=tmp_path), pytest.fail)

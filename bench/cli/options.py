@@ -258,9 +258,7 @@ spread = gathered(
         help="Give a job that runs longer to another worker; after three attempts it fails.",
     ),
 )
-tracking = gathered(
-    "tracking",
-    _tracking_options,
+_tracker = together(
     output(
         "--tracking-uri",
         metavar="URI",
@@ -268,6 +266,18 @@ tracking = gathered(
         help="MLflow server or database.  [default: SQLite in the results folder]",
     ),
     output("--no-tracking", is_flag=True, help="Write records only; do not log to MLflow."),
+)
+tracking = gathered("tracking", _tracking_options, _tracker)
+tracked_training = gathered(
+    "tracking",
+    _tracking_options,
+    _tracker,
+    output("--log-weights", is_flag=True, help="Copy the weights of each network to MLflow."),
+    output(
+        "--system-metrics",
+        is_flag=True,
+        help="Log the load of this machine to MLflow while a network is trained; needs psutil.",
+    ),
 )
 schedule = together(
     trained("--epochs", type=int, help="Passes over the training images."),

@@ -90,7 +90,7 @@ OF_EXPERIMENTS = (
 @options.execution("--fresh", is_flag=True, help="Rerun jobs that already have results.")
 @options.spread
 @options.dry_run
-@options.tracking
+@options.tracked_training
 @options.as_json
 @options.quiet
 def run(

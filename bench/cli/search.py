@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 @options.training
 @options.execution("--fresh", is_flag=True, help="Rerun jobs that already have results.")
 @options.spread
-@options.tracking
+@options.tracked_training
 @options.as_json
 @options.quiet
 def search(

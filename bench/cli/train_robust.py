@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 @options.execution("--fresh", is_flag=True, help="Rerun jobs that already have results.")
 @options.spread
 @options.dry_run
-@options.tracking
+@options.tracked_training
 @options.as_json
 @options.quiet
 def train_robust(

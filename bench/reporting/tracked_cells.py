@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.records.record import Curve, Record
 from bench.records.tracking.runs import Place, place
-from bench.records.tracking.shown import Cell, band
-from bench.reporting import attack_tables, commands, formats, run_tables
+from bench.records.tracking.shown import Cell, band, title
+from bench.reporting import attack_tables, commands, formats, plots, run_tables
+from bench.reporting.panels import Panel, error_lines
 from bench.training.recipes import Recipe
 
 BANDS = ("test_accuracy", "validation_accuracy", "loss")
@@ -37,16 +38,18 @@ def cells(
     intervals: dict[Place, list[dict[str, Any]]] = {}
     for interval in [*run_tables.intervals(runs), *attack_tables.attack_intervals(attacks)]:
         intervals.setdefault((interval["data"] or "other", interval["key"]), []).append(interval)
-    tables: dict[str, dict[str, str]] = {}
-    for data in sorted({place(record)[0] for record in runs}):
+
+    @functools.cache
+    def tables(data: str) -> dict[str, str]:
         table = run_tables.grid([record for record in runs if place(record)[0] == data])
-        tables[data] = {"table.tex": formats.latex(table), "table.md": formats.markdown(table)}
+        return {"table.tex": formats.latex(table), "table.md": formats.markdown(table)}
+
     return [
         Cell(
             records=each,
             intervals=intervals.get(where, ()),
             curve=functools.partial(_band, each, curve),
-            files=tables[where[0]] if each[0].kind == "run" else {},
+            files=functools.partial(_files, each, curve, tables),
             note=_note(each),
         )
         for where, each in members.items()
@@ -58,6 +61,23 @@ def _band(records: Sequence[Record], curve: Callable[[Record], Curve]) -> Curve:
     """Mean and interval of the learning curves of finished trainings, epoch by epoch."""
     finished = [each for each in records if each.kind == "run" and each.status == "finished"]
     return band([curve(each) for each in finished], BANDS)
+
+
+def _files(
+    records: Sequence[Record],
+    curve: Callable[[Record], Curve],
+    tables: Callable[[str], Mapping[str, str]],
+) -> dict[str, str | bytes]:
+    """The tables of all trainings on the dataset, and the learning curve with its band."""
+    if records[0].kind != "run":
+        return {}
+    found: dict[str, str | bytes] = dict(tables(place(records[0])[0]))
+    curves = [curve(each) for each in records if each.status == "finished"]
+    lines = error_lines({title(records[0]): [each for each in curves if each]})
+    if any(line.band for line in lines):
+        panel = Panel("", "epoch", f"test error / %, n = {len(curves)} seeds", lines)
+        found["learning-curve.png"] = plots.draw([panel], "png")
+    return found
 
 
 def _note(records: Sequence[Record]) -> str:

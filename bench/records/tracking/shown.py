@@ -42,14 +42,14 @@ class Cell:
         records: Its records, one per child; at least one.
         intervals: What `bench.reporting` says of it: one mapping for each metric.
         curve: Returns, for each epoch, mean and interval over the seeds; see `band`.
-        files: Contents by name, such as ``table.tex``.
+        files: Returns contents by name, such as ``table.tex``.
         note: What a page shows as its description.
     """
 
     records: Sequence[Record]
     intervals: Sequence[Mapping[str, Any]] = ()
     curve: Callable[[], Curve] = field(default=tuple, compare=False)
-    files: Mapping[str, str | bytes] = field(default_factory=dict)
+    files: Callable[[], Mapping[str, str | bytes]] = field(default=dict, compare=False)
     note: str = ""
 
     @property
@@ -103,7 +103,7 @@ def cell_files(cell: Cell) -> dict[str, str | bytes]:
     """The artifacts of a parent."""
     found = list(map(dict, cell.intervals))
     stats = json.dumps(found[0] if len(found) == 1 else found, indent=2)
-    return {"stats.json": stats, **cell.files}
+    return {"stats.json": stats, **cell.files()}
 
 
 def status(record: Record) -> str:
