@@ -576,6 +576,11 @@ def test_dataset_network_source_and_commit_are_those_of_mlflow(
     machine = {"commit": "0123abc+"}
     tracker.log(record(0, machine=machine), CURVE, weights, inputs=INPUTS)
     tracker.log(record(1, machine=machine), CURVE, weights, inputs=INPUTS, copy_weights=True)
+    tracker.settle(shown([record(seed, machine=machine) for seed in (0, 1)]))
+    (parent,) = runs(tracker, "cell")
+    (dataset,) = tracker.client.get_run(parent.info.run_id).inputs.dataset_inputs
+    assert (dataset.dataset.name, dataset.dataset.digest) == ("digits", INPUTS.digest)
+    assert parent.data.tags["mlflow.source.git.commit"] == "0123abc"
     for seed, run in enumerate(runs(tracker, "seed")):
         whole = tracker.client.get_run(run.info.run_id)
         assert run.data.tags["mlflow.source.name"] == "bench run"

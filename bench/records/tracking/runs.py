@@ -41,6 +41,7 @@ class StudyRuns:
     def __init__(self, client: Any, study: str, artifacts: str | None) -> None:
         self.client, self.study, self.artifacts = client, study, artifacts
         self._experiments: dict[str, str] = {}
+        self._inputs: dict[str, Inputs] = {}  # by dataset, of this process
 
     def experiment(self, data: str) -> str:
         """The id of the experiment of a dataset, which is made if it does not exist."""
@@ -172,6 +173,8 @@ class StudyRuns:
         metrics += shown.curve_metrics(cell.curve())
         self.write(run, metrics, {"mlflow.note.content": cell.note} if cell.note else {})
         self.write_files(run, shown.cell_files(cell))
+        if cell.first.kind == "run":
+            self.log_dataset(run, cell.first, self._inputs.get(place(cell.first)[0]))
 
     def write_files(self, run: str, files: Mapping[str, str | bytes]) -> None:
         """Write artifacts from their contents by name."""
@@ -185,7 +188,9 @@ class StudyRuns:
         """Log the dataset of a training as an input of its run."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        name = record.labels.get("data", "other")
+        name = place(record)[0]
+        if inputs:
+            self._inputs[name] = inputs
         content = inputs.digest if inputs else record.job.get("digest")
         profile = {"images": inputs.images, "classes": inputs.classes} if inputs else {}
         dataset = Dataset(
