@@ -220,7 +220,7 @@ def test_a_missing_cell_is_named_with_the_command_that_fills_it(tmp_path: Path) 
         (["run", "--seed-list", "1,x"], "'1,x' is not a list of seeds; write it as 0,3,7", 2),
         (
             ["run", "--seed-list", "1,1"],
-            "is not a list of seeds: give integers from 0, each once",
+            "is not a list of seeds: give integers from 0 to",
             2,
         ),
         (["run", "--epochs", "0"], "epochs is 0: it must be at least 1", 2),
@@ -233,7 +233,7 @@ def test_a_missing_cell_is_named_with_the_command_that_fills_it(tmp_path: Path) 
         (["run", "--sedes", "3"], "Did you mean", 2),
         (["run", "tabel1"], "there is no experiment 'tabel1': did you mean 'table1'?", 2),
         (["rum"], "Did you mean 'run'?", 2),
-        (["tables"], "there are no runs for such a table yet", 2),
+        (["tables"], "there is no results folder", 2),
         (["list", "methods"], "'methods' is not one of", 2),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +18,8 @@ from bench.cli import main
 from bench.execution.progress import Silent
 from bench.execution.workspace import Workspace
 from bench.points import find
+from bench.records.record import Record
+from bench.records.store import Store
 from bench.speed import growth
 from bench.speed.growth import Measure
 from bench.studies.jobs import Job
@@ -73,6 +79,54 @@ def test_listing_is_timed_over_as_many_records_as_asked(tmp_path: Path) -> None:
     assert 0 < listed.value < 60
 
 
+def test_a_log_that_reads_what_was_before_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, logged = [0.0], [0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+    def growing(record: Record) -> None:
+        now[0] += 0.1 + 0.001 * logged[0]
+        logged[0] += 1
+
+    def constant(record: Record) -> None:
+        now[0] += 0.1
+
+    (bad,) = growth.logging(growing, Silent())
+    (good,) = growth.logging(constant, Silent())
+    assert bad.value == pytest.approx(2.6, abs=0.1)
+    assert not bad.met
+    assert good.value == pytest.approx(1)
+    assert good.met
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_the_report_is_measured_with_both_shapes_and_five_times_as_many_records(
+    power: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report whose seconds are 2 + a power of its share of 400 records, and 1 KiB a record."""
+    counts: list[int] = []
+
+    class Report:
+        pid, returncode = 1, 0
+
+        def __init__(self, command: list[str], **_: Any) -> None:
+            counts.append(len(Store(Path(command[-1])).all()))
+
+    def wait4(pid: int, options: int) -> tuple[int, int, Any]:
+        seconds = 2 + (counts[-1] / 400) ** power
+        rise = counts[-1] * (1 if sys.platform != "darwin" else 1024)
+        return pid, 0, SimpleNamespace(ru_utime=seconds, ru_stime=0.0, ru_maxrss=rise)
+
+    monkeypatch.setattr(subprocess, "Popen", Report)
+    monkeypatch.setattr(os, "wait4", wait4)
+    wide, room, deep, _, times = growth.reporting(tmp_path, Silent(), records=400)
+    assert counts == [20, 400, 400, 2000]
+    assert wide.name == "report, 40 methods x 10 seeds"
+    assert deep.name == "report, 10 methods x 40 seeds"
+    assert wide.value == deep.value == pytest.approx(3)
+    assert room.value == pytest.approx(380 / 1024)
+    assert times.met is (power == 1)
+
+
 class Paced:
     """Gives a result every so many seconds, but the first and the last late."""
 
@@ -103,6 +157,8 @@ def test_the_command_shows_each_measure_and_fails_where_a_target_is_missed(
     monkeypatch.setattr(growth, "driver", lambda *_: slow)
     monkeypatch.setattr(growth, "listing", lambda *_: [])
     monkeypatch.setattr(growth, "memory", lambda *_: [])
+    monkeypatch.setattr(growth, "reporting", lambda *_: [])
+    monkeypatch.setattr(growth, "logging", lambda *_: [])
     linear = [Measure("workers", 0.95, "times", 0.9, least=True)]
     monkeypatch.setattr(growth, "scaling", lambda *_: linear)
     shown = CliRunner().invoke(main, ["speed", "growth", "--quiet"])

@@ -16,6 +16,8 @@ from typing import Any
 
 import click
 
+from bench.cli import output
+from bench.cli.output import echo
 from bench.errors import FAILED, Stopped, exit_code, one_line
 from bench.execution import waiting
 
@@ -69,24 +71,38 @@ class Commands(click.Group):
             ctx.fail(f"No such command {args[0]!r}. {hint}")
         return super().resolve_command(ctx, args)
 
+    def main(self, *args: Any, **named: Any) -> Any:
+        """Run the command line; the exit code says whether the output could be written."""
+        output.open_missing_streams()
+        output.use_plain_warnings()
+        try:
+            return super().main(*args, **named)
+        except SystemExit as ended:
+            raise SystemExit(output.finish(ended.code)) from None
+        except OSError as error:  # of a help text, which click prints itself
+            raise SystemExit(output.failed(error)) from None
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; an error that the user can fix is one line without a traceback."""
         try:
             return super().invoke(ctx)
         except click.exceptions.Exit:
             raise
+        except BrokenPipeError:
+            output.drop_output()
+            ctx.exit(output.CUT_OFF)
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else "bench"
-            click.echo(f"Error: {error.format_message()} (see {command} --help)", err=True)
+            echo(f"Error: {error.format_message()} (see {command} --help)", err=True)
             ctx.exit(error.exit_code)
         except (KeyboardInterrupt, click.Abort, Stopped) as stopped:
-            click.echo(f"{str(stopped) or 'interrupted'}; {STORED}", err=True)
+            echo(f"{str(stopped) or 'interrupted'}; {STORED}", err=True)
             ctx.exit(INTERRUPTED)
         except (ValueError, OSError, LookupError, MemoryError, RuntimeError, SystemExit) as error:
             known = not isinstance(error, RuntimeError) or exit_code(error) == SOME_FAILED
             if os.environ.get("BENCH_TRACEBACK") or not known:
                 raise
-            click.echo(f"Error: {one_line(error)}", err=True)
+            echo(f"Error: {one_line(error)}", err=True)
             ctx.exit(exit_code(error))
 
 
@@ -127,7 +143,7 @@ def print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
         from bench.execution.machine import version
 
-        click.echo(f"bench, version {version()}")
+        echo(f"bench, version {version()}")
         ctx.exit()
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench.cli import options, types
+from bench.cli.output import echo
 
 if TYPE_CHECKING:
     from bench.cli.options import DataOptions
@@ -134,11 +135,11 @@ def attack_eval(
     if dry_run:
         planned = attack_designs.plan(design, workspace, progress.say)
         if as_json:
-            click.echo(json.dumps({"jobs": [each.to_json() for each in planned]}))
+            echo(json.dumps({"jobs": [each.to_json() for each in planned]}))
             return
         for each in planned:
-            click.echo(each)
-        click.echo(f"{sum(each.done for each in planned)} of {len(planned)} attacks are done")
+            echo(each)
+        echo(f"{sum(each.done for each in planned)} of {len(planned)} attacks are done")
         return
     study = attack_study.run(design, workspace, where, tracking, progress)
     report(study, images, str(workspace.results), as_json=as_json)
@@ -152,17 +153,17 @@ def report(study: AttackStudy, images: int, results: str, *, as_json: bool) -> N
     if as_json:
         records = [record.to_json() for record in study.records]
         table = attack_tables.attack_entries(study.records)
-        click.echo(json.dumps({"records": records, "table": table, "pairs": list(study.pairs)}))
+        echo(json.dumps({"records": records, "table": table, "pairs": list(study.pairs)}))
         return
     for eps in dict.fromkeys(record.labels["eps"] for record in study.records):
         members = [record for record in study.records if record.labels["eps"] == eps]
         labels = members[0].labels
-        click.echo(
+        echo(
             f"\n{labels['model']}, {labels['data']}, eps {eps}, {labels['goal']}, {images} images\n"
         )
-        click.echo(formats.text(attack_tables.attack_metrics(members)))
+        echo(formats.text(attack_tables.attack_metrics(members)))
         seed = members[0].seed
         same = [test for test in study.pairs if test["eps"] == eps and test["seed"] == seed]
         if line := comparison_line(same, "advmask"):
-            click.echo(line)
-    click.echo(f"Next: bench tables attacks --results {results}", err=True)
+            echo(line)
+    echo(f"Next: bench tables attacks --results {results}", err=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli import SOME_FAILED
+from bench.cli.output import echo
 
 if TYPE_CHECKING:
     from bench.cli.options import DataOptions
@@ -49,31 +50,29 @@ def run_experiments(
     workspace = place.open(where)
     planned = runner.plan(name, scale, workspace, data=place.chosen(), fresh=fresh)
     for line in planned.cost():
-        click.echo(line, err=True)
+        echo(line, err=True)
     if dry_run:
         attacks = planned.attacks(progress.say)
         if as_json:
             jobs = [each.to_json() for each in designs.plan(planned.jobs, workspace)]
             jobs += [each.to_json() for each in attacks]
-            click.echo(json.dumps({"jobs": jobs}))
+            echo(json.dumps({"jobs": jobs}))
             return
         for line in [*planned.cells(), *map(str, attacks)]:
-            click.echo(line)
+            echo(line)
         return
     records = planned.run(where, tracking, progress)
     tables = planned.tables()
     if as_json:
         drawn = {each: json.loads(formats.json(*found)) for each, found in tables.items()}
         written = [record.to_json() for record in records]
-        click.echo(json.dumps({"records": written, "experiments": drawn}))
+        echo(json.dumps({"records": written, "experiments": drawn}))
     else:
         for each, found in tables.items():
             for table in found:
-                click.echo(f"\n{each}: {table.title}")
-                click.echo(formats.text(table))
+                echo(f"\n{each}: {table.title}")
+                echo(formats.text(table))
     failed = [record for record in records if record.status == "failed"]
     if failed:
-        click.echo(
-            f"{len(failed)} of {len(planned.jobs)} runs failed: {failed[0].message}", err=True
-        )
+        echo(f"{len(failed)} of {len(planned.jobs)} runs failed: {failed[0].message}", err=True)
         raise click.exceptions.Exit(SOME_FAILED)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli import SOME_FAILED, options
+from bench.cli.output import echo
 
 if TYPE_CHECKING:
     from bench.cli.options import DataOptions
@@ -101,9 +102,9 @@ def figures(
         lines = [found] if isinstance(found, str) else found.missing
         if not isinstance(found, str):
             for path in found.write(output or workspace.results / "figures"):
-                click.echo(path)
+                echo(path)
         for line in lines:
-            click.echo(line, err=True)
+            echo(line, err=True)
         missing += lines
     if missing:
         raise click.exceptions.Exit(SOME_FAILED)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli import options, types
+from bench.cli.output import echo
 
 if TYPE_CHECKING:
     from bench.cli.options import DataOptions
@@ -21,7 +22,7 @@ def print_schema(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
         from bench.robustness.submissions import schema
 
-        click.echo(schema(), nl=False)
+        echo(schema().rstrip("\n"))
         ctx.exit()
 
 
@@ -115,14 +116,14 @@ def judge(
     progress = open_progress(quiet)
     if submission is None:
         for path in rejudging.prepare(folder, rules, chosen, workspace, progress):
-            click.echo(path)
+            echo(path)
         return
     found = rejudging.rejudge(submission, rules, chosen, workspace, progress)
     if rules.images is not None:
         Store(workspace.results).add(found.record)
     if as_json:
-        click.echo(json.dumps(found.to_json()))
+        echo(json.dumps(found.to_json()))
         return
     from bench.reporting.submitted import report
 
-    click.echo(report(found, about))
+    echo(report(found, about))

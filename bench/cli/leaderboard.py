@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from bench.cli import options
+from bench.cli.output import echo
 
 
 @click.command(cls=options.Command)
@@ -30,7 +31,7 @@ def leaderboard(submissions: tuple[Path, ...], output: Path | None, results: str
     Example: bench leaderboard --results results/attacks
     Example: bench leaderboard my-attack other/submission.json --output page.html
     """
-    from bench.execution.workspace import results_folder
+    from bench.execution.workspace import existing_results
     from bench.records.store import Store
     from bench.reporting.leaderboard import write_leaderboard
     from bench.reporting.report import plural
@@ -42,12 +43,12 @@ def leaderboard(submissions: tuple[Path, ...], output: Path | None, results: str
         if about is None:
             raise FileNotFoundError(f"{path} has no submission.json")
         if about.claims is None:
-            click.echo(f"{path}: submission.json makes no claims, so it adds no row", err=True)
+            echo(f"{path}: submission.json makes no claims, so it adds no row", err=True)
         found.append(about)
-    store = Store(results_folder(results))
+    store = Store(existing_results(results))
     page = output or store.folder / "leaderboard" / "index.html"
     boards, warnings = write_leaderboard(store, found, page)
     for warning in warnings:
-        click.echo(f"warning: {warning}", err=True)
+        echo(f"warning: {warning}", err=True)
     rows = sum(len(board.entries) for board in boards)
-    click.echo(f"{page}: {plural(rows, 'row')} on {plural(len(boards), 'board')}")
+    echo(f"{page}: {plural(rows, 'row')} on {plural(len(boards), 'board')}")

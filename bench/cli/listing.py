@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from bench.cli import options
+from bench.cli.output import echo
 
 
 @click.command("list", cls=options.Command)
@@ -42,13 +43,13 @@ def listing(what: str, results: str | None, as_json: bool) -> None:
     }
     rows = kinds[what]()
     if as_json:
-        click.echo(json.dumps(rows))
+        echo(json.dumps(rows))
         return
     if not rows:
-        click.echo(f"No {what} yet.")
+        echo(f"No {what} yet.")
     width = max((len(row["name"]) for row in rows), default=0)
     for row in rows:
-        click.echo(f"{row['name']:{width}}  {row['about']}")
+        echo(f"{row['name']:{width}}  {row['about']}")
 
 
 def methods(kind: Any) -> list[dict[str, str]]:
@@ -117,11 +118,11 @@ def experiments() -> list[dict[str, str]]:
 
 def runs(results: str | None) -> list[dict[str, str]]:
     """Return the records of the results folder."""
-    from bench.execution.workspace import results_folder
+    from bench.execution.workspace import existing_results
     from bench.records.store import Store
 
     rows = []
-    for record in Store(results_folder(results)).all():
+    for record in Store(existing_results(results)).all():
         about = ", ".join(record.labels[name] for name in sorted(record.labels))
         metric = record.metrics.get("accuracy", record.metrics.get("success"))
         value = record.message if metric is None else f"{metric:.2%}"

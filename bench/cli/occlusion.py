@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli import SOME_FAILED, options
+from bench.cli.output import echo
 
 if TYPE_CHECKING:
     from bench.cli.options import DataOptions
@@ -49,11 +50,11 @@ def occlusion(
         raise ValueError("there are no trained networks to test yet: bench run makes them")
     found, problems = evaluate_runs(runs, workspace, open_progress(quiet))
     if as_json:
-        click.echo(json.dumps([each.to_json() for each in found]))
+        echo(json.dumps([each.to_json() for each in found]))
     else:
         for each in found:
-            click.echo(each)
+            echo(each)
     for problem in problems:
-        click.echo(f"not tested: {problem}", err=True)
+        echo(f"not tested: {problem}", err=True)
     if problems:
         raise click.exceptions.Exit(SOME_FAILED)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from bench.cli import options, types
+from bench.cli.output import echo
 
 
 @click.command(cls=options.Command)
@@ -104,16 +105,16 @@ def plan(
         raise ValueError(f"{folder} has no such runs: start a pilot with bench run --seeds 5")
     found = seeds_needed.needed(records, difference / 100, baseline)
     if as_json:
-        click.echo(json.dumps({"difference": difference / 100, "needed": [
+        echo(json.dumps({"difference": difference / 100, "needed": [
             each.to_json() for each in found
         ]}))  # fmt: skip
         return
-    click.echo(
+    echo(
         f"To show a true difference of {difference:g} points to {baseline} with 80 % probability "
         "(paired t-test, 5 % error over the methods of a table):"
     )
     for each in found:
-        click.echo(f"  {each}")
+        echo(f"  {each}")
 
 
 def simulated(
@@ -131,20 +132,20 @@ def simulated(
     if output is not None:
         atomic.write(output, plots.draw(power.panels(found, design), style))
     if as_json:
-        click.echo(json.dumps({
+        echo(json.dumps({
             "methods": methods, "looks": design.looks, "alpha": design.alpha, "studies": studies,
             "outcomes": [vars(each) for each in found],
         }))  # fmt: skip
         return
-    click.echo(
+    echo(
         f"{studies} simulated studies of {methods} methods with looks at "
         f"{', '.join(map(str, design.looks))} seeds. Differences and the margin (1.0) are in "
         "standard deviations of the paired differences."
     )
-    click.echo(f"False claims of any difference, where there is none: {found[0].any_claim:.1%}")
-    click.echo("difference  shown  shown with all seeds  equivalent  mean seeds")
+    echo(f"False claims of any difference, where there is none: {found[0].any_claim:.1%}")
+    echo("difference  shown  shown with all seeds  equivalent  mean seeds")
     for each in found:
-        click.echo(
+        echo(
             f"{each.difference:>10.2f}  {each.claim:>5.1%}  {each.fixed:>20.1%}  "
             f"{each.equivalent:>10.1%}  {each.seeds:>10.1f}"
         )

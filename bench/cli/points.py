@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli import options, types
+from bench.cli.output import echo
 
 if TYPE_CHECKING:
     from bench.cli.options import DataOptions
@@ -143,7 +144,7 @@ def estimate(
     where.build(workspace.device)  # sets the threads of a worker
     planned = Search.of(data, workspace, search.victim_for(data), search.attack_text())
     cost = planned.cost(data, workspace)
-    click.echo(json.dumps(cost.to_json()) if as_json else str(cost))
+    echo(json.dumps(cost.to_json()) if as_json else str(cost))
 
 
 @points.command(cls=options.Command)
@@ -193,7 +194,7 @@ def show(
     path = output or workspace.results / "figures" / f"points-{parse(data.name)[0]}.png"
     atomic.write(path, image_grid.png(image_grid.grid(columns)))
     report(built, data, as_json)
-    click.echo(f"Wrote {path}", err=True)
+    echo(f"Wrote {path}", err=True)
 
 
 @points.command(cls=options.Command)
@@ -215,7 +216,7 @@ def export(
 
     built = find_or_load(place, search, where, quiet)[2]
     atomic.write(path, to_numpy(built))
-    click.echo(f"Wrote {len(built.places)} points of {len(built)} images to {path}")
+    echo(f"Wrote {len(built.places)} points of {len(built)} images to {path}")
 
 
 @points.command("import", cls=options.Command)
@@ -258,7 +259,7 @@ def import_(path: Path, name: str, xy: bool, place: DataOptions) -> None:
     taken.save(workspace.results / "points" / f"{name}.safetensors")
     report(taken, data, as_json=False)
     shown = shlex.quote(place.dataset("digits"))
-    click.echo(f"Next: bench run --aug advmask --guide {name} --data {shown}")
+    echo(f"Next: bench run --aug advmask --guide {name} --data {shown}")
 
 
 def report(built: Points, data: Dataset, as_json: bool) -> None:
@@ -268,24 +269,24 @@ def report(built: Points, data: Dataset, as_json: bool) -> None:
     summary, covered = built.summary(), coverage.of_advmask(built, data)
     if as_json:
         found = {"about": built.about, "summary": summary, "coverage": covered.metrics}
-        click.echo(json.dumps(found))
+        echo(json.dumps(found))
     else:
-        click.echo(
+        echo(
             f"{summary['pictures']:.0f} images, {summary['points_mean']:.1f} points each "
             f"(median {summary['points_median']:.0f}, from {summary['points_least']:.0f} to "
             f"{summary['points_most']:.0f}), attack success {summary['success']:.1%}, "
             f"{summary['without_points']:.1%} without points"
         )
-        click.echo(
+        echo(
             f"{summary['inside']:.0%} of the points are in the central half of the area; "
             f"their spread is {summary['spread']:.2f} of that of uniform points; "
             f"{summary['neighbours']:.1f} of the 8 neighbours of a point are points"
         )
-        click.echo(covered)
+        echo(covered)
         if "victim_accuracy" in summary:
-            click.echo(
+            echo(
                 f"the victim model classifies {summary['victim_accuracy']:.1%} of the images "
                 "correctly"
             )
     if covered.warning:
-        click.echo(covered.warning, err=True)
+        echo(covered.warning, err=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from bench.cli import options
+from bench.cli.output import echo
 
 
 @click.command(cls=options.Command)
@@ -31,15 +32,15 @@ def report(output: Path | None, results: str | None) -> None:
     import scipy.stats  # noqa: F401
     import statsmodels.stats.multitest  # noqa: F401
 
-    from bench.execution.workspace import results_folder
+    from bench.execution.workspace import existing_results
     from bench.paper.report_section import add_experiments
     from bench.records.store import Store
     from bench.reporting.report import write_report
 
     # statsmodels collects garbage at each correction, which need not search what was imported
     gc.freeze()
-    store = Store(results_folder(results))
+    store = Store(existing_results(results))
     path, page = write_report(store, output or store.folder / "report", [add_experiments])
     for warning in page.warnings:
-        click.echo(f"warning: {warning}", err=True)
-    click.echo(path)
+        echo(f"warning: {warning}", err=True)
+    echo(path)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench.cli import SOME_FAILED, options, types
+from bench.cli.output import echo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -196,13 +197,13 @@ def show_plan(jobs: Sequence[Job], workspace: Workspace, as_json: bool, later: s
 
     planned = designs.plan(jobs, workspace)
     if as_json:
-        click.echo(json.dumps({"jobs": [each.to_json() for each in planned]}))
+        echo(json.dumps({"jobs": [each.to_json() for each in planned]}))
         return
     for each in planned:
-        click.echo(each)
-    click.echo(f"{sum(each.done for each in planned)} of {len(planned)} runs are done")
+        echo(each)
+    echo(f"{sum(each.done for each in planned)} of {len(planned)} runs are done")
     if later:
-        click.echo(later)
+        echo(later)
 
 
 def report(
@@ -214,14 +215,12 @@ def report(
         found["intervals"] = study.intervals()
         if decided is not None:
             found["verdicts"] = decided.to_json()
-        click.echo(json.dumps(found))
+        echo(json.dumps(found))
     else:
-        click.echo(study)
+        echo(study)
         for line in decided.lines() if decided is not None else ():
-            click.echo(line)
-        click.echo(f"Next: bench tables --results {results}", err=True)
+            echo(line)
+        echo(f"Next: bench tables --results {results}", err=True)
     if study.failed:
-        click.echo(
-            f"{len(study.failed)} of {asked} runs failed: {study.failed[0].message}", err=True
-        )
+        echo(f"{len(study.failed)} of {asked} runs failed: {study.failed[0].message}", err=True)
         raise click.exceptions.Exit(SOME_FAILED)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli import options, types
+from bench.cli.output import echo
 
 if TYPE_CHECKING:
     from bench.cli.options import DataOptions
@@ -95,7 +96,7 @@ def search(
     searches.check(design, budget)
     found = searches.run(design, budget, workspace, where, tracking, open_progress(quiet))
     if as_json:
-        click.echo(json.dumps({"budget": budget, "searches": [each.to_json() for each in found]}))
+        echo(json.dumps({"budget": budget, "searches": [each.to_json() for each in found]}))
         return
     for each in found:
-        click.echo(each)
+        echo(each)

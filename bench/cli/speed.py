@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench.cli import SOME_FAILED, options, types
+from bench.cli.output import echo
 
 if TYPE_CHECKING:
     from bench.cli.options import DataOptions
@@ -139,7 +140,7 @@ def speed(
     relative to a bare loop over ready batches. attacks: seconds of an attack, relative to its
     forward and backward passes, and of an iteration, relative to the first attack. start: bench
     --help, relative to an empty Python. growth (minutes, not part of all): overhead of jobs,
-    epochs, 10,000 records and cores, with targets.
+    epochs, 10,000 records in a list, 20,000 in a report, logging and cores, with targets.
 
     \b
     Example: bench speed masks
@@ -170,17 +171,17 @@ def speed(
 def show(tables: Rates, as_json: bool) -> None:
     """Print the rates of each table."""
     if as_json:
-        click.echo(json.dumps({title: [vars(r) for r in rows] for title, rows in tables.items()}))
+        echo(json.dumps({title: [vars(r) for r in rows] for title, rows in tables.items()}))
         return
     for title, rows in tables.items():
         unit = "seconds" if title.startswith(("epochs", "attacks", "start")) else "per second"
         yardstick = "their own passes" if title.startswith("attacks:") else "the first line"
-        click.echo(f"{title} ({unit}; ratio to {yardstick})")
+        echo(f"{title} ({unit}; ratio to {yardstick})")
         width = max([44, *(len(row.name) for row in rows)])
         for row in rows:
             value = 1 / row.per_second if unit == "seconds" else row.per_second
             shown = f"{value:12.3f}" if unit == "seconds" else f"{value:12,.0f}"
-            click.echo(f"  {row.name:{width}} {shown}  {row.ratio:6.3f}")
+            echo(f"  {row.name:{width}} {shown}  {row.ratio:6.3f}")
 
 
 def growth(progress: Progress, as_json: bool) -> None:
@@ -204,6 +205,17 @@ def growth(progress: Progress, as_json: bool) -> None:
             some, place, ExecutionOptions(), tracking, Silent()
         )
 
+    def log(results: Path) -> Any:
+        from bench.records.tracking.tracker import Tracker
+
+        tracker = Tracker(None, results, strict=True)
+
+        def both(record: Any) -> None:
+            tracker.start_seed(record)
+            tracker.log(record)
+
+        return both
+
     def place(name: str) -> Workspace:
         return Workspace(results=Path(folder) / name)
 
@@ -214,17 +226,19 @@ def growth(progress: Progress, as_json: bool) -> None:
             *growing.driver("no tracker", drive(False), place("plain"), progress),
             *growing.driver("sqlite", drive(True), place("tracked"), progress),
             *growing.listing(place("listing").results, progress),
+            *growing.reporting(place("reporting").results, progress),
+            *growing.logging(log(place("logging").results), progress),
             *growing.memory(drive(True), place("memory"), progress),
             *growing.scaling(place("scaling"), progress, cores or 1),
         ]
     if as_json:
-        click.echo(json.dumps([{**vars(row), "met": row.met} for row in rows]))
+        echo(json.dumps([{**vars(row), "met": row.met} for row in rows]))
     else:
-        click.echo(f"growth ({cores} cores, load {os.getloadavg()[0]:.1f})")
+        echo(f"growth ({cores} cores, load {os.getloadavg()[0]:.1f})")
         for row in rows:
             bound = f"at {'least' if row.least else 'most'} {row.target:g} {row.unit}"
             state = "" if row.met else "  missed"
-            click.echo(f"  {row.name:38} {row.value:9.3f} {row.unit:5}  {bound}{state}")
+            echo(f"  {row.name:38} {row.value:9.3f} {row.unit:5}  {bound}{state}")
     if not all(row.met for row in rows):
         raise click.exceptions.Exit(SOME_FAILED)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli import options
+from bench.cli.output import echo
 
 if TYPE_CHECKING:
     from bench.records.tracking.tracker import Tracker
@@ -31,24 +32,24 @@ def status(reap: bool, results: str | None, tracking: TrackingOptions, as_json: 
     \b
     Example: bench status --reap
     """
-    from bench.execution.workspace import results_folder
+    from bench.execution.workspace import existing_results
     from bench.studies.status import status_of
 
-    folder = results_folder(results)
+    folder = existing_results(results)
     found = status_of(folder)
     if reap and not tracking.no_tracking:
         from bench.records.store import Store
         from bench.studies.tracking import equalise
 
         equalise(open_tracker(tracking.tracking_uri, folder), Store(folder))
-    click.echo(json.dumps(found.to_json()) if as_json else found)
+    echo(json.dumps(found.to_json()) if as_json else found)
 
 
 def open_tracker(uri: str | None, folder: Path) -> Tracker:
     """The tracker at an address, or of a results folder; its first failure is an error."""
     from bench.records.tracking.tracker import Tracker
 
-    return Tracker(uri, folder, warn=lambda line: click.echo(line, err=True), strict=True)
+    return Tracker(uri, folder, warn=lambda line: echo(line, err=True), strict=True)
 
 
 @click.group()
@@ -65,14 +66,14 @@ def rebuild(results: str | None, tracking: TrackingOptions) -> None:
     \b
     Example: bench track rebuild --results results
     """
-    from bench.execution.workspace import results_folder
+    from bench.execution.workspace import existing_results
     from bench.records.store import Store
     from bench.studies.tracking import rebuild as rebuild_tracker
 
     options.refuse("track rebuild", "no_tracking")
-    folder = results_folder(results)
+    folder = existing_results(results)
     count = rebuild_tracker(open_tracker(tracking.tracking_uri, folder), Store(folder))
-    click.echo(f"logged {count} records, each of which the tracker holds")
+    echo(f"logged {count} records, each of which the tracker holds")
 
 
 @click.command(cls=options.Command)
@@ -84,8 +85,8 @@ def export(path: Path, results: str | None) -> None:
     \b
     Example: bench export supplement.zip
     """
-    from bench.execution.workspace import results_folder
+    from bench.execution.workspace import existing_results
     from bench.reporting.results_folder import pack
 
-    count = pack(results_folder(results), path)
-    click.echo(f"packed {count} files into {path}")
+    count = pack(existing_results(results), path)
+    echo(f"packed {count} files into {path}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli import SOME_FAILED, options, types
+from bench.cli.output import echo
 
 if TYPE_CHECKING:
     from bench.paper.requests import Style
@@ -159,10 +160,12 @@ def tables(
         unit=unit, passes=passes,
         columns=columns,
     )  # fmt: skip
-    made = make_tables(request, ExecutionOptions(device="cpu").workspace(results))
+    computes = what == "coverage"  # which may train a victim model; other tables only read
+    place = ExecutionOptions(device="cpu").workspace(results, create=computes)
+    made = make_tables(request, place)
     if made.tables:
-        click.echo(made.render(style, layout))
+        echo(made.render(style, layout))
     for line in made.missing:
-        click.echo(line, err=True)
+        echo(line, err=True)
     if not made.complete:
         raise click.exceptions.Exit(SOME_FAILED)

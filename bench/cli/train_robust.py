@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli import SOME_FAILED, options, types
+from bench.cli.output import echo
 
 if TYPE_CHECKING:
     from bench.cli.options import DataOptions
@@ -101,11 +102,11 @@ def train_robust(
     if dry_run:
         planned = designs.plan(wanted, workspace)
         if as_json:
-            click.echo(json.dumps({"jobs": [each.to_json() for each in planned]}))
+            echo(json.dumps({"jobs": [each.to_json() for each in planned]}))
             return
         for each in planned:
-            click.echo(each)
-        click.echo(f"{sum(each.done for each in planned)} of {len(planned)} runs are done")
+            echo(each)
+        echo(f"{sum(each.done for each in planned)} of {len(planned)} runs are done")
         return
     study = comparison.run(wanted, workspace, where, tracking, open_progress(quiet))
     if as_json:
@@ -113,10 +114,10 @@ def train_robust(
             {**record.to_json(), "weights": str(jobs.weights(record, workspace))}
             for record in study.records
         ]
-        click.echo(json.dumps({"records": found}))
+        echo(json.dumps({"records": found}))
     else:
         for record in study.records:
-            click.echo(describe(record, str(jobs.weights(record, workspace))))
+            echo(describe(record, str(jobs.weights(record, workspace))))
     if study.failed:
         raise SystemExit(SOME_FAILED)
 

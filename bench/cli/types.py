@@ -133,8 +133,11 @@ class Seeds(click.ParamType[tuple[int, ...], str]):
             seeds = tuple(int(part) for part in str(value).split(","))
         except ValueError:
             self.fail(f"{value!r} is not a list of seeds; write it as 0,3,7", param, ctx)
-        if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        from bench.records.validation import LAST_SEED
+
+        if min(seeds) < 0 or max(seeds) > LAST_SEED or len(set(seeds)) < len(seeds):
             self.fail(
-                f"{value!r} is not a list of seeds: give integers from 0, each once", param, ctx
-            )
+                f"{value!r} is not a list of seeds: give integers from 0 to {LAST_SEED}, each once",
+                param, ctx,
+            )  # fmt: skip
         return seeds

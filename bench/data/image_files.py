@@ -28,6 +28,8 @@ from bench.files import checksums, zips
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "PPM", "TIFF")  # none that runs a program
 SIDE = 64  # pixels; what images of different sizes are brought to
+LARGE, DENSEST = 1 << 22, 500
+"""Pixels that any image may have; beyond, those for each of its bytes. Scans of text have 300."""
 LARGEST_FILE, LARGEST_WHOLE = 1 << 26, 1 << 34  # bytes: 64 MiB and 16 GiB
 
 
@@ -197,10 +199,16 @@ class Files:
 
     def _opened(self, name: str) -> Image.Image:
         """An image of which the header has been read and found harmless."""
-        file = Image.open(io.BytesIO(self.read(name)), formats=FORMATS)
+        content = self.read(name)
+        file = Image.open(io.BytesIO(content), formats=FORMATS)
         limit = Image.MAX_IMAGE_PIXELS or 0
         if file.width * file.height > limit:
             raise ValueError(f"it has {file.width}x{file.height} pixels, above {limit}")
+        if file.width * file.height > max(LARGE, DENSEST * len(content)):
+            raise ValueError(
+                f"it has {file.width}x{file.height} pixels in {len(content)} bytes, too few for "
+                "anything to be seen"
+            )
         if file.mode[0] in "IF":
             raise ValueError("it has more than 8 bits per channel: save it with 8")
         return file

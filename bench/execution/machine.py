@@ -20,7 +20,9 @@ def commit() -> str:
         if Path(run(["git", "rev-parse", "--show-toplevel"]).stdout.strip()) != here:
             return ""
         head = run(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip()
-        changed = run(["git", "status", "--porcelain", "--untracked-files=no"]).stdout.strip()
+        # without refreshing the index, whose lock another git may want
+        status = ["git", "--no-optional-locks", "status", "--porcelain", "--untracked-files=no"]
+        changed = run(status).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""
     return head + ("+" if changed else "")

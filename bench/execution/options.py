@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from bench.execution.executors import Executor, Local
-from bench.execution.workspace import Workspace, pick_device, results_folder
+from bench.execution.workspace import Workspace, existing_results, pick_device, results_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,8 @@ class ExecutionOptions:
         results: str | Path | None = None,
         data_root: Path | None = None,
         download: bool = False,
+        *,
+        create: bool = True,
     ) -> Workspace:
         """Return the workspace of these options; also sets the threads of this process.
 
@@ -50,9 +52,10 @@ class ExecutionOptions:
             results: Results folder; None: ``$BENCH_RESULTS``, else ``./results``.
             data_root: Folder searched first for named datasets.
             download: Whether a missing dataset may be downloaded from its publisher.
+            create: Whether results are written, so that the folder is made if it does not exist.
 
         Raises:
-            OSError: The results folder cannot be written.
+            OSError: The results folder cannot be written; a folder that is only read is missing.
             ValueError: The device does not exist.
         """
         if self.threads is not None:
@@ -60,7 +63,7 @@ class ExecutionOptions:
 
             torch.set_num_threads(self.threads)
         return Workspace(
-            results=results_folder(results),
+            results=results_folder(results) if create else existing_results(results),
             data_root=data_root,
             download=download,
             device=pick_device(self.device),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Protocol, runtime_checkable
+
+from bench.files.text import printable_lines
 
 Advance = Callable[..., None]
 """``advance(count=1, note="")`` counts finished steps; ``note`` is shown beside them."""
@@ -74,8 +76,9 @@ class Lines:
 
     def say(self, line: str) -> None:
         """Print a line to stderr."""
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()
+        with suppress(OSError):  # a reader of the log that has gone ends no training
+            sys.stderr.write(printable_lines(line) + "\n")
+            sys.stderr.flush()
 
 
 class Bars:
@@ -114,7 +117,8 @@ class Bars:
 
     def say(self, line: str) -> None:
         """Print a line above the bars."""
-        self.bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        shown = printable_lines(line)
+        self.bars.console.print(shown, markup=False, highlight=False, soft_wrap=True)
 
 
 def open_progress(quiet: bool = False) -> Progress:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from bench.data import catalog
 from bench.data.dataset import MEMORY, Dataset
+from bench.files import plain
+from bench.files.atomic import sweep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +95,29 @@ def open_datasets() -> list[Dataset]:
     return list(_open.values())
 
 
+def existing_results(given: str | Path | None) -> Path:
+    """Return a results folder that is only read: it must exist and is not changed.
+
+    Args:
+        given: The folder; None: ``$BENCH_RESULTS``, else ``./results``.
+
+    Raises:
+        FileNotFoundError: It does not exist.
+        ValueError: It has links, pipes or devices among its files.
+    """
+    folder = _chosen(given)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"there is no results folder {folder}; bench run and bench.compare create one"
+        )
+    plain.check_folder(folder)
+    return folder
+
+
+def _chosen(given: str | Path | None) -> Path:
+    return Path(given or os.environ.get("BENCH_RESULTS") or "results")
+
+
 def results_folder(given: str | Path | None) -> Path:
     """Return the results folder, which is created if it does not exist.
 
@@ -101,10 +126,13 @@ def results_folder(given: str | Path | None) -> Path:
 
     Raises:
         OSError: It cannot be written.
+        ValueError: It has links, pipes or devices among its files.
     """
-    folder = Path(given or os.environ.get("BENCH_RESULTS") or "results")
+    folder = _chosen(given)
+    plain.check_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
         probe = folder / f".probe.{os.getpid()}"
         probe.touch()
         probe.unlink()

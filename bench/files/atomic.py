@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+LEFT = re.compile(r"\..+\.(\d{1,9})")  # the name of a neighbour, with the process that writes it
+HOUR = 3600.0
 
 
 def write(path: Path, content: str | bytes) -> None:
@@ -42,6 +47,32 @@ def neighbour(path: Path) -> Iterator[Path]:
         flush_folder(path.parent)
     finally:
         place.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that were killed have left below a folder: half-written neighbours.
+
+    Those of living processes stay, and so do those of the last hour, which may be of a process on
+    another machine.
+    """
+    for top, inner, names in os.walk(folder):
+        inner[:] = [name for name in inner if name != "artifacts"]  # MLflow's, who has its own ways
+        for name in names:
+            if (found := LEFT.fullmatch(name)) and not _alive(int(found[1])):
+                path = Path(top, name)
+                with suppress(OSError):
+                    if time.time() - path.lstat().st_mtime > HOUR:
+                        path.unlink()
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def flush_folder(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -63,6 +64,27 @@ def holder(path: Path) -> str:
         return f"process {int(found['pid'])} on {str(found['host'])[:80]}"
     except (OSError, ValueError, LookupError, TypeError):
         return "another process"
+
+
+def locked(path: Path) -> bool:
+    """Whether a process holds a lock.
+
+    The file is neither made nor changed, so that the folder may be read-only. Links and what is no
+    regular file are held by nobody.
+    """
+    try:
+        opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)  # what `filelock` takes is exclusive
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(opened)
+    return False
 
 
 def _note(path: Path) -> Path:

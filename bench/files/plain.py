@@ -21,8 +21,11 @@ def wrong(path: Path, folder: Path) -> str:
         folder: The folder, which may itself be a link.
     """
     for parent in list(path.relative_to(folder).parents)[:-1]:
-        if (folder / parent).is_symlink():
-            return f"{folder / parent} is a link"
+        above = folder / parent
+        if above.is_symlink():
+            return f"{above} is a link"
+        if above.exists() and not above.is_dir():
+            return f"{above} is no folder"
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:

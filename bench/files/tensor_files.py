@@ -72,6 +72,8 @@ def read(path: Path, covered: str | None = None) -> tuple[dict[str, Tensor], dic
     """
     from safetensors import SafetensorError, safe_open
 
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ValueError(f"{path} is no safetensors file: it is no regular file")
     try:
         with safe_open(path, "pt") as file:
             metadata: dict[str, str] = file.metadata() or {}

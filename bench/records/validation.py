@@ -7,7 +7,7 @@ show: all texts can be encoded, all numbers are finite and can be squared.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
@@ -137,6 +137,12 @@ class Line(BaseModel):
                 raise ValueError(f"{name} is {_shown(rest[name])}, not {' or '.join(known)}")
         if not positive(rest["eps"]):
             raise ValueError(f"eps is {_shown(rest['eps'])}, which is no number above 0")
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raise ``ValueError`` unless these are seeds of different records."""
+    if not seeds or not 0 <= min(seeds) <= max(seeds) <= LAST_SEED or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds are {list(seeds)}: give integers from 0 to {LAST_SEED}, each once")
 
 
 def positive(eps: str) -> bool:

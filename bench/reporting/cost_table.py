@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
+from bench.files import plain
 from bench.files.json_text import parse
 from bench.points import guides
 from bench.records.record import Record
@@ -78,6 +79,8 @@ def point_seconds(results: Path) -> dict[str, float]:
 
     found: dict[str, float] = {}
     for path in sorted((results / "points").glob("*.safetensors")):
+        if plain.wrong(path, results):
+            continue
         try:
             with safe_open(path, "pt") as file:
                 about = parse((file.metadata() or {})["about"])

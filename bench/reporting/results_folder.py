@@ -8,7 +8,7 @@ import json
 import zipfile
 from pathlib import Path
 
-from bench.files import atomic
+from bench.files import atomic, plain
 from bench.records.store import Store
 from bench.reporting import formats, run_tables
 
@@ -34,11 +34,10 @@ def pack(folder: Path, path: Path) -> int:
     found = Store(folder).all()
     if not found:
         raise ValueError(f"there are no records in {folder} to pack")
-    contents = {"records.jsonl": (folder / "records.jsonl").read_bytes()}
+    contents = {"records.jsonl": plain.read(folder / "records.jsonl", folder)}
     for part in PACKED:
-        for file in sorted((folder / part).rglob("*")):
-            if file.is_file():
-                contents[file.relative_to(folder).as_posix()] = file.read_bytes()
+        for file in plain.files(folder / part):  # no links: their targets are not of this folder
+            contents[file.relative_to(folder).as_posix()] = plain.read(file, folder)
     runs = [record for record in found if record.kind == "run"]
     if runs:
         table = run_tables.grid(runs)

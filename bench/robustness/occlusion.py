@@ -25,7 +25,7 @@ from bench.data.splits import Split
 from bench.errors import Missing
 from bench.execution.progress import Progress
 from bench.execution.workspace import Workspace
-from bench.files import atomic, checksums, json_text
+from bench.files import atomic, checksums, json_text, plain
 from bench.models.networks import check_logits
 from bench.models.saliency import saliency
 from bench.records.record import Curve, Number, Record
@@ -132,7 +132,7 @@ def area(curve: Curve, kind: str) -> float:
 def stored_curve(record: Record, results: Path) -> list[dict[str, Number]]:
     """Return the stored curve of a run; empty if the file is missing or damaged."""
     try:
-        whole: dict[str, Any] = json_text.parse(_file(record, results).read_bytes())
+        whole: dict[str, Any] = json_text.parse(plain.read(_file(record, results), results))
         entries = [
             {name: float(entry[name]) for name in ("share", "random", "important")}
             for entry in whole["curve"]
@@ -165,7 +165,7 @@ def evaluate(
     weights = checksums.of_file(trained.path(record, results))
     about = {"version": VERSION, "weights": weights, "data": data.digest}
     if found := stored_curve(record, results):
-        whole = json_text.parse(_file(record, results).read_bytes())
+        whole = json_text.parse(plain.read(_file(record, results), results))
         if about == {name: whole.get(name) for name in about}:
             return found, True
     network = trained.load(record, data, results, device)

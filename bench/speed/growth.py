@@ -7,7 +7,9 @@ same for a training of hours.
 from __future__ import annotations
 
 import gc
+import itertools
 import json
+import os
 import subprocess
 import sys
 import time
@@ -15,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bench import registry
 from bench.execution.executors import Executor, Local
 from bench.execution.processes import Processes
 from bench.execution.progress import Progress, Silent
@@ -32,6 +35,8 @@ Drive = Callable[[list[Job], Workspace], object]
 
 TINY = "digits(train=10)"
 JOB, EPOCH, LISTING = 0.6, 0.05, 2.0  # seconds; 0.6 is 1 % of a job of one minute
+REPORT, RISE, FIVEFOLD = 20.0, 200.0, 6.0  # seconds; MiB beyond few records; times
+CONSTANT = 1.5  # times; without growth it is 1
 MEMORY, LINEAR = 20.0, 0.9  # MiB from 200 jobs to 1,000; share of a linear speed-up
 
 
@@ -153,6 +158,89 @@ def listing(folder: Path, progress: Progress, count: int = 10_000) -> list[Measu
         taken = time.perf_counter() - start
         advance()
     return [Measure(f"listing {len(shown.splitlines()):,} records", taken, "s", LISTING)]
+
+
+def reporting(
+    folder: Path, progress: Progress, records: int = 20_000, few: int = 20
+) -> list[Measure]:
+    """Measure the processor seconds and the memory of ``bench report`` with many records.
+
+    Two shapes: a tenth as many methods with ten seeds, and ten methods with the more seeds. What
+    the same command takes with few records, as for its imports, is not counted in the memory and in
+    the growth to five times as many records, but in the seconds.
+    """
+    shapes = [(2, few // 2), (records // 10, 10), (10, records // 10), (records // 2, 10)]
+    taken: list[tuple[float, float]] = []
+    with progress.task("reporting", len(shapes)) as advance:
+        for number, (methods, seeds) in enumerate(shapes):
+            place = folder / str(number)
+            _write_runs(place, methods, seeds)
+            command = [sys.executable, "-m", "bench", "report", "--results", str(place)]
+            running = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+            _, status, used = os.wait4(running.pid, 0)
+            running.returncode = os.waitstatus_to_exitcode(status)
+            if running.returncode:
+                raise subprocess.CalledProcessError(running.returncode, command)
+            unit = 2**20 if sys.platform == "darwin" else 2**10
+            taken.append((used.ru_utime + used.ru_stime, used.ru_maxrss / unit))
+            advance()
+    start, base = taken[0]
+    found = []
+    for (methods, seeds), (seconds, peak) in zip(shapes[1:3], taken[1:3], strict=True):
+        name = f"report, {methods:,} methods x {seeds:,} seeds"
+        found.append(Measure(name, seconds, "s", REPORT))
+        found.append(Measure(f"{name}: memory", peak - base, "MiB", RISE))
+    times = (taken[3][0] - start) / max(taken[1][0] - start, 1e-9)
+    return [*found, Measure("report, 5 times as many records", times, "times", FIVEFOLD)]
+
+
+def _write_runs(folder: Path, methods: int, seeds: int) -> None:
+    """Write records of runs: the baseline, and Cutout with other shares."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with Store(folder).path.open("w") as file:
+        for method in range(methods):
+            share = "none" if method == 0 else f"cutout(share={method / methods!r})"
+            augmentation = registry.build("augmentations", share)
+            recipe = Recipe(data="digits", model="resnet8", augmentation=augmentation)
+            labels = {"augmentation": share, "model": "resnet8", "data": "digits"}
+            for seed in range(seeds):
+                right = 0.9 + (seed * 7 + method * 13) % 100 / 2000
+                one = Record(
+                    kind="run", key=recipe.key, seed=seed, labels=labels, job=recipe.to_json(),
+                    metrics={"accuracy": right, "seconds": 1.0 + right},
+                )  # fmt: skip
+                file.write(json.dumps(one.to_json()) + "\n")
+
+
+def logging(
+    log: Callable[[Record], object], progress: Progress, count: int = 200, block: int = 20
+) -> list[Measure]:
+    """Measure how much longer the last jobs take to be logged than the first ones.
+
+    Args:
+        log: Logs the start and the record of a job.
+        progress: Shows the jobs.
+        count: Number of jobs, all of one cell.
+        block: Number of jobs that are timed together.
+    """
+    (job,) = tiny(1, 1)
+    one = Record(
+        kind="run", key=job.recipe.key, seed=0, job=job.recipe.to_json(),
+        labels={"augmentation": "none", "model": "resnet8", "data": "digits"},
+        metrics={"accuracy": 0.5},
+    )  # fmt: skip
+    marks = []
+    log(replace(one, seed=count))  # warm-up
+    with progress.task("logging", count) as advance:
+        for seed in range(count):
+            if seed % block == 0:
+                marks.append(time.perf_counter())
+            log(replace(one, seed=seed))
+            advance()
+    marks.append(time.perf_counter())
+    spans = [after - before for before, after in itertools.pairwise(marks)]
+    name = f"logging a job after {count - block}, of one after none"
+    return [Measure(name, spans[-1] / spans[0], "times", CONSTANT)]
 
 
 def scaling(workspace: Workspace, progress: Progress, cores: int, steps: int = 60) -> list[Measure]:

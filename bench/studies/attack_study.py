@@ -22,6 +22,7 @@ from bench.execution.options import ExecutionOptions
 from bench.execution.progress import Progress, open_progress
 from bench.execution.workspace import Workspace, check_writable
 from bench.records.record import Record
+from bench.records.validation import check_seeds
 from bench.reporting import attack_tables, formats
 from bench.reporting.table import Table
 from bench.robustness import evaluation, in_memory, results
@@ -170,6 +171,7 @@ def evaluate_attacks(
     fractions = tuple(fraction(each) for each in bounds)
     aim: Aim = target or ("random" if targeted else "untargeted")
     chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    check_seeds(chosen)
     if isinstance(model, nn.Module) or isinstance(images, Tensor):
         if not isinstance(model, nn.Module) or not isinstance(images, Tensor) or labels is None:
             raise ValueError(

@@ -14,6 +14,7 @@ from bench.execution.workspace import Workspace
 from bench.models import networks
 from bench.points import find, guides
 from bench.records.store import Store
+from bench.records.validation import check_seeds
 from bench.studies.jobs import Job
 from bench.training import fine_tuning, robust
 from bench.training.recipes import Precision, Recipe, Schedule, usual
@@ -115,8 +116,7 @@ class Design:
     def __post_init__(self) -> None:
         if not self.augmentations or not self.models:
             raise ValueError("there is nothing to compare: give an augmentation and a model")
-        if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds are {list(self.seeds)}: give integers from 0, each once")
+        check_seeds(self.seeds)
         admitted = tuple(
             registry.admit("augmentations", each) if isinstance(each, str) else each
             for each in self.augmentations

@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
+from bench.files.locks import locked
 from bench.records.store import Store
 
 
@@ -67,10 +66,7 @@ def unfinished_jobs(results: Path) -> tuple[list[str], list[str]]:
     """
     running, stopped = [], []
     for path in sorted((results / "cache/locks").glob("*.lock")):
-        try:
-            with FileLock(path, timeout=0):
-                pass
-        except Timeout:
+        if locked(path):
             running.append(path.stem)
     for checkpoint in sorted((results / "cache/checkpoints").glob("*/checkpoint.json")):
         if checkpoint.parent.name not in running:
