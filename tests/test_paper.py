@@ -162,6 +162,20 @@ def test_the_papers_scale_trains_as_section_4_says() -> None:
     assert tables.experiment("figure6", "paper").scale.seeds == 3
 
 
+def test_tiny_imagenet_and_flowers_are_fine_tuned_by_one_rule() -> None:
+    for name in ("table4", "table5", "figure3", "figure4", "figure5"):
+        experiment = tables.experiment(name, "paper")
+        for recipe in experiment.cells.values():
+            assert str(recipe.pretrained).startswith("torchvision:")
+            assert str(recipe.pretrained).endswith(".IMAGENET1K_V1")
+            assert (recipe.epochs, recipe.learning_rate, recipe.validation) == (30, 0.01, 0.0)
+            assert recipe.data in ("tiny-imagenet", "flowers102(side=224)")
+        assert "fine-tuned from torchvision:" in experiment.settings
+    for scale in ("smoke", "reduced"):
+        cells = tables.experiment("table4", scale).cells
+        assert {recipe.pretrained for recipe in cells.values()} == {None}
+
+
 def test_table_6_attacks_1000_images_of_cifar10_with_targets(tmp_path: Path) -> None:
     settings = tables.experiment("table6", "paper").attacks
     assert settings is not None
@@ -169,9 +183,10 @@ def test_table_6_attacks_1000_images_of_cifar10_with_targets(tmp_path: Path) -> 
     assert (settings.images, settings.aim) == (1000, "random")
     assert [str(eps) for eps in settings.eps] == ["8/255", "16/255"]
     names = {name for eps in settings.eps for name in settings.names(eps)}
-    assert {name for name, _ in published.TABLE6} <= names
     assert {"jsma.official", "cw-l0.official", "sapf.official", "cw-l0", "sapf", "jsma"} <= names
-    assert len(names) == 9
+    assert {name for name, _ in settings.published} <= names
+    assert len(settings.published) == len(published.TABLE6) == 12
+    assert len(names) == 10
     asked = ["run", "table6", "--scale", "paper", "--dry-run", "--results", str(tmp_path)]
     shown = CliRunner().invoke(main, asked)
     assert shown.exit_code == 0, shown.output  # without the images
@@ -218,7 +233,8 @@ def test_figure_2_trains_nothing_and_asks_for_images_of_imagenet(tmp_path: Path)
 
 def test_an_experiment_takes_one_function() -> None:
     for name, function in tables.EXPERIMENTS.items():
-        module = "tables" if name in NAMES else name
+        module = "figure_experiments" if name.startswith("figure") else "tables"
+        module = module if name in NAMES else name
         assert (function.__module__, function.__name__) == (f"bench.paper.{module}", name)
         assert list(inspect.signature(function).parameters) == ["scale"]
         assert function.__doc__

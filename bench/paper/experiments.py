@@ -102,9 +102,13 @@ class Experiment:
         for (_, column), recipe in self.cells.items():
             own = columns.setdefault(described(recipe), [])
             own += [column.label] * (column.label not in own)
-        if len(columns) == 1:
-            return f"Recipe: {next(iter(columns))}."
-        return " ".join(f"Recipe of {', '.join(own)}: {text}." for text, own in columns.items())
+        first, *others = sorted(columns, key=lambda text: -len(columns[text]))
+        if not others:
+            return f"Recipe: {first}."
+        rest = " ".join(f"Of {', '.join(columns[text])}: {text}." for text in others)
+        if len(columns[first]) == 1:
+            return f"Recipe of {columns[first][0]}: {first}. {rest}"
+        return f"Recipe: {first}. {rest}"
 
     @property
     def told(self) -> list[str]:

@@ -13,6 +13,7 @@ from bench.execution.progress import Progress, clock
 from bench.execution.workspace import Workspace
 from bench.paper import asked, image_figures, tables
 from bench.paper.experiments import Experiment
+from bench.paper.figure_experiments import IMAGENET
 from bench.paper.scales import OtherData
 from bench.points import find
 from bench.records.record import Record
@@ -151,7 +152,7 @@ def plan(
         other = OtherData.of(workspace.dataset(place))
     found = [tables.experiment(each, scale, other) for each in chosen]
     left_out = []
-    for each in [each for each in found if each.points == tables.IMAGENET and other is None]:
+    for each in [each for each in found if each.points == IMAGENET and other is None]:
         reason = (
             f"{each.name} at scale {scale} shows images of ImageNet: choose some with --data, such "
             'as "imagenet(train=32, test=32)" or a folder, and find their points on a network that '
