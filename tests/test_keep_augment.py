@@ -176,8 +176,15 @@ def test_each_saliency_trains_a_cut_of_its_own(digits: Dataset) -> None:
     assert len(set(losses.values())) == 4
 
 
-def test_an_unknown_saliency_or_place_is_refused() -> None:
-    with pytest.raises(ValueError, match="saliency is 'late': choose 'full', 'low', 'early'"):
-        KeepAugment(saliency="late")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="squares is 'outside': choose 'inside' or 'clipped'"):
-        KeepAugment(squares="outside")  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("saliency", "late", "saliency is 'late': choose 'full', 'low', 'early' or 'early-low'"),
+        ("squares", "outside", "squares is 'outside': choose 'inside' or 'clipped'"),
+    ],
+)
+def test_an_unknown_saliency_or_place_is_refused(option: str, value: str, message: str) -> None:
+    method = KeepAugment()
+    object.__setattr__(method, option, value)  # past the type checks of the tests
+    with pytest.raises(ValueError, match=message):
+        method.__post_init__()

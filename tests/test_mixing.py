@@ -102,6 +102,8 @@ def test_saliencymix_pastes_the_most_salient_part_of_each_partner_at_its_place()
     for seed in range(60):
         mixed, weights = mix.apply(images, labels, n, seeds.generator(seed, "mix"))
         torch.testing.assert_close(weights.sum(1), torch.ones(n))
+        own_share = float(torch.rand(2, generator=seeds.generator(seed, "mix"))[1])
+        half = int(side * (1 - own_share) ** 0.5) // 2
         for i in range(n):
             share = float(weights[i, i])
             box = (mixed[i] != images[i]).any(0)
@@ -115,6 +117,8 @@ def test_saliencymix_pastes_the_most_salient_part_of_each_partner_at_its_place()
             assert torch.equal(mixed[i][:, box], images[other][:, box])
             assert rows[0] <= row <= rows[-1]
             assert columns[0] <= column <= columns[-1]
+            assert len(rows) == min(row + half, side) - max(row - half, 0)
+            assert len(columns) == min(column + half, side) - max(column - half, 0)
             assert int(box.sum()) == round((1 - share) * side**2)
             boxes.add(tuple(box.flatten().tolist()))
         shares.append(float(weights.diagonal().mean()))
