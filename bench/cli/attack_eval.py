@@ -153,7 +153,17 @@ def report(study: AttackStudy, images: int, results: str, *, as_json: bool) -> N
     if as_json:
         records = [record.to_json() for record in study.records]
         table = attack_tables.attack_entries(study.records)
-        echo(json.dumps({"records": records, "table": table, "pairs": list(study.pairs)}))
+        worst = [
+            {
+                "eps": each.record.labels["eps"],
+                "seed": each.record.seed,
+                "metrics": dict(each.record.metrics),
+                "shares": dict(each.shares),
+            }
+            for each in study.worst
+        ]
+        everything = {"records": records, "table": table, "pairs": list(study.pairs)}
+        echo(json.dumps(everything | {"worst_case": worst}))
         return
     for eps in dict.fromkeys(record.labels["eps"] for record in study.records):
         members = [record for record in study.records if record.labels["eps"] == eps]
@@ -161,9 +171,12 @@ def report(study: AttackStudy, images: int, results: str, *, as_json: bool) -> N
         echo(
             f"\n{labels['model']}, {labels['data']}, eps {eps}, {labels['goal']}, {images} images\n"
         )
-        echo(formats.text(attack_tables.attack_metrics(members)))
+        echo(formats.text(study.table(eps)))
         seed = members[0].seed
         same = [test for test in study.pairs if test["eps"] == eps and test["seed"] == seed]
         if line := comparison_line(same, "advmask"):
             echo(line)
+        for each in study.worst:
+            if (each.record.labels["eps"], each.record.seed) == (eps, seed) and str(each):
+                echo(str(each))
     echo(f"Next: bench tables attacks --results {results}", err=True)

@@ -272,7 +272,8 @@ def _cell(members: Sequence[Record], metric: str, column: Column) -> Cell:
     if not values:
         return None
     interval = mean_interval(values)
-    if bounded(members[0]) and members[0].labels["role"] == "sparse":
+    competes = bounded(members[0]) and members[0].labels["role"] == "sparse"
+    if competes and interval.mean:  # a success of 0 is never the best
         return interval
     value = interval.mean * (100 if column.percent else 1)
     return f"{value:.2f}" if column.percent or value == 0 else _significant(value)

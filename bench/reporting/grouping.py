@@ -190,8 +190,11 @@ def group_attacks(records: Iterable[Record]) -> dict[AttackSetting, list[Record]
 
 
 def rows_of_attacks(records: Iterable[Record]) -> dict[Row, list[Record]]:
-    """Group records by attack: sparse ones, those that ignore eps, dense ones, then noise."""
-    order = ["sparse", "ceiling", "floor"]
+    """Group records by attack: sparse ones, dense ones, noise, and last their worst case.
+
+    Sparse ones that ignore eps come after the others.
+    """
+    order = ["sparse", "ceiling", "floor", "worst"]
     found: dict[Row, list[Record]] = {}
     for record in sorted(records, key=lambda r: (order.index(r.labels["role"]), not bounded(r))):
         notes = ["" if bounded(record) else "ignores eps", record.labels.get("source", "")]

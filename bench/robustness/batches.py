@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from attacks import Goal
 from attacks.base import Images
+from attacks.victim import out_of_memory
 from bench.data import seeds
 from bench.errors import Stopped
 from bench.files import atomic, json_text, tensor_files
@@ -101,8 +102,9 @@ def attack(
 ) -> Block:
     """Attack a batch of images and count its passes.
 
-    If the attack raises an error, it is tried again on each half of the batch, such that one image
-    does not affect the others; a single image with an error is returned unchanged.
+    If the attack raises an error, or memory is too short, it is tried again on each half of the
+    batch, such that one image does not affect the others; a single image with an error is returned
+    unchanged.
 
     Args:
         trial: The attack and how it is evaluated.
@@ -116,7 +118,7 @@ def attack(
         stop: Whether to stop soon.
 
     Raises:
-        ValueError: Out of memory.
+        ValueError: Memory is too short for a single image.
         Stopped: ``stop()`` returned True at a pass.
     """
     best = BestSoFar(images, goal, trial.bound)
@@ -126,10 +128,6 @@ def attack(
         start = counted.clock()
         try:
             adversarial = _call(trial, seed, counted, images, goal, ids, counts)
-        except (MemoryError, torch.OutOfMemoryError):
-            raise ValueError(
-                f"Out of memory with {len(images)} images per batch; lower --batch-size."
-            ) from None
         except Stopped:
             raise
         except Exception as error:
@@ -145,6 +143,10 @@ def attack(
                         for half in rows.chunk(2)
                     ]
                 )  # fmt: skip
+            if out_of_memory(error):
+                raise ValueError(
+                    "Out of memory with a single image: use a device with more memory."
+                ) from None
             adversarial = images
             errors[int(ids[0])] = f"{type(error).__name__}: {' '.join(str(error).split())}"
         seconds = counted.clock() - start - counted.counting
@@ -174,7 +176,7 @@ def _call(
     generators = [seeds.generator(seed, "attack", i) for i in ids.tolist()]
     if counts is None:
         # copies: the judge needs the originals, even if an attack writes into its arguments
-        returned = trial.attack(network, images.clone(), Goal(goal.labels.clone(), goal.targeted),
+        returned = trial.attack(network, images.clone(), replace(goal, labels=goal.labels.clone()),
                                 generators)  # fmt: skip
         if not isinstance(returned, Tensor) or returned.shape != images.shape:
             raise TypeError(f"the attack did not return images of shape {tuple(images.shape)}")

@@ -130,8 +130,8 @@ def comparison_line(tests: Sequence[Mapping[str, Any]], attack: str) -> str:
     """
     groups: dict[str, list[str]] = {"fewer": [], "more": [], "about as many": []}
     for pair in tests:
-        if attack not in (pair["attack"], pair["other"]):
-            continue
+        if attack not in (pair["attack"], pair["other"]) or pair["p"] is None:
+            continue  # without a difference on any image there is no evidence
         first = pair["attack"] == attack
         less, more = (pair["less"], pair["more"]) if first else (pair["more"], pair["less"])
         clear = pair.get("p_holm", 1.0) < 0.05

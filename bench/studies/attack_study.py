@@ -30,6 +30,7 @@ from bench.robustness.evaluation import BLOCK
 from bench.robustness.judge import Aim
 from bench.robustness.metrics import Outcome, summarise
 from bench.robustness.trials import Trial
+from bench.robustness.worst_case import WorstCase, worst_case
 from bench.studies.attack_designs import IMAGES, AttackDesign
 from bench.studies.attack_recorder import AttackRecorder
 from bench.studies.comparison import place
@@ -76,16 +77,25 @@ class AttackStudy:
         records: One record per attack, eps and seed.
         rows: Result of each attack by its name, at the first eps and with the first seed.
         pairs: Wilcoxon's test of every two sparse attacks on the same images, Holm-corrected.
+        worst: The worst case over the sparse attacks for each eps and seed; none for a single one.
     """
 
     records: tuple[Record, ...]
     rows: Mapping[str, AttackRow] = field(default_factory=dict, repr=False)
     pairs: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    worst: tuple[WorstCase, ...] = field(default=(), repr=False)
 
-    def table(self) -> Table:
-        """Return all metrics of the attacks at the first eps."""
-        eps = self.records[0].labels["eps"]
-        return attack_tables.attack_metrics([r for r in self.records if r.labels["eps"] == eps])
+    def table(self, eps: str | None = None) -> Table:
+        """Return all metrics of the attacks at one eps; the last row is their worst case.
+
+        Args:
+            eps: The eps as it was typed; None: the first.
+        """
+        eps = self.records[0].labels["eps"] if eps is None else eps
+        worst = [each.record for each in self.worst]
+        return attack_tables.attack_metrics(
+            [record for record in (*self.records, *worst) if record.labels["eps"] == eps]
+        )
 
     def to_latex(self) -> str:
         """Return the table as LaTeX; it needs the packages adjustbox, booktabs and siunitx."""
@@ -263,7 +273,8 @@ def attack_in_memory(
         table, seed, labelled, machine(device), {"correct": chosen.correct}
     )
     pairs = [{"eps": str(eps), "seed": seed, **pair} for pair in results.pairwise_tests(table)]
-    return AttackStudy(tuple(made), rows, tuple(pairs))
+    worst = worst_case(table, seed, labelled)
+    return AttackStudy(tuple(made), rows, tuple(pairs), (worst,) if worst else ())
 
 
 def run(
@@ -369,4 +380,12 @@ def _run(
         )
         for trial, outcomes in first.items()
     }
-    return AttackStudy(tuple(recorder.records), rows, tuple(pairs))
+    labelled = {
+        "victim": design.victim.name,
+        "model": design.victim.model,
+        "data": design.victim.data,
+    }
+    worst = [worst_case(table, seed, labelled) for (_, seed), table in sorted(tables.items())]
+    return AttackStudy(
+        tuple(recorder.records), rows, tuple(pairs), tuple(each for each in worst if each)
+    )
