@@ -14,8 +14,10 @@ from augmentations import AdvMask
 from bench.cli import main
 from bench.paper import published, scales, tables
 from bench.paper.experiments import Cell, Experiment
+from bench.points import coverage
 from bench.records.record import Record
 from bench.records.store import Store
+from bench.registry import build
 from bench.reporting import formats
 from bench.studies.jobs import labels
 
@@ -174,6 +176,14 @@ def test_tiny_imagenet_and_flowers_are_fine_tuned_by_one_rule() -> None:
     for scale in ("smoke", "reduced"):
         cells = tables.experiment("table4", scale).cells
         assert {recipe.pretrained for recipe in cells.values()} == {None}
+
+
+def test_the_gridmask_control_deletes_as_much_as_is_said() -> None:
+    method = build("augmentations", scales.COVERED, data="cifar10", side=32)
+    deleted = coverage.measure(method, 4096, (32, 32)).metrics["deleted_share"]
+    assert deleted == pytest.approx(0.314, abs=0.0005)
+    chosen = tables.experiment("table7", "paper").chosen
+    assert "31.4 %" in chosen
 
 
 def test_table_6_attacks_1000_images_of_cifar10_with_targets(tmp_path: Path) -> None:
