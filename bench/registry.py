@@ -188,10 +188,22 @@ def build(kind: Kind, text: str, *, data: str = "", side: int = 32, **given: Any
     typed = {key: value for key, value in given.items() if key in fields} | typed
     try:
         if start is None and data and hasattr(cls, "preset"):
-            start = cls.preset(parse(data)[0], side)
+            start = cls.preset(whole(data), side)
         return cls(**typed) if start is None else dataclasses.replace(start, **typed)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
+
+
+def whole(data: str) -> str:
+    """The dataset that a name is a part of; a folder may be called like no option.
+
+    >>> whole("cifar10(train=2000)"), whole("norm (1)")
+    ('cifar10', 'norm (1)')
+    """
+    try:
+        return parse(data)[0]
+    except ValueError:
+        return data
 
 
 def parse(text: str) -> tuple[str, dict[str, Any]]:
@@ -288,7 +300,7 @@ def label(augmentation: Any, data: str, side: int) -> str:
         side: Side of its images in pixels.
     """
     cls = type(augmentation)
-    preset = cls.preset(parse(data)[0], side) if hasattr(cls, "preset") else None
+    preset = cls.preset(whole(data), side) if hasattr(cls, "preset") else None
     return express(augmentation, preset)
 
 

@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from bench import registry
 from bench.cli import main
 from bench.cli.output import CUT_OFF
 from bench.data import catalog
@@ -355,6 +356,13 @@ def test_seeds_that_no_file_can_be_named_by_are_refused(seeds: str, tmp_path: Pa
     assert shown.exit_code == 2
     assert "is not a list of seeds" in shown.stderr
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("name", ["norm (1)", "my data", "a(b", "x)", "q?x=1"])
+def test_a_folder_of_images_may_have_any_name(name: str) -> None:
+    for method in ("cutout", "gridmask", "advmask"):
+        built = registry.build("augmentations", method, data=name, side=8)
+        assert built == registry.build("augmentations", method, data="other", side=8)
 
 
 def blank(side: int) -> bytes:

@@ -181,7 +181,7 @@ def show(
     from bench.execution import signals
     from bench.execution.progress import open_progress
     from bench.files import atomic
-    from bench.registry import parse
+    from bench.registry import whole
     from bench.reporting import image_grid
 
     workspace, data, built = find_or_load(place, search, where, quiet)
@@ -191,7 +191,7 @@ def show(
     columns = image_grid.advmask_images(data, built, count)
     columns["advmask"] = columns.pop("masked")
     columns |= image_grid.deletion_images(data, built, count, network)
-    path = output or workspace.results / "figures" / f"points-{parse(data.name)[0]}.png"
+    path = output or workspace.results / "figures" / f"points-{whole(data.name)}.png"
     atomic.write(path, image_grid.png(image_grid.grid(columns)))
     report(built, data, as_json)
     echo(f"Wrote {path}", err=True)

@@ -301,7 +301,7 @@ class Search:
             recipe = chosen.recipe
             about["victim"] = chosen.name if recipe is None else recipe.to_json()
         about["attack"] = attack_text
-        name = f"{registry.parse(data.name)[0]}-{key(about)}"
+        name = f"{registry.whole(data.name)}-{key(about)}"
         folder = (workspace.cache / "points" / name).resolve()
         count = -(-len(data.train.labels) // BLOCK)
         model = key(about["victim"])

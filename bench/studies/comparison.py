@@ -200,7 +200,7 @@ def place(workspace: Workspace, data: str | Path | Dataset) -> tuple[Workspace, 
         Missing: The dataset was not found.
     """
     if isinstance(data, Dataset):
-        if data.source == MEMORY and registry.parse(data.name)[0] in catalog.names():
+        if data.source == MEMORY and registry.whole(data.name) in catalog.names():
             raise ValueError(
                 f"a dataset in memory is called {data.name}, like a published one: choose another "
                 "name"
