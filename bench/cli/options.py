@@ -280,8 +280,8 @@ tracked_training = gathered(
     ),
 )
 schedule = together(
-    trained("--epochs", type=int, help="Passes over the training images."),
-    trained("--batch-size", type=int, help="Images per step."),
+    trained("--epochs", type=types.AtLeast("epochs", 1), help="Passes over the training images."),
+    trained("--batch-size", type=types.AtLeast("batch_size", 1), help="Images per step."),
     trained("--learning-rate", type=float, help="Initial learning rate."),
     trained("--weight-decay", type=float, help="Weight decay of all parameters."),
     trained("--schedule", type=click.Choice(["cosine", "steps"]), help="Learning-rate schedule."),

@@ -168,6 +168,8 @@ def run(
     folder, progress = str(workspace.results), open_progress(quiet)
     if stopping.until is None:
         jobs = design.jobs(workspace)
+        if not (quiet or as_json):
+            show_cost(jobs, workspace)
         if dry_run:
             show_plan(jobs, workspace, as_json)
             return
@@ -182,6 +184,14 @@ def run(
     decided = until_decided.run(design, workspace, where, tracking, progress, stopping)
     study = decided.study
     report(study, len(study.records), folder, as_json=as_json, decided=decided)
+
+
+def show_cost(jobs: Sequence[Job], workspace: Workspace) -> None:
+    """Print how long the jobs will take that are not done."""
+    from bench.records.store import Store
+    from bench.studies import estimates
+
+    click.echo(estimates.cost(jobs, Store(workspace.results).all(), workspace.device), err=True)
 
 
 def show_plan(jobs: Sequence[Job], workspace: Workspace, as_json: bool, later: str = "") -> None:

@@ -99,6 +99,24 @@ class Eps(click.ParamType[Fraction, str]):
         return eps
 
 
+class AtLeast(click.ParamType[int, str]):
+    """A whole number with a least value, refused before anything is imported."""
+
+    name = "integer"
+
+    def __init__(self, called: str, least: int) -> None:
+        self.called, self.least = called, least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Parse the number."""
+        number = click.INT.convert(value, param, ctx)
+        if number < self.least:
+            raise click.UsageError(
+                f"{self.called} is {number}: it must be at least {self.least}", ctx
+            )
+        return number
+
+
 class Numbers(click.ParamType[tuple[float, ...], str]):
     """Numbers separated by commas, such as ``0.485,0.456,0.406``."""
 

@@ -38,6 +38,14 @@ class ExecutionOptions:
     gpus: float | None = None
     deadline: float | None = None
 
+    def __post_init__(self) -> None:
+        for name, value in (("address", self.address), ("gpus", self.gpus)):
+            if value is not None and self.executor != "ray":
+                raise ValueError(
+                    f"--{name} {value} has no effect on --executor {self.executor}; remove it, or "
+                    "add --executor ray"
+                )
+
     def workspace(
         self,
         results: str | Path | None = None,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
+from bench import registry
 from bench.data.dataset import Dataset
 from bench.errors import Missing
 from bench.execution.workspace import Workspace
@@ -37,7 +38,7 @@ from bench.reporting.figures import (
     passes_figures,
     quality_figure,
 )
-from bench.reporting.grouping import Selection, group_attacks
+from bench.reporting.grouping import Selection, group_attacks, group_runs
 from bench.reporting.latex import Layout
 from bench.reporting.panels import Unit
 from bench.reporting.table import Table
@@ -234,6 +235,9 @@ def _tables_of_runs(request: TableRequest, runs: Sequence[Record]) -> MadeTables
     if not runs:
         raise ValueError("there are no runs for such a table yet: bench run makes them")
     metric, baseline = request.metric or "accuracy", request.baseline
+    rows = dict.fromkeys(group.row.label for group in group_runs(runs))
+    if request.name == "runs" and baseline not in rows and baseline != TableRequest.baseline:
+        raise ValueError(f"no run is called {baseline!r}: {registry.suggest(baseline, rows)}")
     if request.name == "differences":
         return MadeTables([run_tables.differences(runs, metric, baseline)])
     if request.name == "quality":

@@ -9,7 +9,7 @@ from bench import registry
 from bench.errors import Missing
 from bench.execution import signals
 from bench.execution.options import ExecutionOptions
-from bench.execution.progress import Progress, clock
+from bench.execution.progress import Progress
 from bench.execution.workspace import Workspace
 from bench.paper import asked, image_figures, tables
 from bench.paper.experiments import Experiment
@@ -45,9 +45,6 @@ class PlannedExperiments:
 
     def cost(self) -> list[str]:
         """Lines that say what will be run, what is done, and how long the rest will take."""
-        store = Store(self.workspace.results)
-        done = store.find(job.name for job in self.jobs if not job.fresh)
-        rest = [job for job in self.jobs if job.name not in done]
         scale = self.experiments[0].scale
         lines = [f"scale {scale.name}: {scale.about}"]
         for each in self.experiments:
@@ -59,11 +56,7 @@ class PlannedExperiments:
                     "found unless they are stored"
                 )
         device = self.workspace.device
-        time = estimates.seconds(rest, store.all(), device) if rest else 0.0
-        lines.append(
-            f"{len(self.jobs)} runs, {len(done)} done, {len(rest)} to run: about {clock(time)} on "
-            f"{device}, the search for adversarial points not counted"
-        )
+        lines.append(estimates.cost(self.jobs, Store(self.workspace.results).all(), device))
         return [*lines, *self.left_out]
 
     def cells(self) -> list[str]:

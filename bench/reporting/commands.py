@@ -60,9 +60,14 @@ def fill(method: Record, others: Sequence[Record]) -> str:
 
     Raises ``ValueError`` for records whose recipe is of another version.
     """
+    return run(moved(method, others), [record.seed for record in others])
+
+
+def moved(method: Record, others: Sequence[Record]) -> Recipe:
+    """The recipe of a record's method in the setting of others."""
     recipe = Recipe.from_json(dict(others[0].job))
     text = method.labels["augmentation"]
-    recipe = dataclasses.replace(
+    return dataclasses.replace(
         recipe,
         augmentation=registry.build(
             "augmentations", text, data=recipe.data, side=facts(recipe.data).side
@@ -71,7 +76,6 @@ def fill(method: Record, others: Sequence[Record]) -> str:
         policy=method.labels.get("policy"),
         mix=method.labels.get("mix"),
     )
-    return run(recipe, [record.seed for record in others])
 
 
 def missing_cells(table: Table, runs: Sequence[Record]) -> list[str]:
@@ -81,10 +85,18 @@ def missing_cells(table: Table, runs: Sequence[Record]) -> list[str]:
     for group in group_runs(runs):
         methods.setdefault(group.row.label, group.records[0])
         others.setdefault(group.column.label, group.records)
+    done = {(record.key, record.seed) for record in runs}
     lines = []
     for row, column in table.missing():
         try:
-            remedy = fill(methods[row], others[column])
+            key = moved(methods[row], others[column]).key
+            if all((key, record.seed) in done for record in others[column]):
+                remedy = (
+                    "its runs are in another row, since settings differ in this column; run all "
+                    "methods with the same settings"
+                )
+            else:
+                remedy = fill(methods[row], others[column])
         except (ValueError, TypeError, LookupError):
             remedy = "its recipe is of another version"
         lines.append(f"missing: {row} on {column}: {remedy}")

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from bench.data.catalog import facts
+from bench.execution.progress import clock
 from bench.models import networks, published
 from bench.records.record import Record
 from bench.studies.jobs import Job
@@ -71,6 +72,23 @@ def operations(job: Job) -> float:
     # published weights are those of ImageNet, whose stem costs a fraction of that for small images
     stem = 7 if recipe.pretrained and published.is_name(recipe.pretrained) else None
     return passes * recipe.epochs * operations_per_image(recipe.model, recipe.data, stem)
+
+
+def cost(jobs: Sequence[Job], records: Sequence[Record], device: str) -> str:
+    """Return one line on how many jobs are done and how long the others will take.
+
+    Args:
+        jobs: The jobs.
+        records: Records of finished runs.
+        device: The device of the jobs.
+    """
+    done = {(record.key, record.seed) for record in records}
+    rest = [job for job in jobs if job.fresh or job.name not in done]
+    time = seconds(rest, records, device) if rest else 0.0
+    return (
+        f"{len(jobs)} runs, {len(jobs) - len(rest)} done, {len(rest)} to run: about {clock(time)} "
+        f"on {device}, the search for adversarial points not counted"
+    )
 
 
 def seconds(jobs: Iterable[Job], records: Sequence[Record], device: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from bench.execution.executors import Executor, Local, Lost
 from bench.execution.machine import machine
 from bench.execution.progress import Progress
 from bench.execution.workspace import Workspace, check_writable
-from bench.files import locks
+from bench.files import atomic, locks
 from bench.models import weight_files
 from bench.points import find, guides
 from bench.records.record import Record
@@ -137,6 +138,8 @@ def execute(
     if name is not None:
         attack = recipe.points or find.SPARSE
         guide = guides.fixed(name, data, workspace, progress, attack=attack)
+    about_job = json.dumps({"recipe": recipe.to_json(), "seed": job.seed})
+    atomic.write(checkpoint(job, workspace) / "job.json", about_job)  # for bench status
     try:
         result = loop.train(
             recipe,

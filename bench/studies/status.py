@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.files import json_text
 from bench.files.locks import locked
 from bench.records.store import Store
+from bench.reporting import commands
+from bench.training.recipes import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +24,7 @@ class Status:
         failed: Records of both kinds that failed.
         running: Jobs that are running now, by their key and seed.
         stopped: Jobs that were interrupted and can be continued.
+        commands: The command that continues each of these, where it is known.
     """
 
     runs: int
@@ -29,6 +33,7 @@ class Status:
     failed: int
     running: list[str]
     stopped: list[str]
+    commands: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that ``bench status --json`` prints."""
@@ -40,7 +45,15 @@ class Status:
             f"{self.finished} records finished, {self.failed} failed "
             f"({self.runs} trainings, {self.attacks} attack evaluations)",
             *(f"running: {name}" for name in self.running),
-            *(f"interrupted, the same command continues it: {name}" for name in self.stopped),
+            *(
+                f"interrupted: {name}; "
+                + (
+                    f"this continues it: {self.commands[name]}"
+                    if name in self.commands
+                    else "the same command continues it"
+                )
+                for name in self.stopped
+            ),
         ]
         return "\n".join(lines)
 
@@ -56,7 +69,17 @@ def status_of(results: Path) -> Status:
         failed=sum(record.status == "failed" for record in records),
         running=running,
         stopped=stopped,
+        commands={name: command for name in stopped if (command := continuing(results, name))},
     )
+
+
+def continuing(results: Path, name: str) -> str:
+    """Return the command that continues an interrupted training; empty if it is not known."""
+    try:
+        job = json_text.parse((results / "cache/checkpoints" / name / "job.json").read_bytes())
+        return commands.run(Recipe.from_json(job["recipe"]), [int(job["seed"])])
+    except (OSError, ValueError, LookupError, TypeError):  # of another version
+        return ""
 
 
 def unfinished_jobs(results: Path) -> tuple[list[str], list[str]]:

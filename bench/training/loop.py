@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from augmentations import delete, draw
 from augmentations.keep_augment import Saliency
+from bench import registry
 from bench.data import masks, mixing, policies, seeds
 from bench.data.dataset import Dataset
 from bench.data.loader import Loader, batches
@@ -164,7 +165,7 @@ def train(
         guided=any(one is not None and one.points for one in (policy, mix)),
     )
     curve = checkpoints.resume(checkpoint, network, optimiser) if checkpoint else []
-    label = f"{recipe.model}, seed {seed}"
+    label = f"{registry.label(recipe.augmentation, recipe.data, side)}, {recipe.model}, seed {seed}"
     with progress.task(label, recipe.epochs) as advance:
         if curve:
             advance(len(curve))

@@ -1,0 +1,120 @@
+"""What a newcomer types first, and what goes wrong: one line, the value, the remedy."""
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from bench.cli import main
+from bench.execution.workspace import Workspace
+from bench.reporting import commands
+from bench.studies import status
+from bench.studies.designs import Design, TrainingOptions
+
+
+def typed(*words: str) -> Result:
+    return CliRunner().invoke(main, list(words))
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BENCH_RESULTS", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["run", "--gpus", "1"], "--gpus 1.0 has no effect on --executor local; remove it, or add"),
+        (["run", "--address", "a:1"], "--address a:1 has no effect on --executor local"),
+        (["status", "--results", "gone"], "there is no results folder gone; bench run and bench.compare create"),
+        (["list", "runs"], "there is no results folder results; bench run and bench.compare"),
+        (["run", "--epochs", "0"], "epochs is 0: it must be at least 1"),
+        (["run", "--aug", "cutout", "--guide", "random"], "--guide random has no effect on what"),
+    ],
+)
+def test_an_option_without_effect_and_a_missing_folder_are_refused(
+    words: list[str], text: str, tmp_path: Path
+) -> None:
+    done = typed(*words)
+    assert done.exit_code == 2
+    assert text in done.output
+    assert len(done.output.splitlines()) == 1
+    if words[0] in ("status", "list"):
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_bad_numbers_are_refused_before_anything_heavy_is_imported() -> None:
+    code = (
+        "import sys; from click.testing import CliRunner; from bench.cli import main; "
+        "assert CliRunner().invoke(main, ['run', '--epochs', '0']).exit_code == 2; "
+        "assert not {'torch', 'mlflow', 'numpy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.slow
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    command = f"{sys.executable} -m bench list augmentations; echo code $? >&2"
+    done = subprocess.run(
+        ["bash", "-c", f"({command}) | true"], capture_output=True, text=True, check=False
+    )
+    assert done.stderr.splitlines() in (["code 0"], ["code 141"])
+
+
+SMALL = ("--model", "resnet8", "--data", "digits(train=60, test=20)", "--no-tracking")
+
+
+@pytest.mark.slow
+def test_runs_say_their_cost_and_method_and_tables_refuse_other_baselines() -> None:
+    run = ["run", "--aug", "cutout", "--seeds", "1", "--epochs", "1", *SMALL]
+    planned = typed(*run, "--dry-run")
+    assert "1 runs, 0 done, 1 to run: about" in planned.stderr
+    done = typed(*run)
+    assert "1 runs, 0 done, 1 to run: about" in done.stderr
+    assert "1 runs, 1 done, 0 to run: about 0 s on cpu" in typed(*run, "--dry-run").stderr
+    refused = typed("tables", "--baseline", "cutuot")
+    assert refused.exit_code == 2
+    assert "no run is called 'cutuot': did you mean 'cutout" in refused.output
+
+
+def test_an_interrupted_training_names_the_command_that_continues_it(tmp_path: Path) -> None:
+    workspace = Workspace(results=tmp_path / "results")
+    design = Design(
+        augmentations=("cutout",), data="digits", models=("resnet8",), seeds=(3,),
+        training=TrainingOptions(epochs=7),
+    )  # fmt: skip
+    (job,) = design.jobs(workspace)
+    folder = workspace.cache / "checkpoints" / f"{job.recipe.key}-3"
+    folder.mkdir(parents=True)
+    (folder / "checkpoint.json").write_text("{}")
+    assert "the same command continues it" in str(status.status_of(workspace.results))
+    about = {"recipe": job.recipe.to_json(), "seed": 3}
+    (folder / "job.json").write_text(json.dumps(about))
+    command = commands.run(job.recipe, [3])
+    assert f"{folder.name}; this continues it: {command}" in str(
+        status.status_of(workspace.results)
+    )
+    assert "--epochs 7 --seed-list 3" in command
+
+
+@pytest.mark.slow
+def test_no_advice_is_given_whose_runs_are_done_already() -> None:
+    typed("run", "--aug", "none", "--seeds", "1", "--epochs", "1", *SMALL, "--quiet")
+    typed("run", "--aug", "none", "--aug", "cutout", "--seeds", "1", "--epochs", "2", *SMALL,
+          "--quiet")  # fmt: skip
+    typed("run", "--aug", "cutout", "--seeds", "1", "--epochs", "2", "--model", "resnet8",
+          "--data", "digits(train=80, test=20)", "--no-tracking", "--quiet")  # fmt: skip
+    shown = typed("tables", "--format", "text")
+    missing = [line for line in shown.output.splitlines() if line.startswith("missing: ")]
+    assert missing
+    for line in missing:
+        if "bench run" in line:
+            words = line.partition("bench run ")[2]
+            planned = typed("run", *shlex.split(words), "--dry-run", "--no-tracking")
+            assert "1 runs, 0 done" in planned.stderr, line
