@@ -184,7 +184,8 @@ dry_run = output(
 which = compared(
     "--data",
     type=types.Name(types.data_names),
-    help="A dataset by name, or an image folder or zip with train/CLASS/* and test/CLASS/*.  "
+    help="A dataset by name, an image folder or zip with train/CLASS/* and test/CLASS/*, hf:NAME "
+    "(Hugging Face datasets), or wds:PATTERN (WebDataset).  "
     "[default: digits; photos for attack-eval]",
 )
 side = compared(
@@ -235,21 +236,25 @@ spread = gathered(
     device,
     execution(
         "--executor",
-        type=click.Choice(["local", "processes", "ray"]),
+        type=click.Choice(["local", "processes", "ray", "slurm"]),
         default="local",
         show_default=True,
-        help="Run jobs in this process, in several processes, or on a Ray cluster.",
+        help="Run jobs in this process, in several processes, on a Ray cluster, or submit them to "
+        "SLURM.",
     ),
     execution(
         "--jobs",
         type=click.IntRange(min=1),
-        help="Jobs at a time with --executor processes or ray.  [default: one per core or GPU]",
+        help="Jobs at a time with another executor than local.  [default: one per core or GPU; 16 "
+        "on SLURM]",
     ),
     execution(
         "--address", help="Address of an existing Ray cluster.  [default: start a local one]"
     ),
     execution(
-        "--gpus", type=click.FloatRange(min=0), help="GPUs per job on Ray; may be a fraction."
+        "--gpus",
+        type=click.FloatRange(min=0),
+        help="GPUs per job on Ray, where it may be a fraction, or on SLURM.",
     ),
     execution(
         "--deadline",

@@ -168,6 +168,7 @@ def run(
     folder, progress = str(workspace.results), open_progress(quiet)
     if stopping.until is None:
         jobs = design.jobs(workspace)
+        where.build(workspace.device)  # refuses what does not fit before the cost is said
         if not (quiet or as_json):
             show_cost(jobs, workspace)
         if dry_run:

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from bench import registry
-from bench.data import cache, dataset, file_images, image_files, image_folder, imagenet
+from bench.data import (
+    cache,
+    dataset,
+    file_images,
+    image_files,
+    image_folder,
+    imagenet,
+    sample_collections,
+)
 from bench.data.dataset import Dataset
 from bench.data.entries import ENTRIES, FOLDER, Entry
 from bench.data.file_images import FileImages
@@ -131,6 +139,8 @@ def load(
     whole, counts = divided(sized(name, side))
     given = counts.pop("side", None)
     side = None if given is None else _checked_side(whole, given)
+    if sample_collections.is_collection(whole):
+        return _part(_collection(whole, side, download), counts)
     if counts:
         found = load(whole, root=root, download=download, side=side, workers=workers)
         return _part(found, counts)
@@ -151,17 +161,30 @@ def load(
         kept = cache.load(copy, title, source=source, flip=entry.flip, named=named)
         if kept is not None:
             return kept
-    parts = entry.read(path, side)
-    if side is not None:
-        parts = image_files.scaled(parts, side)
-    if workers is not None:
-        parts = Parts(parts.classes, *(decoded_by(workers, each) for each in parts[1:]))
+    parts = _read(entry, path, side, workers)
     in_files = isinstance(parts.train.images, FileImages)
     measured = cache.measured(copy) if in_files and copy is not None else None
     data = dataset.make(title, parts, source=source, flip=entry.flip, named=named, known=measured)
     if copy is not None and measured is None:
         cache.save(data, copy)
     return data
+
+
+def _read(entry: Entry, path: Path, side: int | None, workers: int | None) -> Parts:
+    """What is at a place, scaled, and decoded by so many threads."""
+    parts = entry.read(path, side)
+    if side is not None:
+        parts = image_files.scaled(parts, side)
+    if workers is not None:
+        parts = Parts(parts.classes, *(decoded_by(workers, each) for each in parts[1:]))
+    return parts
+
+
+def _collection(name: str, side: int | None, download: bool) -> Dataset:
+    """A dataset of another library, whole."""
+    parts = sample_collections.read(name, side, download)
+    title = _named(sample_collections.title(name), {} if side is None else {"side": side})
+    return dataset.make(title, parts, source=name)
 
 
 def _published(path: Path) -> str | None:

@@ -10,6 +10,9 @@ from typing import Literal
 from bench.execution.executors import Executor, Local
 from bench.execution.workspace import Workspace, existing_results, pick_device, results_folder
 
+JOBS_ON_SLURM = 16
+"""Jobs that are submitted at a time, unless a user says another number."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionOptions:
@@ -22,29 +25,35 @@ class ExecutionOptions:
             threads changes the last bits of results.
         workers: Threads that decode images which are too large for memory; None: one per core.
             Results do not depend on it.
-        executor: ``"local"`` (one job at a time in this process), ``"processes"`` or ``"ray"``.
+        executor: ``"local"`` (one job at a time in this process), ``"processes"``, ``"ray"`` or
+            ``"slurm"``.
         jobs: Number of jobs that run at a time; None uses every core, or every GPU.
         address: Address of an existing Ray cluster; None starts a local one.
-        gpus: GPUs per job on Ray; may be a fraction.
+        gpus: GPUs per job on Ray, where it may be a fraction, or on SLURM.
         deadline: Seconds after which a job is given to another worker; it fails the third time.
     """
 
     device: str = "auto"
     threads: int | None = None
     workers: int | None = None
-    executor: Literal["local", "processes", "ray"] = "local"
+    executor: Literal["local", "processes", "ray", "slurm"] = "local"
     jobs: int | None = None
     address: str | None = None
     gpus: float | None = None
     deadline: float | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("address", self.address), ("gpus", self.gpus)):
-            if value is not None and self.executor != "ray":
+        for name, value, uses in (
+            ("address", self.address, ("ray",)),
+            ("gpus", self.gpus, ("ray", "slurm")),
+        ):
+            if value is not None and self.executor not in uses:
                 raise ValueError(
                     f"--{name} {value} has no effect on --executor {self.executor}; remove it, or "
-                    "add --executor ray"
+                    f"add --executor {' or '.join(uses)}"
                 )
+        if self.executor == "slurm" and self.gpus is not None and self.gpus % 1:
+            raise ValueError(f"--gpus {self.gpus}: SLURM gives whole GPUs; take 1 or more, or 0")
 
     def workspace(
         self,
@@ -98,6 +107,15 @@ class ExecutionOptions:
                         "runs one job at a time"
                     )
             return Local()
+        if self.executor == "slurm":
+            from bench.execution.submitted import Submitted
+
+            return Submitted(
+                self.jobs or JOBS_ON_SLURM,
+                threads=self.threads or 1,
+                gpus=int(self.gpus or 0),
+                deadline=self.deadline,
+            )
         import torch
 
         from bench.execution.processes import Processes

@@ -1,0 +1,154 @@
+"""The executor that submits jobs to a SLURM cluster. Only this module imports submitit."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from bench.data.dataset import MEMORY
+from bench.execution.executors import Begin, Lost, Stop, Work, silently
+from bench.execution.pool import TRIES, Relay
+from bench.execution.progress import Progress
+from bench.execution.workspace import open_datasets
+from bench.files import code
+
+if TYPE_CHECKING:
+    from bench.execution.workspace import Workspace
+
+POLL = 2.0
+"""Seconds between two looks at the jobs."""
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """The executor that submits each job to SLURM through submitit, or runs it here for trying.
+
+    The results folder and the files of datasets must be visible to all nodes under one path, and
+    the environment must be the same. Logs are in ``cache/submitted`` of the results folder.
+
+    Attributes:
+        count: Number of jobs that are submitted at a time.
+        cluster: ``"slurm"``, or ``"local"`` for processes of this machine.
+        threads: Processor threads of each job.
+        gpus: GPUs of each job.
+        deadline: Seconds that SLURM gives a job.
+    """
+
+    count: int
+    cluster: str = "slurm"
+    threads: int = 1
+    gpus: int = 0
+    deadline: float | None = None
+
+    def map(
+        self,
+        work: Work,
+        jobs: Sequence[Any],
+        workspace: Workspace,
+        progress: Progress,
+        stop: Stop,
+        begin: Begin = silently,
+    ) -> Iterator[tuple[int, Any]]:
+        """Run every job, at most ``count`` at a time; see `Executor.map`."""
+        absolute = replace(workspace, results=workspace.results.resolve())
+        executor = self.open(absolute)
+        in_memory = [data for data in open_datasets() if data.source == MEMORY]
+        waiting = [(index, 1) for index in range(len(jobs))]
+        running: dict[Any, tuple[int, int]] = {}
+        error: BaseException | None = None
+        try:
+            while running or (waiting and not stop() and error is None):
+                while waiting and len(running) < self.count and not stop() and error is None:
+                    index, attempt = waiting.pop(0)
+                    begin(index)
+                    content = pickle.dumps((work, jobs[index]))
+                    submitted = executor.submit(
+                        serve, content, self.on_node(absolute), self.threads, in_memory,
+                        code.sources(),
+                    )  # fmt: skip
+                    running[submitted] = index, attempt
+                for submitted in [each for each in running if each.done()]:
+                    index, attempt = running.pop(submitted)
+                    kind, value = _outcome(submitted, attempt, progress)
+                    if kind == "raised":
+                        error = error or value
+                    elif kind == "again":
+                        waiting.append((index, attempt + 1))
+                    else:
+                        yield index, value
+                if stop() or error is not None:
+                    break
+                time.sleep(POLL if self.cluster == "slurm" else 0.05)
+        finally:
+            for submitted in running:
+                submitted.cancel()
+        if error is not None:
+            raise error
+
+    def on_node(self, workspace: Workspace) -> Workspace:
+        """Return the workspace of a node, whose GPU the machine that submits need not have."""
+        return replace(workspace, device="cuda") if self.gpus else workspace
+
+    def open(self, workspace: Workspace) -> Any:
+        """Return submitit's executor.
+
+        Raises:
+            ValueError: submitit is not installed, or there is no SLURM.
+        """
+        try:
+            import submitit
+        except ImportError:
+            raise ValueError(
+                "--executor slurm needs submitit; install it with: "
+                "pip install 'deletion-bench[slurm]'"
+            ) from None
+        try:
+            executor = submitit.AutoExecutor(
+                folder=workspace.cache / "submitted" / "%j", cluster=self.cluster
+            )
+        except RuntimeError:
+            raise ValueError(
+                "there is no SLURM here (no command srun): start it on a login node of the "
+                "cluster, or use --executor processes"
+            ) from None
+        minutes = -(-int(self.deadline or 24 * 3600) // 60)
+        executor.update_parameters(
+            name="bench", cpus_per_task=self.threads, gpus_per_node=self.gpus, timeout_min=minutes
+        )
+        return executor
+
+
+def serve(
+    content: bytes, workspace: Workspace, threads: int, in_memory: list[Any], sources: Any
+) -> tuple[str, Any, list[str]]:
+    """Run one job on its node; return its result or exception, and its messages."""
+    import torch
+
+    torch.set_num_threads(threads)
+    lines: list[str] = []
+    try:
+        code.adopt(sources)
+        for data in in_memory:
+            workspace.adopt(data)
+        work, job = pickle.loads(content)
+        return "result", work(job, workspace, Relay(lines.append), lambda: False), lines
+    except Exception as error:
+        return "raised", error, lines
+
+
+def _outcome(submitted: Any, attempt: int, progress: Progress) -> tuple[str, Any]:
+    """What became of a job that is done: ``"result"`` or ``"raised"`` with a value, or ``"again"``."""
+    try:
+        kind, value, lines = submitted.result()
+    except Exception as error:  # submitit's own, whatever has happened to the job
+        how = f"{type(error).__name__}, state {submitted.state}"
+        if attempt >= TRIES:
+            return "result", Lost(f"the job died {attempt} times, last: {how}")
+        progress.say(f"A job died ({how}); it is submitted again.")
+        return "again", None
+    for line in lines:
+        progress.say(line)
+    return kind, value

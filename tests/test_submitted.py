@@ -1,0 +1,51 @@
+"""Jobs that are submitted through submitit, in its local mode."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from jobs import refuse, square
+from test_executors import through
+
+from bench.cli import main
+from bench.execution.options import ExecutionOptions
+from bench.execution.submitted import Submitted
+
+submitit = pytest.importorskip("submitit")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def jobs_can_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = Path(__file__).parent
+    monkeypatch.setenv("PYTHONPATH", f"{here}:{here.parent}")
+
+
+def test_submitted_jobs_give_the_same(tmp_path: Path) -> None:
+    found = through(Submitted(2, cluster="local"), square, [3, 1, 4], tmp_path)
+    assert found == {0: 9, 1: 1, 2: 16}
+    assert list((tmp_path / "cache/submitted").iterdir())
+
+
+def test_what_a_submitted_job_raises_is_raised(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="job 2 is bad: give another"):
+        through(Submitted(1, cluster="local"), refuse, [1, 2, 3], tmp_path)
+
+
+def test_without_slurm_the_executor_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ValueError, match=r"there is no SLURM here \(no command srun\)"):
+        through(Submitted(2), square, [1], tmp_path)
+    done = CliRunner().invoke(main, ["run", "--executor", "slurm", "--gpus", "0.5"])
+    assert "SLURM gives whole GPUs; take 1 or more" in done.output
+    built: Any = ExecutionOptions(executor="slurm", jobs=4, gpus=1, threads=3).build("cpu")
+    assert (built.count, built.gpus, built.threads) == (4, 1, 3)
+    assert built.on_node(ExecutionOptions().workspace(tmp_path)).device == "cuda"
