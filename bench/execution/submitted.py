@@ -140,7 +140,7 @@ def serve(
 
 
 def _outcome(submitted: Any, attempt: int, progress: Progress) -> tuple[str, Any]:
-    """What became of a job that is done: ``"result"`` or ``"raised"`` with a value, or ``"again"``."""
+    """What became of a job: ``"result"`` or ``"raised"`` with a value, or ``"again"``."""
     try:
         kind, value, lines = submitted.result()
     except Exception as error:  # submitit's own, whatever has happened to the job

@@ -30,20 +30,26 @@ def operations_per_image(model: str, data: str, stem: int | None = None) -> floa
     channels, side = known.channels, known.side
     own = networks.factory(model) is not None  # may read weights, which needs a real device
     where = "cpu" if own else "meta"
-    with torch.device(where):
-        network = networks.build(
-            model,
-            classes=known.classes,
-            channels=channels,
-            side=side,
-            mean=[0.5] * channels,
-            std=[0.5] * channels,
-            seed=0,
-            stem=stem,
-        ).to(where)
-        counter = FlopCounterMode(display=False)
-        with counter:
-            network.eval()(torch.zeros(1, channels, side, side, device=where))
+    try:
+        with torch.device(where):
+            network = networks.build(
+                model,
+                classes=known.classes,
+                channels=channels,
+                side=side,
+                mean=[0.5] * channels,
+                std=[0.5] * channels,
+                seed=0,
+                stem=stem,
+            ).to(where)
+    except ValueError:
+        if not own:
+            raise
+        # it fits the images of its own dataset only, of which not even the size is known here
+        return operations_per_image("resnet20", data)
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        network.eval()(torch.zeros(1, channels, side, side, device=where))
     return 3.0 * counter.get_total_flops()
 
 
