@@ -31,7 +31,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (["run", "--gpus", "1"], "--gpus 1.0 has no effect on --executor local; remove it, or add"),
         (["run", "--address", "a:1"], "--address a:1 has no effect on --executor local"),
-        (["status", "--results", "gone"], "there is no results folder gone; bench run and bench.compare create"),
+        (
+            ["status", "--results", "gone"],
+            "there is no results folder gone; bench run",
+        ),
         (["list", "runs"], "there is no results folder results; bench run and bench.compare"),
         (["run", "--epochs", "0"], "epochs is 0: it must be at least 1"),
         (["run", "--aug", "cutout", "--guide", "random"], "--guide random has no effect on what"),
@@ -56,15 +59,6 @@ def test_bad_numbers_are_refused_before_anything_heavy_is_imported() -> None:
         "assert not {'torch', 'mlflow', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-@pytest.mark.slow
-def test_a_reader_that_has_seen_enough_is_no_error() -> None:
-    command = f"{sys.executable} -m bench list augmentations; echo code $? >&2"
-    done = subprocess.run(
-        ["bash", "-c", f"({command}) | true"], capture_output=True, text=True, check=False
-    )
-    assert done.stderr.splitlines() in (["code 0"], ["code 141"])
 
 
 SMALL = ("--model", "resnet8", "--data", "digits(train=60, test=20)", "--no-tracking")

@@ -49,3 +49,16 @@ def test_without_slurm_the_executor_says_what_is_missing(
     built: Any = ExecutionOptions(executor="slurm", jobs=4, gpus=1, threads=3).build("cpu")
     assert (built.count, built.gpus, built.threads) == (4, 1, 3)
     assert built.on_node(ExecutionOptions().workspace(tmp_path)).device == "cuda"
+
+
+def test_code_of_ones_own_is_known_on_the_node(tmp_path: Path) -> None:
+    from bench import registry
+
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import dataclass\n\n@dataclass(frozen=True)\nclass Own:\n"
+        "    width: int = 2\n    def mask(self, images, generator, guide=None):\n"
+        "        return images\n\n    def __mul__(self, other):\n        return self.width * 3\n"
+    )
+    text = registry.admit("augmentations", f"{tmp_path / 'mine.py'}:Own")
+    job = registry.build("augmentations", f"{text}(width=5)")
+    assert through(Submitted(1, cluster="local"), square, [job], tmp_path) == {0: 15}

@@ -85,9 +85,7 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; an error that the user can fix is one line without a traceback."""
         try:
-            done = super().invoke(ctx)
-            sys.stdout.flush()
-            return done
+            return super().invoke(ctx)
         except click.exceptions.Exit:
             raise
         except BrokenPipeError:
@@ -97,9 +95,6 @@ class Commands(click.Group):
             command = error.ctx.command_path if error.ctx else "bench"
             echo(f"Error: {error.format_message()} (see {command} --help)", err=True)
             ctx.exit(error.exit_code)
-        except BrokenPipeError:  # the reader, such as head, has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes at its end
-            ctx.exit(0)
         except (KeyboardInterrupt, click.Abort, Stopped) as stopped:
             echo(f"{str(stopped) or 'interrupted'}; {STORED}", err=True)
             ctx.exit(INTERRUPTED)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -64,10 +63,9 @@ class Submitted:
                 while waiting and len(running) < self.count and not stop() and error is None:
                     index, attempt = waiting.pop(0)
                     begin(index)
-                    content = pickle.dumps((work, jobs[index]))
                     submitted = executor.submit(
-                        serve, content, self.on_node(absolute), self.threads, in_memory,
-                        code.sources(),
+                        serve, Adopted(code.sources()), work, jobs[index], self.on_node(absolute),
+                        self.threads, in_memory,
                     )  # fmt: skip
                     running[submitted] = index, attempt
                 for submitted in [each for each in running if each.done()]:
@@ -121,8 +119,18 @@ class Submitted:
         return executor
 
 
+class Adopted:
+    """Code of a user's own, known on the node as soon as this is read there: before the job."""
+
+    def __init__(self, sources: tuple[code.Source, ...]) -> None:
+        self.sources = sources
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        code.adopt(state["sources"])
+
+
 def serve(
-    content: bytes, workspace: Workspace, threads: int, in_memory: list[Any], sources: Any
+    _: Adopted, work: Work, job: Any, workspace: Workspace, threads: int, in_memory: list[Any]
 ) -> tuple[str, Any, list[str]]:
     """Run one job on its node; return its result or exception, and its messages."""
     import torch
@@ -130,10 +138,8 @@ def serve(
     torch.set_num_threads(threads)
     lines: list[str] = []
     try:
-        code.adopt(sources)
         for data in in_memory:
             workspace.adopt(data)
-        work, job = pickle.loads(content)  # noqa: S301 - the submitting process has written it
         return "result", work(job, workspace, Relay(lines.append), lambda: False), lines
     except Exception as error:
         return "raised", error, lines
