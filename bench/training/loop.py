@@ -173,7 +173,9 @@ def train(
             for group in optimiser.param_groups:
                 group["lr"] = rate(recipe, epoch)
             start = time.perf_counter()
-            deleted: list[Tensor] | None = [] if epoch + 1 == recipe.epochs else None
+            # one tensor from the start: a small one kept from each step would break the heap up
+            last = epoch + 1 == recipe.epochs
+            deleted = torch.full((len(training),), -1, device=device) if last else None
             loss = train_epoch(recipe, seed, data, network, optimiser, loader, epoch, stop, deleted)
             trained = time.perf_counter()
             entry = {"epoch": epoch + 1, "loss": loss, "learning_rate": rate(recipe, epoch)}
@@ -189,9 +191,9 @@ def train(
                         ) from None
             entry["seconds"] = trained - start
             entry["test_seconds"] = time.perf_counter() - trained
-            if deleted:
+            if deleted is not None:
                 pixels = math.prod(data.train.images.shape[-2:])
-                entry |= masks.describe(torch.cat(deleted).cpu(), pixels, recipe.augmentation)
+                entry |= masks.describe(deleted.cpu(), pixels, recipe.augmentation)
             curve.append(entry)
             if checkpoint:
                 checkpoints.save(checkpoint, network, optimiser, curve)
@@ -242,7 +244,7 @@ def train_epoch(
     loader: Loader,
     epoch: int,
     stop: Callable[[], bool] = lambda: False,
-    deleted: list[Tensor] | None = None,
+    deleted: Tensor | None = None,
 ) -> float:
     """Train for one epoch.
 
@@ -255,8 +257,8 @@ def train_epoch(
         loader: Loader of the training images.
         epoch: Number of the epoch, from 0.
         stop: Whether to stop soon.
-        deleted: A list to which each step appends the number of pixels that the mask of each image
-            deletes, -1 for images that were not due for one.
+        deleted: Takes the number of pixels that the mask of each image deletes, in the order of the
+            epoch; images that were not due for one get -1.
 
     Returns:
         The mean loss over the training images.
@@ -285,7 +287,7 @@ def train_epoch(
                 chance = torch.rand(len(images), generator=stream).to(device)
                 due = chance < recipe.augmentation.share.at(done)
         if deleted is not None and due is not None:
-            deleted.append(torch.where(due, mask.flatten(1).sum(1), -1))
+            deleted[count : count + len(due)] = torch.where(due, mask.flatten(1).sum(1), -1)
         inside: AbstractContextManager[None] = nullcontext()
         if mix is not None:
             stream = seeds.generator(seed, "mix", epoch, step)
