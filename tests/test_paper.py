@@ -181,9 +181,9 @@ def test_tiny_imagenet_and_flowers_are_fine_tuned_by_one_rule() -> None:
 def test_the_gridmask_control_deletes_as_much_as_is_said() -> None:
     method = build("augmentations", scales.COVERED, data="cifar10", side=32)
     deleted = coverage.measure(method, 4096, (32, 32)).metrics["deleted_share"]
-    assert deleted == pytest.approx(0.314, abs=0.0005)
+    assert deleted == pytest.approx(0.328, abs=0.0005)
     chosen = tables.experiment("table7", "paper").chosen
-    assert "31.4 %" in chosen
+    assert "32.8 %" in chosen
 
 
 def test_table_6_attacks_1000_images_of_cifar10_with_targets(tmp_path: Path) -> None:
