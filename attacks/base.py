@@ -67,6 +67,7 @@ class BaseAttack(ABC):
 
     Attributes:
         role: The part of the attack in a comparison; see `Role`.
+        combined: Whether it consists of other attacks. A comparison of all attacks leaves it out.
         unit: What the attack minimises, ``"pixels"`` or ``"elements"``; None where it minimises
             neither, as dense attacks do. Some attacks have it as an option.
         eps: Largest change of an element, above 0 and at most 1; None leaves only [0, 1].
@@ -92,6 +93,7 @@ class BaseAttack(ABC):
     """
 
     role: ClassVar[Role] = "sparse"
+    combined: ClassVar[bool] = False
     readings: ClassVar[tuple[str, ...]] = ()
     eps: float | None
 

@@ -62,6 +62,7 @@ class SparseAutoAttack(BaseAttack):
     """
 
     unit: ClassVar[Unit] = "pixels"
+    combined: ClassVar[bool] = True
     readings: ClassVar[tuple[str, ...]] = ("published",)
 
     eps: float | None = None

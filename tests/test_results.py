@@ -55,7 +55,9 @@ def test_a_study_has_nothing_missing(command: str, tmp_path: Path) -> None:
     if result.exit_code == 4:
         pytest.skip("its data set is not on this machine")
     assert result.exit_code == 0, result.output
-    done, whole = re.findall(r"(\d+) of (\d+) (?:runs|attacks) are done", result.stdout)[0]
+    found = re.findall(r"(\d+) of (\d+) (?:runs|attacks) are done", result.stdout)
+    found += [pair[::-1] for pair in re.findall(r"(\d+) runs, (\d+) done", result.output)]
+    done, whole = found[0]
     assert int(whole) > 0
     assert done == whole, result.stdout
 

@@ -17,7 +17,7 @@ from bench.robustness.judge import Aim
 from bench.robustness.trials import Trial
 from bench.training.victims import Victim
 
-IMAGES = 16
+IMAGES = 10
 """Default number of images: all attacks and the training of the victim model take minutes."""
 
 
@@ -28,7 +28,7 @@ class AttackDesign:
     Attributes:
         victim: The victim model.
         attacks: Attacks by name with options, as ``"jsma(direction='both')"``, or objects; empty:
-            every attack that can reach the goal.
+            every attack that can reach the goal and is not made of others.
         eps: Largest change of a value in [0, 1], each above 0 and at most 1.
         images: Number of correctly classified test images to attack.
         aim: ``"untargeted"``, or how target classes are chosen.
@@ -60,7 +60,10 @@ class AttackDesign:
         Raises:
             ValueError: Unknown attack or option, or an attack with another eps.
         """
-        wanted = self.attacks or tuple(registry.classes("attacks"))
+        single = (
+            n for n, c in registry.classes("attacks").items() if not getattr(c, "combined", False)
+        )
+        wanted = self.attacks or tuple(single)
         built: dict[str, Attack] = {}
         for each in wanted:
             if isinstance(each, str):
