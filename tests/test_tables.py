@@ -544,7 +544,7 @@ def test_the_work_of_a_table_grows_with_its_rows(style: str) -> None:
         rows = [Row(str(number)) for number in range(count)]
         columns = [Column("a", best="high"), Column("b", best="low")]
         cells = {
-            (row.label, column.label): Interval(number, 1.0, 2.0, 2 + number % 3)
+            (row.label, column.label): Interval(float(number), 1.0, 2.0, 2 + number % 3)
             for number, row in enumerate(rows)
             for column in columns
         }

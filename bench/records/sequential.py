@@ -170,7 +170,9 @@ class SequentialDesign:
                     differences[0, row, seed] = values[name][seed] - values[baseline][seed]
         verdicts, looks = self.verdicts(differences, taken)
         return {
-            name: self._describe(differences[0, row], VERDICTS[verdicts[0, row]], looks[0, row])
+            name: self._describe(
+                differences[0, row], VERDICTS[verdicts[0, row]], int(looks[0, row])
+            )
             for row, name in enumerate(names)
         }
 
@@ -187,7 +189,7 @@ class SequentialDesign:
 
         level = self.levels(self.methods, sides=2)[look - 1]
         mean, half = float(seen.mean()), float(t.isf(level / 2, n - 1)) * std / math.sqrt(n)
-        return Decision(verdict, mean, mean - half, mean + half, n, int(look), spent)
+        return Decision(verdict, mean, mean - half, mean + half, n, look, spent)
 
     def verdicts(
         self, differences: Float[ndarray, "s m n"], taken: int | None = None

@@ -78,7 +78,7 @@ def _value(name: str, value: Any) -> None:
         raise ValueError(f"{name} is {_shown(value)}, which is no {what}")
 
 
-def _number(value: float) -> float:
+def _number(value: int | float) -> int | float:
     _value("a number", value)
     return value
 
@@ -164,7 +164,7 @@ POINT = frozenset(["changes", "pixels", "elements"])
 """What each entry of an attack's curve has."""
 
 
-def check_curve(curve: Any, needed: Collection[str] = ()) -> list[dict[str, float]]:
+def check_curve(curve: Any, needed: Collection[str] = ()) -> list[dict[str, int | float]]:
     """The curve that was read from a file; raises ``ValueError`` for what is none.
 
     Args:

@@ -196,7 +196,7 @@ def escaped(text: str) -> str:
 
 def width(text: str) -> float:
     """Estimate the width of a text in points, in Computer Modern at 10 points."""
-    return sum(_WIDTHS.get(each, 5.4) for each in flat(text))
+    return sum((_WIDTHS.get(each, 5.4) for each in flat(text)), start=0.0)
 
 
 def _numbers(table: Table, printed: Printed) -> _Numbers:

@@ -44,7 +44,7 @@ class Level:
     epochs: int
 
 
-def levels(budget: float, epochs: int) -> list[Level]:
+def levels(budget: int | float, epochs: int) -> list[Level]:
     """Return the levels of a search: many candidates for a short time, the best ones longer.
 
     A third of the candidates of a level are trained anew with three times the epochs, the last ones
@@ -158,7 +158,7 @@ class Searched:
         return f"{start}; {self.best} against {self.published}: {points}, n = {self.gain.n}"
 
 
-def check(design: Design, budget: float) -> None:
+def check(design: Design, budget: int | float) -> None:
     """Check a search before anything slow.
 
     Args:
@@ -187,7 +187,7 @@ def check(design: Design, budget: float) -> None:
 
 def run(
     design: Design,
-    budget: float,
+    budget: int | float,
     workspace: Workspace,
     execution: ExecutionOptions,
     tracking: TrackingOptions | None,
@@ -246,7 +246,7 @@ def run(
 def _search(
     name: str,
     design: Design,
-    budget: float,
+    budget: int | float,
     workspace: Workspace,
     execution: ExecutionOptions,
     tracking: TrackingOptions | None,
