@@ -297,7 +297,7 @@ def test_a_timm_network_with_other_classes_is_refused(tmp_path: Path) -> None:
 def test_published_numbers_of_targeted_attacks_stand_beside_no_untargeted_ones(
     tmp_path: Path,
 ) -> None:
-    two = ("attack-eval", "--attack", "jsma", "--attack", "free", "--images", "8")
+    two = ("attack-eval", "--attack", "jsma.official", "--attack", "free", "--images", "8")
     bench(tmp_path, *two)
     shown = bench(tmp_path, "tables", "attacks", "--format", "markdown").stdout
     assert "eps 8/255 / ASR" in shown
@@ -310,7 +310,7 @@ def test_published_numbers_of_targeted_attacks_stand_beside_no_untargeted_ones(
     assert "440.8" in aimed
     assert "not comparable" in aimed
     entries = json.loads(bench(tmp_path, "tables", "attacks", "--format", "json").stdout)
-    assert {entry["attack"] for entry in entries} == {"jsma", "free"}
+    assert {entry["attack"] for entry in entries} == {"jsma.official", "free"}
     assert "there are no runs for such a table yet" in bench(tmp_path, "tables").stderr
 
 

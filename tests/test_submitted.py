@@ -46,7 +46,7 @@ def test_without_slurm_the_executor_says_what_is_missing(
         through(Submitted(2), square, [1], tmp_path)
     done = CliRunner().invoke(main, ["run", "--executor", "slurm", "--gpus", "0.5"])
     assert "SLURM gives whole GPUs; take 1 or more" in done.output
-    built: Any = ExecutionOptions(executor="slurm", jobs=4, gpus=1, threads=3).build("cpu")
+    built: Any = ExecutionOptions(executor="slurm", jobs=4, gpus=1.0, threads=3).build("cpu")
     assert (built.count, built.gpus, built.threads) == (4, 1, 3)
     assert built.on_node(ExecutionOptions().workspace(tmp_path)).device == "cuda"
 

@@ -378,7 +378,7 @@ def test_a_server_that_is_slow_costs_a_minute_and_one_warning(
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     tracker = Tracker(None, tmp_path, warn=warned.append)
     monkeypatch.setattr("bench.records.tracking.tracker.PATIENCE", tracker._spent + 0.5)
-    server = slow(tracker, 0.06)
+    server = slow(tracker, 0.25)
     tracker.log(record(0))  # more than ten questions
     assert not tracker.on
     asked = server.asked

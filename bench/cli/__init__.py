@@ -10,9 +10,8 @@ import importlib
 import importlib.util
 import os
 import sys
-import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -127,15 +126,10 @@ def beside() -> None:
             )
 
 
-def warning_line(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    line: str | None = None,
-) -> str:
-    """Format a warning as one line, without its place in the code."""
-    return f"Warning: {' '.join(str(message).split())}\n"
+def leave() -> NoReturn:
+    """End the process as an interrupted command ends, without any further work."""
+    echo(f"interrupted; {STORED}", err=True)
+    os._exit(INTERRUPTED)
 
 
 def print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -168,7 +162,7 @@ def main(ctx: click.Context) -> None:
     """
     from bench.execution import signals
 
-    ctx.with_resource(signals.interrupts())
+    ctx.with_resource(signals.interrupts(leave))
     # some dependencies send usage data unless told not to
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
@@ -176,6 +170,4 @@ def main(ctx: click.Context) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     waiting.choose(os.environ)
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
-    if not os.environ.get("BENCH_TRACEBACK"):
-        warnings.formatwarning = warning_line
     beside()

@@ -49,6 +49,6 @@ def leaderboard(submissions: tuple[Path, ...], output: Path | None, results: str
     page = output or store.folder / "leaderboard" / "index.html"
     boards, warnings = write_leaderboard(store, found, page)
     for warning in warnings:
-        echo(f"warning: {warning}", err=True)
+        echo(f"Warning: {warning}", err=True)
     rows = sum(len(board.entries) for board in boards)
     echo(f"{page}: {plural(rows, 'row')} on {plural(len(boards), 'board')}")

@@ -102,7 +102,7 @@ def show_warning(
     line: str | None = None,
 ) -> None:
     """Print a warning as one line, without the place in the code."""
-    echo(f"warning: {message}", err=True)
+    echo(f"Warning: {' '.join(str(message).split())}", err=True)
 
 
 def use_plain_warnings() -> None:

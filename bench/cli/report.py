@@ -42,5 +42,5 @@ def report(output: Path | None, results: str | None) -> None:
     store = Store(existing_results(results))
     path, page = write_report(store, output or store.folder / "report", [add_experiments])
     for warning in page.warnings:
-        echo(f"warning: {warning}", err=True)
+        echo(f"Warning: {warning}", err=True)
     echo(path)

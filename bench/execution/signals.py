@@ -7,23 +7,45 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
+
+IMPORT = "<frozen importlib._bootstrap>"
+"""File of the code of Python's import."""
 
 
 @contextmanager
-def interrupts() -> Iterator[None]:
-    """Let SIGTERM end a command as Ctrl-C does, while the context is open."""
+def interrupts(leave: Callable[[], NoReturn]) -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does, while the context is open.
+
+    Args:
+        leave: Ends the process at once. It is called instead of raising ``KeyboardInterrupt`` while
+            a module is imported: the exception would leave modules half made, and libraries catch
+            it and fail with an error of their own. An import has nothing to lose.
+    """
 
     def handle(number: int, frame: FrameType | None) -> None:
+        if importing(frame):
+            leave()
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.signal(signal.SIGTERM, handle)
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def importing(frame: FrameType | None) -> bool:
+    """Whether a frame, or one that called it, imports a module."""
+    while frame is not None:
+        if frame.f_code.co_filename == IMPORT:
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager

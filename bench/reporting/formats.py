@@ -46,7 +46,8 @@ def csv(*tables: Table) -> str:
         for entry in _entries(table)
     ]
     file = io.StringIO()
-    writer = csv.DictWriter(file, list(dict.fromkeys(name for each in entries for name in each)))
+    names = list(dict.fromkeys(name for each in entries for name in each))
+    writer = csv.DictWriter(file, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(
         {name: for_spreadsheet(value) for name, value in each.items()} for each in entries
