@@ -54,7 +54,7 @@ OTHERS: dict[str, tuple[list[str] | None, list[str]]] = {
     "plan": (RUN, ["plan"]),
     "leaderboard": (ATTACKS, ["leaderboard"]),
     "points export": (POINTS, ["points", "export", "{folder}/points.npz", *POINTS[2:]]),
-    "search": (None, ["search", "--aug", "cutout", "--budget", "1", "--seeds", "1", *DIGITS]),
+    "search": (None, ["search", "--aug", "cutout", "--budget", "2", "--seeds", "1", *DIGITS]),
     "train-robust": (None, ["train-robust", "--method", "linf-at", "--epochs", "1", *DIGITS]),
 }
 """Other commands, by their title: whose results they begin with, and the command."""
