@@ -48,7 +48,9 @@ def test_a_named_reading_can_be_typed(text: str, expected: Any, back: str | None
 
 
 def test_every_named_reading_can_be_made() -> None:
-    made = {name: make() for name, make in registry.makers("attacks").items() if "." in name}
+    makers = registry.makers("attacks").items()
+    # other tests load classes of their own, whose names have the file and a colon
+    made = {name: make() for name, make in makers if "." in name and ":" not in name}
     cheaper = {
         "advmask", "cw-l0", "fmn-l0", "greedyfool", "pgd-l0", "pgd-trim", "sapf", "sigma-zero",
         "sparse-autoattack", "sparse-pgd", "sparse-rs", "sparsefool",

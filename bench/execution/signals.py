@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -50,12 +51,32 @@ def importing(frame: FrameType | None) -> bool:
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """Put back the handlers of both signals that a library replaces while the context is open."""
+    """Keep the handlers of both signals while the context is open, whatever a library does.
+
+    A library may install handlers of its own natively, which Python does not see, and wait
+    natively with them in force. A thread puts back the native handlers every few milliseconds.
+    """
     numbers = (signal.SIGINT, signal.SIGTERM)
     previous = {number: signal.getsignal(number) for number in numbers}
+    library = ctypes.CDLL(None)
+    # larger than the structure of any system; only the system looks into it
+    native = {number: ctypes.create_string_buffer(1024) for number in numbers}
+    for number, action in native.items():
+        library.sigaction(number, None, action)
+    finished = threading.Event()
+
+    def put_back() -> None:
+        while not finished.wait(0.005):
+            for number, action in native.items():
+                library.sigaction(number, action, None)
+
+    guard = threading.Thread(target=put_back, name="signal handlers", daemon=True)
+    guard.start()
     try:
         yield
     finally:
+        finished.set()
+        guard.join()
         if threading.current_thread() is threading.main_thread():
             for number, handler in previous.items():
                 signal.signal(number, handler)

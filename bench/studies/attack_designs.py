@@ -17,7 +17,7 @@ from bench.robustness.judge import Aim
 from bench.robustness.trials import Trial
 from bench.training.victims import Victim
 
-IMAGES = 10
+IMAGES = 8
 """Default number of images: all attacks and the training of the victim model take minutes."""
 
 
