@@ -51,7 +51,10 @@ OTHERS: dict[str, tuple[list[str] | None, list[str]]] = {
     "occlusion": (RUN, ["occlusion", "--threads", "1"]),
     "list": (RUN, ["list", "runs"]),
     "export": (RUN, ["export", "{folder}/supplement.zip"]),
-    "plan": (RUN, ["plan"]),
+    "plan": (
+        RUN,
+        ["plan", "--calibrate", "--methods", "1", "--max-seeds", "5", "--studies", "100"],
+    ),
     "leaderboard": (ATTACKS, ["leaderboard"]),
     "points export": (POINTS, ["points", "export", "{folder}/points.npz", *POINTS[2:]]),
     "search": (None, ["search", "--aug", "cutout", "--budget", "2", "--seeds", "1", *DIGITS]),
