@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     default=9,
     show_default=True,
     metavar="TRAININGS",
-    help="What the search of each augmentation may cost, in whole trainings.",
+    help="Budget of each augmentation's search, in trainings with all epochs.",
 )
 @options.compared(
     "--model",

@@ -158,6 +158,11 @@ def make_tables(request: TableRequest, workspace: Workspace) -> MadeTables:
 
 def _made(request: TableRequest, workspace: Workspace) -> MadeTables:
     """The tables of a request, with all of their columns."""
+    names = (*TABLES, *tables.EXPERIMENTS)
+    if request.name not in names:
+        raise ValueError(
+            f"there is no table {request.name!r}: {registry.suggest(request.name, names)}"
+        )
     metric, selected = request.metric, request.selection
     store = Store(workspace.results)
     if request.name == "coverage":
