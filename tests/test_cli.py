@@ -225,6 +225,11 @@ def test_a_missing_cell_is_named_with_the_command_that_fills_it(tmp_path: Path) 
         ),
         (["run", "--epochs", "0"], "epochs is 0: it must be at least 1", 2),
         (["run", "--batch-size", "0"], "batch_size is 0", 2),
+        (
+            ["run", "--data", "digits", "--no-flip"],
+            "the images of digits are never mirrored: remove --no-flip",
+            2,
+        ),
         (["run", "--learning-rate", "-1"], "learning_rate is -1.0", 2),
         (["run", "--guide", "nowhere"], "there is no guide 'nowhere'", 2),
         (["run", "--data", "nowhere"], "nowhere", 2),

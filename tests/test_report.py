@@ -378,6 +378,7 @@ def test_an_attack_whose_curve_was_lost_is_not_drawn_as_a_failure(tmp_path: Path
     [
         Recipe(data="digits", model="resnet8", **usual("digits", "resnet8", 8)),
         Recipe(data="cifar10", model="resnet44", policy="autoaugment", mix="cutmix"),
+        Recipe(data="cifar10", model="resnet20", padding=0, flip=False),
         Recipe(
             data="digits(train=100)", model="resnet8", guide="random",
             augmentation=registry.build("augmentations", ADVMASK, data="digits", side=8),
@@ -408,7 +409,7 @@ def test_a_command_gives_the_recipe_back(recipe: Recipe) -> None:
             usual(given["data"], given["models"][0], side)
             | {
                 name: given[name]
-                for name in commands.OPTIONS
+                for name in (*commands.OPTIONS, "flip")
                 if name != "precision" and given[name] is not None
             }
         ),

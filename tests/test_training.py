@@ -65,6 +65,12 @@ def test_methods_share_their_first_weights_and_validation_part(data: Dataset) ->
     assert not torch.equal(parts[0], loop.split(recipe("none"), 4, data)[1].ids)
 
 
+def test_a_recipe_without_flip_trains_as_on_images_that_are_never_mirrored(data: Dataset) -> None:
+    mirrored = dataclasses.replace(data, flip=True)
+    assert same(loop.train(recipe(flip=False), 0, mirrored), loop.train(recipe(), 0, data))
+    assert not same(loop.train(recipe(), 0, mirrored), loop.train(recipe(), 0, data))
+
+
 @pytest.mark.parametrize("stop_after", [1, 5, 9])
 def test_a_stopped_training_continues_bit_for_bit(
     data: Dataset, tmp_path: Path, stop_after: int

@@ -296,6 +296,14 @@ schedule = together(
         help="Pixels of padding of the random crop.  [default: an eighth of the side]",
     ),
     trained(
+        "--no-flip",
+        "flip",
+        is_flag=True,
+        flag_value=False,
+        default=None,
+        help="Mirror no image, on a dataset whose images are mirrored at random.",
+    ),
+    trained(
         "--validation",
         type=float,
         help="Share of the training images held out for validation, drawn by the seed.",

@@ -47,6 +47,8 @@ def run(recipe: Recipe, seeds: Sequence[int]) -> str:
     for name in OPTIONS:
         if (value := getattr(recipe, name)) != given[name]:
             words += [f"--{name.replace('_', '-')}", str(value)]
+    if not recipe.flip:
+        words.append("--no-flip")
     ordered = sorted(seeds)
     if ordered == list(range(len(ordered))):
         words += ["--seeds", str(len(ordered))]

@@ -305,7 +305,7 @@ def epochs(
             batch_size=recipe.batch_size,
             seed=0,
             padding=recipe.padding,
-            flip=data.flip,
+            flip=data.flip and recipe.flip,
             device=device,
             augmentation=recipe.augmentation,
             guide=guide if recipe.augmentation.wants == "attack" else None,

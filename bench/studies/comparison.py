@@ -269,7 +269,8 @@ def describe(wanted: Sequence[Job], workspace: Workspace, progress: Progress) ->
         f"{data.name}: {len(data.train.labels)} training and {len(data.test.labels)} test "
         f"images, {len(data.classes)} classes ({data.source})"
     )
-    progress.say(f"{described(recipe)} on {workspace.device}, flip {'yes' if data.flip else 'no'}")
+    flips = "yes" if data.flip and recipe.flip else "no"
+    progress.say(f"{described(recipe)} on {workspace.device}, flip {flips}")
     if os.environ.get("OMP_WAIT_POLICY") == "PASSIVE":
         progress.say("threads sleep while they wait (OMP_WAIT_POLICY=PASSIVE), for a busy machine")
     policy = recipe.policy is not None

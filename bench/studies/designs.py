@@ -33,6 +33,7 @@ class TrainingOptions:
         weight_decay: Weight decay of all parameters.
         schedule: Learning-rate schedule, ``"cosine"`` or ``"steps"``.
         padding: Pixels of padding of the random crop, from 0 to below the side of the images.
+        flip: False: no image is mirrored, on a dataset whose images otherwise would be.
         validation: Share of the training images held out for validation, drawn by the seed.
         precision: ``"float32"``, ``"bfloat16"`` or ``"auto"``: bfloat16 on a CUDA device that
             computes it natively.
@@ -54,6 +55,7 @@ class TrainingOptions:
     weight_decay: float | None = None
     schedule: Schedule | None = None
     padding: int | None = None
+    flip: bool | None = None
     validation: float | None = None
     precision: Precision | Literal["auto"] = "auto"
     pretrained: str | None = None
@@ -69,8 +71,15 @@ class TrainingOptions:
             canonical = robust.express(robust.build(self.robust))
             object.__setattr__(self, "robust", canonical)
 
-    def check(self, side: int) -> None:
-        """Raise ``ValueError`` if the crop could leave nothing of images with this side."""
+    def check(self, data: Dataset) -> None:
+        """Raise ``ValueError`` if a setting cannot have the effect that it names on a dataset.
+
+        That is a crop that could leave nothing of an image, and ``flip=False`` where none is
+        mirrored.
+        """
+        side = data.train.images.shape[-1]
+        if self.flip is False and not data.flip:
+            raise ValueError(f"the images of {data.name} are never mirrored: remove --no-flip")
         if self.padding is not None and self.padding >= side:
             raise ValueError(
                 f"padding is {self.padding}: it must be below the side of the images, {side}"
@@ -144,7 +153,7 @@ class Design:
             else each
             for each in self.augmentations
         ]
-        self.training.check(side)
+        self.training.check(data)
         common = {"precision": native_precision(workspace.device)}
         points: str | None = find.chosen_attack(data.name, self.points)
         if points == find.chosen_attack(data.name, find.SPARSE):

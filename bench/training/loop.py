@@ -157,7 +157,7 @@ def train(
         batch_size=recipe.batch_size,
         seed=seed,
         padding=recipe.padding,
-        flip=data.flip,
+        flip=data.flip and recipe.flip,
         device=device,
         augmentation=None if live(recipe) else recipe.augmentation,
         guide=guide,

@@ -40,6 +40,7 @@ class Recipe:
         schedule: ``"cosine"`` to zero, or ``"steps"`` (Figure 7 of the paper: times 0.2 at 20, 40,
             53, 73 and 93 % of the epochs).
         padding: Pixels of padding of the random crop.
+        flip: Whether every other image is mirrored, where a mirrored image keeps its class.
         validation: Share of the training images held out for validation, drawn by the seed.
         precision: ``"float32"`` or ``"bfloat16"`` (mixed precision).
         pretrained: The weights that the training starts from, as `fine_tuning.identify` names them;
@@ -66,6 +67,7 @@ class Recipe:
     weight_decay: float = 5e-4
     schedule: Schedule = "cosine"
     padding: int = 4
+    flip: bool = True
     validation: float = 0.1
     precision: Precision = "float32"
     pretrained: str | None = None
