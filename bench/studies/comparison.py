@@ -10,9 +10,8 @@ from typing import Any
 
 from augmentations import Augmentation
 from bench import registry
-from bench.data import catalog, streaming
+from bench.data import catalog
 from bench.data.dataset import MEMORY, Dataset
-from bench.data.file_images import FileImages
 from bench.execution import signals
 from bench.execution.executors import Local
 from bench.execution.options import ExecutionOptions
@@ -26,10 +25,8 @@ from bench.studies import estimates, jobs
 from bench.studies.designs import Design, TrainingOptions
 from bench.studies.jobs import Job
 from bench.studies.tracking import TrackingOptions, tracked_runs
-from bench.training import fine_tuning
+from bench.training import fine_tuning, memory
 from bench.training.recipes import described
-
-SAID = 0.1  # GB; what less takes is not worth a line
 
 
 @dataclass(frozen=True)
@@ -273,15 +270,8 @@ def describe(wanted: Sequence[Job], workspace: Workspace, progress: Progress) ->
     progress.say(f"{described(recipe)} on {workspace.device}, flip {flips}")
     if os.environ.get("OMP_WAIT_POLICY") == "PASSIVE":
         progress.say("threads sleep while they wait (OMP_WAIT_POLICY=PASSIVE), for a busy machine")
-    policy = recipe.policy is not None
-    need = streaming.memory(data, recipe.batch_size, masks=True, policy=policy) / 1e9
-    if isinstance(data.train.images, FileImages):
-        progress.say(
-            f"images stay in their files and are decoded by {data.train.images.workers} threads: "
-            f"at most {need:.2f} GB of memory for images and masks, beside the network"
-        )
-    elif need >= SAID:
-        progress.say(f"{need:.2f} GB of memory for images and masks, beside the network")
+    if need := memory.said(recipe, data):
+        progress.say(need)
     if recipe.policy or recipe.mix:
         progress.say(f"policy {recipe.policy or 'none'}, mix {recipe.mix or 'none'}")
     for method in dict.fromkeys(filter(None, (job.recipe.robust for job in wanted))):

@@ -403,7 +403,8 @@ def accuracy(
     """
     device = torch.device(device)
     # on a CPU, larger batches exceed the caches and make the allocator fetch new pages
-    batch_size = 128 if device.type == "cpu" else 1000
+    pixels = math.prod(split.images.shape[-2:])
+    batch_size = min(128, max(8, 128 * 32**2 // pixels)) if device.type == "cpu" else 1000
     correct = torch.zeros((), dtype=torch.long, device=device)
     unknown = torch.zeros_like(correct)
     network.eval()
