@@ -137,10 +137,11 @@ def speed(
 
     masks: images per second of every augmentation, relative to `images * mask`. input: images per
     second, relative to torchvision over PIL with two workers. epochs: seconds of a training epoch,
-    relative to a bare loop over ready batches. attacks: seconds of an attack, relative to its
-    forward and backward passes, and of an iteration, relative to the first attack. start: bench
-    --help, relative to an empty Python. growth (minutes, not part of all): overhead of jobs,
-    epochs, 10,000 records in a list, 20,000 in a report, logging and cores, with targets.
+    relative to a bare loop over ready batches, beside the convolutions alone, which no training can
+    beat, in float32 and bfloat16. attacks: seconds of an attack, relative to its forward and
+    backward passes, and of an iteration, relative to the first attack. start: bench --help,
+    relative to an empty Python. growth (minutes, not part of all): overhead of jobs, epochs, 10,000
+    records in a list, 20,000 in a report, logging and cores, with targets.
 
     \b
     Example: bench speed masks
@@ -161,7 +162,7 @@ def speed(
 
     workspace, name = locate(place.open(where), place.dataset("digits"))
     data = workspace.dataset(name)
-    parts = {"masks": masks, "input": inputs, "epochs": epochs, "attacks": attacks}
+    parts = {"masks": masks, "input": inputs, "epochs": training, "attacks": attacks}
     tables = start(progress) if what == "all" else {}
     for measure in parts.values() if what == "all" else [parts[what]]:
         tables |= measure(workspace, data, chosen, progress)
@@ -292,10 +293,12 @@ CHEAPER = [f"keepaugment(saliency='{kind}')" for kind in ("low", "early", "early
 """KeepAugment with the saliencies that its paper proposes to save time."""
 
 
-def epochs(workspace: Workspace, data: Dataset, chosen: SpeedOptions, progress: Progress) -> Rates:
+def training(
+    workspace: Workspace, data: Dataset, chosen: SpeedOptions, progress: Progress
+) -> Rates:
     """Time one recipe per augmentation with the default settings, and the cheaper KeepAugments."""
     from bench import registry
-    from bench.speed import throughput
+    from bench.speed import epochs, throughput
     from bench.training.recipes import Recipe, usual
 
     side = data.train.images.shape[-1]
@@ -310,7 +313,7 @@ def epochs(workspace: Workspace, data: Dataset, chosen: SpeedOptions, progress: 
     ]
     guide = throughput.points(len(data.train.labels), side) > 0
     title = f"epochs: {chosen.model} on {data.name}"
-    return {title: throughput.epochs(recipes, data, guide, workspace.device, progress)}
+    return {title: epochs.epochs(recipes, data, guide, workspace.device, progress)}
 
 
 def attacks(workspace: Workspace, data: Dataset, chosen: SpeedOptions, progress: Progress) -> Rates:

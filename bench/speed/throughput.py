@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from attacks import Attack, Goal
 from augmentations import Augmentation, Images, delete
@@ -26,8 +25,6 @@ from bench.data.splits import Split
 from bench.execution.progress import Progress
 from bench.robustness.judge import predict
 from bench.robustness.pass_counter import Counted
-from bench.training import loop
-from bench.training.recipes import Recipe
 
 Works = dict[str, Callable[[], object]]
 
@@ -239,101 +236,6 @@ def inputs(split: Split, data: Dataset, device: str, progress: Progress) -> list
 
 def _transform(items: list[tuple[Callable[[Tensor], Tensor], Tensor]]) -> Tensor:
     return torch.stack([pipeline(image) for pipeline, image in items])
-
-
-def bare(
-    network: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    ready: list[tuple[Tensor, Tensor]],
-    turn: int,
-) -> None:
-    """Train for one epoch with forward, backward and step only, over batches in memory."""
-    network.train()
-    for images, labels in ready:
-        loss = functional.cross_entropy(network(images), labels)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-
-
-def ours(
-    recipe: Recipe,
-    data: Dataset,
-    network: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    loader: Loader,
-    turn: int,
-) -> None:
-    """Train for one epoch as `bench run` does, late in the schedule: most images are masked."""
-    loop.train_epoch(recipe, 0, data, network, optimiser, loader, recipe.epochs - 1 - turn % 2)
-
-
-def epochs(
-    recipes: list[Recipe],
-    data: Dataset,
-    guide: Tensor | None,
-    device: str,
-    progress: Progress,
-    rounds: int = 5,
-) -> list[Rate]:
-    """Time training epochs of each recipe, beside a bare loop over the same network.
-
-    The bare loop takes augmented batches from memory: forward, backward and step, nothing else.
-    Rounds alternate between the loops, so that a change of the machine's speed affects all; the
-    result is the median over rounds, and the median of the ratios within a round.
-
-    Args:
-        recipes: The recipes.
-        data: The dataset.
-        guide: Guide of augmentations that use adversarial points.
-        device: Device of the networks.
-        progress: Shows the epochs.
-        rounds: Number of rounds.
-
-    Returns:
-        Epochs per second of each loop.
-    """
-    loops: dict[str, Callable[[int], object]] = {}
-    for recipe in recipes:
-        network = loop.first(recipe, data, None, 0).to(device).to(memory_format=torch.channels_last)
-        optimiser = torch.optim.SGD(
-            network.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4
-        )
-        split = loop.split(recipe, 0, data)[0]
-        loader = Loader(
-            split,
-            batch_size=recipe.batch_size,
-            seed=0,
-            padding=recipe.padding,
-            flip=data.flip and recipe.flip,
-            device=device,
-            augmentation=recipe.augmentation,
-            guide=guide if recipe.augmentation.wants == "attack" else None,
-        )
-        if not loops:
-            ready = [
-                (b.images.contiguous(memory_format=torch.channels_last), b.labels)
-                for b in loader.epoch(0, 1.0)
-            ]
-
-            loops["bare loop over ready batches"] = functools.partial(
-                bare, network, optimiser, ready
-            )
-        name = registry.label(recipe.augmentation, data.name, data.train.images.shape[-1])
-        if recipe.augmentation.wants == "saliency":
-            name += ", with its pass for saliency"
-        loops[name] = functools.partial(ours, recipe, data, network, optimiser, loader)
-    seconds: dict[str, list[float]] = {name: [] for name in loops}
-    with progress.task("epochs", (rounds + 1) * len(loops)) as advance:
-        for turn in range(rounds + 1):
-            for name, work in loops.items():
-                start = time.perf_counter()
-                work(turn)
-                synchronise()
-                if turn:  # the first round is a warm-up
-                    seconds[name].append(time.perf_counter() - start)
-                advance(note=name)
-    return paired_rates(seconds)
 
 
 def paired_rates(seconds: dict[str, list[float]]) -> list[Rate]:
