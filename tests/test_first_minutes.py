@@ -10,10 +10,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bench.cli import main
+from bench.execution import machine
+from bench.execution.progress import Silent
 from bench.execution.workspace import Workspace
 from bench.reporting import commands
-from bench.studies import status
+from bench.studies import comparison, status
 from bench.studies.designs import Design, TrainingOptions
+from bench.studies.jobs import Job
+from bench.training.recipes import Precision, Recipe
 
 
 def typed(*words: str) -> Result:
@@ -112,3 +116,33 @@ def test_no_advice_is_given_whose_runs_are_done_already() -> None:
             words = line.partition("bench run ")[2]
             planned = typed("run", *shlex.split(words), "--dry-run", "--no-tracking")
             assert "1 runs, 0 done" in planned.stderr, line
+
+
+class Told(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "precision", "native", "named"),
+    [
+        (2000, "float32", True, True),
+        (2, "float32", True, False),
+        (2000, "bfloat16", True, False),
+        (2000, "float32", False, False),
+    ],
+)
+def test_a_faster_number_format_is_named_where_the_processor_has_it_and_time_matters(
+    epochs: int, precision: Precision, native: bool, named: bool,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(machine, "computes_bfloat16", lambda: native)
+    recipe = Recipe(data="digits", model="resnet8", epochs=epochs, padding=1, precision=precision)
+    told = Told()
+    comparison.describe([Job(recipe, 0)], Workspace(results=tmp_path, device="cpu"), told)
+    assert any("--precision bfloat16 trains" in line for line in told.lines) == named

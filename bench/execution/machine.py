@@ -64,6 +64,15 @@ def machine(device: str) -> dict[str, str]:
 
 
 @functools.lru_cache(maxsize=1)
+def computes_bfloat16() -> bool:
+    """Return whether the processor has instructions for bfloat16, as Linux lists them."""
+    if sys.platform != "linux":
+        return False
+    words = Path("/proc/cpuinfo").read_text(errors="replace").split()
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(words)
+
+
+@functools.lru_cache(maxsize=1)
 def processor() -> str:
     """Return the processor's name as the operating system reports it."""
     if sys.platform == "linux":

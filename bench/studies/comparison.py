@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from augmentations import Augmentation
 from bench import registry
 from bench.data import catalog
 from bench.data.dataset import MEMORY, Dataset
-from bench.execution import signals
+from bench.execution import machine, signals
 from bench.execution.executors import Local
 from bench.execution.options import ExecutionOptions
 from bench.execution.progress import Progress, open_progress
@@ -258,6 +259,10 @@ def run(
     return study
 
 
+LONG = 10**8
+"""Pixels of a training, over all epochs, from which on a faster number format is worth a line."""
+
+
 def describe(wanted: Sequence[Job], workspace: Workspace, progress: Progress) -> None:
     """Print dataset and training settings, such that no default is hidden."""
     recipe = wanted[0].recipe
@@ -270,6 +275,12 @@ def describe(wanted: Sequence[Job], workspace: Workspace, progress: Progress) ->
     progress.say(f"{described(recipe)} on {workspace.device}, flip {flips}")
     if os.environ.get("OMP_WAIT_POLICY") == "PASSIVE":
         progress.say("threads sleep while they wait (OMP_WAIT_POLICY=PASSIVE), for a busy machine")
+    pixels = recipe.epochs * math.prod((len(data.train), *data.train.images.shape[-2:]))
+    native = workspace.device == "cpu" and machine.computes_bfloat16()
+    if native and recipe.precision == "float32" and pixels >= LONG:
+        progress.say(
+            "this processor computes bfloat16: --precision bfloat16 trains 1.3 to 1.7 times as fast"
+        )
     if need := memory.said(recipe, data):
         progress.say(need)
     if recipe.policy or recipe.mix:
