@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,22 @@ class Brightness(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         score = 40 * (images.mean((1, 2, 3)) - 0.5)
         return torch.stack([-score, score], 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Painter(attacks.BaseAttack):
+    """Makes an image much brighter or darker everywhere, wherever it may act."""
+
+    eps: float | None = 0.5
+    unit = "pixels"
+
+    def passes(self, shape: tuple[int, ...]) -> int:
+        return 1
+
+    def _attack(
+        self, model: nn.Module, images: Tensor, goal: attacks.Goal, generators: object
+    ) -> Tensor:
+        return torch.where(images > 0.5, images - 0.4, images + 0.4)
 
 
 @pytest.fixture
@@ -347,3 +364,51 @@ def test_a_job_is_recorded_under_the_dataset_that_it_was_trained_on(tmp_path: Pa
     other = jobs.Job(Recipe(data="nosuch", model="resnet8", epochs=1), 0)
     with pytest.raises(ValueError, match="nosuch"):
         jobs.work(other, workspace, Silent(), lambda: False)
+
+
+def test_pixels_outside_the_region_stay_and_changing_them_is_no_success(
+    images: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(attacks.BUILTIN, "painter", Painter)
+    x, y = images
+    region = torch.zeros(1, 1, *x.shape[2:], dtype=torch.bool)
+    region[..., :2, :] = True
+    study = bench.evaluate_attacks(
+        ["jsma", "painter"], model=Brightness(), images=x, labels=y, eps=0.5, region=region
+    )
+    row = study.rows["jsma"]
+    assert row.adversarial is not None
+    assert not ((row.adversarial != x) & ~region).any()
+    (painted,) = (each for each in study.records if each.labels["attack"] == "painter")
+    assert painted.metrics["success"] == 0
+    assert painted.metrics["outside_region"] == len(x)
+    assert painted.message == f"{len(x)} outside the region"
+
+
+def test_each_image_has_the_target_that_was_given(images: tuple[Tensor, Tensor]) -> None:
+    x, y = images
+    study = bench.evaluate_attacks(
+        "jsma", model=Brightness(), images=x, labels=y, eps=0.5, targets=1 - y
+    )
+    found = study.rows["jsma"].adversarial
+    assert found is not None
+    assert torch.equal(Brightness()(found).argmax(1), 1 - y)
+    assert study.records[0].labels["goal"] == "given"
+
+
+def test_targets_and_regions_that_do_not_fit_are_refused_in_one_line(
+    images: tuple[Tensor, Tensor],
+) -> None:
+    x, y = images
+    every = torch.ones(len(x), 1, *x.shape[2:], dtype=torch.bool)
+    for given, text in [
+        ({"targets": y}, "the target of image 0 is its own class, 0: choose another one"),
+        ({"targets": 1 - y[:2]}, "targets have shape (2,) for 6 images: give one class for each"),
+        ({"targets": y + 7}, "targets are in [7, 8], but the network has 2 classes, from 0"),
+        ({"region": every[:, :, 1:]}, "the region is torch.bool of shape (6, 1, 3, 4): give"),
+        ({"targets": 1 - y, "target": "next"}, "target is 'next', but targets are given: remove"),
+    ]:
+        with pytest.raises(ValueError, match=re.escape(text)):
+            bench.evaluate_attacks("jsma", model=Brightness(), images=x, labels=y, eps=0.5, **given)
+    with pytest.raises(ValueError, match="targets and region are for a network in memory"):
+        bench.evaluate_attacks("jsma", data="digits", region=every)

@@ -282,7 +282,7 @@ def outcome(l0: list[float]) -> Outcome:
     count = torch.tensor([0 if math.isinf(each) else int(each) for each in l0])
     zero, no = torch.zeros(len(l0)), torch.zeros(len(l0), dtype=torch.bool)
     found = Verdict(
-        won, won, won, no, no, no, count, 2 * count, count, 2 * count,
+        won, won, won, no, no, no, no, count, 2 * count, count, 2 * count,
         zero + (2 * count).sqrt() * 0.1, zero + 0.1,
     )  # fmt: skip
     return Outcome(found, count + 1, count, 6.0, 5.0, None, {})

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
+from attacks import Goal
 from attacks.base import Images, check
+from attacks.goal import as_goal
 from bench.data.dataset import MEMORY, Dataset
 from bench.data.splits import Split
 from bench.models.networks import check_logits
@@ -73,12 +75,61 @@ def prepare(
     return data, chosen
 
 
+def given_goal(
+    chosen: CorrectImages,
+    images: Images,
+    targets: Int[Tensor, " t"] | None,
+    region: Bool[Tensor, "r 1 y x"] | None,
+) -> Goal | None:
+    """The goal of the chosen images where the caller has given targets or a region, else None.
+
+    Args:
+        chosen: The images under attack.
+        images: All images, shape (n, c, h, w).
+        targets: The class that each image should reach, shape (n,); None: any but its own.
+        region: Where pixels may change, shape (n, 1, h, w) or (1, 1, h, w); None: everywhere.
+
+    Raises:
+        ValueError: Targets or a region that do not fit the images or the network, or the target of
+            an image is its own class.
+    """
+    if targets is None and region is None:
+        return None
+    rows = chosen.ids.to(images.device)
+    wanted = chosen.labels
+    if targets is not None:
+        classes = chosen.logits.shape[1]
+        if targets.shape != images.shape[:1]:
+            raise ValueError(
+                f"targets have shape {tuple(targets.shape)} for {len(images)} images: give one "
+                "class for each image"
+            )
+        if int(targets.min()) < 0 or int(targets.max()) >= classes:
+            raise ValueError(
+                f"targets are in [{int(targets.min())}, {int(targets.max())}], but the network has "
+                f"{classes} classes, from 0"
+            )
+        wanted = targets.to(images.device)[rows]
+        if len(own := (wanted == chosen.labels).nonzero()):
+            image = int(chosen.ids[int(own[0])])
+            raise ValueError(
+                f"the target of image {image} is its own class, {int(targets[image])}: choose "
+                "another one"
+            )
+    if region is not None:
+        if region.shape[:1] == (1,):
+            region = region.expand(len(images), -1, -1, -1)
+        region = region.to(images.device)[rows] if len(region) == len(images) else region
+    return as_goal(Goal(wanted, targets is not None, region), chosen.images)
+
+
 def attack(
     trial: Trial,
     seed: int,
     network: nn.Module,
     chosen: CorrectImages,
     matched: Sequence[Outcome] | None = None,
+    given: Goal | None = None,
 ) -> tuple[Images, list[Outcome]]:
     """Attack images and judge the result.
 
@@ -88,13 +139,14 @@ def attack(
         network: The victim model.
         chosen: The images under attack.
         matched: Outcomes, one per goal, whose counts of changed pixels the attack uses.
+        given: The goal of the chosen images; None: as the trial says.
 
     Returns:
         The attacked images of the first goal, and one outcome per goal.
     """
     outcomes, first = [], chosen.images
     bound = trial.bound
-    for number, goal in enumerate(goals(trial.aim, chosen, seed)):
+    for number, goal in enumerate([given] if given else goals(trial.aim, chosen, seed)):
         counts = None if matched is None else change_counts(matched[number])
         parts, attacked = [], []
         for rows in torch.arange(len(chosen.ids)).split(BLOCK):

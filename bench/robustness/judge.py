@@ -20,7 +20,7 @@ from bench.data import seeds
 from bench.data.splits import Split
 from bench.models.networks import check_logits
 
-Aim = Literal["untargeted", "random", "least-likely", "next", "all"]
+Aim = Literal["untargeted", "random", "least-likely", "next", "all", "given"]
 
 ROUNDING = 1e-6
 """Tolerance of the check against eps: float32 rounds values near 1 to multiples of 6e-8."""
@@ -103,7 +103,8 @@ def goals(aim: Aim, chosen: CorrectImages, seed: int) -> list[Goal]:
     and number of images.
 
     Args:
-        aim: ``"untargeted"``, or how target classes are chosen.
+        aim: ``"untargeted"``, or how target classes are chosen; not ``"given"``, which leaves them
+            to the caller.
         chosen: The images under attack.
         seed: Seed of random targets.
     """
@@ -128,12 +129,13 @@ class Verdict:
     """What the judge found for each of n images; all tensors have shape (n,).
 
     Attributes:
-        success: The goal is reached, within [0, 1] and eps.
-        misclassified: The true class is left, within [0, 1] and eps.
+        success: The goal is reached, within [0, 1], eps and the goal's region.
+        misclassified: The true class is left, likewise.
         success_8bit: As ``success``, after rounding the image to 256 levels.
         not_finite: Some value, or some logit, is infinite or not a number.
         outside_box: Some value is outside [0, 1].
         beyond_eps: Some value changed by more than eps.
+        outside_region: Some pixel outside the goal's region changed.
         l0_pixels: Number of changed pixels.
         l0_elements: Number of changed elements, each channel of a pixel counted.
         l0_pixels_8bit: As ``l0_pixels``, after rounding.
@@ -148,6 +150,7 @@ class Verdict:
     not_finite: Bool[Tensor, " n"]
     outside_box: Bool[Tensor, " n"]
     beyond_eps: Bool[Tensor, " n"]
+    outside_region: Bool[Tensor, " n"]
     l0_pixels: Int[Tensor, " n"]
     l0_elements: Int[Tensor, " n"]
     l0_pixels_8bit: Int[Tensor, " n"]
@@ -175,7 +178,7 @@ def judge(
         network: The victim model.
         images: The originals in [0, 1], shape (n, c, h, w).
         labels: True classes, shape (n,).
-        goal: What the attack should reach.
+        goal: What the attack should reach, and where it may change pixels.
         adversarial: What the attack returned, of the same shape.
         eps: Largest change of a value; None: only [0, 1] is required.
 
@@ -199,7 +202,10 @@ def judge(
     delta = sound - images
     largest = linf(delta)
     beyond = largest > (torch.inf if eps is None else eps + ROUNDING)
-    valid = finite & ~outside & ~beyond
+    elsewhere = torch.zeros_like(finite)
+    if goal.region is not None:
+        elsewhere = ((delta != 0) & ~goal.region.to(delta.device)).flatten(1).any(1)
+    valid = finite & ~outside & ~beyond & ~elsewhere
     logits = predict(network, sound)
     known = logits.isfinite().all(1)  # else the class is that of no comparison
     valid &= known
@@ -213,6 +219,7 @@ def judge(
         "not_finite": ~(finite & known),
         "outside_box": outside & finite,
         "beyond_eps": beyond,
+        "outside_region": elsewhere,
         "l0_pixels": l0_pixels(delta),
         "l0_elements": l0_elements(delta),
         "l0_pixels_8bit": l0_pixels(steps),

@@ -89,6 +89,7 @@ def summarise(outcomes: Sequence[Outcome]) -> dict[str, float]:
             name: float(getattr(verdict, name).sum())
             for name in ("not_finite", "outside_box", "beyond_eps")
         },
+        **({"outside_region": strayed} if (strayed := float(verdict.outside_region.sum())) else {}),
         "forwards": _mean(whole.forwards),
         "backwards": _mean(whole.backwards),
         "forwards_max": float(whole.forwards.max()),

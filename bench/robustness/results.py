@@ -78,6 +78,7 @@ def problems(outcome: Outcome) -> str:
         "not finite": int(verdict.not_finite.sum()),
         "outside [0, 1]": int(verdict.outside_box.sum()),
         "beyond eps": int(verdict.beyond_eps.sum()),
+        "outside the region": int(verdict.outside_region.sum()),
         "raised": len(outcome.errors),
     }
     parts = [f"{count} {what}" for what, count in counts.items() if count]

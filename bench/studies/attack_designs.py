@@ -176,3 +176,26 @@ def plan(
     ]
     done = Store(workspace.results).find((trial.key, seed) for trial, seed in wanted)
     return [PlannedTrial(trial, seed, (trial.key, seed) in done) for trial, seed in wanted]
+
+
+def fraction(eps: float | Fraction | str) -> Fraction:
+    """Return an eps as an exact fraction; a float that is n/255 becomes that fraction.
+
+    Args:
+        eps: Number or text, such as ``8 / 255``, ``"8/255"`` or ``"0.03"``.
+
+    Raises:
+        ValueError: Not a number, or not above 0 and at most 1.
+
+    >>> fraction(8 / 255), fraction("0.03")
+    (Fraction(8, 255), Fraction(3, 100))
+    """
+    if isinstance(eps, float) and (near := Fraction(round(eps * 255), 255)) and float(near) == eps:
+        return near
+    try:
+        found = Fraction(eps) if not isinstance(eps, float) else Fraction(repr(eps))
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"eps is {eps!r}: write it as 8/255 or 0.03") from None
+    if not 0 < found <= 1:
+        raise ValueError(f"eps is {eps}: it must be above 0 and at most 1, such as 8/255")
+    return found

@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from attacks import Attack
@@ -31,7 +31,7 @@ from bench.robustness.judge import Aim
 from bench.robustness.metrics import Outcome, summarise
 from bench.robustness.trials import Trial
 from bench.robustness.worst_case import WorstCase, worst_case
-from bench.studies.attack_designs import IMAGES, AttackDesign
+from bench.studies.attack_designs import IMAGES, AttackDesign, fraction
 from bench.studies.attack_recorder import AttackRecorder
 from bench.studies.comparison import place
 from bench.studies.tracking import TrackingOptions
@@ -116,6 +116,8 @@ def evaluate_attacks(
     labels: Int[Tensor, " n"] | None = None,
     eps: float | Fraction | str | Sequence[float | Fraction | str] = "8/255",
     targeted: bool = False,
+    targets: Int[Tensor, " t"] | None = None,
+    region: Bool[Tensor, "r 1 y x"] | None = None,
     data: str | Path | Dataset = "photos",
     victim: str | None = None,
     mean: tuple[float, ...] | None = None,
@@ -148,6 +150,9 @@ def evaluate_attacks(
         labels: True classes of the images, shape (n,), for a network in memory.
         eps: Largest change of a value in [0, 1], above 0 and at most 1; one or several.
         targeted: Reach a class that is drawn from the seed, instead of leaving the true one.
+        targets: The class that each image should reach, shape (n,), for a network in memory.
+        region: Where pixels may change, bool of shape (n, 1, h, w) or (1, 1, h, w), for a network
+            in memory; None: everywhere. A change elsewhere makes an image a failure.
         data: Dataset whose test images are attacked, if no images are given.
         victim: File of the victim model's weights (safetensors or .pt), ``FILE.py:FACTORY``,
             ``PACKAGE:FACTORY`` or ``timm:NAME``.
@@ -192,8 +197,18 @@ def evaluate_attacks(
             raise ValueError(
                 "a network in memory is attacked at one eps with one seed; give one of each"
             )
+        if targets is not None:
+            if target is not None:
+                raise ValueError(f"target is {target!r}, but targets are given: remove one of both")
+            aim = "given"
         return attack_in_memory(
-            tuple(several), model, images, labels, fractions[0], aim, chosen[0], query_cap
+            tuple(several), model, images, labels, fractions[0], aim, chosen[0], query_cap,
+            targets, region,
+        )  # fmt: skip
+    if targets is not None or region is not None:
+        raise ValueError(
+            "targets and region are for a network in memory: give model=network, images=(n, c, h, "
+            "w) and labels=(n,)"
         )
     options = execution or ExecutionOptions()
     root = None if data_root is None else Path(data_root)
@@ -213,29 +228,6 @@ def evaluate_attacks(
     return run(design, workspace, options, tracking, open_progress(quiet))
 
 
-def fraction(eps: float | Fraction | str) -> Fraction:
-    """Return an eps as an exact fraction; a float that is n/255 becomes that fraction.
-
-    Args:
-        eps: Number or text, such as ``8 / 255``, ``"8/255"`` or ``"0.03"``.
-
-    Raises:
-        ValueError: Not a number, or not above 0 and at most 1.
-
-    >>> fraction(8 / 255), fraction("0.03")
-    (Fraction(8, 255), Fraction(3, 100))
-    """
-    if isinstance(eps, float) and (near := Fraction(round(eps * 255), 255)) and float(near) == eps:
-        return near
-    try:
-        found = Fraction(eps) if not isinstance(eps, float) else Fraction(repr(eps))
-    except (ValueError, ZeroDivisionError):
-        raise ValueError(f"eps is {eps!r}: write it as 8/255 or 0.03") from None
-    if not 0 < found <= 1:
-        raise ValueError(f"eps is {eps}: it must be above 0 and at most 1, such as 8/255")
-    return found
-
-
 def attack_in_memory(
     attacks: tuple[str | Attack, ...],
     network: nn.Module,
@@ -245,9 +237,12 @@ def attack_in_memory(
     aim: Aim,
     seed: int,
     query_cap: int | None,
+    targets: Int[Tensor, " t"] | None = None,
+    region: Bool[Tensor, "r 1 y x"] | None = None,
 ) -> AttackStudy:
     """Attack a batch of images and judge the results; nothing is written."""
     data, chosen = in_memory.prepare(network, images, labels)
+    goal = in_memory.given_goal(chosen, images, targets, region)
     victim = Victim(model=type(network).__name__, data=data.name)
     design = AttackDesign(
         victim=victim,
@@ -262,7 +257,7 @@ def attack_in_memory(
     rows: dict[str, AttackRow] = {}
     for trial in design.applicable(data, lambda line: None)[eps]:
         matched = next((table[each] for each in table if each.key == trial.matched), None)
-        attacked, outcomes = in_memory.attack(trial, seed, network, chosen, matched)
+        attacked, outcomes = in_memory.attack(trial, seed, network, chosen, matched, goal)
         table[trial] = outcomes
         whole = images.detach().clone()
         whole[chosen.ids.to(whole.device)] = attacked.to(whole)
