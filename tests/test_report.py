@@ -379,6 +379,8 @@ def test_an_attack_whose_curve_was_lost_is_not_drawn_as_a_failure(tmp_path: Path
         Recipe(data="digits", model="resnet8", **usual("digits", "resnet8", 8)),
         Recipe(data="cifar10", model="resnet44", policy="autoaugment", mix="cutmix"),
         Recipe(data="cifar10", model="resnet20", padding=0, flip=False),
+        Recipe(data="cifar10", model="resnet20", optimizer="adamw", learning_rate=1e-3, warmup=5),
+        Recipe(data="cifar10", model="vit-96-6", **usual("cifar10", "vit-96-6", 32)),
         Recipe(
             data="digits(train=100)", model="resnet8", guide="random",
             augmentation=registry.build("augmentations", ADVMASK, data="digits", side=8),

@@ -82,6 +82,36 @@ def test_a_stopped_training_continues_bit_for_bit(
     assert same(whole, loop.train(recipe(), 0, data, checkpoint=tmp_path))
 
 
+def test_adamw_continues_bit_for_bit_too(data: Dataset, tmp_path: Path) -> None:
+    chosen = recipe(optimizer="adamw", learning_rate=1e-3, warmup=1)
+    whole = loop.train(chosen, 0, data)
+    calls = itertools.count(1)
+    with pytest.raises(Stopped, match="stopped"):
+        loop.train(chosen, 0, data, checkpoint=tmp_path, stop=lambda: next(calls) >= 5)
+    assert same(whole, loop.train(chosen, 0, data, checkpoint=tmp_path))
+    assert not same(whole, loop.train(recipe(), 0, data))
+    with pytest.warns(UserWarning, match="it belongs to another optimizer"):
+        assert same(
+            loop.train(recipe(), 0, data, checkpoint=tmp_path), loop.train(recipe(), 0, data)
+        )
+
+
+def test_an_optimizer_is_torchs_with_the_settings_of_the_recipe(data: Dataset) -> None:
+    network = loop.first(recipe(), data, None, 0)
+    chosen = loop.optimizer(recipe(optimizer="adamw", weight_decay=0.05), network)
+    assert isinstance(chosen, torch.optim.AdamW)
+    assert chosen.defaults["weight_decay"] == 0.05
+    usual = loop.optimizer(recipe(momentum=0.8), network)
+    assert isinstance(usual, torch.optim.SGD)
+    assert (usual.defaults["momentum"], usual.defaults["nesterov"]) == (0.8, True)
+
+
+def test_a_warm_up_rises_to_the_schedule() -> None:
+    plain, warm = recipe(epochs=10), recipe(epochs=10, warmup=3)
+    shares = [loop.rate(warm, epoch) / loop.rate(plain, epoch) for epoch in range(10)]
+    assert shares == pytest.approx([1 / 4, 2 / 4, 3 / 4, *[1] * 7])
+
+
 def test_a_clock_that_is_set_back_changes_nothing(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

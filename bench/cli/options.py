@@ -289,7 +289,9 @@ schedule = together(
     trained("--batch-size", type=types.AtLeast("batch_size", 1), help="Images per step."),
     trained("--learning-rate", type=float, help="Initial learning rate."),
     trained("--weight-decay", type=float, help="Weight decay of all parameters."),
+    trained("--optimizer", type=click.Choice(["sgd", "adamw"]), help="Optimizer."),
     trained("--schedule", type=click.Choice(["cosine", "steps"]), help="Learning-rate schedule."),
+    trained("--warmup", type=int, help="Epochs of a rising learning rate before the schedule."),
     trained(
         "--padding",
         type=int,

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 OF_EXPERIMENTS = (
     *("augmentations", "models", "seeds", "seed_list", "guides", "points_from", "policy", "mix"),
-    *("epochs", "batch_size", "learning_rate", "weight_decay", "schedule", "padding"),
-    *("flip", "validation", "precision", "pretrained"),
+    *("epochs", "batch_size", "learning_rate", "weight_decay", "optimizer", "schedule"),
+    *("warmup", "padding", "flip", "validation", "precision", "pretrained"),
     *("until", "within", "max_seeds"),
 )
 """Options of a comparison that an experiment sets itself."""

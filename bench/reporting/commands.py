@@ -15,8 +15,8 @@ from bench.reporting.table import Table
 from bench.training.recipes import DEFAULT, Recipe, usual
 
 OPTIONS = (
-    *("epochs", "batch_size", "learning_rate", "weight_decay", "schedule", "padding"),
-    *("validation", "precision"),
+    *("epochs", "batch_size", "learning_rate", "weight_decay", "optimizer", "schedule"),
+    *("warmup", "padding", "validation", "precision"),
 )
 
 

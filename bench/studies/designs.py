@@ -17,7 +17,7 @@ from bench.records.store import Store
 from bench.records.validation import check_seeds
 from bench.studies.jobs import Job
 from bench.training import fine_tuning, robust
-from bench.training.recipes import Precision, Recipe, Schedule, usual
+from bench.training.recipes import Optimizer, Precision, Recipe, Schedule, usual
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,9 @@ class TrainingOptions:
         batch_size: Images per step.
         learning_rate: Initial learning rate.
         weight_decay: Weight decay of all parameters.
+        optimizer: ``"sgd"`` or ``"adamw"``.
         schedule: Learning-rate schedule, ``"cosine"`` or ``"steps"``.
+        warmup: Epochs of a rising learning rate before the schedule.
         padding: Pixels of padding of the random crop, from 0 to below the side of the images.
         flip: False: no image is mirrored, on a dataset whose images otherwise would be.
         validation: Share of the training images held out for validation, drawn by the seed.
@@ -53,7 +55,9 @@ class TrainingOptions:
     batch_size: int | None = None
     learning_rate: float | None = None
     weight_decay: float | None = None
+    optimizer: Optimizer | None = None
     schedule: Schedule | None = None
+    warmup: int | None = None
     padding: int | None = None
     flip: bool | None = None
     validation: float | None = None

@@ -10,12 +10,18 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
-from torch import nn
+from torch import Tensor, nn
 
 from bench.errors import reason
 from bench.files import atomic, checksums, json_text, plain, tensor_files
 from bench.records.record import Number
 from bench.records.validation import check_curve
+
+WRITTEN = {"momentum_buffer": "momentum"}
+"""Names in the file of what an optimizer keeps, where they are not torch's."""
+
+STEP = "step"
+"""The number of steps that AdamW keeps for each parameter; a single number, unlike the rest."""
 
 ENTRY = {"epoch", "loss", "test_accuracy", "seconds", "test_seconds"}
 """Fields of the curve that every epoch has."""
@@ -29,7 +35,8 @@ def save(
 ) -> None:
     """Write the state after an epoch atomically; the previous checkpoint exists until then.
 
-    The state consists of tensors only: the weights, and the momentum of each parameter with one.
+    The state consists of tensors only: the weights, and what the optimizer keeps of each parameter,
+    such as its momentum.
 
     Args:
         folder: Folder of the checkpoint.
@@ -39,8 +46,9 @@ def save(
     """
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
     for place, state in optimiser.state_dict()["state"].items():
-        if state.get("momentum_buffer") is not None:
-            tensors[f"momentum.{place}"] = state["momentum_buffer"]
+        for name, value in state.items():
+            if isinstance(value, Tensor):
+                tensors[f"{WRITTEN.get(name, name)}.{place}"] = value
     content = tensor_files.pack(tensors, {})
     name = f"epoch-{len(curve)}.safetensors"
     atomic.write(folder / name, content)
@@ -77,9 +85,15 @@ def resume(
             raise ValueError("its checksum differs")
         loaded = load(content)
         weights = {name: loaded.pop(f"network.{name}") for name in own}
-        places = {name: int(name.removeprefix("momentum.")) for name in loaded}
+        kept = {name: _kept(name) for name in loaded}
         pairs = [(weights[name], own[name]) for name in own]
-        pairs += [(loaded[name], parameters[place]) for name, place in places.items()]
+        pairs += [
+            (loaded[name], parameters[place])
+            for name, (what, place) in kept.items()
+            if what != STEP
+        ]
+        if {what for what, _ in kept.values()} - _keeps(optimiser):
+            raise ValueError("it belongs to another optimizer")
         if any((one.shape, one.dtype) != (other.shape, other.dtype) for one, other in pairs):
             raise ValueError("it belongs to another network")
         epochs = [entry["epoch"] for entry in curve if set(entry) >= ENTRY]
@@ -94,13 +108,30 @@ def resume(
         )
         return []
     network.load_state_dict(weights)
-    state = {
-        # in the memory layout of the parameter: optimiser steps would be slower otherwise
-        place: {"momentum_buffer": torch.empty_like(parameters[place]).copy_(loaded[name])}
-        for name, place in places.items()
-    }
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, (what, place) in kept.items():
+        # in the memory layout of the parameter: optimizer steps would be slower otherwise
+        like = loaded[name] if what == STEP else parameters[place]
+        state.setdefault(place, {})[what] = torch.empty_like(like).copy_(loaded[name])
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
     return curve
+
+
+def _kept(name: str) -> tuple[str, int]:
+    """What a tensor of a checkpoint is to the optimizer, in torch's words, and of which parameter.
+
+    >>> _kept("momentum.3"), _kept("exp_avg.0")
+    (('momentum_buffer', 3), ('exp_avg', 0))
+    """
+    what, _, place = name.rpartition(".")
+    return {written: own for own, written in WRITTEN.items()}.get(what, what), int(place)
+
+
+def _keeps(optimiser: torch.optim.Optimizer) -> set[str]:
+    """What an optimizer keeps of a parameter."""
+    if isinstance(optimiser, torch.optim.SGD):
+        return {"momentum_buffer"}
+    return {STEP, "exp_avg", "exp_avg_sq"}
 
 
 def belongs(folder: Path, curve: Sequence[Mapping[str, Number]]) -> bool:

@@ -77,6 +77,8 @@ class Trained:
 def rate(recipe: Recipe, epoch: int) -> float:
     """Return the learning rate of an epoch: a cosine to zero, or times 0.2 at each of `STEPS`.
 
+    In the first ``recipe.warmup`` epochs it is 1, 2, … times the share 1 / (warmup + 1) of that.
+
     Args:
         recipe: The recipe.
         epoch: Number of the epoch, from 0.
@@ -85,9 +87,12 @@ def rate(recipe: Recipe, epoch: int) -> float:
     0.05
     """
     done = epoch / recipe.epochs
+    peak = recipe.learning_rate
+    if epoch < recipe.warmup:
+        peak = peak * (epoch + 1) / (recipe.warmup + 1)
     if recipe.schedule == "cosine":
-        return recipe.learning_rate * (1 + math.cos(math.pi * done)) / 2
-    return recipe.learning_rate * 0.2 ** sum(done >= step for step in STEPS)
+        return peak * (1 + math.cos(math.pi * done)) / 2
+    return peak * 0.2 ** sum(done >= step for step in STEPS)
 
 
 def split(recipe: Recipe, seed: int, data: Dataset) -> tuple[Split, Split]:
@@ -145,13 +150,7 @@ def train(
     )
     mix = mixer(recipe, data)
     network = first(recipe, data, weights, seed).to(device).to(memory_format=torch.channels_last)
-    optimiser = torch.optim.SGD(
-        network.parameters(),
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=recipe.momentum > 0,
-    )
+    optimiser = optimizer(recipe, network)
     loader = open_loader(
         training,
         batch_size=recipe.batch_size,
@@ -201,6 +200,26 @@ def train(
             if stop():
                 raise Stopped(f"stopped after epoch {epoch + 1} of {recipe.epochs}")
     return Trained(network, curve)
+
+
+def optimizer(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
+    """Return the optimizer of a recipe for all parameters of a network.
+
+    Args:
+        recipe: The recipe.
+        network: The network.
+    """
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(
+            network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+    return torch.optim.SGD(
+        network.parameters(),
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.momentum > 0,
+    )
 
 
 def first(recipe: Recipe, data: Dataset, weights: Path | None, seed: int) -> Normalised:

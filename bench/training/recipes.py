@@ -16,6 +16,7 @@ from bench.training import robust
 
 Schedule = Literal["cosine", "steps"]
 Precision = Literal["float32", "bfloat16"]
+Optimizer = Literal["sgd", "adamw"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +36,12 @@ class Recipe:
         epochs: Passes over the training images.
         batch_size: Images per step.
         learning_rate: Initial learning rate.
-        momentum: Nesterov momentum.
+        optimizer: ``"sgd"``, with Nesterov momentum, or ``"adamw"``, whose decay rates are torch's.
+        momentum: Nesterov momentum; without effect on AdamW.
         weight_decay: Weight decay of all parameters.
         schedule: ``"cosine"`` to zero, or ``"steps"`` (Figure 7 of the paper: times 0.2 at 20, 40,
             53, 73 and 93 % of the epochs).
+        warmup: Epochs in which the learning rate rises in equal steps to that of the schedule.
         padding: Pixels of padding of the random crop.
         flip: Whether every other image is mirrored, where a mirrored image keeps its class.
         validation: Share of the training images held out for validation, drawn by the seed.
@@ -63,9 +66,11 @@ class Recipe:
     epochs: int = 300
     batch_size: int = 128
     learning_rate: float = 0.1
+    optimizer: Optimizer = "sgd"
     momentum: float = 0.9
     weight_decay: float = 5e-4
     schedule: Schedule = "cosine"
+    warmup: int = 0
     padding: int = 4
     flip: bool = True
     validation: float = 0.1
@@ -74,7 +79,7 @@ class Recipe:
     robust: str | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 1), ("padding", 0)):
+        for name, least in (("epochs", 1), ("batch_size", 1), ("warmup", 0), ("padding", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {least}")
         if not 0 < self.learning_rate < math.inf:
@@ -144,7 +149,9 @@ no validation part, float32'
             *([f"fine-tuned from {recipe.pretrained}"] if recipe.pretrained else []),
             f"{recipe.epochs} epochs",
             f"batch size {recipe.batch_size}",
+            *(["AdamW"] if recipe.optimizer == "adamw" else []),
             f"learning rate {recipe.learning_rate:g} ({recipe.schedule})",
+            *([f"{recipe.warmup} epochs of warm-up"] if recipe.warmup else []),
             f"weight decay {recipe.weight_decay:g}",
             f"crop padding {recipe.padding}",
             held or "no validation part",
@@ -154,6 +161,10 @@ no validation part, float32'
 
 
 SHAKE_SHAKE = {"epochs": 1800, "batch_size": 256, "learning_rate": 0.01, "weight_decay": 1e-3}
+TRANSFORMER = {"optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 0.05, "warmup": 5}
+"""A transformer does not learn from SGD with the paper's learning rate; these settings, with a rate
+in proportion to the batch, are those of DeiT (Touvron et al., ICML 2021, table 9)."""
+
 FINE_TUNING = 10
 """By how much fine-tuning divides the epochs and the learning rate of a training from scratch."""
 
@@ -190,6 +201,8 @@ def usual(
         settings |= SHAKE_SHAKE
     if robust is not None:
         settings |= ROBUST
+    if model == "vit-96-6":
+        settings |= TRANSFORMER
     settings |= dict(facts(data).training)
     weights = model if pretrained is None and published.tagged(model) else pretrained
     if weights is not None:
