@@ -18,7 +18,7 @@ import click
 from bench.cli import output
 from bench.cli.output import echo
 from bench.errors import FAILED, Stopped, exit_code, one_line
-from bench.execution import waiting
+from bench.execution import allocator, waiting
 
 COMMANDS = {
     "run": "run:run",
@@ -169,5 +169,6 @@ def main(ctx: click.Context) -> None:
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     waiting.choose(os.environ)
+    allocator.keep(os.environ)
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     beside()
