@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
 from attacks.base import BaseAttack, Goal, Images, Shape, Unit
@@ -59,7 +59,7 @@ class VFGA(BaseAttack):
             raise ValueError(f"share is {self.share}: it must be above 0 and at most 1")
 
     def passes(self, shape: Shape) -> int:
-        """Per element a forward and a backward pass and one per sample, and one on the image."""
+        """One on the image; for each element one, its gradient, and at most one per sample."""
         return 1 + int(self.share * math.prod(shape)) * (2 + 2 * self.samples)
 
     def _attack(
@@ -80,10 +80,10 @@ class VFGA(BaseAttack):
             current = leaf.detach()[sound]
             if not len(rows):
                 break
-            tried, touched = self._draw(
+            tried, touched, first = self._draw(
                 current, slope, low[rows], high[rows], free, [generators[r] for r in rows.tolist()]
             )
-            best, won = self._vote(model, goal[rows], tried)
+            best, won = self._vote(model, goal[rows], tried, first)
             picked = torch.arange(len(rows), device=rows.device)
             current, place = tried[picked, best], touched[picked, best // self.samples]
             free = free.scatter(1, place[:, None], False)
@@ -99,8 +99,14 @@ class VFGA(BaseAttack):
         high: Images,
         free: Bool[Tensor, "b n"],
         generators: list[Generator],
-    ) -> tuple[Float[Tensor, "b s c h w"], Tensor]:
-        """The images to vote on, of shape (b, 2 · samples, c, h, w), and their two elements."""
+    ) -> tuple[Float[Tensor, "b s c h w"], Int[Tensor, "b 2"], Int[Tensor, "b s"]]:
+        """The images to vote on, their two elements, and the first equal image of each.
+
+        Returns:
+            Images of shape (b, 2 · samples, c, h, w), those of one element after those of the
+            other; the indices of both elements; and for each image the index of the first one that
+            is equal to it: where there is a bound, a third of the draws reach it.
+        """
         flat, low, high = (values.flatten(1) for values in (current, low, high))
         up, down = (-slope.flatten(1) * (high - flat)), (slope.flatten(1) * (flat - low))
         places = torch.stack([gain.where(free, -torch.inf).argmax(1) for gain in (up, down)], 1)
@@ -116,14 +122,26 @@ class VFGA(BaseAttack):
         where = places[:, :, None, None].expand(-1, -1, self.samples, 1)
         tried = tried.scatter_add(3, where, sizes[..., None]).flatten(1, 2)
         tried = tried.maximum(low[:, None]).minimum(high[:, None])
-        return tried.unflatten(2, current.shape[1:]), places
+        values = tried.gather(2, where.flatten(1, 2)).view(sizes.shape)
+        first = (values[..., None] == values[..., None, :]).int().argmax(-1)
+        first[:, 1] += self.samples
+        return tried.unflatten(2, current.shape[1:]), places, first.flatten(1)
 
     def _vote(
-        self, model: nn.Module, goal: Goal, tried: Float[Tensor, "b s c h w"]
+        self,
+        model: nn.Module,
+        goal: Goal,
+        tried: Float[Tensor, "b s c h w"],
+        first: Int[Tensor, "b s"],
     ) -> tuple[Tensor, Bool[Tensor, " b"]]:
-        """Which of the images of each row serves the goal best, and whether it reaches it."""
+        """Which of the images of each row serves the goal best, and whether it reaches it.
+
+        The model sees each of equal images once.
+        """
         repeated = Goal(goal.labels.repeat_interleave(tried.shape[1]), goal.targeted)
-        logits = model(tried.flatten(0, 1))
+        seen = first == torch.arange(tried.shape[1], device=first.device)
+        answer = (seen.flatten().cumsum(0) - 1).view(first.shape).gather(1, first)
+        logits = model(tried[seen])[answer.flatten()]
         reached = repeated.reached(logits).view(tried.shape[:2])
         odds = repeated.soft_margin(logits).view(tried.shape[:2]).nan_to_num(torch.inf)
         best = torch.where(reached | ~reached.any(1, keepdim=True), odds, torch.inf).argmin(1)
