@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,12 @@ SECTIONS = ("What is compared", "Attack", "Training", "Execution", "Output")
 
 
 class Command(click.Command):
-    """A command whose ``--help`` shows its options in sections."""
+    """A command whose ``--help`` shows its options in sections, and that knows how it was typed."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments, and remember them for `noted`."""
+        ctx.meta["bench.typed"] = list(args)
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options under the heading of their section."""
@@ -167,8 +173,28 @@ class DataOptions:
         return None if self.data is None else self.dataset(self.data)
 
     def open(self, execution: ExecutionOptions) -> Workspace:
-        """Return the workspace of these options; the dataset is not loaded yet."""
-        return execution.workspace(self.results, self.data_root, self.download)
+        """Return the workspace of these options; the dataset is not loaded yet.
+
+        Until the command ends, a note in the results folder says that it runs.
+        """
+        workspace = execution.workspace(self.results, self.data_root, self.download)
+        _note(workspace.results)
+        return workspace
+
+
+def _note(folder: Path) -> None:
+    """Note the command that was typed in a results folder, unless it only shows a plan."""
+    from bench.execution import unfinished
+
+    ctx = click.get_current_context(silent=True)
+    if ctx is None or ctx.params.get("dry_run") or "bench.typed" not in ctx.meta:
+        return
+    names, each = [], ctx
+    while each.parent is not None:
+        names.insert(0, each.info_name or "")
+        each = each.parent
+    words = ["bench", *names, *ctx.meta["bench.typed"]]
+    ctx.with_resource(unfinished.noted(folder, shlex.join(words)))
 
 
 results = output(

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.execution import unfinished
 from bench.files import json_text
 from bench.files.locks import locked
 from bench.records.store import Store
@@ -25,6 +26,8 @@ class Status:
         running: Jobs that are running now, by their key and seed.
         stopped: Jobs that were interrupted and can be continued.
         commands: The command that continues each of these, where it is known.
+        running_commands: Commands that are running, as they were typed.
+        stopped_commands: Commands that were interrupted: attacks, searches and points too.
     """
 
     runs: int
@@ -34,17 +37,26 @@ class Status:
     running: list[str]
     stopped: list[str]
     commands: dict[str, str] = field(default_factory=dict)
+    running_commands: list[str] = field(default_factory=list)
+    stopped_commands: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that ``bench status --json`` prints."""
-        shown = ("finished", "failed", "running", "stopped")
+        shown = (
+            *("finished", "failed", "running", "stopped"),
+            *("running_commands", "stopped_commands"),
+        )
         return {name: value for name, value in asdict(self).items() if name in shown}
 
     def __str__(self) -> str:
         lines = [
             f"{self.finished} records finished, {self.failed} failed "
             f"({self.runs} trainings, {self.attacks} attack evaluations)",
-            *(f"running: {name}" for name in self.running),
+            *(f"running: {name}" for name in (*self.running_commands, *self.running)),
+            *(
+                f"interrupted: {command}; the same command continues it"
+                for command in self.stopped_commands
+            ),
             *(
                 f"interrupted: {name}; "
                 + (
@@ -62,6 +74,7 @@ def status_of(results: Path) -> Status:
     """Return the state of a results folder."""
     records = Store(results).all()
     running, stopped = unfinished_jobs(results)
+    running_commands, stopped_commands = unfinished.found(results)
     return Status(
         runs=sum(record.kind == "run" for record in records),
         attacks=sum(record.kind == "attack" for record in records),
@@ -70,6 +83,8 @@ def status_of(results: Path) -> Status:
         running=running,
         stopped=stopped,
         commands={name: command for name in stopped if (command := continuing(results, name))},
+        running_commands=running_commands,
+        stopped_commands=stopped_commands,
     )
 
 
