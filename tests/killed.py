@@ -26,17 +26,24 @@ CHANGES = (
 )
 """System calls that change a disk; those of other files than the folder's are left out."""
 PRELOADED = ["bench.cli.run", "bench.studies.comparison", "bench.studies.attack_study"]
-PRELOADED += ["bench.records.tracking.tracker", "bench.reporting.report", "mlflow", "torch"]
+PRELOADED += ["bench.records.tracking.tracker", "bench.reporting.report", "bench.paper.requests"]
+PRELOADED += ["mlflow.store.tracking.sqlalchemy_store", "mlflow.store.db.utils", "torch._dynamo"]
+PRELOADED += ["sklearn.datasets", "albumentations", "augmentations", "attacks", "scipy.stats"]
+PRELOADED += ["matplotlib.figure", "matplotlib.backends.backend_agg", "statsmodels.api", "tabulate"]
+PRELOADED += ["breaking.compiled"]
+"""What takes most of the time of a small command, and nothing that starts a thread."""
 
 
 class Forked:
     """A command in a process of its own, with the methods of `subprocess.Popen` that faults use."""
 
-    def __init__(self, arguments: list[str], paused: bool = False) -> None:
+    def __init__(self, arguments: list[str], folder: Path, paused: bool = False) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
         self.said = Path(tempfile.mkdtemp(prefix="faults-said-"))
-        self.process = context.Process(target=_command, args=(arguments, str(self.said), paused))
+        self.process = context.Process(
+            target=_command, args=(arguments, str(folder), str(self.said), paused)
+        )
         self.process.start()
 
     @property
@@ -75,12 +82,13 @@ class Forked:
         return said[0], said[1]
 
 
-def _command(arguments: list[str], said: str, paused: bool) -> None:
+def _command(arguments: list[str], folder: str, said: str, paused: bool) -> None:
     for number, name in ((1, "out"), (2, "err")):
         opened = os.open(Path(said, name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(opened, number)
     if paused:
         os.kill(os.getpid(), signal.SIGSTOP)
+    os.environ["BENCH_RESULTS"] = folder
     from bench.cli import main
 
     sys.argv = ["bench", *arguments]
@@ -110,7 +118,8 @@ def calls(arguments: list[str], folder: Path) -> dict[str, list[int]]:
     """Run a command; which calls of each kind changed something below the folder, from 1."""
     with tempfile.NamedTemporaryFile("r", suffix=".strace") as log:
         trace = ["-y", "-s", "0", "-e", f"trace={','.join(CHANGES)}"]
-        code = _traced(arguments, [*trace, "-o", log.name]).communicate(900)
+        command = _traced(arguments, folder, [*trace, "-o", log.name])
+        _, said = command.communicate(900)
         counts: Counter[str] = Counter()
         found: dict[str, list[int]] = {}
         for line in log:
@@ -121,18 +130,18 @@ def calls(arguments: list[str], folder: Path) -> dict[str, list[int]]:
             reads = name == "openat" and "O_CREAT" not in line
             if str(folder) in line and not reads and "ENOENT" not in line:
                 found.setdefault(name, []).append(counts[name])
-    assert "Traceback" not in code[1], code[1]
+    assert command.returncode == 0, said
     return found
 
 
-def killed_at(arguments: list[str], call: str, number: int) -> Forked:
+def killed_at(arguments: list[str], folder: Path, call: str, number: int) -> Forked:
     """Start a command that is killed at its n-th call of a kind."""
     kill = ["-e", f"trace={call}", "-e", f"inject={call}:signal=SIGKILL:when={number}"]
-    return _traced(arguments, [*kill, "-o", "/dev/null"])
+    return _traced(arguments, folder, [*kill, "-o", "/dev/null"])
 
 
-def _traced(arguments: list[str], options: list[str]) -> Forked:
-    command = Forked(arguments, paused=True)
+def _traced(arguments: list[str], folder: Path, options: list[str]) -> Forked:
+    command = Forked(arguments, folder, paused=True)
     _until(lambda: _state(command.pid, "State").startswith("T"))
     tracer = subprocess.Popen(
         ["strace", "-qq", *options, "-p", str(command.pid)],
