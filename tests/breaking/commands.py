@@ -99,10 +99,10 @@ CASES = [
     Case("speed epochs", None, ["speed", "epochs", *SPEED]),
     Case(
         "speed attacks",
-        None,
+        "attacks",
         [
             *("speed", "attacks", "--images", "4", "--rounds", "1"),
-            *("--attack", "sigma-zero(steps=2)", *SPEED),
+            *("--attack", "sigma-zero(steps=2)", *DIGITS),
         ],
     ),
     Case("speed start", None, ["speed", "start"]),
