@@ -19,7 +19,7 @@ from bench.models import networks
 from bench.models.saliency import saliency
 from bench.studies import jobs
 from bench.studies.jobs import Job
-from bench.training import checkpoints, loop
+from bench.training import checkpoints, loop, optimizers
 from bench.training.recipes import Recipe
 
 pytestmark = pytest.mark.slow
@@ -98,17 +98,17 @@ def test_adamw_continues_bit_for_bit_too(data: Dataset, tmp_path: Path) -> None:
 
 def test_an_optimizer_is_torchs_with_the_settings_of_the_recipe(data: Dataset) -> None:
     network = loop.first(recipe(), data, None, 0)
-    chosen = loop.optimizer(recipe(optimizer="adamw", weight_decay=0.05), network)
+    chosen = optimizers.build(recipe(optimizer="adamw", weight_decay=0.05), network)
     assert isinstance(chosen, torch.optim.AdamW)
     assert chosen.defaults["weight_decay"] == 0.05
-    usual = loop.optimizer(recipe(momentum=0.8), network)
+    usual = optimizers.build(recipe(momentum=0.8), network)
     assert isinstance(usual, torch.optim.SGD)
     assert (usual.defaults["momentum"], usual.defaults["nesterov"]) == (0.8, True)
 
 
 def test_a_warm_up_rises_to_the_schedule() -> None:
     plain, warm = recipe(epochs=10), recipe(epochs=10, warmup=3)
-    shares = [loop.rate(warm, epoch) / loop.rate(plain, epoch) for epoch in range(10)]
+    shares = [optimizers.rate(warm, epoch) / optimizers.rate(plain, epoch) for epoch in range(10)]
     assert shares == pytest.approx([1 / 4, 2 / 4, 3 / 4, *[1] * 7])
 
 
@@ -234,10 +234,10 @@ def test_a_logit_of_minus_infinity_is_a_failure_though_the_loss_is_finite(
 
 def test_the_learning_rate_follows_its_schedule() -> None:
     cosine = Recipe(epochs=300, learning_rate=0.1)
-    assert loop.rate(cosine, 0) == 0.1
-    assert loop.rate(cosine, 150) == pytest.approx(0.05)
+    assert optimizers.rate(cosine, 0) == 0.1
+    assert optimizers.rate(cosine, 150) == pytest.approx(0.05)
     steps = dataclasses.replace(cosine, schedule="steps")
-    rates = [loop.rate(steps, epoch) for epoch in range(300)]
+    rates = [optimizers.rate(steps, epoch) for epoch in range(300)]
     changes = [epoch for epoch in range(1, 300) if rates[epoch] != rates[epoch - 1]]
     assert changes == [60, 120, 160, 220, 280]
     assert rates[-1] == pytest.approx(0.1 * 0.2**5)

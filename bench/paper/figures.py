@@ -11,7 +11,7 @@ from bench.paper.experiments import Cell, Experiment
 from bench.records.record import Curve, Record
 from bench.records.statistics import mean_interval
 from bench.reporting.panels import Estimate, Estimates, Panel, count_span, error_lines
-from bench.training import loop
+from bench.training import optimizers
 
 CurveReader = Callable[[Record], Curve]
 
@@ -145,7 +145,7 @@ def test_errors(
                 for record in records
                 if record.key == recipe.key and record.status == "finished"
             ]
-        marks = [step * epochs for step in loop.STEPS]
+        marks = [step * epochs for step in optimizers.STEPS]
         panels.append(
             Panel(column.label, "epoch", "test error / %", error_lines(members), marks=marks)
         )

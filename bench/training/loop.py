@@ -27,10 +27,8 @@ from bench.execution.progress import Progress, Silent
 from bench.models import networks
 from bench.models.networks import Normalised
 from bench.records.record import Number
-from bench.training import after_crop, checkpoints, fine_tuning, live_saliency, robust
+from bench.training import after_crop, checkpoints, fine_tuning, live_saliency, optimizers, robust
 from bench.training.recipes import Precision, Recipe
-
-STEPS = (0.2, 0.4, 160 / 300, 220 / 300, 280 / 300)  # shares of the epochs; Figure 7 of the paper
 
 
 class Diverged(ValueError):
@@ -72,27 +70,6 @@ class Trained:
             "seconds": sum(entry["seconds"] + entry["test_seconds"] for entry in self.curve),
             **{name: self.curve[-1][name] for name in masks.NAMES if name in self.curve[-1]},
         }
-
-
-def rate(recipe: Recipe, epoch: int) -> float:
-    """Return the learning rate of an epoch: a cosine to zero, or times 0.2 at each of `STEPS`.
-
-    In the first ``recipe.warmup`` epochs it is 1, 2, … times the share 1 / (warmup + 1) of that.
-
-    Args:
-        recipe: The recipe.
-        epoch: Number of the epoch, from 0.
-
-    >>> rate(Recipe(epochs=300, learning_rate=0.1), 150)
-    0.05
-    """
-    done = epoch / recipe.epochs
-    peak = recipe.learning_rate
-    if epoch < recipe.warmup:
-        peak = peak * (epoch + 1) / (recipe.warmup + 1)
-    if recipe.schedule == "cosine":
-        return peak * (1 + math.cos(math.pi * done)) / 2
-    return peak * 0.2 ** sum(done >= step for step in STEPS)
 
 
 def split(recipe: Recipe, seed: int, data: Dataset) -> tuple[Split, Split]:
@@ -150,7 +127,7 @@ def train(
     )
     mix = mixer(recipe, data)
     network = first(recipe, data, weights, seed).to(device).to(memory_format=torch.channels_last)
-    optimiser = optimizer(recipe, network)
+    optimiser = optimizers.build(recipe, network)
     loader = open_loader(
         training,
         batch_size=recipe.batch_size,
@@ -169,15 +146,20 @@ def train(
         if curve:
             advance(len(curve))
         for epoch in range(len(curve), recipe.epochs):
+            rate = optimizers.rate(recipe, epoch)
             for group in optimiser.param_groups:
-                group["lr"] = rate(recipe, epoch)
+                group["lr"] = rate
             start = time.perf_counter()
             # one tensor from the start: a small one kept from each step would break the heap up
             last = epoch + 1 == recipe.epochs
             deleted = torch.full((len(training),), -1, device=device) if last else None
             loss = train_epoch(recipe, seed, data, network, optimiser, loader, epoch, stop, deleted)
             trained = time.perf_counter()
-            entry = {"epoch": epoch + 1, "loss": loss, "learning_rate": rate(recipe, epoch)}
+            entry = {
+                "epoch": epoch + 1,
+                "loss": loss,
+                "learning_rate": optimizers.rate(recipe, epoch),
+            }
             for name, part in (("validation", validation), ("test", data.test)):
                 if len(part.labels):
                     try:
@@ -200,26 +182,6 @@ def train(
             if stop():
                 raise Stopped(f"stopped after epoch {epoch + 1} of {recipe.epochs}")
     return Trained(network, curve)
-
-
-def optimizer(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
-    """Return the optimizer of a recipe for all parameters of a network.
-
-    Args:
-        recipe: The recipe.
-        network: The network.
-    """
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(
-            network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-        )
-    return torch.optim.SGD(
-        network.parameters(),
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=recipe.momentum > 0,
-    )
 
 
 def first(recipe: Recipe, data: Dataset, weights: Path | None, seed: int) -> Normalised:
