@@ -239,6 +239,7 @@ def test_a_missing_cell_is_named_with_the_command_that_fills_it(tmp_path: Path) 
         (["run", "tabel1"], "there is no experiment 'tabel1': did you mean 'table1'?", 2),
         (["rum"], "Did you mean 'run'?", 2),
         (["tables"], "there is no results folder", 2),
+        (["figures"], "figure8|differences|quality|attacks|passes|occlusion|coverage|all}'", 2),
         (["list", "methods"], "'methods' is not one of", 2),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

@@ -92,7 +92,8 @@ class Commands(click.Group):
             ctx.exit(output.CUT_OFF)
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else "bench"
-            echo(f"Error: {error.format_message()} (see {command} --help)", err=True)
+            text = " ".join(error.format_message().split())  # choices are one a line
+            echo(f"Error: {text} (see {command} --help)", err=True)
             ctx.exit(error.exit_code)
         except (KeyboardInterrupt, click.Abort, Stopped) as stopped:
             echo(f"{str(stopped) or 'interrupted'}; {STORED}", err=True)
