@@ -102,7 +102,7 @@ def test_markdown_is_this() -> None:
     none, cutout, has = (cells_of(line, "|") for line in lines[2:5])
     assert none == ["none", "92.0 ± 2.0", r"95.10\*", "**91.5** ± 2.1 (n=4, 1 failed)"]
     assert cutout == ["cutout(length=8)", "**94.0** ± 2.5†", "", "--"]
-    assert has == ["has", "92.0 ± 2.0", "", "55 ± 64 (n=2)"]
+    assert has == ["has", "92.0 ± 2.0", "", "55 (wide, n=2)"]
 
 
 @pytest.mark.slow
@@ -120,7 +120,7 @@ def test_the_caption_says_what_the_numbers_mean() -> None:
         "--: not run.",
     ):
         assert part in caption
-    plain = formats.caption(run_tables.grid(records("none", [0.5, 0.6])))
+    plain = formats.caption(run_tables.grid(records("none", [0.5, 0.52])))
     assert plain.endswith("over n = 2 seeds. Bold: best mean of a column.")
 
 
@@ -564,3 +564,43 @@ def test_the_work_of_a_table_grows_with_its_rows(style: str) -> None:
 
     calls(2)  # what is imported at first use
     assert calls(200) < 2.5 * calls(100)
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ([0.49, 0.77], "63 (wide)"),  # 63 ± 178
+        ([0.02, 0.1], "6 ± 51"),  # it excludes more than half of the accuracies
+        ([0.60, 0.66], "63 ± 38"),
+        ([0.49, 0.77, 0.63], "63 ± 35"),
+        ([0.63, 0.63], "63.00 ± 0.00"),
+    ],
+)
+def test_an_interval_as_wide_as_all_accuracies_is_named_instead_of_shown(
+    values: list[float], shown: str
+) -> None:
+    table = run_tables.grid(records("none", list(values)))
+    wide = "wide" in shown
+    texts = formats.text(table), formats.markdown(table), formats.html(table)
+    assert all(shown in text for text in texts)
+    half = shown.partition(" ± ")[2]
+    assert (f"$\\,\\pm\\,{half}$" if half else "63 &  (wide)") in formats.latex(table)
+    told = "wide: the interval is as wide as all possible values; run more seeds."
+    for text in (*texts, formats.latex(table)):
+        assert (told in " ".join(text.split())) == wide
+    interval = mean_interval(values)
+    assert interval.low is not None
+    assert interval.high is not None
+    assert wide == (interval.low <= 0 and interval.high >= 1)
+    (cell,) = json.loads(formats.json(table))["cells"]  # programs get the numbers
+    assert (cell["low"], cell["high"]) == (interval.low, interval.high)
+    (line,) = csv.DictReader(io.StringIO(formats.csv(table)))
+    assert float(line["high"]) == pytest.approx(interval.high)
+
+
+def test_a_wide_interval_of_counts_is_shown_whole() -> None:
+    column = Column("pixels", best="low")
+    cells = {("jsma", column.label): Interval(20.0, 15.0, 120.0, 2)}
+    shown = formats.text(Table(title="t", rows=[Row("jsma")], columns=[column], cells=cells))
+    assert "20 ± 120" in shown
+    assert "wide" not in shown

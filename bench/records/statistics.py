@@ -49,6 +49,20 @@ class Interval:
         """The upper end of the interval."""
         return None if self.half is None else self.mean + self.half
 
+    @property
+    def excludes_nothing(self) -> bool:
+        """Whether the interval of a share, or of a difference of two, is as wide as all values.
+
+        It then holds every share from 0 to 1, or reaches a whole 1 to both sides: with two seeds,
+        Student's quantile is 12.7, and a spread of some points gives such an interval.
+
+        >>> [mean_interval([0.49, other]).excludes_nothing for other in (0.77, 0.55)]
+        [True, False]
+        """
+        if self.half is None:
+            return False
+        return self.half >= 1 or (self.mean <= self.half and self.mean + self.half >= 1)
+
 
 @dataclass(frozen=True)
 class Comparison:

@@ -224,7 +224,7 @@ def _content(table: Table, row: Row, printed: Printed) -> _Content:
     if isinstance(cell, Interval):
         mean, half = rounded(cell, column.percent)
         marks = "$^{*}$", r"$^{\dagger}$"
-        return _Content(mean, best, half, mark(table, row, column, marks), notes)
+        return _Content(mean, best, half, mark(table, row, column, marks), text=notes)
     if isinstance(cell, OverImages):
         value, ends = of_images(cell, column.percent)
         if NUMBER.fullmatch(value):

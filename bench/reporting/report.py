@@ -144,7 +144,8 @@ def add_verdict(page: Page, table: Table, runs: Sequence[Record], found: Sequenc
             continue
         first, *others = sorted(means, key=lambda label: -means[label].mean)
         cell = means[first]
-        spread = "" if cell.half is None else f" ± {100 * cell.half:.2f}"
+        silent = cell.half is None or cell.excludes_nothing
+        spread = "" if silent else f" ± {100 * (cell.half or 0):.2f}"
         text = (
             f"{first} is best of {len(means)} with {100 * cell.mean:.2f}{spread} % (n = {cell.n})"
         )

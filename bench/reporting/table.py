@@ -141,6 +141,8 @@ class Style:
 
 
 MARKS = ("*", "†")
+WIDE = "wide"
+"""Remark on a cell whose interval excludes nothing."""
 TEXT = Style(flat)
 HTML = Style(lambda text: escape(flat(text)), bold="<strong>{}</strong>")
 
@@ -271,15 +273,22 @@ def own_cell(table: Table, row: Row, column: Column, style: Style) -> str:
 
 
 def remarks(table: Table, row: Row, column: Column) -> str:
-    """What is unusual about a cell: how many seeds it has, and how many failed."""
+    """What is unusual about a cell: its interval, how many seeds it has, and how many failed."""
     cell, failed = table.cell(row, column), table.failed.get((row.label, column.label), 0)
-    unusual = isinstance(cell, Interval) and cell.n != table.usual_seeds
-    parts = [f"n={cell.n}"] if unusual and isinstance(cell, Interval) else []
+    parts = []
+    if isinstance(cell, Interval):
+        parts += [WIDE] * (column.percent and cell.excludes_nothing)
+        parts += [f"n={cell.n}"] * (cell.n != table.usual_seeds)
     return ", ".join(parts + ([f"{failed} failed"] if failed else []))
 
 
 def rounded(interval: Interval, percent: bool) -> tuple[str, str]:
-    """The mean to the second significant digit of its half-width; percents to 0.01 at most."""
+    """The mean to the second significant digit of its half-width; percents to 0.01 at most.
+
+    An interval of percents that excludes nothing is not shown; `remarks` says so.
+    """
+    if percent and interval.excludes_nothing:
+        return f"{100 * interval.mean:.0f}", ""
     scale = 100 if percent else 1
     mean, half = scale * interval.mean, scale * (interval.half or 0)
     decimals = 2
@@ -334,6 +343,8 @@ def caption(table: Table, bold: bool = True) -> str:
         parts.append(f"{table.measure or table.title}: {spread}.")
     elif measured:
         parts.append(f"{table.measure or table.title}: a single seed, so there is no interval.")
+    if any(WIDE in remarks(table, row, each) for row in table.rows for each in table.columns):
+        parts.append(f"{WIDE}: the interval is as wide as all possible values; run more seeds.")
     over = [cell for cell in table.cells.values() if isinstance(cell, OverImages)]
     if over:
         brackets = "with the 95 % interval over the images in brackets; a single seed"

@@ -16,7 +16,7 @@ from bench.execution.options import ExecutionOptions
 from bench.execution.progress import Progress
 from bench.execution.workspace import Workspace
 from bench.records.record import Record
-from bench.records.statistics import Comparison, compare
+from bench.records.statistics import Comparison, Interval, compare
 from bench.records.store import Store
 from bench.reporting.cells import comparison_entry
 from bench.studies import comparison, search_spaces
@@ -154,7 +154,9 @@ class Searched:
             return f"{start}; nothing is better than the published {self.published}"
         points = f"{100 * self.gain.difference:+.2f} points"
         if self.gain.high is not None:
-            points += f" ± {100 * (self.gain.high - self.gain.difference):.2f}"
+            half = self.gain.high - self.gain.difference
+            wide = Interval(self.gain.difference, None, half, self.gain.n).excludes_nothing
+            points += " (wide interval)" if wide else f" ± {100 * half:.2f}"
         return f"{start}; {self.best} against {self.published}: {points}, n = {self.gain.n}"
 
 
