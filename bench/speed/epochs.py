@@ -92,7 +92,7 @@ def products(
             for module, given, weight, inputs in work:
                 if isinstance(module, nn.Conv2d):
                     out = functional.conv2d(
-                        given, weight, None, module.stride, module.padding, module.dilation,  # type: ignore[arg-type]
+                        given, weight, None, module.stride, module.padding, module.dilation,
                         module.groups,
                     )  # fmt: skip
                 else:

@@ -32,8 +32,9 @@ def said(recipe: Recipe, data: Dataset) -> str | None:
         data: The dataset.
     """
     images = of_images(recipe, data)
-    height, width = data.train.images.shape[-2:]
-    lazily = isinstance(data.train.images, FileImages)
+    stored = data.train.images
+    height, width = stored.shape[-2:]
+    lazily = isinstance(stored, FileImages)
     large = height * width * recipe.batch_size >= LARGE
     if not (lazily or large or images >= LEAST):
         return None
@@ -41,9 +42,8 @@ def said(recipe: Recipe, data: Dataset) -> str | None:
     if lazily or large:
         need += f" and {of_network(recipe, data) / 1e9:.2f} GB for the network"
     need += ", beside Python and its libraries (about 1 GB)"
-    if lazily:
-        workers = data.train.images.workers
-        need = f"images stay in their files and are decoded by {workers} threads; {need}"
+    if isinstance(stored, FileImages):
+        need = f"images stay in their files and are decoded by {stored.workers} threads; {need}"
     return need
 
 
