@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from attacks.base import BaseAttack, Goal, Images, Logits, Shape, Unit
+from attacks.base import BaseAttack, Goal, Images, Logits, Shape, Unit, frozen
 from attacks.encoder import SGD, Codes, Encoder, LinearEncoder, PublishedUNetEncoder
 from attacks.norms import box
 
@@ -108,6 +108,54 @@ class PublishedAdvMask(BaseAttack):
         if self.encoder not in ("auto", "linear", "u-net"):
             raise ValueError(f"encoder is {self.encoder!r}: choose 'auto', 'linear' or 'u-net'")
 
+    def shortened(self, steps: int = 20) -> PublishedAdvMask:
+        """The same attack in fewer steps, which finds about as many points.
+
+        The encoder's learning rate rises as the steps fall, so that its codes travel as far, and
+        momentum-PGD takes a fourth as many steps. On a ResNet-20 with CIFAR-10's images, 20 steps
+        find the points of the whole attack as often as the whole attack with other draws does.
+
+        Args:
+            steps: Steps of the joint training, at least 1.
+        """
+        start = max(1, min(self.start_steps, steps // 4))
+        return replace(self, steps=steps, start_steps=start, lr=self.lr * self.steps / steps)
+
+    def refine(
+        self,
+        model: nn.Module,
+        images: Images,
+        goal: Goal,
+        generators: Sequence[Generator],
+        codes: Codes,
+    ) -> Images:
+        """Attack from known codes: those of another attack, or of a network that predicts them.
+
+        The encoder starts as the constant ``codes`` instead of random weights, and learns from
+        there. A call makes the passes of any other.
+
+        Args:
+            model: As in a call.
+            images: Likewise.
+            goal: Likewise.
+            generators: One per image.
+            codes: One code per pixel of each image, positive where it is thought to be a point;
+                codes of the size of 0.01 are undecided at first and decided at the end.
+
+        Returns:
+            The adversarial images, as a call does.
+
+        Raises:
+            ValueError: The encoder is the U-Net, which cannot start as a constant.
+        """
+        if not self._linear(images):
+            raise ValueError(
+                "only the fully-connected encoder can start from known codes: give "
+                "encoder='linear', or images of at most 64x64 pixels"
+            )
+        with frozen(model), torch.no_grad():
+            return self._attack(model, images.detach(), goal, generators, codes)
+
     def passes(self, shape: Shape) -> int:
         """Both passes of every step of PGD and of two tries, and four forward passes to judge."""
         return 2 * self.start_steps + 4 * self.steps + 4
@@ -117,7 +165,12 @@ class PublishedAdvMask(BaseAttack):
         return 2 * self.start_steps + 2 * self.steps + 3
 
     def _attack(
-        self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
+        self,
+        model: nn.Module,
+        images: Images,
+        goal: Goal,
+        generators: Sequence[Generator],
+        codes: Codes | None = None,
     ) -> Images:
         result = images.clone()
         rows = (~goal.reached(model(images))).nonzero()[:, 0]
@@ -128,8 +181,9 @@ class PublishedAdvMask(BaseAttack):
         reference = _cross_entropy(model(images[rows] + dense), goal[rows]).clamp(min=1e-3)
         for slope in (self.sparsity_slope, self.retry_slope):
             found, reached = self._learn(
-                model, images[rows], goal[rows], chosen, dense, reference, slope
-            )
+                model, images[rows], goal[rows], chosen, dense, reference, slope,
+                None if codes is None else codes[rows],
+            )  # fmt: skip
             result[rows[reached]] = found[reached]
             left = ~reached
             rows, dense, reference = rows[left], dense[left], reference[left]
@@ -166,11 +220,12 @@ class PublishedAdvMask(BaseAttack):
         dense: Images,
         reference: Float[Tensor, " b"],
         sparsity_slope: float,
+        codes: Codes | None = None,
     ) -> tuple[Images, Bool[Tensor, " b"]]:
         """One try: the masked perturbation's images, and which of them reach the goal."""
         low, high = box(images, self.eps, goal.region)
         pixels, shape = images[0, 0].numel(), images[:, :1].shape
-        encoder = self._encoder(images, generators)
+        encoder = self._encoder(images, generators, codes)
         delta, velocity = dense.clone(), torch.zeros_like(images)
         alpha = images.new_full((len(images), 1), self.alpha_start)
         end = self.alpha_end or (100.0 if self._linear(images) else 20.0)
@@ -209,10 +264,12 @@ class PublishedAdvMask(BaseAttack):
         small = images[0, 0].numel() <= 64 * 64
         return self.encoder == "linear" or (self.encoder == "auto" and small)
 
-    def _encoder(self, images: Images, generators: Sequence[Generator]) -> Encoder:
+    def _encoder(
+        self, images: Images, generators: Sequence[Generator], codes: Codes | None
+    ) -> Encoder:
         sgd = SGD(self.lr, self.momentum, weight_decay=self.weight_decay)
         if self._linear(images):
-            return LinearEncoder(images, generators, sgd, self.steps)
+            return LinearEncoder(images, generators, sgd, self.steps, constant=codes)
         return PublishedUNetEncoder(images, generators, sgd)
 
     def _sharpen(

@@ -22,7 +22,7 @@ from bench.execution.progress import Silent
 from bench.execution.workspace import Workspace
 from bench.models import networks
 from bench.paper import tables
-from bench.points import coverage, find
+from bench.points import blocks, coverage, find
 from bench.points.exchange import from_folder
 from bench.points.store import Points, stored
 from bench.records.record import Record
@@ -157,7 +157,7 @@ def test_points_say_how_much_of_the_training_images_the_victim_knows(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The victim is right on the zeros alone; the images are in several blocks."""
-    changed = torch.zeros(find.BLOCK, 8, 8, dtype=torch.bool)
+    changed = torch.zeros(blocks.BLOCK, 8, 8, dtype=torch.bool)
     changed[:, 2, 2:5] = True
 
     class Paint:
@@ -166,9 +166,9 @@ def test_points_say_how_much_of_the_training_images_the_victim_knows(
             painted[:, :, 2, 2:5] += 0.5
             return painted
 
-    monkeypatch.setattr(find.registry, "build", lambda *args, **fields: Paint())
+    monkeypatch.setattr(blocks.registry, "build", lambda *args, **fields: Paint())
     monkeypatch.setattr(find, "chosen_attack", lambda *args: "paint")
-    monkeypatch.setattr(find.Goal, "reached", lambda goal, logits: torch.ones(len(logits)) > 0)
+    monkeypatch.setattr(blocks.Goal, "reached", lambda goal, logits: torch.ones(len(logits)) > 0)
     workspace = Workspace(results=tmp_path)
     workspace.adopt(data)
     found = find.adversarial(data, workspace, Silent(), victim=Blind())

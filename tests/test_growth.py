@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from bench.cli import main
 from bench.execution.progress import Silent
 from bench.execution.workspace import Workspace
-from bench.points import find
+from bench.points import blocks
 from bench.records.record import Record
 from bench.records.store import Store
 from bench.speed import growth
@@ -146,7 +146,7 @@ def test_the_pace_is_that_while_all_work(
 ) -> None:
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    jobs = [find.Block(number, "digits", None, "", "", "", Path()) for number in range(24)]
+    jobs = [blocks.Block(number, "digits", None, "", "", "", Path()) for number in range(24)]
     assert growth.pace(Paced(now, 0.5), jobs, 2, workspace, Silent()) == pytest.approx(2.0)
 
 

@@ -24,6 +24,7 @@ from bench.execution.progress import Silent
 from bench.execution.workspace import Workspace
 from bench.files import locks
 from bench.points import find
+from bench.points.blocks import run as run_blocks
 from bench.records.store import Store
 from bench.studies import jobs
 from bench.studies.jobs import Job
@@ -193,7 +194,7 @@ def test_workers_that_die_in_the_search_for_points_are_one_line(tmp_path: Path) 
     place, name = Workspace(results=tmp_path).locate("digits(train=200)")
     blocks = find.Search.of(place.dataset(name), place).blocks
     with pytest.raises(Failed, match="failed at block 0 of 2: the worker died 3 times") as error:
-        find.run(blocks, place, Silent(), Deadly(), lambda: False)  # type: ignore[arg-type]
+        run_blocks(blocks, place, Silent(), Deadly(), lambda: False)  # type: ignore[arg-type]
     assert "\n" not in str(error.value)
 
 

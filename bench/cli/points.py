@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bench.data.dataset import Dataset
     from bench.execution.options import ExecutionOptions
     from bench.execution.workspace import Workspace
+    from bench.points.find import Search
     from bench.points.store import Points
     from bench.training.victims import Victim
 
@@ -38,6 +39,12 @@ class SearchOptions:
         mean: Per-channel mean subtracted by a victim model that was trained elsewhere.
         std: Per-channel standard deviation that it divides by.
         attack: Attack by name with options; None: the dataset's own.
+        fast: Whether one network predicts the points of that attack.
+        refine: Steps of the attack from the prediction; None: none.
+        examples: Images that are attacked for the network to learn from; None: the default.
+        exact_images: Images that are attacked in full to check it; None: the default.
+        gradients: Gradients of the victim model that it sees of each image; None: the default.
+        estimator: File of a network that was trained elsewhere.
     """
 
     victim: str | None = None
@@ -45,12 +52,47 @@ class SearchOptions:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     attack: str | None = None
+    fast: bool = False
+    refine: int | None = None
+    examples: int | None = None
+    exact_images: int | None = None
+    gradients: int | None = None
+    estimator: Path | None = None
 
     def attack_text(self) -> str | None:
-        """Return the attack, as `bench.registry.build` takes it."""
+        """Return how the points are found, as `bench.points.find.chosen_attack` takes it."""
         from bench import registry
+        from bench.points.predicting import Fast
 
-        return None if self.attack is None else registry.admit("attacks", self.attack)
+        attack = None if self.attack is None else registry.admit("attacks", self.attack)
+        if not self.fast:
+            options.refuse("points without --fast", *FAST)
+            return attack
+        if self.estimator is not None:
+            options.refuse("--estimator, which is trained", "examples", "exact_images", "gradients")
+        given = {
+            "attack": attack,
+            "refine": self.refine,
+            "examples": self.examples,
+            "check": self.exact_images,
+            "gradients": self.gradients,
+        }
+        return str(Fast(**{name: value for name, value in given.items() if value is not None}))
+
+    def planned(self, data: Dataset, workspace: Workspace) -> Search:
+        """Describe the search; an estimator that was trained elsewhere is taken over first.
+
+        Raises:
+            ValueError: The estimator belongs to another dataset, victim model or image size.
+        """
+        from bench.points import fast
+        from bench.points.find import Search
+
+        search = Search.of(data, workspace, self.victim_for(data), self.attack_text())
+        if self.estimator is None or search.fast is None:
+            return search
+        how = fast.give(self.estimator, workspace, data, search.identity, search.fast)
+        return Search.of(data, workspace, self.victim_for(data), str(how))
 
     def victim_for(self, data: Dataset) -> Victim:
         """Return the victim model; see `bench.points.find.points_victim`."""
@@ -61,6 +103,9 @@ class SearchOptions:
         )
 
 
+FAST = ("refine", "examples", "exact_images", "gradients", "estimator")
+"""Options that need --fast."""
+
 search = options.gathered(
     "search",
     lambda: SearchOptions,
@@ -69,6 +114,36 @@ search = options.gathered(
         "--attack",
         type=types.Name(types.attack_names),
         help="Attack that finds the points.  [default: the dataset's, usually advmask.published]",
+    ),
+    options.attacked(
+        "--fast",
+        is_flag=True,
+        help="Predict the attack's points with one network, trained once on a few images.",
+    ),
+    options.attacked(
+        "--refine",
+        type=click.IntRange(1),
+        help="With --fast: steps of the attack from the prediction.  [default: none]",
+    ),
+    options.attacked(
+        "--examples",
+        type=click.IntRange(1),
+        help="With --fast: images that are attacked to learn from.  [default: 128]",
+    ),
+    options.attacked(
+        "--exact-images",
+        type=click.IntRange(1),
+        help="With --fast: images that are attacked in full to check with.  [default: 16]",
+    ),
+    options.attacked(
+        "--gradients",
+        type=click.IntRange(1),
+        help="With --fast: gradients that the network sees of each image.  [default: 3]",
+    ),
+    options.attacked(
+        "--estimator",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        help="With --fast: a network of that kind that was trained elsewhere.",
     ),
 )
 
@@ -93,7 +168,7 @@ def find_or_load(
                 workspace,
                 progress,
                 victim=search.victim_for(data),
-                attack_text=search.attack_text(),
+                attack_text=search.planned(data, workspace).attack,
                 executor=where.build(workspace.device),
                 stop=stop,
             ),
@@ -118,12 +193,15 @@ def build(
     """Find the points by attacking every training image once; an interrupted search continues.
 
     What the search costs is shown before it starts, in forward and backward passes and in epochs of
-    training with as many.
+    training with as many. With --fast, one network predicts the points: it is trained once for the
+    dataset and the victim model, and its agreement with the attack is measured on images that it
+    has not seen.
 
     \b
     Example: bench points build --data photos
     Example: bench points build --data cifar10 --dry-run
     Example: bench points build --data cifar10 --victim resnet20.safetensors --model resnet20
+    Example: bench points build --data photos --fast
     """
     if dry_run:
         estimate(place, search, where, as_json)
@@ -136,14 +214,12 @@ def estimate(
     place: DataOptions, search: SearchOptions, where: ExecutionOptions, as_json: bool
 ) -> None:
     """Print the cost of a search."""
-    from bench.points.find import Search
     from bench.studies.comparison import place as locate
 
     workspace, name = locate(place.open(where), place.dataset("digits"))
     data = workspace.dataset(name)
     where.build(workspace.device)  # sets the threads of a worker
-    planned = Search.of(data, workspace, search.victim_for(data), search.attack_text())
-    cost = planned.cost(data, workspace)
+    cost = search.planned(data, workspace).cost(data, workspace)
     echo(json.dumps(cost.to_json()) if as_json else str(cost))
 
 
@@ -269,6 +345,7 @@ def report(built: Points, data: Dataset, as_json: bool) -> None:
     summary, covered = built.summary(), coverage.of_advmask(built, data)
     if as_json:
         found = {"about": built.about, "summary": summary, "coverage": covered.metrics}
+        found |= {name: built.about[name] for name in ("cost", "agreement") if name in built.about}
         echo(json.dumps(found))
     else:
         echo(
@@ -288,5 +365,7 @@ def report(built: Points, data: Dataset, as_json: bool) -> None:
                 f"the victim model classifies {summary['victim_accuracy']:.1%} of the images "
                 "correctly"
             )
+        for line in coverage.of_prediction(built.about):
+            echo(line)
     if covered.warning:
         echo(covered.warning, err=True)

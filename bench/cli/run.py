@@ -83,8 +83,8 @@ OF_EXPERIMENTS = (
 @options.compared(
     "--points-from",
     type=types.Name(types.attack_names),
-    help="Attack that finds the adversarial points.  [default: AdvMask's published one, with the "
-    "dataset's settings]",
+    help="Attack that finds the adversarial points, or advmask.fast, which predicts them.  "
+    "[default: AdvMask's published one, with the dataset's settings]",
 )
 @options.data
 @options.training

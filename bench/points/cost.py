@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks import Attack, passes
-from attacks.base import frozen
+from attacks.base import Shape, frozen
 from bench.execution.progress import clock
 
 SECONDS = 2.0
@@ -100,11 +100,20 @@ def estimate(
         device: Device of the network.
     """
     _, c, h, w = images.shape
-    most = passes(attack, (c, h, w))
-    declared = getattr(attack, "usual_passes", None)
-    usual = most if declared is None else int(declared((c, h, w)))
+    most, usual = passes(attack, (c, h, w)), usual_passes(attack, (c, h, w))
     seconds = measured(network, images.to(device).float() / 255) if left and most else 0.0
     return Cost(count, left, usual, most, seconds)
+
+
+def usual_passes(attack: Attack, shape: Shape) -> int:
+    """Return the passes for an image on which an attack repeats nothing, 0 if it declares none.
+
+    Args:
+        attack: The attack.
+        shape: Channels, height and width of the image.
+    """
+    declared = getattr(attack, "usual_passes", None)
+    return passes(attack, shape) if declared is None else int(declared(shape))
 
 
 def measured(network: nn.Module, images: Tensor) -> float:
@@ -128,3 +137,46 @@ def measured(network: nn.Module, images: Tensor) -> float:
         few = once(images[:8]) / len(images[:8])
         size = max(8, min(len(images), int(SECONDS / 2 / few)))
         return min(once(images[:size]) for _ in range(2)) / len(images[:size])
+
+
+class Counted(nn.Module):
+    """A network that counts the passes of single images through it.
+
+    A backward pass is counted where a gradient reaches the outputs. `bench.robustness` counts for
+    each image, at the cost of finding out whose pass each is.
+
+    Args:
+        network: Any network.
+
+    Attributes:
+        passes: Forward and backward passes so far, one for each image of a batch.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.passes = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return what the network does."""
+        self.passes += len(images)
+        outputs: Tensor = self.network(images)
+        if outputs.requires_grad:
+            outputs.register_hook(self._backward)
+        return outputs
+
+    def _backward(self, gradient: Tensor) -> None:
+        self.passes += len(gradient)
+
+
+def forward_operations(network: nn.Module, *inputs: Tensor) -> int:
+    """Return the floating-point operations of a forward pass, as PyTorch counts them.
+
+    >>> forward_operations(nn.Linear(5, 3), torch.zeros(2, 5))
+    60
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(*inputs)
+    return int(counter.get_total_flops())

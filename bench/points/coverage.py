@@ -7,8 +7,9 @@ accuracy of a run says little about an augmentation without the share that it ha
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeGuard
 
 import torch
 from jaxtyping import Bool, Int, Shaped
@@ -175,6 +176,34 @@ def of_search(points: Points) -> dict[str, float]:
     if "victim_accuracy" in summary:
         known["victim_accuracy"] = summary["victim_accuracy"]
     return known
+
+
+def of_prediction(about: Mapping[str, Any]) -> list[str]:
+    """Return lines on what predicted points have cost and how far they agree with the attack's.
+
+    Args:
+        about: What is stored with points; points that were attacked give no lines.
+    """
+    lines = []
+    cost, agreement = about.get("cost"), about.get("agreement")
+    if _numbers(cost, ("passes", "epochs", "cheaper", "exact_passes", "seconds")):
+        lines.append(
+            f"{cost['passes']:.1f} forward and backward passes per image, as many as in "
+            f"{cost['epochs']:.2g} epochs, {cost['cheaper']:.0f} times fewer than the attack's "
+            f"{cost['exact_passes']:.0f}; {cost['seconds']:.0f} s"
+        )
+    if _numbers(agreement, ("images", "found", "chance", "near")):
+        lines.append(
+            f"on {agreement['images']} images that the estimator has not seen, "
+            f"{agreement['found']:.0%} of the attack's points are among as many predicted ones "
+            f"(by chance {agreement['chance']:.0%}), {agreement['near']:.0%} within one pixel"
+        )
+    return lines
+
+
+def _numbers(found: Any, names: Sequence[str]) -> TypeGuard[dict[str, float]]:
+    """Whether something read from a file has these numbers."""
+    return isinstance(found, dict) and all(isinstance(found.get(n), int | float) for n in names)
 
 
 def warning(augmentation: Augmentation, metrics: Mapping[str, float]) -> str | None:

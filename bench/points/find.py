@@ -3,83 +3,37 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int
-from torch import Tensor, nn
+from torch import nn
 
-from attacks import Attack, Goal
-from attacks.base import frozen
 from bench import registry
-from bench.data import seeds
 from bench.data.catalog import facts
 from bench.data.dataset import Dataset
-from bench.errors import Failed, Stopped
 from bench.execution import signals
-from bench.execution.executors import Executor, Local, Lost
+from bench.execution.executors import Executor, Local
 from bench.execution.options import ExecutionOptions
 from bench.execution.progress import Progress, Silent, open_progress
 from bench.execution.workspace import Workspace
 from bench.files import checksums, locks
 from bench.files.checksums import key
 from bench.models import networks
-from bench.models.networks import check_logits
 from bench.models.resnet import fold
-from bench.points.cost import Cost, estimate
+from bench.points import blocks, fast
+from bench.points.blocks import BLOCK, Block, run
+from bench.points.cost import Cost, estimate, measured
 from bench.points.lookup import knowing, opened
-from bench.points.store import Points, join
+from bench.points.predicting import Fast, Trained, is_fast
+from bench.points.store import Points
 from bench.training import victims
 from bench.training.victims import Victim
 
 SPARSE = "advmask(steps=100)"
 """The attack of version 0.1: as few points as it can, a tenth of the authors'."""
-
-BLOCK = 128
-"""Number of images per block, attacked as one batch. Fixed, because the number of images in a batch
-changes the last bits of a convolution, and with them the points: an image is always attacked with
-the same neighbours, whatever the order and the number of workers."""
-
-
-@dataclass(frozen=True)
-class Block:
-    """A block of training images to attack: one job of an executor.
-
-    Attributes:
-        number: Number of the block in the training set, from 0.
-        data: Name of the dataset.
-        victim: The victim model; None for a network given by the caller.
-        network: Key of the victim model among the networks of this process.
-        attack: Text of the attack, as `registry.build` takes it.
-        about: JSON that identifies what the points belong to.
-        folder: Folder of the blocks' files.
-    """
-
-    number: int
-    data: str
-    victim: Victim | None
-    network: str
-    attack: str
-    about: str
-    folder: Path
-
-    @property
-    def path(self) -> Path:
-        """File of the block's points."""
-        return self.folder / f"block-{self.number:05d}.safetensors"
-
-    def finished(self) -> Points | None:
-        """Return the points of a finished block; None if the file is missing or damaged."""
-        try:
-            part = Points.load(self.path)
-        except (FileNotFoundError, ValueError):
-            return None
-        about = json.loads(self.about)
-        return part if {name: part.about.get(name) for name in about} == about else None
 
 
 def points_victim(
@@ -115,59 +69,6 @@ def points_victim(
     side = data.train.images.shape[-1]
     recipe = victims.usual_victim(data.name, data.digest, side, model=model)
     return Victim(model=model, data=data.name, recipe=recipe)
-
-
-_networks: dict[str, nn.Module] = {}
-
-
-def attack(
-    block: Block, workspace: Workspace, progress: Progress, stop: Callable[[], bool]
-) -> Points | None:
-    """Attack a block and store its points; return None if asked to stop before it starts."""
-    if stop():
-        return None
-    if block.network not in _networks:  # in the process of a worker
-        assert block.victim is not None, "a network given by the caller is attacked in its process"
-        _networks.clear()
-        _networks[block.network] = block.victim.load(workspace, progress, stop)
-    start = time.perf_counter()
-    data = workspace.dataset(block.data)
-    ids = torch.arange(len(data.train.labels)).split(BLOCK)[block.number]
-    method = registry.build("attacks", block.attack)
-    found = attack_images(_networks[block.network], data, ids, method, workspace.device)
-    about = json.loads(block.about) | {"seconds": time.perf_counter() - start}
-    found = replace(found, about=found.about | about)
-    found.save(block.path)
-    return found
-
-
-def attack_images(
-    network: nn.Module, data: Dataset, ids: Int[Tensor, " b"], method: Attack, device: str
-) -> Points:
-    """Find the points of some training images.
-
-    An attack leaves the class that the victim model predicts, so misclassified images have points
-    too. Random draws depend on the index of an image in the dataset alone.
-
-    Args:
-        network: The victim model.
-        data: The dataset.
-        ids: Indices of training images, shape (b,).
-        method: The attack.
-        device: Device of the network.
-    """
-    images = data.train.images[ids].to(device).float() / 255
-    with frozen(network), torch.no_grad():
-        logits = network(images)
-        check_logits(logits)
-        goal = Goal(logits.argmax(1))
-    generators = [seeds.generator(0, "points", int(i)) for i in ids]
-    adversarial = method(network, images, goal, generators)
-    with frozen(network), torch.no_grad():
-        reached = goal.reached(network(adversarial))
-    changed = (adversarial != images).any(1) & reached[:, None, None]
-    correct = int((goal.labels.cpu() == data.train.labels[ids].cpu()).sum())
-    return Points.of(changed.cpu(), reached.cpu(), {"correct": correct})
 
 
 def find_points(
@@ -257,6 +158,10 @@ def chosen_attack(data: str, text: str | None = None, eps: float | None = None) 
     ('advmask.published', 'advmask(eps=0.5, steps=100)')
     """
     text = text or facts(data).points
+    if is_fast(text):
+        how = Fast.read(text)
+        own = None if how.attack == Fast.attack else how.attack
+        return str(replace(how, attack=chosen_attack(data, own, eps)))
     name = registry.parse(text)[0]
     if "." in name and ":" not in name:  # a named reading has an eps of its own
         attack = registry.build("attacks", text)
@@ -305,24 +210,65 @@ class Search:
         folder = (workspace.cache / "points" / name).resolve()
         count = -(-len(data.train.labels) // BLOCK)
         model = key(about["victim"])
-        blocks = [
+        planned = [
             Block(number, data.name, chosen, model, attack_text, json.dumps(about), folder)
             for number in range(count)
         ]
-        return cls(workspace.results / "points" / f"{name}.safetensors", blocks, network)
+        return cls(workspace.results / "points" / f"{name}.safetensors", planned, network)
 
     def open(
         self, workspace: Workspace, progress: Progress, stop: Callable[[], bool] = lambda: False
     ) -> nn.Module:
         """Return the victim model, which is trained first if it is missing."""
         block = self.blocks[0]
-        _networks.clear()
-        if block.victim is None:
-            assert self.network is not None
-            _networks[block.network] = self.network
-        else:
-            _networks[block.network] = block.victim.load(workspace, progress, stop)
-        return _networks[block.network]
+        network = self.network
+        if block.victim is not None:
+            network = block.victim.load(workspace, progress, stop)
+        assert network is not None
+        blocks.keep(block.network, network)
+        return network
+
+    @property
+    def attack(self) -> str:
+        """How the points are found, as `chosen_attack` writes it."""
+        return self.blocks[0].attack
+
+    @property
+    def fast(self) -> Fast | None:
+        """How the points are predicted; None: the images are attacked."""
+        return Fast.read(self.attack) if is_fast(self.attack) else None
+
+    @property
+    def identity(self) -> Any:
+        """What identifies the victim model, as JSON values."""
+        return json.loads(self.blocks[0].about)["victim"]
+
+    def predict(
+        self,
+        data: Dataset,
+        workspace: Workspace,
+        progress: Progress,
+        network: nn.Module,
+        executor: Executor,
+        stop: Callable[[], bool],
+    ) -> Points:
+        """Predict the points, after training the estimator if it is missing."""
+        how = self.fast
+        assert how is not None
+        path = fast.obtain(
+            data, workspace, progress, network, victim=self.blocks[0].victim,
+            identity=self.identity, how=how, executor=executor, stop=stop,
+        )  # fmt: skip
+        trained = Trained.load(path)
+        planned = [replace(block, estimator=path) for block in self.blocks]
+        label = "prediction of points"
+        found = run(planned, workspace, progress, executor, stop, label)
+        about = found.about | {
+            "estimator": trained.digest,
+            "agreement": trained.about["agreement"],
+            "cost": fast.cost(found, trained, how, tuple(data.train.images.shape[1:])),
+        }
+        return replace(found, about=about)
 
     def cost(self, data: Dataset, workspace: Workspace, network: nn.Module | None = None) -> Cost:
         """Estimate the cost of what is left of the search.
@@ -349,6 +295,10 @@ class Search:
                 network = networks.build_for(data, block.victim.model, seed=0)
                 fold(network.eval())
                 network.to(workspace.device)
+        if (how := self.fast) is not None:
+            each = fast.planned(how, len(images), tuple(images.shape[1:]))
+            seconds = measured(network, images[:BLOCK].to(workspace.device).float() / 255)
+            return Cost(len(images), left, each, each, seconds)
         method = registry.build("attacks", block.attack)
         return estimate(network, images[:BLOCK], len(images), left, method, workspace.device)
 
@@ -391,9 +341,12 @@ def adversarial(
             found = Points.load(search.path)
         else:
             network = search.open(workspace, progress, stop)
-            progress.say(f"Finding adversarial points: {search.cost(data, workspace, network)}")
             chosen = Local() if search.network is not None else executor or Local()
-            found = run(search.blocks, workspace, progress, chosen, stop)
+            progress.say(f"Finding adversarial points: {search.cost(data, workspace, network)}")
+            if search.fast is None:
+                found = run(search.blocks, workspace, progress, chosen, stop)
+            else:
+                found = search.predict(data, workspace, progress, network, chosen, stop)
             found.fits(data)
             found.save(search.path)
             for block in search.blocks:
@@ -409,36 +362,3 @@ def describe(network: nn.Module) -> dict[str, str]:
         "network": type(network).__name__,
         "weights": checksums.of_tensors(network.state_dict()),
     }
-
-
-def run(
-    blocks: list[Block],
-    workspace: Workspace,
-    progress: Progress,
-    executor: Executor,
-    stop: Callable[[], bool],
-) -> Points:
-    """Attack the blocks that are not finished and return the points of all."""
-    parts = {block.number: part for block in blocks if (part := block.finished()) is not None}
-    rest = [block for block in blocks if block.number not in parts]
-    with progress.task("attack on the training images", len(blocks)) as advance:
-        advance(len(parts))
-        for index, part in executor.map(attack, rest, workspace, progress, stop):
-            if isinstance(part, Lost):
-                raise Failed(
-                    f"the search for adversarial points failed at block {rest[index].number} of "
-                    f"{len(blocks)}: {part.message}; finished blocks are stored"
-                )
-            if part is not None:
-                parts[rest[index].number] = part
-                advance(note=f"{part.counts.float().mean():.0f} points")
-    if len(parts) < len(blocks):
-        raise Stopped(f"stopped after {len(parts)} of {len(blocks)} blocks, which are stored")
-    found = [parts[block.number] for block in blocks]
-    joined = join(found)
-    seconds = sum(part.about.get("seconds", 0.0) for part in found)
-    about = json.loads(blocks[0].about) | {"size": joined.about["size"], "seconds": seconds}
-    if all("correct" in part.about for part in found):  # blocks of version 0.1 do not say it
-        correct = sum(part.about["correct"] for part in found)
-        about["victim_accuracy"] = correct / len(joined)
-    return replace(joined, about=about)

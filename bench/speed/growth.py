@@ -22,7 +22,7 @@ from bench.execution.executors import Executor, Local
 from bench.execution.processes import Processes
 from bench.execution.progress import Progress, Silent
 from bench.execution.workspace import Workspace
-from bench.points import find
+from bench.points import blocks
 from bench.records.record import Record
 from bench.records.store import Store
 from bench.robustness.pass_counter import release_freed_memory
@@ -254,7 +254,7 @@ def scaling(workspace: Workspace, progress: Progress, cores: int, steps: int = 6
     victim = victims.Victim(model=recipe.model, data=data.name, recipe=recipe)
     victims.obtain(recipe, workspace, Silent())
     jobs = [
-        find.Block(
+        blocks.Block(
             number % 11,
             data.name,
             victim,
@@ -274,7 +274,7 @@ def scaling(workspace: Workspace, progress: Progress, cores: int, steps: int = 6
 
 def pace(
     executor: Executor,
-    jobs: list[find.Block],
+    jobs: list[blocks.Block],
     workers: int,
     workspace: Workspace,
     progress: Progress,
@@ -282,7 +282,7 @@ def pace(
     """Return blocks per second while all workers are busy, without start and end."""
     ends = []
     with progress.task(f"points, {workers} at a time", len(jobs)) as advance:
-        for _ in executor.map(find.attack, jobs, workspace, Silent(), lambda: False):
+        for _ in executor.map(blocks.attack, jobs, workspace, Silent(), lambda: False):
             ends.append(time.perf_counter())
             advance()
     first, last = 3 * workers - 1, len(ends) - workers - 1
