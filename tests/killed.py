@@ -26,7 +26,11 @@ CHANGES = (
 )
 """System calls that change a disk; those of other files than the folder's are left out."""
 PRELOADED = ["bench.cli.run", "bench.studies.comparison", "bench.studies.attack_study"]
-PRELOADED += ["bench.records.tracking.tracker", "bench.reporting.report", "bench.paper.requests"]
+PRELOADED += [
+    "bench.records.tracking.tracker",
+    "bench.reporting.report",
+    "bench.paper.figure_requests",
+]
 PRELOADED += ["mlflow.store.tracking.sqlalchemy_store", "mlflow.store.db.utils", "torch._dynamo"]
 PRELOADED += ["sklearn.datasets", "albumentations", "augmentations", "attacks", "scipy.stats"]
 PRELOADED += ["matplotlib.figure", "matplotlib.backends.backend_agg", "statsmodels.api", "tabulate"]

@@ -25,6 +25,7 @@ from bench.paper import tables
 from bench.points import blocks, coverage, find
 from bench.points.exchange import from_folder
 from bench.points.store import Points, stored
+from bench.records import coverage as names
 from bench.records.record import Record
 from bench.records.store import Store
 from bench.reporting import coverage as reported
@@ -298,6 +299,10 @@ def ask(*arguments: str) -> Any:
     return result
 
 
+def test_records_name_what_is_measured() -> None:
+    assert names.OF_MASKS == masks.NAMES
+
+
 def test_a_table_has_the_mean_coverage_of_each_column_and_method(tmp_path: Path) -> None:
     for each in (covered(0, 0.2), covered(1, 0.3), record(0, "none"), record(0, "cutout")):
         Store(tmp_path).add(each)
@@ -329,10 +334,10 @@ def test_every_table_has_the_coverage_of_records_that_have_it_and_old_ones_stay(
         none, advmask = found
         assert advmask["deleted_share"] == pytest.approx(0.25)
         assert advmask["points_mean"] == 14
-        assert not set(coverage.NAMES) & set(none)
+        assert not set(names.NAMES) & set(none)
     assert cells(run_tables.differences(new))[0]["deleted_share"] == pytest.approx(0.25)
     for found in (run_tables.intervals(old), cells(run_tables.grid(old))):
-        assert not any(set(coverage.NAMES) & set(each) for each in found)
+        assert not any(set(names.NAMES) & set(each) for each in found)
 
 
 def cells(table: Table) -> list[dict[str, Any]]:

@@ -13,6 +13,8 @@ from bench.cli import main
 from bench.execution import machine
 from bench.execution.progress import Silent
 from bench.execution.workspace import Workspace
+from bench.records.record import Record
+from bench.records.store import Store
 from bench.reporting import commands
 from bench.studies import comparison, status
 from bench.studies.designs import Design, TrainingOptions
@@ -61,6 +63,24 @@ def test_bad_numbers_are_refused_before_anything_heavy_is_imported() -> None:
         "import sys; from click.testing import CliRunner; from bench.cli import main; "
         "assert CliRunner().invoke(main, ['run', '--epochs', '0']).exit_code == 2; "
         "assert not {'torch', 'mlflow', 'numpy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["list", "runs"], ["tables"], ["export", "x.zip"]])
+def test_who_only_reads_records_does_without_torch(words: list[str], tmp_path: Path) -> None:
+    """Its import takes seconds and 500 MB."""
+    one = Record(
+        kind="run", key="0" * 12, seed=0, metrics={"accuracy": 0.5}, job={},
+        labels={"augmentation": "none", "model": "resnet8", "data": "digits"},
+    )  # fmt: skip
+    Store(tmp_path).add(one)
+    code = (
+        "import sys; from click.testing import CliRunner; from bench.cli import main; "
+        f"done = CliRunner().invoke(main, {[*words, '--results', str(tmp_path)]!r}); "
+        "assert done.exit_code == 0, done.output; "
+        "assert not {'torch', 'mlflow', 'numba'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

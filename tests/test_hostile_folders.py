@@ -28,7 +28,7 @@ from bench.cli import main
 from bench.cli.output import CUT_OFF
 from bench.data import catalog
 from bench.execution import machine
-from bench.execution.workspace import existing_results, results_folder
+from bench.execution.folders import existing_results, results_folder
 from bench.files import atomic, locks
 from bench.records.record import Record
 from bench.records.store import Store

@@ -83,7 +83,7 @@ def figures(
     Example: bench figures attacks --unit elements
     Example: bench figures passes
     """
-    from bench.paper.requests import FigureRequest, make_figures
+    from bench.paper.figure_requests import FigureRequest, make_figures
     from bench.reporting.grouping import Selection
 
     if what != "all":

@@ -31,7 +31,7 @@ def leaderboard(submissions: tuple[Path, ...], output: Path | None, results: str
     Example: bench leaderboard --results results/attacks
     Example: bench leaderboard my-attack other/submission.json --output page.html
     """
-    from bench.execution.workspace import existing_results
+    from bench.execution.folders import existing_results
     from bench.records.store import Store
     from bench.reporting.leaderboard import write_leaderboard
     from bench.reporting.report import plural

@@ -118,7 +118,7 @@ def experiments() -> list[dict[str, str]]:
 
 def runs(results: str | None) -> list[dict[str, str]]:
     """Return the records of the results folder."""
-    from bench.execution.workspace import existing_results
+    from bench.execution.folders import existing_results
     from bench.records.store import Store
 
     rows = []

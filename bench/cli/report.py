@@ -32,7 +32,7 @@ def report(output: Path | None, results: str | None) -> None:
     import scipy.stats  # noqa: F401
     import statsmodels.stats.multitest  # noqa: F401
 
-    from bench.execution.workspace import existing_results
+    from bench.execution.folders import existing_results
     from bench.paper.report_section import add_experiments
     from bench.records.store import Store
     from bench.reporting.report import write_report

@@ -32,7 +32,7 @@ def status(reap: bool, results: str | None, tracking: TrackingOptions, as_json: 
     \b
     Example: bench status --reap
     """
-    from bench.execution.workspace import existing_results
+    from bench.execution.folders import existing_results
     from bench.studies.status import status_of
 
     folder = existing_results(results)
@@ -66,7 +66,7 @@ def rebuild(results: str | None, tracking: TrackingOptions) -> None:
     \b
     Example: bench track rebuild --results results
     """
-    from bench.execution.workspace import existing_results
+    from bench.execution.folders import existing_results
     from bench.records.store import Store
     from bench.studies.tracking import rebuild as rebuild_tracker
 
@@ -85,7 +85,7 @@ def export(path: Path, results: str | None) -> None:
     \b
     Example: bench export supplement.zip
     """
-    from bench.execution.workspace import existing_results
+    from bench.execution.folders import existing_results
     from bench.reporting.results_folder import pack
 
     count = pack(existing_results(results), path)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from bench.execution.executors import Executor, Local
-from bench.execution.workspace import Workspace, existing_results, pick_device, results_folder
+from bench.execution.folders import existing_results, results_folder
+from bench.execution.workspace import Workspace, pick_device
 
 JOBS_ON_SLURM = 16
 """Jobs that are submitted at a time, unless a user says another number."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bench.data import catalog
-from bench.data.dataset import MEMORY, Dataset
-from bench.files import plain
-from bench.files.atomic import sweep
+if TYPE_CHECKING:
+    from bench.data.dataset import Dataset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,10 +71,14 @@ class Workspace:
         return replace(self, paths=(*self.paths, (found.name, text))), found.name
 
     def _load(self, text: str) -> Dataset:
+        from bench.data import catalog
+
         return catalog.load(text, root=self.data_root, download=self.download, workers=self.workers)
 
     def adopt(self, data: Dataset) -> None:
         """Keep a dataset that is in memory, so that this process need not read it."""
+        from bench.data.dataset import MEMORY
+
         key = data.name, self.data_root
         _open.pop(key, None)
         _open[key] = data
@@ -95,89 +96,6 @@ def open_datasets() -> list[Dataset]:
     return list(_open.values())
 
 
-def existing_results(given: str | Path | None) -> Path:
-    """Return a results folder that is only read: it must exist and is not changed.
-
-    Args:
-        given: The folder; None: ``$BENCH_RESULTS``, else ``./results``.
-
-    Raises:
-        FileNotFoundError: It does not exist.
-        ValueError: It has links, pipes or devices among its files.
-    """
-    folder = _chosen(given)
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"there is no results folder {folder}; bench run and bench.compare create one"
-        )
-    plain.check_folder(folder)
-    return folder
-
-
-def _chosen(given: str | Path | None) -> Path:
-    return Path(given or os.environ.get("BENCH_RESULTS") or "results")
-
-
-def results_folder(given: str | Path | None) -> Path:
-    """Return the results folder, which is created if it does not exist.
-
-    Args:
-        given: The folder; None: ``$BENCH_RESULTS``, else ``./results``.
-
-    Raises:
-        OSError: It cannot be written.
-        ValueError: It has links, pipes or devices among its files.
-    """
-    folder = _chosen(given)
-    plain.check_folder(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        sweep(folder)
-        probe = folder / f".probe.{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise OSError(
-            f"cannot write to the results folder {folder} ({error.strerror}): "
-            "choose another with --results"
-        ) from None
-    return folder
-
-
-WRITTEN = ("", "curves", "weights", "cache/checkpoints", "cache/locks")
-"""Folders in the results folder that every command which runs jobs writes to."""
-
-
-def check_writable(results: Path) -> None:
-    """Try whether the results of jobs can be written, before the first one starts.
-
-    Permissions are not asked but tried: on the files themselves, and with a new file in each
-    folder.
-
-    Raises:
-        OSError: A file or folder cannot be written, or the disk is full.
-    """
-    path = results
-    try:
-        for name in ("records.jsonl", "records.lock"):
-            path = results / name
-            if path.exists():
-                path.open("ab").close()
-        for name in WRITTEN:
-            path = results / name
-            path.mkdir(parents=True, exist_ok=True)
-            probe = path / f".probe.{os.getpid()}"
-            probe.touch()
-            probe.unlink()
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise
-        raise OSError(
-            f"cannot write to the results folder {results} ({path}: {error.strerror}): "
-            "make it writable or choose another with --results"
-        ) from None
-
-
 def pick_device(wanted: str) -> str:
     """Return the device to use.
 
@@ -187,6 +105,8 @@ def pick_device(wanted: str) -> str:
     Raises:
         ValueError: The device does not exist.
     """
+    if wanted == "cpu":
+        return wanted
     import torch
 
     if wanted == "auto":

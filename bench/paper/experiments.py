@@ -12,10 +12,10 @@ from typing import Any, Literal
 from bench.paper.attack_settings import AttackSettings
 from bench.paper.contrasts import Contrasts
 from bench.paper.scales import DATA, Scale
+from bench.records.coverage import mean_coverage
 from bench.records.record import Record
 from bench.records.statistics import Comparison, compare, mean_interval
 from bench.reporting.cells import Column, Published, Row
-from bench.reporting.coverage import mean_coverage
 from bench.reporting.run_tables import metric_of_runs
 from bench.reporting.table import Table
 from bench.studies.jobs import Job

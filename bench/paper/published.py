@@ -6,9 +6,12 @@ Each text has one line for each column of a table and one number for each row.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from bench.paper.experiments import Cell
 from bench.reporting.cells import Column, Published
+
+if TYPE_CHECKING:
+    from bench.paper.experiments import Cell
 
 TABLE1 = """
 95.28* 96.01* 96.10* 96.38 95.69* 96.44

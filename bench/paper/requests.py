@@ -1,56 +1,36 @@
-"""The tables and figures that ``bench tables`` and ``bench figures`` make by name."""
+"""The tables that ``bench tables`` makes by name.
+
+Those of the records themselves need no torch: what does is imported where it is used.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench import registry
-from bench.data.dataset import Dataset
 from bench.errors import Missing
-from bench.execution.workspace import Workspace
-from bench.paper import figures, image_figures, published, tables
-from bench.paper.experiments import Experiment, missing_lines
-from bench.paper.scales import OtherData
+from bench.paper import published
 from bench.records.record import Record
 from bench.records.store import Store
-from bench.reporting import (
-    attack_tables,
-    budgets,
-    commands,
-    coverage,
-    formats,
-    plots,
-    quality_table,
-    run_tables,
-)
+from bench.reporting import attack_tables, budgets, formats, quality_table, run_tables
 from bench.reporting.cells import Column
-from bench.reporting.figures import (
-    DrawnFigure,
-    attack_figures,
-    coverage_figure,
-    difference_figure,
-    draw_panels,
-    occlusion_figures,
-    passes_figures,
-    quality_figure,
-)
 from bench.reporting.grouping import Selection, group_attacks, group_runs
 from bench.reporting.latex import Layout
 from bench.reporting.panels import Unit
 from bench.reporting.table import Table
 
+if TYPE_CHECKING:
+    from bench.data.dataset import Dataset
+    from bench.execution.workspace import Workspace
+    from bench.paper.experiments import Experiment
+    from bench.paper.scales import OtherData
+
 TABLES = ("runs", "differences", "quality", "attacks", "changes", "passes", "coverage")
 """Tables of the records themselves; the others are those of experiments."""
-
-PAPER_FIGURES = tuple(name for name in tables.EXPERIMENTS if name.startswith("figure"))
-OWN_FIGURES = ("differences", "quality", "attacks", "passes", "occlusion", "coverage")
-"""Figures of the records themselves."""
-OF_RUNS = {"differences": difference_figure, "quality": quality_figure}
-"""Those that compare runs with a baseline."""
 
 Style = Literal["text", "markdown", "latex", "csv", "json"]
 
@@ -158,17 +138,14 @@ def make_tables(request: TableRequest, workspace: Workspace) -> MadeTables:
 
 def _made(request: TableRequest, workspace: Workspace) -> MadeTables:
     """The tables of a request, with all of their columns."""
-    names = (*TABLES, *tables.EXPERIMENTS)
-    if request.name not in names:
-        raise ValueError(
-            f"there is no table {request.name!r}: {registry.suggest(request.name, names)}"
-        )
     metric, selected = request.metric, request.selection
     store = Store(workspace.results)
     if request.name == "coverage":
         return _tables_of_coverage(selected, store, workspace)
     if request.name in ("changes", "passes"):
         return MadeTables(_tables_of_budgets(request, _attacks(selected, store), store))
+    if request.name not in TABLES:
+        _check_experiment(request.name)
     if request.name != "attacks" and metric not in (None, *run_tables.METRICS):
         known = ", ".join(run_tables.METRICS)
         raise ValueError(f"runs have no metric {metric!r}: choose one of {known}")
@@ -176,8 +153,24 @@ def _made(request: TableRequest, workspace: Workspace) -> MadeTables:
         return _tables_of_runs(request, selected.runs(store.all()))
     if request.name == "attacks":
         return _tables_of_attacks(_attacks(selected, store), metric)
-    data = None if selected.data is None else _dataset(selected.data, workspace)
-    experiment = tables.experiment(request.name, request.scale, _other(data))
+    return _tables_of_experiment(request, store, workspace)
+
+
+def _check_experiment(name: str) -> None:
+    from bench.paper import tables
+
+    names = (*TABLES, *tables.EXPERIMENTS)
+    if name not in names:
+        raise ValueError(f"there is no table {name!r}: {registry.suggest(name, names)}")
+
+
+def _tables_of_experiment(request: TableRequest, store: Store, workspace: Workspace) -> MadeTables:
+    from bench.paper import tables
+    from bench.paper.experiments import missing_lines
+
+    metric, selected = request.metric, request.selection
+    data = None if selected.data is None else dataset(selected.data, workspace)
+    experiment = tables.experiment(request.name, request.scale, other(data))
     records = store.all()
     if experiment.attacks is not None:
         return _experiment_of_attacks(experiment, selected.attacks(records), metric)
@@ -226,11 +219,14 @@ def _experiment_of_attacks(
     return MadeTables(made, missing, not missing, attack_tables.attack_entries(own))
 
 
-def _other(data: Dataset | None) -> OtherData | None:
+def other(data: Dataset | None) -> OtherData | None:
+    """How an experiment calls the dataset on which it is run instead; None: its own."""
+    from bench.paper.scales import OtherData
+
     return None if data is None else OtherData.of(data)
 
 
-def _dataset(typed: str, workspace: Workspace) -> Dataset:
+def dataset(typed: str, workspace: Workspace) -> Dataset:
     """A dataset by the name or path that a user types."""
     workspace, name = workspace.locate(typed)
     return workspace.dataset(name)
@@ -249,11 +245,18 @@ def _tables_of_runs(request: TableRequest, runs: Sequence[Record]) -> MadeTables
         return MadeTables([quality_table.quality(runs, baseline)])
     table = run_tables.grid(runs, metric, baseline)
     entries = run_tables.intervals(runs, baseline, metric)
-    return MadeTables([table], commands.missing_cells(table, runs), entries=entries)
+    missing: list[str] = []
+    if table.missing():
+        from bench.reporting import commands
+
+        missing = commands.missing_cells(table, runs)
+    return MadeTables([table], missing, entries=entries)
 
 
 def _tables_of_coverage(selected: Selection, store: Store, workspace: Workspace) -> MadeTables:
     """What the masks of runs delete, and those on a chosen dataset without any run."""
+    from bench.reporting import coverage
+
     made: list[Table] = []
     missing: list[str] = []
     entries: list[dict[str, Any]] = []
@@ -261,7 +264,7 @@ def _tables_of_coverage(selected: Selection, store: Store, workspace: Workspace)
         made, entries = [found[0]], found[1]
     if selected.data is not None:
         try:
-            data = _dataset(selected.data, workspace)
+            data = dataset(selected.data, workspace)
         except Missing as error:
             if not made:
                 raise
@@ -289,108 +292,3 @@ def _tables_of_attacks(attacks: Sequence[Record], metric: str | None) -> MadeTab
             known = {} if setting.goal == "untargeted" else published.TABLE6
             made += attack_tables.norm_tables(members, known)
     return MadeTables(made, entries=attack_tables.attack_entries(attacks))
-
-
-@dataclass(frozen=True, kw_only=True)
-class FigureRequest:
-    """Which figure is drawn.
-
-    Attributes:
-        name: One of `PAPER_FIGURES` or `OWN_FIGURES`, or ``all``.
-        scale: The scale of a figure of the paper.
-        unit: What counts as a change in the figure of attacks.
-        baseline: The method with which runs are compared in the figure of differences.
-        selection: Which records are used; a figure of the paper is that of its dataset.
-    """
-
-    name: str
-    scale: str = "smoke"
-    unit: Unit = "pixels"
-    baseline: str = "none"
-    selection: Selection = field(default_factory=Selection)
-
-
-def make_figures(request: FigureRequest, workspace: Workspace) -> Iterator[DrawnFigure | str]:
-    """Draw the figures of a request, one after the other.
-
-    Args:
-        request: What to draw.
-        workspace: Where the records are, and the device of networks for activation maps.
-
-    Yields:
-        Each figure; of ``all`` also a line for each that cannot be drawn.
-
-    Raises:
-        ValueError: There are no records for such a figure.
-        Missing: A dataset is not on this machine.
-    """
-    names = [request.name] if request.name != "all" else [*PAPER_FIGURES, *OWN_FIGURES]
-    store = Store(workspace.results)
-    records = store.all()
-    finished = [record for record in records if record.status == "finished"]
-    runs = request.selection.runs(finished)
-    for name in names:
-        try:
-            if name in OF_RUNS:
-                yield OF_RUNS[name](runs, request.baseline)
-            elif name == "attacks":
-                attacks = request.selection.attacks(finished)
-                yield from attack_figures(attacks, store.curve, request.unit)
-            elif name == "passes":
-                attacks = request.selection.attacks(finished)
-                yield from passes_figures(attacks, store.trace, request.unit)
-            elif name == "occlusion":
-                yield from occlusion_figures(runs, store.folder)
-            elif name == "coverage":
-                typed = request.selection.data
-                known = sorted({run.labels["data"] for run in runs}) or ["digits"]
-                for each in [typed] if typed else known:
-                    yield coverage_figure(_dataset(each, workspace), workspace)
-            else:
-                yield paper_figure(replace(request, name=name), workspace)
-        except (ValueError, Missing) as error:
-            if request.name != "all":
-                raise
-            yield f"{name}: {error}"
-
-
-def paper_figure(request: FigureRequest, workspace: Workspace) -> DrawnFigure:
-    """Draw one figure of the paper; arguments and errors are those of `make_figures`."""
-    store, typed = Store(workspace.results), request.selection.data
-    records = store.all()
-    data = None if typed is None else _dataset(typed, workspace)
-    experiment = tables.experiment(request.name, request.scale, _other(data))
-    numbers: Any
-    found: figures.Figure | image_figures.ImageFigure
-    if request.name in figures.PANELS:
-        found = figures.figure_of(experiment, records, store.curve)
-        drawings = draw_panels(found.panels)
-        numbers = json.loads(formats.json(experiment.table(records)))["cells"]
-    else:
-        if data is None:
-            shown = experiment.points or next(iter(experiment.cells.values())).data
-            data = workspace.dataset(shown)
-        if experiment.points is not None:
-            found = image_figures.masks(experiment, data, store.folder)
-        else:
-            found = image_figures.activation_maps(
-                experiment, records, data, store.folder, workspace.device
-            )
-        drawings = {
-            "pdf": plots.draw_images(found.columns, "pdf"),
-            "png": plots.draw_images(found.columns, "png"),
-        }
-        numbers = list(found.numbers)
-    about = {
-        "experiment": request.name,
-        "scale": request.scale,
-        "missing": [
-            {"row": row, "column": column.label, "seeds": seeds}
-            for (row, column), seeds in found.missing.items()
-        ],
-        "command": experiment.command(),
-        "numbers": numbers,
-    }
-    return DrawnFigure(
-        found.name, drawings, found.caption, about, missing=missing_lines(experiment, found.missing)
-    )

@@ -21,15 +21,6 @@ from bench.data import masks, seeds
 from bench.data.dataset import Dataset
 from bench.points.store import Points, describe_counts
 
-OF_POINTS = (
-    *("points_mean", "points_median", "points_least", "points_most", "images_without_points"),
-    *("images_broken", "victim_accuracy"),
-)
-"""What `of_points` measures, as records name it."""
-
-NAMES = (*masks.NAMES, *OF_POINTS)
-"""Every metric of coverage that a record may have."""
-
 TOLERATED = 0.1
 """Share of the masks that may delete less than their lower bound before a warning says so."""
 

@@ -12,7 +12,8 @@ from augmentations.samples import fingerprint
 from bench.data.dataset import Dataset, from_split, read_split
 from bench.data.file_images import FileImages
 from bench.errors import Missing
-from bench.execution.workspace import Workspace, results_folder
+from bench.execution.folders import results_folder
+from bench.execution.workspace import Workspace
 from bench.points import store
 from bench.points.store import Points
 

@@ -18,10 +18,11 @@ from bench.execution.progress import Silent
 from bench.execution.workspace import Workspace
 from bench.points import coverage, find, guides
 from bench.points.store import stored
+from bench.records.coverage import mean_coverage
 from bench.records.record import Record
 from bench.records.statistics import Interval, mean_interval
 from bench.reporting.cells import Cell, Column, Key, Row
-from bench.reporting.grouping import RunGroup, group_runs
+from bench.reporting.grouping import group_runs
 from bench.reporting.panels import Distribution, Distributions
 from bench.reporting.table import Table
 from bench.training import victims
@@ -32,26 +33,11 @@ SHOWN = {
     "masks_at_maximum": Column("at maximum", percent=True),
     "points_mean": Column("points"),
 }
-"""The metrics that tables show; JSON has all of `bench.points.coverage.NAMES`."""
+"""The metrics that tables show; JSON has all of `bench.records.coverage.NAMES`."""
 
 MEANING = (
     "deleted share of an image, masks below p_min and masks at p_max, in percent; points per image"
 )
-
-
-def of_group(group: RunGroup) -> dict[str, float]:
-    """The mean over seeds of each metric of coverage that the runs of a group have."""
-    return mean_coverage(group.records)
-
-
-def mean_coverage(records: Iterable[Record]) -> dict[str, float]:
-    """The mean of each metric of coverage over the finished records that have it."""
-    found = [record.metrics for record in records if record.status == "finished"]
-    return {
-        name: sum(values) / len(values)
-        for name in coverage.NAMES
-        if (values := [float(each[name]) for each in found if name in each])
-    }
 
 
 def recorded(runs: Iterable[Record]) -> tuple[Table, list[dict[str, Any]]] | None:
@@ -64,7 +50,9 @@ def recorded(runs: Iterable[Record]) -> tuple[Table, list[dict[str, Any]]] | Non
         A table, and its cells as JSON; None where no record has a deleted share, as those of
         version 0.1.
     """
-    groups = [group for group in group_runs(runs) if "deleted_share" in of_group(group)]
+    groups = [
+        group for group in group_runs(runs) if "deleted_share" in mean_coverage(group.records)
+    ]
     if not groups:
         return None
     rows: list[tuple[Row, Column, dict[str, Cell]]] = []
@@ -82,7 +70,7 @@ def recorded(runs: Iterable[Record]) -> tuple[Table, list[dict[str, Any]]] | Non
             "source": "records",
             "n": len(group.values("deleted_share")),
         }
-        entries.append(entry | of_group(group))
+        entries.append(entry | mean_coverage(group.records))
     measure = f"Masks of the last epoch: {MEANING}"
     return _table("Coverage of runs", rows, measure), entries
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bench.records.coverage import mean_coverage
 from bench.records.record import Record
 from bench.records.statistics import (
     MARGIN,
@@ -27,7 +28,6 @@ from bench.reporting.cells import (
     comparison_entry,
     interval_entry,
 )
-from bench.reporting.coverage import of_group
 from bench.reporting.grouping import RunGroup, group_runs
 from bench.reporting.table import Table
 
@@ -126,7 +126,9 @@ def grid(
         failed=failed,
         measure=shown.measure(),
         origin=_origin(groups),
-        coverage={(group.row.label, group.column.label): of_group(group) for group in groups},
+        coverage={
+            (group.row.label, group.column.label): mean_coverage(group.records) for group in groups
+        },
     )
 
 
@@ -174,7 +176,7 @@ def differences(
         if shown.percent:
             cells[row, shows.label] = verdicts[row, group.column.label]
         comparisons[row, gain.label] = each
-        covered[row, gain.label] = of_group(group)
+        covered[row, gain.label] = mean_coverage(group.records)
     if not cells:
         raise ValueError(_without_baseline(baseline))
     labels = {row for row, _ in cells}
@@ -231,7 +233,7 @@ def intervals(
     """The cells of `grid` as JSON: one object for each, in fractions; what is unknown is None.
 
     Where the baseline was run with the same settings, an object has the paired difference too, and
-    where records say what masks delete, the means of `bench.points.coverage.NAMES`.
+    where records say what masks delete, the means of `bench.records.coverage.NAMES`.
     """
     groups = group_runs(records)
     comparisons = _comparisons(groups, metric, baseline)
@@ -252,7 +254,7 @@ def intervals(
             entry |= comparison_entry(comparison)
         if decided := verdicts.get((group.row.label, group.column.label)):
             entry["decision"] = decided
-        found.append(entry | of_group(group))
+        found.append(entry | mean_coverage(group.records))
     return found
 
 

@@ -17,10 +17,11 @@ from attacks.base import Images
 from bench import registry
 from bench.data.dataset import Dataset
 from bench.execution import signals
+from bench.execution.folders import check_writable
 from bench.execution.machine import machine
 from bench.execution.options import ExecutionOptions
 from bench.execution.progress import Progress, open_progress
-from bench.execution.workspace import Workspace, check_writable
+from bench.execution.workspace import Workspace
 from bench.records.record import Record
 from bench.records.validation import check_seeds
 from bench.reporting import attack_tables, formats

@@ -11,9 +11,10 @@ from typing import Protocol, runtime_checkable
 from bench import registry
 from bench.errors import Stopped
 from bench.execution.executors import Executor, Local, Lost
+from bench.execution.folders import check_writable
 from bench.execution.machine import machine
 from bench.execution.progress import Progress
-from bench.execution.workspace import Workspace, check_writable
+from bench.execution.workspace import Workspace
 from bench.files import atomic, locks
 from bench.models import weight_files
 from bench.points import find, guides
