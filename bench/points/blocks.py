@@ -111,7 +111,7 @@ def attack(
     else:
         trained = Trained.load(block.estimator)
         how = Fast.read(block.attack)
-        found = predict_images(network, data, ids, trained, how, workspace.device)
+        found = predict_images(network, data, ids, trained, how, workspace.device, block.seed)
     measured = {"seconds": time.perf_counter() - start, "passes": network.passes}
     found = replace(found, about=found.about | json.loads(block.about) | measured)
     found.save(block.path)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from attacks.norms import largest
@@ -225,17 +225,23 @@ def gradients(
 
 def responses(data: Dataset, progress: Progress) -> Float[Tensor, "n 1 h w"]:
     """Return the response of a Harris detector at every pixel of every training image."""
-    from skimage.feature import corner_harris
-
     n, _, h, w = data.train.images.shape
     found = torch.empty(n, 1, h, w)
     with progress.task("Harris corner responses", n) as advance:
         for places in torch.arange(n).split(RESPONSES):
-            grey = data.train.images[places].float().mean(1) / 255
-            for i, image in zip(places.tolist(), grey.numpy(), strict=True):
-                found[i, 0] = torch.from_numpy(corner_harris(image))
-                advance()
+            found[places] = harris(data.train.images[places])
+            advance(len(places))
     return found
+
+
+def harris(images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:
+    """Return the response of a Harris detector at every pixel of some images."""
+    from skimage.feature import corner_harris
+
+    grey = images.float().mean(1) / 255
+    return torch.stack([torch.from_numpy(corner_harris(each)).float() for each in grey.numpy()])[
+        :, None
+    ]
 
 
 def corners(data: Dataset, progress: Progress) -> Bool[Tensor, "n 1 h w"]:

@@ -237,6 +237,7 @@ def predict_images(
     trained: Trained,
     how: Fast,
     device: str,
+    seed: int = 0,
 ) -> Points:
     """Predict the points of some training images.
 
@@ -253,6 +254,7 @@ def predict_images(
         trained: The estimator.
         how: How the points are made.
         device: Device of the network.
+        seed: Seed of the draws of the attack that refines.
     """
     images = data.train.images[ids].to(device).float() / 255
     with frozen(network), torch.no_grad():
@@ -263,7 +265,7 @@ def predict_images(
         confined = (images + walk.delta * found[:, None]).clamp(0, 1)
         reached = goal.reached(network(confined))
     if how.refine:
-        generators = [seeds.generator(0, "points", int(i)) for i in ids]
+        generators = [seeds.generator(seed, "points", int(i)) for i in ids]
         attack = how.built.shortened(how.refine)
         attacked = attack.refine(network, images, goal, generators, CODE * scores.flatten(1))
         with frozen(network), torch.no_grad():
