@@ -141,6 +141,46 @@ def test_no_number_of_workers_changes_an_image(adapter: str) -> None:
         assert torch.equal(epochs(resumed, workers, False, 1)[0], first[1])
 
 
+def scattered(image: Tensor) -> Tensor:
+    """Noise as a function of a user's own draws it, from every global state."""
+    noisy = image.float() + torch.rand(1) + float(np.random.rand()) + random.random()  # noqa: NPY002
+    return noisy
+
+
+BARE = {
+    "a pipeline of torchvision": v2.Compose(
+        [v2.ColorJitter(0.5, 0.5), v2.RandomErasing(p=1.0), v2.RandomRotation(30)]
+    ),
+    "a transform of torchvision": v2.RandomErasing(p=1.0),
+    "a pipeline of albumentations": albumentations.Compose(
+        [albumentations.RandomBrightnessContrast(p=0.9), albumentations.CoarseDropout(p=1.0)]
+    ),
+    "a transform of albumentations": albumentations.CoarseDropout(p=1.0),
+    "a function": scattered,
+}
+"""What draws from states of its own library, with nothing of this package in it."""
+
+
+@pytest.mark.slow
+@forks
+@pytest.mark.parametrize("name", BARE)
+def test_bare_transforms_of_others_depend_on_no_workers_either(name: str) -> None:
+    kind = "array" if "albumentations" in name else "tensor"
+
+    def built_anew() -> WithTransform:
+        return WithTransform(Marked(kind), BARE[name], seed=4)
+
+    first = epochs(built_anew(), 0, False)
+    assert not torch.equal(first[0], first[1])
+    assert len(first[0].flatten(1).unique(dim=0)) == N  # no image has another's draws
+    for workers, persistent in ((1, False), (2, False), (2, True)):
+        torch.manual_seed(workers)  # of no effect
+        found = epochs(built_anew(), workers, persistent)
+        assert all(torch.equal(*pair) for pair in zip(first, found, strict=True))
+    other = epochs(WithTransform(Marked(kind), BARE[name], seed=5), 0, False, 1)
+    assert not torch.equal(other[0], first[0])
+
+
 @pytest.mark.parametrize("library", ["torchvision", "albumentations"])
 def test_the_share_grows_with_the_epochs(library: str) -> None:
     white = TensorDataset(torch.ones(200, 3, SIDE, SIDE), torch.zeros(200))

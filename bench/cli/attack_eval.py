@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 @options.attacked(
     "--images",
     type=click.IntRange(min=1),
-    default=8,
+    default=6,
     show_default=True,
     help="Number of correctly classified test images to attack.",
 )
