@@ -8,6 +8,7 @@ import torch
 from click.testing import CliRunner
 from test_fast_points import FEW, Ridge, few
 
+from attacks.advmask_published import PublishedAdvMask
 from bench.cli import main
 from bench.execution.progress import Silent
 from bench.execution.workspace import Workspace
@@ -15,7 +16,7 @@ from bench.points import blocks, fast, front
 from bench.points.find import Search
 from bench.points.front import Entry, Front
 from bench.points.predicting import Fast
-from bench.reporting import plots, points_front
+from bench.reporting import image_grid, plots, points_front
 
 
 def entry(label: str, passes: float, found: float) -> Entry:
@@ -117,3 +118,12 @@ def test_a_figure_of_an_unknown_kind_is_refused_before_anything_is_attacked(tmp_
     assert done.exit_code == 2
     assert "end its name with .png, .pdf or .svg" in done.stderr
     assert not (tmp_path / "r").exists()
+
+
+def test_the_gallery_marks_the_points_of_the_exact_attack() -> None:
+    data, attack = few(), PublishedAdvMask()
+    shown = image_grid.exact_images(data, Ridge(), attack, 3)
+    ids = torch.tensor([0, 47, 95])  # at even distances
+    exact = blocks.attack_images(Ridge(), data, ids, attack, "cpu").guide()[:, 0]
+    assert exact.any()
+    assert torch.equal(shown[:, 0] == 1.0, exact)  # red; an image at half its brightness is not

@@ -103,7 +103,7 @@ def show(
     """Draw training images with their points and masks, and print statistics of the points.
 
     The image shows what each augmentation leaves of the images, KeepAugment with the saliency of
-    the attacked network.
+    the attacked network. With --fast, exact points stand beside the predicted ones.
 
     \b
     Example: bench points show --data photos --output points.png
@@ -111,6 +111,7 @@ def show(
     from bench.execution import signals
     from bench.execution.progress import open_progress
     from bench.files import atomic
+    from bench.points.predicting import Fast, is_fast
     from bench.registry import whole
     from bench.reporting import image_grid
 
@@ -119,6 +120,13 @@ def show(
     with signals.listen(progress.say) as stop:  # trains it if only its points are stored
         network = search.victim_for(data).load(workspace, progress, stop)
     columns = image_grid.advmask_images(data, built, count)
+    if is_fast(attack := str(built.about["attack"])):
+        exact = image_grid.exact_images(data, network, Fast.read(attack).built, count)
+        columns = {
+            "image": columns.pop("image"),
+            "exact": exact,
+            "predicted": columns.pop("points"),
+        } | columns
     columns["advmask"] = columns.pop("masked")
     columns |= image_grid.deletion_images(data, built, count, network)
     path = output or workspace.results / "figures" / f"points-{whole(data.name)}.png"

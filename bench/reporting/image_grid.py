@@ -7,15 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from attacks import Attack
 from augmentations import NoDeletion, delete
 from augmentations.base import Images
 from bench import registry
 from bench.data import seeds
 from bench.data.dataset import Dataset
 from bench.models.saliency import saliency
+from bench.points.blocks import attack_images
 from bench.points.store import Points
 
 MARGIN, TITLE = 6, 16
@@ -30,13 +32,34 @@ def advmask_images(
     side = images.shape[-1]
     augmentation = registry.build("augmentations", "advmask", data=data.name, side=side)
     mask = augmentation.mask(images, seeds.generator(0, "gallery"), guide.float())
-    red = torch.tensor([1.0, 0.1, 0.1])[:, None, None]
     return {
         "image": images,
-        "points": torch.where(guide, red, images * 0.5),
+        "points": _marked(images, guide),
         "mask": mask.float(),
         "masked": delete(images, mask, mean=data.mean),
     }
+
+
+def exact_images(
+    data: Dataset, network: nn.Module, attack: Attack, count: int
+) -> Float[Tensor, "n c h w"]:
+    """The images that `advmask_images` shows, with the points that an attack finds now.
+
+    Args:
+        data: The dataset.
+        network: The victim model.
+        attack: The attack.
+        count: Number of images.
+    """
+    ids, images = _spread(data, count)
+    device = next(network.parameters()).device.type
+    return _marked(images, attack_images(network, data, ids, attack, device).guide())
+
+
+def _marked(images: Images, guide: Bool[Tensor, "n 1 h w"]) -> Images:
+    """Images made darker, with their points in red."""
+    red = torch.tensor([1.0, 0.1, 0.1])[:, None, None]
+    return torch.where(guide, red, images * 0.5)
 
 
 def deletion_images(

@@ -8,6 +8,7 @@ SMALL = ["--data", "digits(train=120, test=60)", "--threads", "1"]
 RUN = ["run", "--aug", "cutout", "--model", "resnet8", "--seeds", "2", "--epochs", "3", *SMALL]
 DIGITS = ["--data", "digits(train=200)", "--threads", "1"]
 POINTS = ["points", "build", "--attack", "sigma-zero(steps=30, eps=0.5)", *DIGITS]
+FAST = [*POINTS[2:], "--examples", "8", "--exact-images", "4"]
 ATTACKS = ["attack-eval", "--eps", "0.5", "--images", "70", *DIGITS]
 ATTACKS += ["--attack", "sigma-zero(steps=20)", "--attack", "jsma"]
 DECIDED = ["run", "--aug", "none", "--aug", "cutout", "--until", "decided", "--within", "50"]
@@ -78,6 +79,8 @@ CASES = [
             *("--output", "{folder}/power.png"),
         ],
     ),
+    Case("points build --fast", "points", ["points", "build", "--fast", *FAST]),
+    Case("points compare", "points", ["points", "compare", "--images", "4", *FAST]),
     Case("points show", "points", ["points", "show", *POINTS[2:]]),
     Case("points export", "points", EXPORT),
     Case(
