@@ -42,7 +42,7 @@ def advmask_images(
 
 def exact_images(
     data: Dataset, network: nn.Module, attack: Attack, count: int
-) -> Float[Tensor, "n c h w"]:
+) -> Float[Tensor, "n _ h w"]:
     """The images that `advmask_images` shows, with the points that an attack finds now.
 
     Args:
@@ -56,7 +56,9 @@ def exact_images(
     return _marked(images, attack_images(network, data, ids, attack, device).guide())
 
 
-def _marked(images: Images, guide: Bool[Tensor, "n 1 h w"]) -> Images:
+def _marked(
+    images: Float[Tensor, "n c h w"], guide: Bool[Tensor, "n 1 h w"]
+) -> Float[Tensor, "n _ h w"]:
     """Images made darker, with their points in red."""
     red = torch.tensor([1.0, 0.1, 0.1])[:, None, None]
     return torch.where(guide, red, images * 0.5)
