@@ -189,7 +189,8 @@ def _note(folder: Path) -> None:
     ctx = click.get_current_context(silent=True)
     if ctx is None or ctx.params.get("dry_run") or "bench.typed" not in ctx.meta:
         return
-    names, each = [], ctx
+    names: list[str] = []
+    each = ctx
     while each.parent is not None:
         names.insert(0, each.info_name or "")
         each = each.parent

@@ -54,7 +54,8 @@ def noted(results: Path, command: str) -> Iterator[None]:
 
 def found(results: Path) -> tuple[list[str], list[str]]:
     """Return the commands that are running on a results folder, and those that were interrupted."""
-    running, stopped = [], []
+    running: list[str] = []
+    stopped: list[str] = []
     for path in sorted(_folder(results).glob("*.json")):
         try:
             command = str(json_text.parse(plain.read(path, results))["command"])
