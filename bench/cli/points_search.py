@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -62,7 +62,7 @@ class SearchOptions:
             return attack
         if self.estimator is not None:
             options.refuse("--estimator, which is trained", "examples", "exact_images", "gradients")
-        given = {
+        given: dict[str, Any] = {
             "attack": attack,
             "refine": self.refine,
             "examples": self.examples,

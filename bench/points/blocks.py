@@ -65,7 +65,8 @@ class Block:
         """Return the indices of its images among ``count`` training images."""
         if self.ids is not None:
             return torch.tensor(self.ids)
-        return torch.arange(count).split(BLOCK)[self.number]
+        start = self.number * BLOCK
+        return torch.arange(start, min(start + BLOCK, count))
 
     @property
     def path(self) -> Path:

@@ -263,10 +263,11 @@ class Search:
         planned = [replace(block, estimator=path) for block in self.blocks]
         label = "prediction of points"
         found = run(planned, workspace, progress, executor, stop, label)
+        c, h, w = data.train.images.shape[1:]
         about = found.about | {
             "estimator": trained.digest,
             "agreement": trained.about["agreement"],
-            "cost": fast.cost(found, trained, how, tuple(data.train.images.shape[1:])),
+            "cost": fast.cost(found, trained, how, (c, h, w)),
         }
         return replace(found, about=about)
 
@@ -296,7 +297,8 @@ class Search:
                 fold(network.eval())
                 network.to(workspace.device)
         if (how := self.fast) is not None:
-            each = fast.planned(how, len(images), tuple(images.shape[1:]))
+            c, h, w = images.shape[1:]
+            each = fast.planned(how, len(images), (c, h, w))
             seconds = measured(network, images[:BLOCK].to(workspace.device).float() / 255)
             return Cost(len(images), left, each, each, seconds)
         method = registry.build("attacks", block.attack)

@@ -154,9 +154,11 @@ def measure(
     judged = Judge(network, data, ids, workspace.device)
 
     def entry(label: str, mask: Bool[Tensor, "b h w"], cost: Cost) -> Entry:
+        agreement, count = shares(target, mask), float(mask.double().sum() / len(mask))
         return Entry(
-            label=label, points=float(mask.double().sum() / len(mask)),
-            broken=judged.broken(mask), **asdict(cost), **shares(target, mask),
+            label=label, passes=cost.passes, training_passes=cost.training_passes,
+            seconds=cost.seconds, points=count, found=agreement["found"], near=agreement["near"],
+            right=agreement["right"], chance=agreement["chance"], broken=judged.broken(mask),
         )  # fmt: skip
 
     def of(text: str, seed: int = 0) -> tuple[Points, Cost]:
