@@ -110,6 +110,15 @@ def test_the_table_and_the_figure_show_every_way(measured: tuple[Front, Path]) -
     assert plots.draw([panel], "png").startswith(b"\x89PNG")
 
 
+def test_the_gallery_has_a_column_for_each_way(measured: tuple[Front, Path]) -> None:
+    shown = image_grid.front_images(few(), measured[0], 5)
+    assert len(shown) == 1 + len(measured[0].entries)
+    assert {len(column) for column in shown.values()} == {5}
+    exact = measured[0].masks["exact"][:5]
+    assert torch.equal(shown["exact"][:, 0] == 1.0, exact)
+    assert exact.any()
+
+
 def test_a_figure_of_an_unknown_kind_is_refused_before_anything_is_attacked(tmp_path: Path) -> None:
     options = ["--data", "digits", "--output", str(tmp_path / "front.jpeg")]
     done = CliRunner().invoke(

@@ -16,12 +16,19 @@ if TYPE_CHECKING:
     from bench.cli.options import DataOptions
     from bench.execution.options import ExecutionOptions
 
+SHOWN = 8  # images of the gallery
+
 
 @click.command(cls=options.Command)
 @options.output(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
     help="PDF, PNG or SVG file to draw.  [default: none]",
+)
+@options.output(
+    "--gallery",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="PNG file with eight of the images and the points of each way.  [default: none]",
 )
 @options.output(
     "--images",
@@ -37,6 +44,7 @@ if TYPE_CHECKING:
 @options.quiet
 def compare(
     output: Path | None,
+    gallery: Path | None,
     images: int,
     place: DataOptions,
     search: SearchOptions,
@@ -58,7 +66,7 @@ def compare(
     from bench.execution.progress import open_progress
     from bench.files import atomic
     from bench.points import front
-    from bench.reporting import plots, points_front
+    from bench.reporting import image_grid, plots, points_front
     from bench.studies.comparison import place as locate
 
     style = None if output is None else plots.style_of(output)
@@ -71,4 +79,8 @@ def compare(
     if output is not None and style is not None:
         atomic.write(output, plots.draw([points_front.panel(found)], style))
         echo(f"Wrote {output}", err=True)
+    if gallery is not None:
+        shown = image_grid.front_images(data, found, SHOWN)
+        atomic.write(gallery, image_grid.png(image_grid.grid(shown)))
+        echo(f"Wrote {gallery}", err=True)
     echo(json.dumps(found.to_json()) if as_json else points_front.table(found))

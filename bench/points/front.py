@@ -87,10 +87,14 @@ class Front:
     Attributes:
         about: Dataset, victim model, attack and number of images, as JSON values.
         entries: The ways, with the exact attack first.
+        ids: Indices of the images, shape (b,).
+        masks: The points that each way gives, by its label, shape (b, h, w).
     """
 
     about: dict[str, Any]
     entries: list[Entry]
+    ids: Int[Tensor, " b"]
+    masks: dict[str, Bool[Tensor, "b h w"]]
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values."""
@@ -154,6 +158,7 @@ def measure(
     judged = Judge(network, data, ids, workspace.device)
 
     def entry(label: str, mask: Bool[Tensor, "b h w"], cost: Cost) -> Entry:
+        masks[label] = mask
         agreement, count = shares(target, mask), float(mask.double().sum() / len(mask))
         return Entry(
             label=label, passes=cost.passes, training_passes=cost.training_passes,
@@ -165,6 +170,7 @@ def measure(
         found = exact if (text, seed) == (how.attack, 0) else points(text, seed)
         return found, Cost(found.about["passes"] / len(ids), found.about["seconds"] / len(ids))
 
+    masks: dict[str, Bool[Tensor, "b h w"]] = {}
     own = trained.about["cost"]
     taught = own["passes"] / len(data.train.labels)
     entries = []
@@ -186,7 +192,7 @@ def measure(
         "images": len(ids),
         "training_images": len(data.train.labels),
     }
-    return Front(about, marked(entries))
+    return Front(about, marked(entries), ids, masks)
 
 
 def ways(how: Fast) -> list[tuple[str, str, int]]:

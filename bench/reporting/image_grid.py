@@ -18,6 +18,7 @@ from bench.data import seeds
 from bench.data.dataset import Dataset
 from bench.models.saliency import saliency
 from bench.points.blocks import attack_images
+from bench.points.front import Front
 from bench.points.store import Points
 
 MARGIN, TITLE = 6, 16
@@ -34,7 +35,7 @@ def advmask_images(
     mask = augmentation.mask(images, seeds.generator(0, "gallery"), guide.float())
     return {
         "image": images,
-        "points": _marked(images, guide),
+        "points": with_points(images, guide),
         "mask": mask.float(),
         "masked": delete(images, mask, mean=data.mean),
     }
@@ -53,10 +54,28 @@ def exact_images(
     """
     ids, images = _spread(data, count)
     device = next(network.parameters()).device.type
-    return _marked(images, attack_images(network, data, ids, attack, device).guide())
+    return with_points(images, attack_images(network, data, ids, attack, device).guide())
 
 
-def _marked(
+def front_images(data: Dataset, front: Front, count: int) -> dict[str, Float[Tensor, "n _ h w"]]:
+    """Images of a comparison of ways to make points, and the points of each way that attacks.
+
+    Args:
+        data: The dataset.
+        front: The comparison.
+        count: Most images to show.
+    """
+    images = data.train.images[front.ids[:count]].float() / 255
+    shown = {"image": images}
+    for label, mask in front.masks.items():
+        title = label.replace("exact, other draws", "exact again").replace(
+            "predicted and", "pred. +"
+        )
+        shown[title] = with_points(images, mask[:count, None])
+    return shown
+
+
+def with_points(
     images: Float[Tensor, "n c h w"], guide: Bool[Tensor, "n 1 h w"]
 ) -> Float[Tensor, "n _ h w"]:
     """Images made darker, with their points in red."""
