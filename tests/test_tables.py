@@ -295,7 +295,9 @@ def test_differences_are_paired_by_seed_with_their_interval_and_what_could_be_sh
     assert isinstance(found, Interval)
     assert (found.mean, found.half) == pytest.approx((interval.mean, interval.half))
     again = compare({"none": seeds(NONE), "has": seeds(BETTER), "cutout": seeds(SAME)}, "none")
-    line = formats.markdown(table).splitlines()[2]
+    above, _, heads, _, line, *_ = formats.markdown(table).splitlines()
+    assert above == "**cifar10, resnet18**"  # what all columns share, once
+    assert cells_of(heads, "|") == ["method", "difference", "Holm p", "detectable", "verdict"]
     assert cells_of(line, "|") == [
         "has", "2.00 ± 0.88†", f"{again['has'].p_holm:.2g}",
         f"{100 * (again['has'].detectable or 0):.2g}", "better",

@@ -6,6 +6,7 @@ hold fractions in full.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from typing import Any
 
@@ -29,11 +30,20 @@ MARKDOWN = Style(
 
 
 def markdown(table: Table) -> str:
-    """The table as a pipe table, with its caption below."""
+    """The table as a pipe table, with its caption below.
+
+    A pipe table has one line of headings: a heading that several columns share stands above it if
+    all columns have it, and before the name of each otherwise.
+    """
     printed = table.printed()
+    groups = {each.group for each in printed}
+    above = ""
+    if len(printed) > len(groups) == 1 and (shared := groups.pop()):
+        above = f"**{MARKDOWN.escape(shared)}**\n\n"
+        printed = [dataclasses.replace(each, group="") for each in printed]
     headers = [MARKDOWN.escape(each.heading(" / ")) for each in printed]
     body = tabulated(table, MARKDOWN, printed, headers, "pipe")
-    return f"{body}\n\n{MARKDOWN.escape(caption(table))}\n"
+    return f"{above}{body}\n\n{MARKDOWN.escape(caption(table))}\n"
 
 
 def csv(*tables: Table) -> str:
