@@ -1,6 +1,7 @@
 """What a newcomer types first, and what goes wrong: one line, the value, the remedy."""
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -166,3 +167,10 @@ def test_a_faster_number_format_is_named_where_the_processor_has_it_and_time_mat
     told = Told()
     comparison.describe([Job(recipe, 0)], Workspace(results=tmp_path, device="cpu"), told)
     assert any("--precision bfloat16 trains" in line for line in told.lines) == named
+
+
+def test_progress_names_policy_and_mix_too() -> None:
+    words = ["run", "--aug", "cutout", "--mix", "cutmix", "--policy", "trivialaugment"]
+    words += ["--data", "digits(train=60, test=20)", "--model", "resnet8", "--seeds", "1"]
+    said = typed(*words, "--epochs", "1", "--no-tracking", "--threads", "1").stderr
+    assert re.search(r"cutout \+ trivialaugment \+ cutmix, resnet8, seed 0: \d+\.\d\d%", said)

@@ -293,7 +293,8 @@ def describe(wanted: Sequence[Job], workspace: Workspace, progress: Progress) ->
 
 def outcome(record: Record) -> str:
     """Return one line on a new record."""
-    about = f"{record.labels['augmentation']}, {record.labels['model']}, seed {record.seed}"
+    methods = (record.labels.get(name) for name in ("augmentation", "policy", "mix"))
+    about = f"{' + '.join(filter(None, methods))}, {record.labels['model']}, seed {record.seed}"
     if record.status == "failed":
         return f"{about}: failed, {record.message}"
     return (

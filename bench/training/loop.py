@@ -141,7 +141,9 @@ def train(
         guided=any(one is not None and one.points for one in (policy, mix)),
     )
     curve = checkpoints.resume(checkpoint, network, optimiser) if checkpoint else []
-    label = f"{registry.label(recipe.augmentation, recipe.data, side)}, {recipe.model}, seed {seed}"
+    method = registry.label(recipe.augmentation, recipe.data, side)
+    method = " + ".join(filter(None, (method, recipe.policy, recipe.mix)))
+    label = f"{method}, {recipe.model}, seed {seed}"
     with progress.task(label, recipe.epochs) as advance:
         if curve:
             advance(len(curve))
