@@ -21,11 +21,12 @@ from bench.errors import Missing, Stopped
 from bench.execution.processes import Processes
 from bench.execution.progress import Silent
 from bench.execution.workspace import Workspace
-from bench.points import estimator, fast, find
+from bench.points import coverage, estimator, fast, find
 from bench.points.agreement import shares
 from bench.points.cost import Counted
 from bench.points.predicting import Fast, Trained, is_fast
 from bench.points.store import Points
+from bench.records.coverage import NAMES
 from bench.studies.tracking import TrackingOptions
 
 FEW = "advmask.fast(examples=24, check=8)"
@@ -132,6 +133,7 @@ def test_the_planned_cost_is_that_without_second_tries(tmp_path: Path) -> None:
     assert fast.planned(how, n, shape) <= found.about["cost"]["passes"]
 
 
+@pytest.mark.slow
 def test_the_same_points_come_again_from_other_processes_and_after_an_interruption(
     tmp_path: Path,
 ) -> None:
@@ -169,6 +171,14 @@ def test_a_damaged_estimator_is_trained_again_to_the_same(tmp_path: Path) -> Non
     second = find.adversarial(data, workspace, Silent(), victim=Ridge(), attack_text=FEW)
     assert torch.equal(first.places, second.places)
     assert Trained.load(path).digest == first.about["estimator"] == second.about["estimator"]
+
+
+def test_what_records_say_of_predicted_points(tmp_path: Path) -> None:
+    _, _, found = made(tmp_path)
+    known = coverage.of_search(found)
+    assert known["points_agreement"] == found.about["agreement"]["found"]
+    assert known["points_epochs"] == found.about["cost"]["epochs"]
+    assert known.keys() <= set(NAMES)
 
 
 def test_a_stored_estimator_is_not_trained_again(
@@ -228,6 +238,7 @@ def test_the_command_refuses_what_cannot_be(tmp_path: Path, options: list[str], 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_the_command_prints_cost_and_agreement(tmp_path: Path) -> None:
     options = ["--data", "digits(train=200)", "--fast", "--examples", "24", "--exact-images", "8"]
     done = CliRunner().invoke(
@@ -252,6 +263,7 @@ def test_the_text_of_fast_points_is_read_as_it_is_written() -> None:
         Fast.read("advmask.fast(gradients=0)")
 
 
+@pytest.mark.slow
 def test_a_training_can_use_fast_points_by_name(tmp_path: Path) -> None:
     study = bench.compare(
         ["advmask"], data="digits(train=200)", model="resnet8", seeds=1, epochs=1,
@@ -260,6 +272,9 @@ def test_a_training_can_use_fast_points_by_name(tmp_path: Path) -> None:
     (record,) = study.records
     assert "advmask.fast(" in record.job["points"]
     assert record.metrics["points_mean"] > 1
+    stored = bench.load_points("digits(train=200)", results=tmp_path)
+    assert record.metrics["points_agreement"] == stored.about["agreement"]["found"]
+    assert record.metrics["points_epochs"] == stored.about["cost"]["epochs"]
 
 
 def test_codes_that_are_decided_stay_where_the_attack_starts() -> None:

@@ -155,7 +155,8 @@ def of_points(points: Points) -> dict[str, float]:
     Returns:
         What `of_guide` gives for their guide; ``images_broken``, the share of the training images
         on which the attack succeeded; and ``victim_accuracy``, the share that the victim model
-        classifies correctly, where it is known.
+        classifies correctly, where it is known. Predicted points have ``points_agreement`` as well,
+        the share of the attack's points that they find, and ``points_epochs``, what they cost.
     """
     return of_counts(points.counts) | of_search(points)
 
@@ -166,6 +167,11 @@ def of_search(points: Points) -> dict[str, float]:
     known = {"images_broken": summary["success"]}
     if "victim_accuracy" in summary:
         known["victim_accuracy"] = summary["victim_accuracy"]
+    agreement, cost = points.about.get("agreement"), points.about.get("cost")
+    if _numbers(agreement, ("found",)):
+        known["points_agreement"] = float(agreement["found"])
+    if _numbers(cost, ("epochs",)):
+        known["points_epochs"] = float(cost["epochs"])
     return known
 
 

@@ -14,7 +14,7 @@ OF_MASKS = ("deleted_share", "masks_below_minimum", "masks_at_maximum")
 
 OF_POINTS = (
     *("points_mean", "points_median", "points_least", "points_most", "images_without_points"),
-    *("images_broken", "victim_accuracy"),
+    *("images_broken", "victim_accuracy", "points_agreement", "points_epochs"),
 )
 """What `bench.points.coverage.of_points` measures, as records name it."""
 
