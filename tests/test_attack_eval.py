@@ -300,7 +300,7 @@ def test_published_numbers_of_targeted_attacks_stand_beside_no_untargeted_ones(
     two = ("attack-eval", "--attack", "jsma.official", "--attack", "free", "--images", "8")
     bench(tmp_path, *two)
     shown = bench(tmp_path, "tables", "attacks", "--format", "markdown").stdout
-    assert "eps 8/255 / ASR" in shown
+    assert "**eps 8/255**" in shown
     assert "free (ignores eps)" in shown
     assert "published" not in shown
     assert "440.8" not in shown
