@@ -55,13 +55,18 @@ def reason(error: BaseException, longest: int = 200) -> str:
     return text if len(text) <= longest else f"{text[:longest]}…"
 
 
+def no_space(error: BaseException) -> bool:
+    """Whether a disk is full, or a user's share of it."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def one_line(error: BaseException) -> str:
     """Return an error as one line: what is wrong, with which value, and what to do.
 
     >>> one_line(OSError(28, "No space left on device", "results/records.jsonl"))
     'no space left on the disk of results/records.jsonl: free some or choose another --results'
     """
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and no_space(error):
         place = error.filename or "the results folder"
         return f"no space left on the disk of {place}: free some or choose another --results"
     if isinstance(error, OSError) and error.filename and error.strerror:

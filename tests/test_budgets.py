@@ -200,9 +200,10 @@ def test_a_column_without_any_success_has_nothing_bold() -> None:
     table = budgets.success_within(weak, lambda each: [])
     shown = formats.markdown(table)
     assert "0.0 [0.0, 27.8]" in shown
-    assert "**" not in shown
+    assert "**" not in shown.partition("|")[2]  # below the heading
     never = [{"passes": 300.0, "success": 0.0}]
-    assert "**" not in formats.markdown(budgets.fewest_after(weak, lambda each: never))
+    passes = formats.markdown(budgets.fewest_after(weak, lambda each: never))
+    assert "**" not in passes.partition("|")[2]
 
 
 def test_what_ignores_eps_is_never_bold() -> None:

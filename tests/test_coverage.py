@@ -321,7 +321,8 @@ def test_a_table_has_the_mean_coverage_of_each_column_and_method(tmp_path: Path)
         "points_mean": 14,
     }
     shown = ask(*arguments, "markdown").stdout
-    assert "digits / resnet8 / below minimum" in shown
+    assert shown.startswith("**digits / resnet8**\n")
+    assert "|  below minimum  |" in shown
     assert "| advmask  |" in shown
     assert "50.00 ± 0.00" in shown
     assert "cutout" not in shown

@@ -99,3 +99,51 @@ def test_a_written_file_has_the_permissions_that_the_user_asks_for(tmp_path: Pat
     finally:
         os.umask(before)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_full_disk_is_told_as_one_whoever_notices_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import safetensors.torch
+    from filelock import FileLock
+    from safetensors import SafetensorError
+
+    from bench.errors import one_line
+    from bench.execution.progress import Silent
+    from bench.execution.workspace import Workspace
+    from bench.records.record import Record
+    from bench.records.tracking.tracker import Tracker, _guarded
+    from bench.robustness import occlusion
+
+    def full(*args: object, **fields: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    told = f"no space left on the disk of {tmp_path / 'x'}: free some or choose another --results"
+    with pytest.raises(OSError, match="No space left") as caught:
+        tensor_files.write(tmp_path / "x", {"a": torch.zeros(2)}, {})
+    assert one_line(caught.value) == told
+    assert list(tmp_path.iterdir()) == []
+
+    def evaluate(*args: object) -> None:
+        raise OSError(28, "No space left on device", str(tmp_path / "x"))
+
+    monkeypatch.setattr(occlusion, "evaluate", evaluate)
+    monkeypatch.setattr(Workspace, "dataset", lambda self, name: None)
+    run = Record(kind="run", key="k", seed=0, labels={}, metrics={}, job={})
+    with pytest.raises(OSError, match="No space left") as caught:
+        occlusion.evaluate_runs([run], Workspace(results=tmp_path), Silent())
+    assert one_line(caught.value) == told
+
+    def log(self: Tracker) -> None:
+        raise RuntimeError("(sqlite3.OperationalError) database or disk is full")
+
+    tracker = object.__new__(Tracker)
+    tracker.on, tracker.uri, tracker.strict, tracker.lock = (
+        True,
+        "sqlite:///a.db",
+        True,
+        FileLock(tmp_path / "lock"),
+    )
+    with pytest.raises(OSError, match="No space left"):
+        _guarded(log)(tracker)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -47,6 +49,8 @@ def write(
         try:
             save_file(whole, place, metadata=texts)
         except SafetensorError as error:  # its own for a full disk
+            if f"os error {errno.ENOSPC}" in str(error):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
             raise OSError(f"cannot write {path}: {reason(error)}") from error
 
 

@@ -22,7 +22,7 @@ from bench.data import seeds
 from bench.data.dataset import Dataset
 from bench.data.loader import batches
 from bench.data.splits import Split
-from bench.errors import Missing
+from bench.errors import Missing, no_space
 from bench.execution.progress import Progress
 from bench.execution.workspace import Workspace
 from bench.files import atomic, checksums, json_text, plain
@@ -247,6 +247,8 @@ def evaluate_runs(
                     Occlusion(run, evaluate(run, workspace.dataset(name), results, device)[0])
                 )
             except (Missing, ValueError, OSError) as error:
+                if no_space(error):  # the next one would end in the same way
+                    raise
                 problems.append(f"{run.name} on {name}: {error}")
             advance()
     return found, problems

@@ -14,6 +14,7 @@ thereby found, and made equal to the records by the next command.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import logging
 import math
@@ -63,6 +64,9 @@ def _guarded(
         except Exception as error:  # whatever it is, a training must not end for it
             self.on = False
             why = tracker_error(error, self.uri)
+            if self.strict and "disk is full" in why:
+                text = os.strerror(errno.ENOSPC)
+                raise OSError(errno.ENOSPC, text, mask(self.uri)) from error
             if self.strict:
                 raise OSError(f"the tracker {mask(self.uri)} failed: {why}") from error
             self.warn(
