@@ -120,6 +120,9 @@ def test_images_are_judged_as_ours_are(tmp_path: Path) -> None:
     (record,) = Store(tmp_path / "out").all()
     assert record.labels["source"] == "re-judged from images"
     assert "forwards" not in record.metrics
+    written = (tmp_path / "out/records.jsonl").read_bytes()
+    assert judged(tmp_path / "out", folder, "--images", "4", "--eps", "1") == found
+    assert (tmp_path / "out/records.jsonl").read_bytes() == written  # not a second record
 
 
 def test_what_is_missing_counts_as_a_failure(tmp_path: Path) -> None:

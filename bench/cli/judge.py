@@ -120,7 +120,11 @@ def judge(
         return
     found = rejudging.rejudge(submission, rules, chosen, workspace, progress)
     if rules.images is not None:
-        Store(workspace.results).add(found.record)
+        store, record = Store(workspace.results), found.record
+        known = store.find([record.name]).get(record.name)
+        # the same images again are the same record
+        if known is None or (known.labels, known.metrics) != (record.labels, record.metrics):
+            store.add(record)
     if as_json:
         echo(json.dumps(found.to_json()))
         return

@@ -203,18 +203,18 @@ def each_on_read_only_disk(truth: Undisturbed, root: Path) -> Count | None:
     """Each command on a disk that cannot be written: it reads, or says so, and changes nothing."""
     count = Count()
     for case in CASES:
-        with small_disk(root / "read-only", "size=100m") as able:
+        with small_disk(root / "each-read-only", "size=100m") as able:
             if not able:
                 return None
-            truth.begin(case, root / "read-only")
-            before = content(root / "read-only")
-            remount(root / "read-only", "ro")
-            code, stderr = finish(bench(root / "read-only", *case.words))
-            remount(root / "read-only", "rw")
+            truth.begin(case, root / "each-read-only")
+            before = content(root / "each-read-only")
+            remount(root / "each-read-only", "ro")
+            code, stderr = finish(bench(root / "each-read-only", *case.words))
+            remount(root / "each-read-only", "rw")
             told = code == 0 or (code == 2 and len(stderr.strip().splitlines()) >= 1)
-            same = content(root / "read-only") == before
+            same = content(root / "each-read-only") == before
             good = told and same and "Traceback" not in stderr
-            wrong = truth.completes(case, root / "read-only")
+            wrong = truth.completes(case, root / "each-read-only")
             note(count, case, good and not wrong, f"{code}, {same}\n{stderr}\n{wrong}")
     return count
 
@@ -278,7 +278,7 @@ def diverged(truth: Undisturbed, root: Path) -> Count:
 def moved(truth: Undisturbed, root: Path) -> Count:
     """A results folder copied elsewhere gives the same tables, and the tracker can be rebuilt."""
     count = Count()
-    shutil.copytree(truth.place(RUN), root / "there")
+    shutil.copytree(truth.beginning("run"), root / "there")
     table = bench(root / "there", "tables", "--format", "csv")
     assert finish(table)[0] == 0
     # the next command takes the artifacts along
