@@ -121,7 +121,7 @@ def judge(
     found = rejudging.rejudge(submission, rules, chosen, workspace, progress)
     if rules.images is not None:
         store, record = Store(workspace.results), found.record
-        known = store.find([record.name]).get(record.name)
+        known = store.find([(record.key, record.seed)]).get((record.key, record.seed))
         # the same images again are the same record
         if known is None or (known.labels, known.metrics) != (record.labels, record.metrics):
             store.add(record)
