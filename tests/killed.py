@@ -81,7 +81,9 @@ class Forked:
         except subprocess.TimeoutExpired:
             self.kill()
             self.process.join()
-        said = [(self.said / name).read_text(errors="replace") for name in ("out", "err")]
+        # a command that was killed before it began has said nothing
+        files = [self.said / name for name in ("out", "err")]
+        said = [file.read_text(errors="replace") if file.exists() else "" for file in files]
         shutil.rmtree(self.said)
         return said[0], said[1]
 

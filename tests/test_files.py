@@ -139,11 +139,7 @@ def test_a_full_disk_is_told_as_one_whoever_notices_it(
         raise RuntimeError("(sqlite3.OperationalError) database or disk is full")
 
     tracker = object.__new__(Tracker)
-    tracker.on, tracker.uri, tracker.strict, tracker.lock = (
-        True,
-        "sqlite:///a.db",
-        True,
-        FileLock(tmp_path / "lock"),
-    )
+    tracker.on, tracker.strict, tracker.uri = True, True, "sqlite:///a.db"
+    tracker.lock = FileLock(tmp_path / "lock")
     with pytest.raises(OSError, match="No space left"):
         _guarded(log)(tracker)

@@ -176,7 +176,7 @@ def _run(path: Path, digest: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))  # what lies beside the file can be imported by it
+        sys.path.append(str(path.parent))  # modules beside the file can be imported by it
     try:
         spec.loader.exec_module(module)
     except BaseException:

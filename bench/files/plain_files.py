@@ -39,7 +39,7 @@ def read(folder: Path, name: str, largest: int) -> bytes:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is a link, a folder, a device or a pipe, is too large, or lies elsewhere.
+        ValueError: It is a link, a folder, a device or a pipe, too large, or in another folder.
     """
     path = folder / name
     if Path(name).name != name or name in ("", ".", ".."):

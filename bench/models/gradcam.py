@@ -59,7 +59,7 @@ def maps(network: Normalised, images: Images, labels: Int[Tensor, " b"]) -> Maps
 
 
 def spread(maps: Maps) -> Float[Tensor, " b"]:
-    """How far a map's mass lies from its centre, 1 for an even map; NaN for an empty one.
+    """How far a map's mass spreads around its centre, 1 for an even map; NaN for an empty one.
 
     The root of the mean squared distance, in shares of the sides, over that of an even map.
     """

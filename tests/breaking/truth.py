@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,27 +51,26 @@ def finish(process: Any) -> tuple[int, str]:
     return process.returncode, stderr
 
 
-def results(folder: Path) -> dict[str, dict[str, float]]:
-    """What the records say, without times; fails for a record that is there twice."""
-    found = {}
+def _kept(folder: Path, keep: Callable[[str], bool]) -> dict[str, dict[str, Any]]:
+    """Some fields of each record by its name; fails for a record that is there twice."""
+    found: dict[str, dict[str, Any]] = {}
     for line in (folder / "records.jsonl").read_text().splitlines():
         record = json.loads(line)
         name = f"{record['key']}-{record['seed']}"
         assert name not in found, f"{name} is there twice"
-        found[name] = {k: v for k, v in record.items() if k.startswith("accuracy")}
+        found[name] = {field: value for field, value in record.items() if keep(field)}
     return found
 
 
-def attacked(folder: Path) -> dict[str, dict[str, object]]:
+def results(folder: Path) -> dict[str, dict[str, Any]]:
+    """What the records say, without times."""
+    return _kept(folder, lambda field: field.startswith("accuracy"))
+
+
+def attacked(folder: Path) -> dict[str, dict[str, Any]]:
     """What the records say of attacks, without times and memory."""
-    found = {}
-    for line in (folder / "records.jsonl").read_text().splitlines():
-        record = json.loads(line)
-        name = f"{record['key']}-{record['seed']}"
-        assert name not in found, f"{name} is there twice"
-        timed = ("seconds", "memory", "machine", "ratio")
-        found[name] = {k: v for k, v in record.items() if not any(word in k for word in timed)}
-    return found
+    timed = ("seconds", "memory", "machine", "ratio")
+    return _kept(folder, lambda field: not any(word in field for word in timed))
 
 
 def blocks(folder: Path) -> dict[str, int]:
