@@ -16,6 +16,7 @@ from bench.execution.progress import Silent
 from bench.execution.workspace import Workspace
 from bench.records.record import Record
 from bench.records.store import Store
+from bench.registry import express
 from bench.reporting import commands
 from bench.studies import comparison, status
 from bench.studies.designs import Design, TrainingOptions
@@ -174,3 +175,43 @@ def test_progress_names_policy_and_mix_too() -> None:
     words += ["--data", "digits(train=60, test=20)", "--model", "resnet8", "--seeds", "1"]
     said = typed(*words, "--epochs", "1", "--no-tracking", "--threads", "1").stderr
     assert re.search(r"cutout \+ trivialaugment \+ cutmix, resnet8, seed 0: \d+\.\d\d%", said)
+
+
+def test_a_guide_named_with_an_augmentation_is_its_own_alone(tmp_path: Path) -> None:
+    """What a table calls "advmask + random" can be typed, beside methods with other guides."""
+    workspace = Workspace(results=tmp_path)
+    wanted = (
+        "none",
+        "keepaugment",
+        "advmask",
+        "advmask + random",
+        "advmask(length=(2, 4))  +  saliency",
+    )
+    for guides, usual in (((), None), (("corners",), "corners")):
+        design = Design(augmentations=wanted, data="digits(train=60)", guides=guides)
+        found = [
+            (express(each.augmentation).split("(")[0], each.guide)
+            for each in design.recipes(workspace)
+        ]
+        assert found == [
+            ("none", None),
+            ("keepaugment", usual),
+            ("advmask", usual),
+            ("advmask", "random"),
+            ("advmask", "saliency"),
+        ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("cutout + random", "cutout uses no guide, so that it cannot have 'random': give cutout"),
+        ("advmask + rndom", "there is no guide 'rndom': did you mean 'random'?"),
+        ("advmsk + random", "there is no augmentation 'advmsk': did you mean 'advmask'?"),
+    ],
+)
+def test_a_wrong_guide_of_an_augmentation_is_refused(name: str, text: str) -> None:
+    done = typed("run", "--aug", "none", "--aug", name, "--data", "digits(train=60)")
+    assert done.exit_code == 2
+    assert text in done.output
+    assert len(done.output.splitlines()) == 1

@@ -48,7 +48,7 @@ OF_EXPERIMENTS = (
     default=["advmask"],
     show_default=True,
     help='Augmentation, with options as in "gridmask(ratio=0.5)", or FILE.py:CLASS for one of your '
-    "own; repeat to compare several.",
+    'own, or with a fixed guide as in "advmask + random"; repeat to compare several.',
 )
 @options.compared(
     "--model",
@@ -151,7 +151,8 @@ def run(
     from bench.studies import comparison, designs, until_decided
     from bench.training import fine_tuning
 
-    for text in augmentations:  # rejected before anything slow
+    for each in augmentations:  # rejected before anything slow
+        text, _ = designs.split_guide(each)
         registry.build("augmentations", registry.admit("augmentations", text))
     workspace, data = comparison.place(place.open(where), place.dataset("digits"))
     workspace = fine_tuning.remember(workspace, training.pretrained)

@@ -116,6 +116,7 @@ def compare(
 
     Args:
         augmentations: Augmentations by name with options, as ``"gridmask(ratio=0.5)"``, or objects.
+            A name may end in a fixed guide of its own, as ``"advmask + random"``.
         data: A dataset by name, or a part of one as ``"cifar10(train=2000)"``; an image folder or
             archive; or a `bench.Dataset`.
         model: One or several networks by name.
@@ -123,7 +124,7 @@ def compare(
         epochs: Passes over the training images; None: the default of the dataset.
         results: Results folder; None: ``$BENCH_RESULTS``, else ``./results``.
         threads: Processor threads per job; the number changes the last bits of results.
-        guides: Fixed guides for the augmentations that use one; empty: their defaults.
+        guides: Fixed guides for the other augmentations that use one; empty: their defaults.
         points: Attack that finds the adversarial points; None: the dataset's own.
         training: Further training settings.
         execution: Device and executor.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
@@ -105,10 +106,11 @@ class Design:
 
     Attributes:
         augmentations: Augmentations by name with options, as ``"gridmask(ratio=0.5)"``, or objects.
+            A name may end in a fixed guide of its own, as ``"advmask + random"``.
         data: Name of a dataset of the workspace.
         models: Names of networks.
         seeds: Seeds, at least 0 and each once.
-        guides: Fixed guides for the augmentations that use one; empty: their defaults.
+        guides: Fixed guides for the other augmentations that use one; empty: their defaults.
         points: Attack that finds the adversarial points; None: the dataset's own.
         training: Training settings.
         fresh: Rerun jobs that already have results.
@@ -131,12 +133,8 @@ class Design:
             raise ValueError("there is nothing to compare: give an augmentation and a model")
         check_seeds(self.seeds)
         admitted = tuple(
-            registry.admit("augmentations", each) if isinstance(each, str) else each
-            for each in self.augmentations
+            _admit(each) if isinstance(each, str) else each for each in self.augmentations
         )
-        for text in admitted:
-            if isinstance(text, str):
-                registry.build("augmentations", text)
         object.__setattr__(self, "augmentations", admitted)
         object.__setattr__(self, "models", tuple(map(networks.admit, self.models)))
         if self.points is not None:
@@ -151,12 +149,7 @@ class Design:
         data = workspace.dataset(self.data)
         side = data.train.images.shape[-1]
         self._try_networks(data)
-        methods = [
-            registry.build("augmentations", each, data=data.name, side=side)
-            if isinstance(each, str)
-            else each
-            for each in self.augmentations
-        ]
+        methods = self._methods(data.name, side)
         self.training.check(data)
         common = {"precision": native_precision(workspace.device)}
         points: str | None = find.chosen_attack(data.name, self.points)
@@ -171,14 +164,11 @@ class Design:
                 given["pretrained"] = fine_tuning.identify(given["pretrained"], model)
             known = usual(data.name, model, side, given.get("pretrained"), given.get("robust"))
             settings = common | known | given
-            for method in methods:
+            for method, wanted in methods:
                 own = Recipe(
                     data=data.name, digest=data.pin, model=model, augmentation=method, **settings
                 )
-                for guide in (self.guides if guides.takes(own) else ()) or (None,):
-                    # the default guide by its name gives the same recipe
-                    default = guide is None or guide == guides.needed(own)
-                    recipe = own if default else replace(own, guide=guide)
+                for recipe in _guided(own, wanted):
                     if guides.from_points(recipe):
                         recipe = replace(recipe, points=points)
                     guides.check(recipe, data, workspace)
@@ -189,6 +179,22 @@ class Design:
                 f"--guide {self.guides[0]} has no effect on what is compared; remove it, or add "
                 "--aug advmask"
             )
+        return found
+
+    def _methods(self, data: str, side: int) -> list[tuple[Augmentation, tuple[str, ...]]]:
+        """Return each augmentation with the fixed guides that are wanted for it."""
+        found: list[tuple[Augmentation, tuple[str, ...]]] = []
+        for each in self.augmentations:
+            if isinstance(each, str):
+                text, guide = split_guide(each)
+                method = registry.build("augmentations", text, data=data, side=side)
+                if guide is not None and method.wants is None:
+                    raise ValueError(
+                        f"{text} uses no guide, so that it cannot have {guide!r}: give {text} alone"
+                    )
+                found.append((method, self.guides if guide is None else (guide,)))
+            else:
+                found.append((each, self.guides))
         return found
 
     def _try_networks(self, data: Dataset) -> None:
@@ -204,6 +210,34 @@ class Design:
             for recipe in self.recipes(workspace)
             for seed in self.seeds
         ]
+
+
+def split_guide(text: str) -> tuple[str, str | None]:
+    """Split an augmentation, written as tables name it, from its fixed guide.
+
+    Args:
+        text: As ``"advmask(size=4) + random"``.
+
+    Returns:
+        The augmentation and its guide; None for an augmentation without one.
+    """
+    found = re.fullmatch(r"(.*?)\s+\+\s+([\w.-]+)", text, re.DOTALL)
+    return (found[1], found[2]) if found else (text, None)
+
+
+def _guided(own: Recipe, wanted: Sequence[str]) -> list[Recipe]:
+    """Return a recipe with each wanted guide; itself if it uses none, or none is wanted."""
+    if not wanted or not guides.takes(own):
+        return [own]
+    # the default guide by its name gives the same recipe
+    return [own if each == guides.needed(own) else replace(own, guide=each) for each in wanted]
+
+
+def _admit(text: str) -> str:
+    name, guide = split_guide(text)
+    admitted = registry.admit("augmentations", name)
+    registry.build("augmentations", admitted)
+    return admitted if guide is None else f"{admitted} + {guide}"
 
 
 def native_precision(device: str) -> Precision:
