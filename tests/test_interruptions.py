@@ -18,6 +18,7 @@ from jobs import leave
 
 from bench.cli import main
 from bench.errors import Failed, Stopped
+from bench.execution import signals
 from bench.execution.executors import Local, Lost
 from bench.execution.processes import Processes
 from bench.execution.progress import Silent
@@ -249,3 +250,23 @@ def test_sigterm_is_an_interruption_from_the_first_line_on(wait: str, tmp_path: 
     assert process.returncode == 130, said[-2000:]
     assert "the same command continues" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_a_step_that_must_not_be_cut_is_heard_after_it(number: signal.Signals) -> None:
+    done: list[str] = []
+
+    def leave_at_once() -> Any:
+        raise AssertionError("nothing is imported here")
+
+    def steps() -> None:
+        with signals.deferred():
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)
+            time.sleep(0.05)
+            done.append("the step")
+        done.append("what follows")
+
+    with signals.interrupts(leave_at_once), pytest.raises(KeyboardInterrupt):
+        steps()
+    assert done == ["the step"]

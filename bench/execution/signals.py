@@ -50,6 +50,27 @@ def importing(frame: FrameType | None) -> bool:
 
 
 @contextmanager
+def deferred() -> Iterator[None]:
+    """Hold back Ctrl-C and SIGTERM until the context is left, for a step that must not be cut."""
+    held: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        held.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if held:
+        signal.raise_signal(held[0])
+
+
+@contextmanager
 def kept() -> Iterator[None]:
     """Keep the handlers of both signals while the context is open, whatever a library does.
 

@@ -22,6 +22,7 @@ from bench.data import seeds
 from bench.data.dataset import Dataset
 from bench.data.loader import Loader
 from bench.data.splits import Split
+from bench.execution import signals
 from bench.execution.progress import Progress
 from bench.robustness.judge import predict
 from bench.robustness.pass_counter import Counted
@@ -230,6 +231,8 @@ def inputs(split: Split, data: Dataset, device: str, progress: Progress) -> list
         for _ in theirs:
             pass
 
+    with signals.deferred():  # its workers complain if they are interrupted while they start
+        iter(theirs)
     works: Works = {"torchvision over PIL, 2 workers": usual, "bench": ours}
     return compare(works, len(split.labels), progress, "input side")
 
