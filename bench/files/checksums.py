@@ -6,10 +6,10 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def of_bytes(content: bytes) -> str:
@@ -52,5 +52,7 @@ def key(content: Any) -> str:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
+    import torch  # who names files only does without it
+
     found: memoryview = tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
     return found

@@ -8,13 +8,14 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
-
-from jaxtyping import Float
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from bench.files.text import printable_lines
 from bench.reporting.panels import Distributions, Estimates, Panel
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
 
 Drawn = Panel | Estimates | Distributions
 
