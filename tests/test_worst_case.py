@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,10 +13,13 @@ from torch import nn
 
 import bench
 from attacks import JSMA, GreedyFool, SigmaZero
-from bench.records.statistics import paired_images
-from bench.reporting import formats
+from bench.records.record import Curve, Record
+from bench.records.statistics import paired_images, wilson
+from bench.records.store import Store
+from bench.reporting import attack_tables, formats
+from bench.reporting.leaderboard import make_boards
+from bench.reporting.worst_case import shares, with_worst_cases, worst_cases
 from bench.robustness.results import comparison_line
-from bench.robustness.worst_case import _shares
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +50,9 @@ def test_the_last_row_is_the_worst_case_of_the_sparse_attacks(study: bench.Attac
 
 def test_the_worst_case_is_image_by_image_and_ties_are_shared() -> None:
     pixels = np.array([[3, 1, np.inf, np.inf], [3, 2, 5, np.inf], [4, 9, 6, np.inf]])
-    shares = _shares(["a", "b", "c"], pixels)
-    assert shares == {"a": 0.5, "b": 0.5, "c": 0.0}
-    assert _shares(["a"], np.full((1, 2), np.inf)) == {}
+    found = shares(["a", "b", "c"], pixels)
+    assert found == {"a": 0.5, "b": 0.5, "c": 0.0}
+    assert shares(["a"], np.full((1, 2), np.inf)) == {}
 
 
 class Stubborn(nn.Module):
@@ -81,3 +87,81 @@ def test_a_single_attack_has_no_worst_case() -> None:
     )
     assert study.worst == ()
     assert [row.label for row in study.table().rows] == ["sigma-zero(steps=5)"]
+
+
+def attacked(attack: str, pixels: list[int | None], **changes: str) -> Record:
+    """An attack that changes so many pixels of each image; None: it fails."""
+    labels = {
+        "attack": attack, "victim": "net a1b2", "model": "resnet8", "data": "digits",
+        "eps": "8/255", "goal": "random", "bounded": "yes", "role": "sparse",
+    }  # fmt: skip
+    n = len(pixels)
+    images = [
+        {"misclassified": 0, "success_8bit": 0, "forwards": 3, "backwards": 2}
+        | ({} if k is None else {"pixels": k, "elements": 3 * k, "l2": 1.0, "linf": 0.01 * k})
+        for k in pixels
+    ]
+    return Record(
+        kind="attack",
+        key=attack,
+        seed=0,
+        labels=labels | changes,
+        metrics={"images": float(n), "success": 0.5, "seconds_per_image": 2.0},
+        job={"images": n},
+        images=images,
+    )
+
+
+def own_images(record: Record) -> Curve:
+    return record.images
+
+
+def test_the_worst_case_comes_from_stored_records(tmp_path: Path) -> None:
+    """Numbers of each image lie beside the records; what is no rival does not count."""
+    store = Store(tmp_path)
+    store.add(attacked("jsma", [3, None, 5, None]))
+    store.add(attacked("greedyfool", [4, 2, 4, None]))
+    store.add(attacked("pgd", [1, 1, 1, 1], role="ceiling"))
+    store.add(attacked("free", [1, 1, 1, 1], bounded="no"))
+    store.add(attacked("theirs", [1, 1, 1, 1], source="re-judged from images"))
+    (worst,) = worst_cases(store.all(), store.images)
+    found = worst.record.metrics
+    assert found["success"] == 0.75
+    assert (found["success_low"], found["success_high"]) == wilson(3, 4)
+    assert (found["l0_pixels_mean"], found["l0_elements_mean"]) == (3.0, 9.0)
+    assert (found["forwards"], found["backwards"], found["seconds_per_image"]) == (6, 4, 4)
+    assert found["linf_max"] == pytest.approx(0.04)
+    assert [entry["pixels"] for entry in worst.record.curve] == [0.25, 0.5, 0.75, 0.75, 0.75, 0.75]
+    assert worst.shares == {"greedyfool": pytest.approx(2 / 3), "jsma": pytest.approx(1 / 3)}
+    for shown in (
+        attack_tables.norm_tables(with_worst_cases(store.all(), store.images))[0],
+        attack_tables.across_victims(with_worst_cases(store.all(), store.images), "success"),
+    ):
+        assert list(shown.rows)[-1].label == "worst case"
+    (board,) = make_boards(store.all(), store.curve, images=store.images)
+    last = board.entries[-1]
+    assert (last.attack, last.ranked, last.success.value) == ("worst case", False, 0.75)
+    assert last.remarks == (str(worst),)
+    assert board.entries[0].attack != "worst case"
+
+
+def test_the_worst_case_over_several_targets_is_that_of_every_pair() -> None:
+    """Two goals for each of two images, goal by goal."""
+    members = [attacked("a", [1, None, 6, 2]), attacked("b", [2, None, 5, None])]
+    members = [replace(each, metrics=each.metrics | {"images": 2.0}) for each in members]
+    (worst,) = worst_cases(members, own_images)
+    found = worst.record.metrics
+    assert found["success"] == 0.75
+    assert found["success_low"] < 0.75 < found["success_high"]
+    assert (found["success_best"], found["success_worst"]) == (1.0, 0.5)
+    assert (found["l0_pixels_best"], found["l0_pixels_worst"]) == (1.5, 5.0)
+    assert found["l0_pixels_mean"] == pytest.approx(8 / 3)
+
+
+def test_a_record_without_its_images_leaves_no_worst_case_that_would_be_too_mild() -> None:
+    members = [attacked(name, [1, 2]) for name in "abc"]
+    members[2] = replace(members[2], images=())
+    assert worst_cases(members, own_images) == []
+    assert len(worst_cases(members[:2], own_images)) == 1
+    other_seed = [members[0], replace(members[1], seed=1)]
+    assert worst_cases(other_seed, own_images) == []

@@ -22,6 +22,7 @@ from bench.reporting.grouping import Selection, group_attacks, group_runs
 from bench.reporting.latex import Layout
 from bench.reporting.panels import Unit
 from bench.reporting.table import Table
+from bench.reporting.worst_case import with_worst_cases
 
 if TYPE_CHECKING:
     from bench.data.dataset import Dataset
@@ -152,7 +153,7 @@ def _made(request: TableRequest, workspace: Workspace) -> MadeTables:
     if request.name in ("runs", "differences", "quality"):
         return _tables_of_runs(request, selected.runs(store.all()))
     if request.name == "attacks":
-        return _tables_of_attacks(_attacks(selected, store), metric)
+        return _tables_of_attacks(with_worst_cases(_attacks(selected, store), store.images), metric)
     return _tables_of_experiment(request, store, workspace)
 
 
@@ -173,7 +174,7 @@ def _tables_of_experiment(request: TableRequest, store: Store, workspace: Worksp
     experiment = tables.experiment(request.name, request.scale, other(data))
     records = store.all()
     if experiment.attacks is not None:
-        return _experiment_of_attacks(experiment, selected.attacks(records), metric)
+        return _experiment_of_attacks(experiment, selected.attacks(records), metric, store)
     if experiment.points is not None:
         raise ValueError(f"{request.name} has no table: bench figures {request.name} draws it")
     if metric is not None:
@@ -200,11 +201,14 @@ def _tables_of_budgets(
     settings = group_attacks(attacks).values()
     if request.name == "passes":
         return [budgets.fewest_after(members, store.trace, unit) for members in settings]
-    return [budgets.success_within(members, store.curve, unit) for members in settings]
+    return [
+        budgets.success_within(with_worst_cases(members, store.images), store.curve, unit)
+        for members in settings
+    ]
 
 
 def _experiment_of_attacks(
-    experiment: Experiment, records: Sequence[Record], metric: str | None
+    experiment: Experiment, records: Sequence[Record], metric: str | None, store: Store
 ) -> MadeTables:
     """The attacks of an experiment, and those that it lacks."""
     settings = experiment.attacks
@@ -215,7 +219,8 @@ def _experiment_of_attacks(
         missing.append(f"{experiment.name} is not complete: {experiment.command()}")
     made = experiment.tables(own)
     if metric is not None:
-        made = [attack_tables.across_victims(own, metric)] if own else []
+        shown = with_worst_cases(own, store.images)
+        made = [attack_tables.across_victims(shown, metric)] if own else []
     return MadeTables(made, missing, not missing, attack_tables.attack_entries(own))
 
 

@@ -73,6 +73,53 @@ def median(values: Values, level: float = LEVEL) -> OverImages:
     return OverImages(middle, float(ordered[rank - 1]), float(ordered[n - rank]), n)
 
 
+def quartiles(name: str, distances: np.ndarray) -> dict[str, float]:
+    """Median and quartiles with failures as infinite, by ``name_median`` and its like.
+
+    Infinite ones are left out.
+    """
+    ordered = np.sort(distances)
+    found = {}
+    for label, part in (("median", 0.5), ("q25", 0.25), ("q75", 0.75)):
+        place = part * (len(ordered) - 1)
+        below, above = ordered[int(np.floor(place))], ordered[int(np.ceil(place))]
+        if np.isfinite(above):
+            found[f"{name}_{label}"] = float(below + (place % 1) * (above - below))
+    return found
+
+
+def extremes(name: str, distances: np.ndarray) -> dict[str, float]:
+    """Success and mean distance at each image's easiest and hardest goal (rows are goals)."""
+    found: dict[str, float] = {}
+    for label, extreme in (("best", distances.min(0)), ("worst", distances.max(0))):
+        broken = np.isfinite(extreme)
+        found[f"success_{label}"] = float(broken.mean())
+        if broken.any():
+            found[f"{name}_{label}"] = float(extreme[broken].mean())
+    return found
+
+
+def success_curve(pixels: np.ndarray, elements: np.ndarray) -> list[dict[str, float]]:
+    """The share of images on which an attack succeeds with at most so many changes.
+
+    Args:
+        pixels: Changed pixels of each image, infinity for failures.
+        elements: Changed elements likewise.
+
+    Returns:
+        One entry per number of ``changes`` at which the share in ``pixels`` or ``elements`` rises.
+    """
+    counts = np.unique(np.concatenate([pixels, elements]))
+    return [
+        {
+            "changes": float(count),
+            "pixels": float((pixels <= count).mean()),
+            "elements": float((elements <= count).mean()),
+        }
+        for count in counts[np.isfinite(counts)]
+    ]
+
+
 def finite(value: float | None) -> float | None:
     """A number for JSON, which has no infinity: None instead."""
     return value if value is not None and math.isfinite(value) else None

@@ -31,7 +31,8 @@ class Record:
     ``labels`` are what tables group by (augmentation, model, data, …), ``metrics`` fractions in
     [0, 1], seconds and counts, never percent. ``curve`` has one entry an epoch, or for each number
     of changes at which an attack's success rises; ``trace`` has what an attack had reached after so
-    many passes. A job that failed (``status``) says why in ``message``.
+    many passes, ``images`` what it did to each image. A job that failed (``status``) says why in
+    ``message``.
     """
 
     kind: Literal["run", "attack"]
@@ -45,6 +46,7 @@ class Record:
     message: str = ""
     curve: Sequence[Mapping[str, Number]] = ()
     trace: Sequence[Mapping[str, Number]] = ()
+    images: Sequence[Mapping[str, Number]] = ()
 
     def __post_init__(self) -> None:
         names = [*self.labels, *self.metrics]
@@ -68,7 +70,7 @@ class Record:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def to_json(self) -> dict[str, Any]:
-        """A flat object of labels (texts) and metrics (numbers), without curve and trace."""
+        """A flat object of labels (texts) and metrics (numbers), without what files hold."""
         return {
             "version": VERSION,
             "kind": self.kind,

@@ -38,7 +38,7 @@ class Store:
         self.path = folder / "records.jsonl"
 
     def add(self, record: Record) -> None:
-        """Write a record: first curve and trace, then its line, each whole or not at all.
+        """Write a record: first curve, trace and images, then its line, each whole or not at all.
 
         Raises:
             ValueError: It is none that could be read again, or the folder has a link in its place.
@@ -46,7 +46,11 @@ class Store:
         """
         entry = record.to_json()
         check(entry)
-        beside = {self._curve(record): record.curve, self._trace(record): record.trace}
+        beside = {
+            self._curve(record): record.curve,
+            self._trace(record): record.trace,
+            self._images(record): record.images,
+        }
         for path in (self.path, self.folder / "records.lock", *beside):
             plain.check(path, self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -150,6 +154,10 @@ class Store:
         """What an attack had reached after so many passes; empty where none was kept or damaged."""
         return self._entries(self._trace(record), record.trace, {"passes"})
 
+    def images(self, record: Record) -> Curve:
+        """What an attack did to each image; empty where none was kept or it is damaged."""
+        return self._entries(self._images(record), record.images, {"forwards", "backwards"})
+
     def _entries(self, path: Path, own: Curve, needed: Collection[str]) -> Curve:
         """The entries of a file; those of the record itself without one, none if it is damaged."""
         try:
@@ -164,6 +172,9 @@ class Store:
 
     def _trace(self, record: Record) -> Path:
         return self.folder / "curves" / f"{record.name}.passes.json"
+
+    def _images(self, record: Record) -> Path:
+        return self.folder / "curves" / f"{record.name}.images.json"
 
     def _ends_a_line(self) -> bool:
         with self.path.open("rb") as file:

@@ -13,7 +13,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +36,7 @@ from bench.reporting.grouping import (
 )
 from bench.reporting.page import fill, inline
 from bench.reporting.panels import attack_panels, share_steps
+from bench.reporting.worst_case import WorstCase, worst_cases
 from bench.robustness.rejudging import SOURCE as REJUDGED
 from bench.robustness.submissions import About
 
@@ -159,7 +160,7 @@ def write_leaderboard(
         ValueError: There is neither an attack among the records nor a submission with claims.
     """
     found, warnings = store.read()
-    boards = make_boards(found, store.curve, submissions)
+    boards = make_boards(found, store.curve, submissions, store.images)
     if not boards:
         raise ValueError(
             f"{store.path} has no attack for a leaderboard: bench attack-eval and bench judge "
@@ -174,7 +175,10 @@ def write_leaderboard(
 
 
 def make_boards(
-    records: Sequence[Record], curves: Callable[[Record], Curve], submissions: Sequence[About] = ()
+    records: Sequence[Record],
+    curves: Callable[[Record], Curve],
+    submissions: Sequence[About] = (),
+    images: Callable[[Record], Curve] = lambda record: record.images,
 ) -> list[Board]:
     """One board for each setting and eps, with the entries in order.
 
@@ -183,6 +187,7 @@ def make_boards(
             and noise.
         curves: Reads the curve of a record.
         submissions: What others report.
+        images: Reads what an attack did to each image, for the worst case of those measured here.
     """
     sparse = [
         each
@@ -190,6 +195,7 @@ def make_boards(
         if each.kind == "attack" and each.status == "finished" and each.labels["role"] == "sparse"
     ]
     boards: dict[tuple[str, ...], Board] = {}
+    last: dict[tuple[str, ...], Entry] = {}
     for setting, every in group_attacks(sparse).items():
         for eps in eps_values(every):
             members = [each for each in every if each.labels["eps"] == eps]
@@ -199,17 +205,19 @@ def make_boards(
             if drawn:
                 svg = plots.draw(attack_panels(drawn), "svg", f"board-{len(boards)}").decode()
                 board.svg = inline(svg)
+            name = _name(setting.victim, setting.data, setting.goal, eps, setting.images)
             if setting.query_cap:
-                boards[setting.victim, setting.data, eps, setting.limit, setting.goal] = board
-            else:
-                boards[_name(setting.victim, setting.data, setting.goal, eps, setting.images)] = (
-                    board
-                )
+                name = (setting.victim, setting.data, eps, setting.limit, setting.goal)
+            boards[name] = board
+            if worst := worst_cases(members, images):
+                last[name] = _together(worst)
     for about in submissions:
         _report(boards, about)
     for board in boards.values():
         board.entries.sort(key=lambda entry: entry.order)
         board.verdict = _verdict(board.entries)
+    for name, entry in last.items():
+        boards[name].entries.append(entry)
     return list(boards.values())
 
 
@@ -255,6 +263,13 @@ def _entry(same: Sequence[Record], curves: Callable[[Record], Curve]) -> Entry:
         remarks=tuple(remarks),
         link=link if re.fullmatch(r"https?://[^\s\"'<>]+", link) else "",
     )
+
+
+def _together(worst: Sequence[WorstCase]) -> Entry:
+    """The last row: the worst case over the attacks that were measured here."""
+    entry = _entry([each.record for each in worst], lambda record: record.curve)
+    about = [str(each) for each in worst if str(each)]
+    return replace(entry, ranked=False, remarks=tuple(about) if len(worst) == 1 else ())
 
 
 def _mean(same: Sequence[Record], metric: str) -> float | None:

@@ -38,6 +38,7 @@ from bench.reporting.panels import (
     occlusion_panels,
 )
 from bench.reporting.table import Table
+from bench.reporting.worst_case import with_worst_cases
 from bench.robustness import occlusion
 from bench.training.recipes import Recipe
 
@@ -105,7 +106,7 @@ def build_page(store: Store, sections: Sequence[Section] = ()) -> Page:
         page.summary.append(f"{len(attacks)} evaluations of attacks, and no training run yet.")
     for add_section in sections:
         add_section(page, found, curves, store.folder)
-    add_attacks(page, attacks, curves, store.trace)
+    add_attacks(page, attacks, store)
     add_seeds(page, groups)
     add_failures(page, found)
     add_machines(page, found)
@@ -257,9 +258,7 @@ def add_occlusion(
     add_table(page, "occlusion", table.title, table)
 
 
-def add_attacks(
-    page: Page, attacks: Sequence[Record], curves: CurveReader, traces: CurveReader
-) -> None:
+def add_attacks(page: Page, attacks: Sequence[Record], store: Store) -> None:
     """The attacks: tables and curves for each setting."""
     for setting, every in group_attacks(attacks).items():
         members = [record for record in every if record.status == "finished"]
@@ -267,23 +266,24 @@ def add_attacks(
             continue
         parts = (setting.data, members[0].labels["model"], setting.goal)
         title = f"{', '.join(parts)}, {setting.images} images {setting.limit}".strip()
-        for norms in attack_tables.norm_tables(members):
+        shown = with_worst_cases(members, store.images)
+        for norms in attack_tables.norm_tables(shown):
             add_table(page, "attacks", f"{title}, {norms.columns[0].group}", norms)
         for eps in eps_values(members):
-            same = [record for record in members if record.labels["eps"] == eps]
+            same = [record for record in shown if record.labels["eps"] == eps]
             table = attack_tables.attack_metrics(same)
             add_table(page, "attacks", f"{title}, eps {eps}", table)
         wanted = {"changes", "pixels", "elements"}
         found = [
             (record, curve)
-            for record, curve in ((record, curves(record)) for record in members)
+            for record, curve in ((record, store.curve(record)) for record in shown)
             if all(wanted <= set(entry) for entry in curve)
             and (curve or not record.metrics.get("success"))  # else its curve was lost
         ]
         if found:
             note = attack_caption(members, "pixels")
             add_figure(page, "attacks", title, attack_panels(found), note)
-        if panels := budgets.trace_panels(members, traces):
+        if panels := budgets.trace_panels(members, store.trace):
             note = budgets.trace_caption(members, "pixels")
             add_figure(page, "attacks", f"{title}: fewest pixels against passes", panels, note)
 

@@ -106,9 +106,9 @@ def summarise(outcomes: Sequence[Outcome]) -> dict[str, float]:
     metrics |= _norms(verdict)
     for unit in ("pixels", "elements"):
         distances = np.stack([each.verdict.distance(unit) for each in outcomes])
-        metrics |= _percentiles(f"l0_{unit}", distances.ravel())
+        metrics |= over_images.quartiles(f"l0_{unit}", distances.ravel())
         if len(outcomes) > 1:
-            metrics |= _extremes(f"l0_{unit}", distances)
+            metrics |= over_images.extremes(f"l0_{unit}", distances)
     return metrics
 
 
@@ -132,17 +132,6 @@ def _norms(verdict: Verdict) -> dict[str, float]:
     return found
 
 
-def _extremes(name: str, distances: np.ndarray) -> dict[str, float]:
-    """Return success and mean l0 at each image's easiest and hardest goal (rows are goals)."""
-    found: dict[str, float] = {}
-    for label, extreme in (("best", distances.min(0)), ("worst", distances.max(0))):
-        broken = np.isfinite(extreme)
-        found[f"success_{label}"] = float(broken.mean())
-        if broken.any():
-            found[f"{name}_{label}"] = float(extreme[broken].mean())
-    return found
-
-
 def _mean(values: Tensor) -> float:
     return float(values.double().mean())
 
@@ -154,18 +143,6 @@ def _rate(outcomes: Sequence[Outcome]) -> tuple[float | None, float | None]:
         return wilson(int(successes.sum()), successes.shape[1])
     interval = mean_interval(successes.mean(0).numpy())
     return interval.low, interval.high
-
-
-def _percentiles(name: str, distances: np.ndarray) -> dict[str, float]:
-    """Return median and quartiles with failures as infinite; infinite ones are left out."""
-    ordered = np.sort(distances)
-    found = {}
-    for label, share in (("median", 0.5), ("q25", 0.25), ("q75", 0.75)):
-        place = share * (len(ordered) - 1)
-        below, above = ordered[int(np.floor(place))], ordered[int(np.ceil(place))]
-        if np.isfinite(above):
-            found[f"{name}_{label}"] = float(below + (place % 1) * (above - below))
-    return found
 
 
 def relate(
@@ -200,15 +177,32 @@ def curve(verdict: Verdict) -> list[dict[str, float]]:
 
     One entry per number of ``changes`` at which the share in ``pixels`` or ``elements`` rises.
     """
-    pixels, elements = verdict.distance("pixels"), verdict.distance("elements")
-    counts = np.unique(np.concatenate([pixels, elements]))
+    return over_images.success_curve(verdict.distance("pixels"), verdict.distance("elements"))
+
+
+def per_image(outcomes: Sequence[Outcome]) -> list[dict[str, int | float]]:
+    """Return what an attack did to each image, goal by goal.
+
+    Each entry has ``misclassified`` and ``success_8bit`` (0 or 1), ``forwards`` and ``backwards``;
+    where the attack succeeds also ``pixels``, ``elements``, ``l2`` and ``linf``.
+
+    Args:
+        outcomes: One outcome per goal.
+    """
+    whole = join(outcomes)
+    verdict = whole.verdict
+    norms = ("l0_pixels", "l0_elements", "l2", "linf")
+    columns: dict[str, list[int | float]] = {
+        "misclassified": verdict.misclassified.int().tolist(),
+        "success_8bit": verdict.success_8bit.int().tolist(),
+        "forwards": whole.forwards.tolist(),
+        "backwards": whole.backwards.tolist(),
+        **{name.removeprefix("l0_"): getattr(verdict, name).tolist() for name in norms},
+    }
+    kept = list(columns)[:4]
     return [
-        {
-            "changes": float(count),
-            "pixels": float((pixels <= count).mean()),
-            "elements": float((elements <= count).mean()),
-        }
-        for count in counts[np.isfinite(counts)]
+        {name: columns[name][image] for name in (columns if won else kept)}
+        for image, won in enumerate(verdict.success.tolist())
     ]
 
 

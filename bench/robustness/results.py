@@ -10,7 +10,7 @@ from attacks import traits
 from bench import registry
 from bench.records.record import Record
 from bench.records.statistics import paired_images
-from bench.robustness.metrics import Outcome, curve, join, relate, summarise, trace
+from bench.robustness.metrics import Outcome, curve, join, per_image, relate, summarise, trace
 from bench.robustness.trials import Trial
 
 
@@ -66,6 +66,7 @@ def attack_records(
             message=problems(wholes[trial]),
             curve=curve(wholes[trial].verdict),
             trace=trace(outcomes),
+            images=per_image(outcomes),
         )
         for trial, outcomes in trials.items()
     ]

@@ -60,7 +60,7 @@ class AttackRecorder:
         known = store.find((record.key, seed) for record in made)
         for trial, record in zip(table, made, strict=True):
             before = known.get((record.key, seed))
-            if before is None or before.metrics != record.metrics:
+            if before is None or before.metrics != record.metrics or not store.images(before):
                 store.add(record)
             if self.tracker and self.touched:
                 self.touched.add(record)

@@ -26,12 +26,12 @@ from bench.records.record import Record
 from bench.records.validation import check_seeds
 from bench.reporting import attack_tables, formats
 from bench.reporting.table import Table
+from bench.reporting.worst_case import WorstCase, worst_cases
 from bench.robustness import evaluation, in_memory, results
 from bench.robustness.evaluation import BLOCK
 from bench.robustness.judge import Aim
 from bench.robustness.metrics import Outcome, summarise
 from bench.robustness.trials import Trial
-from bench.robustness.worst_case import WorstCase, worst_case
 from bench.studies.attack_designs import IMAGES, AttackDesign, fraction
 from bench.studies.attack_recorder import AttackRecorder
 from bench.studies.comparison import place
@@ -269,8 +269,7 @@ def attack_in_memory(
         table, seed, labelled, machine(device), {"correct": chosen.correct}
     )
     pairs = [{"eps": str(eps), "seed": seed, **pair} for pair in results.pairwise_tests(table)]
-    worst = worst_case(table, seed, labelled)
-    return AttackStudy(tuple(made), rows, tuple(pairs), (worst,) if worst else ())
+    return AttackStudy(tuple(made), rows, tuple(pairs), _worst(made))
 
 
 def run(
@@ -376,12 +375,8 @@ def _run(
         )
         for trial, outcomes in first.items()
     }
-    labelled = {
-        "victim": design.victim.name,
-        "model": design.victim.model,
-        "data": design.victim.data,
-    }
-    worst = [worst_case(table, seed, labelled) for (_, seed), table in sorted(tables.items())]
-    return AttackStudy(
-        tuple(recorder.records), rows, tuple(pairs), tuple(each for each in worst if each)
-    )
+    return AttackStudy(tuple(recorder.records), rows, tuple(pairs), _worst(recorder.records))
+
+
+def _worst(records: Sequence[Record]) -> tuple[WorstCase, ...]:
+    return tuple(worst_cases(records, lambda record: record.images))

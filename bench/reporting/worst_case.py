@@ -1,0 +1,163 @@
+"""The worst case of several attacks: for each image the one that needs the fewest pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.records import over_images
+from bench.records.record import Curve, Record
+from bench.records.statistics import mean_interval, wilson
+from bench.reporting.grouping import bounded, eps_values, group_attacks
+
+NAME = "worst case"
+Reader = Callable[[Record], Curve]
+"""Reads what an attack did to each image, as `bench.robustness.metrics.per_image` makes it."""
+
+
+UNITS = ("pixels", "elements")
+PICKED = dict.fromkeys((*UNITS, "l2", "linf"), np.inf) | {"success_8bit": 0.0}
+"""What an image has from the attack that needs the fewest pixels, and what a failure has."""
+
+
+@dataclass(frozen=True)
+class WorstCase:
+    """What several attacks reach together.
+
+    Attributes:
+        record: The metrics and the curve, as those of an attack; shown and not stored.
+        shares: Share of the broken images on which each attack needs the fewest pixels, by name,
+            the largest first. Attacks that tie share an image.
+    """
+
+    record: Record
+    shares: Mapping[str, float]
+
+    def __str__(self) -> str:
+        parts = [f"{name} {100 * share:.0f} %" for name, share in self.shares.items() if share]
+        if not parts:
+            return ""
+        return f"Fewest pixels of the broken images, ties shared: {', '.join(parts)}"
+
+
+def worst_cases(records: Iterable[Record], images: Reader) -> list[WorstCase]:
+    """The worst case of each setting, eps and seed over its sparse attacks that keep within eps.
+
+    An image counts with the attack that succeeds with the fewest changed pixels, and its passes and
+    seconds are those of all attacks together. What others submitted is not part of it.
+
+    Args:
+        records: Records of any kind; those of attacks that finished are used.
+        images: Reads what an attack did to each image.
+
+    Returns:
+        Nothing where there are fewer than two such attacks, or where one of them was recorded
+        without what it did to each image.
+    """
+    found = []
+    for every in group_attacks(records).values():
+        for eps in eps_values(every):
+            same = [each for each in every if each.labels["eps"] == eps and _counts(each)]
+            for seed in sorted({each.seed for each in same}):
+                members = [each for each in same if each.seed == seed]
+                entries = [images(each) for each in members]
+                sizes = set(map(len, entries))
+                if len(members) > 1 and len(sizes) == 1 and 0 not in sizes:
+                    found.append(_combine(members, entries))
+    return found
+
+
+def with_worst_cases(records: Sequence[Record], images: Reader) -> list[Record]:
+    """The records, and that of each worst case behind them."""
+    return [*records, *(each.record for each in worst_cases(records, images))]
+
+
+def _counts(record: Record) -> bool:
+    return (
+        record.status == "finished"
+        and record.labels["role"] == "sparse"
+        and bounded(record)
+        and "source" not in record.labels
+    )
+
+
+def _combine(members: Sequence[Record], entries: Sequence[Curve]) -> WorstCase:
+    """The worst case of attacks on the same images: entries by goal, then by image."""
+    first = members[0]
+    pixels = _table(entries, "pixels", np.inf)
+    chosen = pixels.argmin(0)[None]
+    picked = {
+        name: np.take_along_axis(_table(entries, name, missing), chosen, 0)[0]
+        for name, missing in PICKED.items()
+    }
+    metrics = {
+        "images": first.metrics["images"],
+        **_success(np.isfinite(picked["pixels"]), int(first.metrics["images"])),
+        "misclassified": float(_table(entries, "misclassified", 0.0).any(0).mean()),
+        "success_8bit": float(picked["success_8bit"].mean()),
+        "seconds_per_image": sum(each.metrics["seconds_per_image"] for each in members),
+        **_norms(picked, int(first.metrics["images"])),
+    }
+    for name in ("forwards", "backwards"):
+        passes = _table(entries, name, 0.0).sum(0)
+        metrics |= {name: float(passes.mean()), f"{name}_max": float(passes.max())}
+    record = Record(
+        kind="attack",
+        key=NAME,
+        seed=first.seed,
+        labels={**first.labels, "attack": NAME, "hyperparameters": "", "role": "worst"},
+        metrics=metrics,
+        job=first.job,
+        curve=over_images.success_curve(picked["pixels"], picked["elements"]),
+    )
+    return WorstCase(record, shares([each.labels["attack"] for each in members], pixels))
+
+
+def _success(won: np.ndarray, images: int) -> dict[str, float]:
+    """The success rate and its interval: Wilson's, or Student's where goals share an image."""
+    found = {"success": float(won.mean())}
+    if won.size == images:
+        found["success_low"], found["success_high"] = wilson(int(won.sum()), won.size)
+    else:
+        interval = mean_interval(won.reshape(-1, images).mean(0))
+        if interval.low is not None and interval.high is not None:
+            found |= {"success_low": interval.low, "success_high": interval.high}
+    return found
+
+
+def _norms(picked: Mapping[str, np.ndarray], images: int) -> dict[str, float]:
+    """Mean norms over the successes, and percentiles in which failures are infinite."""
+    won = np.isfinite(picked["pixels"])
+    found: dict[str, float] = {}
+    for unit in UNITS:
+        found |= over_images.quartiles(f"l0_{unit}", picked[unit])
+        if won.size > images:
+            found |= over_images.extremes(f"l0_{unit}", picked[unit].reshape(-1, images))
+    if won.any():
+        found |= {f"l0_{unit}_mean": float(picked[unit][won].mean()) for unit in UNITS}
+        found |= {norm: float(picked[norm][won].mean()) for norm in ("l2", "linf")}
+        found["linf_max"] = float(picked["linf"][won].max())
+    return found
+
+
+def _table(entries: Sequence[Curve], name: str, missing: float) -> np.ndarray:
+    """A number of each image: a row for each attack."""
+    return np.array([[entry.get(name, missing) for entry in each] for each in entries], float)
+
+
+def shares(names: Sequence[str], pixels: np.ndarray) -> dict[str, float]:
+    """Share of the broken images on which each attack needs the fewest pixels, the largest first.
+
+    Args:
+        names: Names of the attacks.
+        pixels: Changed pixels of each image, infinity for failures, a row for each attack.
+    """
+    broken = np.isfinite(pixels).any(0)
+    if not broken.any():
+        return {}
+    best = pixels[:, broken] == pixels[:, broken].min(0)
+    found = (best / best.sum(0)).mean(1)
+    order = np.argsort(-found, kind="stable")
+    return {names[place]: float(found[place]) for place in order}
