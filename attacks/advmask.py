@@ -50,17 +50,15 @@ class AdvMask(BaseAttack):
     - At the end, the codes rank the pixels: ``searches`` forward passes bisect for the shortest
       part of that ranking that reaches the goal.
     - With ``unit="elements"`` every element has a code and a mask of its own, and lambda starts
-    twice
-      as high.
+      twice as high.
     - A local search then takes units of the sparsest success back: `attacks.exchange.exchange`,
-    with
-      up to ``exchanges`` passes.
+      with up to ``exchanges`` passes.
     - ``delta`` is projected onto eps and the box [0, 1] at once, and the encoder sees
       delta/(eps·√(c·h·w)), which makes its constants independent of eps and of the image size.
 
     The network is fully-connected, or a small U-Net for images of more than 64·64 pixels. A call
     makes 1 + ``steps`` + ``searches`` forward and ``steps`` backward passes, and those of the local
-    search.
+    search; ``budget`` sets how many these are together.
 
     Attributes:
         eps: Largest change of an element, above 0 and at most 1.
@@ -80,6 +78,9 @@ class AdvMask(BaseAttack):
             published, or ``"elements"``.
         exchanges: Most passes of the local search, 0 for none; None for 300 without a bound, which
             is an eps of 1, and for elements, where it helps most, else 0.
+        budget: Most passes of an image, forward and backward, at least ``searches`` + 4: a third of
+            them are steps, at most ``steps``, and the local search has what is left. None: as the
+            other options say.
 
     Raises:
         ValueError: For a value out of its range, naming it.
@@ -108,6 +109,7 @@ class AdvMask(BaseAttack):
     encoder: Literal["auto", "linear", "u-net"] = "auto"
     unit: Literal["pixels", "elements"] = "pixels"
     exchanges: int | None = None
+    budget: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.eps <= 1:
@@ -122,10 +124,21 @@ class AdvMask(BaseAttack):
         for name in ("adapt", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be in [0, 1)")
+        self._check_choices()
+
+    def _check_choices(self) -> None:
         for name, known in (("encoder", ENCODERS), ("unit", UNITS)):
             if getattr(self, name) not in known:
                 choices = f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
                 raise ValueError(f"{name} is {getattr(self, name)!r}: choose {choices}")
+        if self.budget is None:
+            return
+        if self.exchanges is not None:
+            raise ValueError(
+                f"budget is {self.budget} and exchanges {self.exchanges}: give one of them"
+            )
+        if self.budget < self.searches + 4:
+            raise ValueError(f"budget is {self.budget}: give at least {self.searches + 4}")
 
     @classmethod
     def published(cls, eps: float | None = None) -> PublishedAdvMask:
@@ -138,13 +151,19 @@ class AdvMask(BaseAttack):
 
     def passes(self, shape: Shape) -> int:
         """Both passes of every step, one on the image and those of the two searches."""
-        return 1 + 2 * self.steps + self.searches + self._exchanges
+        steps, exchanges = self._plan
+        return 1 + 2 * steps + self.searches + exchanges
 
     @property
-    def _exchanges(self) -> int:
+    def _plan(self) -> tuple[int, int]:
+        """Steps of the training and passes of the local search."""
+        if self.budget is not None:
+            left = self.budget - 1 - self.searches
+            steps = min(self.steps, left // 3)
+            return steps, left - 2 * steps
         if self.exchanges is not None:
-            return self.exchanges
-        return EXCHANGES if self.eps == 1 or self.unit == "elements" else 0
+            return self.steps, self.exchanges
+        return self.steps, EXCHANGES if self.eps == 1 or self.unit == "elements" else 0
 
     def _attack(
         self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
@@ -153,25 +172,31 @@ class AdvMask(BaseAttack):
         rows = (~goal.reached(model(images))).nonzero()[:, 0]
         if len(rows):
             chosen = [generators[row] for row in rows.tolist()]
-            found = self._learn(model, images[rows], goal[rows], chosen)
+            steps, exchanges = self._plan
+            found = self._learn(model, images[rows], goal[rows], chosen, steps)
             result[rows] = exchange(
-                model, images[rows], goal[rows], found, self.eps, self.unit, self._exchanges, chosen
+                model, images[rows], goal[rows], found, self.eps, self.unit, exchanges, chosen
             )
         return result
 
     def _learn(
-        self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
+        self,
+        model: nn.Module,
+        images: Images,
+        goal: Goal,
+        generators: Sequence[Generator],
+        steps: int,
     ) -> Images:
         low, high = box(images, self.eps, goal.region)
         shape = images[:, :1].shape if self.unit == "pixels" else images.shape
         zoom = 1 / (self.eps * images[0].numel() ** 0.5)
-        encoder = self._encoder(images, generators)
+        encoder = self._encoder(images, generators, steps)
         delta, velocity = torch.zeros_like(images), torch.zeros_like(images)
         alpha = images.new_full((len(images), 1), self.alpha_start)
         factor = images.new_ones(len(images), 1)
         best = Sparsest(images, l0_pixels if self.unit == "pixels" else l0_elements)
         price = self.sparsity if self.unit == "pixels" else 2 * self.sparsity
-        for step in range(self.steps):
+        for step in range(steps):
             codes = encoder.encode(delta * zoom)
             mask = (alpha * codes).sigmoid()
             binary = (mask > 0.5).to(mask)
@@ -196,27 +221,29 @@ class AdvMask(BaseAttack):
             delta.sub_(velocity.sign(), alpha=self.step * self.eps).clamp_(low, high)
             change = torch.where(reached, 1 + self.adapt, 1 - self.adapt)
             factor = (factor * change[:, None]).clamp(0.03, 10)
-            alpha = self._sharpen(alpha, mask, step)
+            alpha = self._sharpen(alpha, mask, step, steps)
         self._search(model, images, goal, delta, encoder.encode(delta * zoom), best)
         return best.images
 
-    def _encoder(self, images: Images, generators: Sequence[Generator]) -> Encoder:
+    def _encoder(self, images: Images, generators: Sequence[Generator], steps: int) -> Encoder:
         sgd = SGD(self.lr, self.momentum)
         small = images[0, 0].numel() <= 64 * 64
         codes = 1 if self.unit == "pixels" else images.shape[1]
         if self.encoder == "linear" or (self.encoder == "auto" and small):
-            return LinearEncoder(images, generators, sgd, self.steps, codes)
+            return LinearEncoder(images, generators, sgd, steps, codes)
         return UNetEncoder(images, generators, sgd, per_pixel=codes)
 
-    def _sharpen(self, alpha: Float[Tensor, "b 1"], mask: Codes, step: int) -> Float[Tensor, "b 1"]:
+    def _sharpen(
+        self, alpha: Float[Tensor, "b 1"], mask: Codes, step: int, steps: int
+    ) -> Float[Tensor, "b 1"]:
         """AutoPruner's schedule (Luo & Wu 2020, released code), per image.
 
         Linear over all steps; in the last fifth eleven times as fast while at most 90 % of the
         image's mask lies outside (0.1, 0.9).
         """
-        rise = (self.alpha_end - self.alpha_start) / self.steps
+        rise = (self.alpha_end - self.alpha_start) / steps
         decided = ((mask < 0.1) | (mask > 0.9)).to(mask).mean(1, keepdim=True)
-        hurried = (decided <= 0.9) & (step >= 0.8 * self.steps)
+        hurried = (decided <= 0.9) & (step >= 0.8 * steps)
         return alpha + rise * torch.where(hurried, 11, 1)
 
     def _search(

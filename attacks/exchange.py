@@ -10,9 +10,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
 from attacks.base import Goal, Images
-from attacks.norms import box
+from attacks.norms import box, largest
 
 GREED = 2.0  # how strongly proposals follow the gradient: the exponent of a unit's expected gain
+PART = 6  # a success leaves out its n-th part at once, at least one unit
+PATIENCE = 20  # proposals in vain after which only half as many units are left out
 
 Units = Bool[Tensor, "b n"]
 
@@ -29,11 +31,12 @@ def exchange(
 ) -> Images:
     """Look for successes with fewer changed units than given ones have.
 
-    A success with n units leaves one out, the one whose first-order effect is the smallest; then
-    proposals exchange one of the n - 1 units for another, or its value for another corner of the
-    box, and are accepted unless the margin rises. As soon as the goal is reached, the next unit
-    goes. Units that come in are drawn with a probability that grows with the gain that the gradient
-    promises for them, and go to the corner that it points to.
+    A success with n units leaves a sixth of them out, at least one, those whose first-order effect
+    is the smallest; then proposals exchange one of the remaining units for another, or its value
+    for another corner of the box, and are accepted unless the margin rises. As soon as the goal is
+    reached, the next units go; where twenty proposals do not reach it, half as many units leave
+    the last success instead. Units that come in are drawn with a probability that grows with the
+    gain that the gradient promises for them, and go to the corner that it points to.
 
     Args:
         model: The model under attack, frozen.
@@ -64,7 +67,7 @@ def exchange(
         won = search.propose(rows, [generators[row] for row in rows.tolist()])
         left[rows] -= 1
         best[rows[won]] = search.current(rows[won])
-        rows = rows[search.used[rows].sum(1) > 1]
+        rows = rows[~search.full[rows] | (search.used[rows].sum(1) > 1)]
 
 
 class _Search:
@@ -89,6 +92,13 @@ class _Search:
         self.slope = torch.zeros_like(self.values)
         self.stale = torch.ones(len(images), dtype=torch.bool, device=images.device)
         self.full = torch.ones_like(self.stale)  # whether the state is a success
+        self.best = self.values.clone()  # the last success
+        self.leaving = self._leaving(self.used)
+        self.vain = torch.zeros_like(self.leaving)  # proposals since the last success
+
+    def _leaving(self, used: Units) -> Int[Tensor, " b"]:
+        """How many units a success leaves out at once."""
+        return (used.sum(1) // PART).clamp(min=1)
 
     def _units(self, values: Images) -> Float[Tensor, "b g n"]:
         return values.reshape(len(values), self.groups, -1)
@@ -124,7 +134,9 @@ class _Search:
         loss = (-slope * values).sum(1)
         spread = loss.abs().amax(1, keepdim=True).clamp(min=1e-30)
         goes = torch.where(shrinking[:, None], -loss / spread, gumbel[:, :n])
-        out = goes.where(used, -torch.inf).argmax(1)
+        goes = goes.where(used, -torch.inf)
+        out = goes.argmax(1)
+        count = torch.where(shrinking, self.leaving[rows].minimum(used.sum(1) - 1), 1)
         # which one comes: none, another, or the same at other values
         corner = torch.where(slope > 0, low, high)
         gain = (-slope * corner).sum(1).clamp(min=0)
@@ -134,8 +146,7 @@ class _Search:
         index = torch.arange(len(rows), device=rows.device)
         random = torch.where(draws[:, 2 * n + 1 :] < 0.5, low[index, :, come], high[index, :, come])
         colour = torch.where(recolour[:, None], random, corner[index, :, come])
-        tried = values.clone()
-        tried[index, :, out] = 0
+        tried = values.masked_fill(largest(goes, count)[:, None], 0)
         tried[index[~shrinking], :, come[~shrinking]] = colour[~shrinking]
         margin = self.goal[rows].margin(self.model(self._attacked(rows, tried)))
         better = (margin <= self.margin[rows]) | shrinking
@@ -145,4 +156,17 @@ class _Search:
         self.stale[there] = True
         won = better & (margin < 0)
         self.full[rows] = won
+        self._retreat(rows, won)
         return won
+
+    def _retreat(self, rows: Int[Tensor, " m"], won: Bool[Tensor, " m"]) -> None:
+        """Remember new successes; go back to the last one where too many units were left out."""
+        self.best[rows[won]] = self.values[rows[won]]
+        self.leaving[rows[won]] = self._leaving(self.used[rows[won]])
+        self.vain[rows] = torch.where(won, 0, self.vain[rows] + 1)
+        back = rows[(self.vain[rows] >= PATIENCE) & (self.leaving[rows] > 1)]
+        self.values[back] = self.best[back]
+        self.used[back] = (self.best[back] != 0).any(1)
+        self.leaving[back] //= 2
+        self.vain[back] = 0
+        self.full[back] = self.stale[back] = True

@@ -74,10 +74,21 @@ def test_the_search_makes_no_more_passes_than_it_may(passes: int) -> None:
     model, images, goal, dense = wasteful(1)
     counting = Counting(model)
     found = exchange(counting, images, goal, dense, 0.2, "pixels", passes, seeded(1))
-    assert passes - 2 <= counting.count <= passes
+    done = l0_pixels(found - images).item() == 1  # there is nothing left to take back
+    assert (0 if done else passes - 2) <= counting.count <= passes
     assert goal.reached(model(found)).all()
     if passes < 3:
         assert torch.equal(found, dense)
+
+
+@torch.no_grad()
+def test_many_units_leave_at_once_and_come_back_where_that_was_too_many() -> None:
+    """One at a time, 40 passes would take at most 13 of 42 pixels back."""
+    model, images, goal, dense = wasteful()
+    found = exchange(model, images, goal, dense, 0.2, "pixels", 40, seeded(6))
+    assert goal.reached(model(found)).all()
+    assert (l0_pixels(dense - images) == 42).all()
+    assert (l0_pixels(found - images) <= 24).all()
 
 
 @torch.no_grad()
@@ -114,6 +125,30 @@ def test_the_local_search_is_for_elements_and_for_no_bound_by_default() -> None:
     assert AdvMask(eps=1.0).passes(SIZE) == AdvMask(unit="elements").passes(SIZE) == usual + 300
     assert AdvMask(eps=1.0, exchanges=0).passes(SIZE) == usual
     assert AdvMask(exchanges=50).passes(SIZE) == usual + 50
+
+
+@pytest.mark.parametrize("budget", [16, 17, 60, 300, 1000])
+def test_a_budget_is_used_up_and_not_exceeded(budget: int) -> None:
+    for attack in (AdvMask(budget=budget), AdvMask(eps=1.0, unit="elements", budget=budget)):
+        assert attack.passes(SIZE) == budget
+    model, images, goal, _ = wasteful(1)
+    counting = Counting(model)
+    with torch.no_grad():
+        AdvMask(budget=budget)(counting, images, goal.labels)
+    assert budget - 2 <= counting.count <= budget
+    assert AdvMask(budget=1000).passes(SIZE) == AdvMask(exchanges=587).passes(SIZE)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"budget": 15}, "budget is 15: give at least 16"),
+        ({"budget": 300, "exchanges": 9}, "budget is 300 and exchanges 9: give one of them"),
+    ],
+)
+def test_a_budget_that_cannot_be_is_refused(options: dict[str, int], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        AdvMask(**options)  # type: ignore[arg-type]
 
 
 def test_a_negative_number_of_exchanges_is_refused() -> None:
