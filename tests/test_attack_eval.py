@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -403,12 +404,38 @@ def test_records_of_other_victims_stand_in_other_tables() -> None:
 def test_a_comparison_names_who_needs_fewer_pixels() -> None:
     few = [float(each) for each in range(8)]
     many = [each + 10.0 for each in few]
-    pair = {"attack": "x", "other": "advmask", **vars(paired_images(many, few)), "p_holm": 0.01}
+    pair = {
+        "unit": "pixels",
+        "attack": "x",
+        "other": "advmask",
+        **vars(paired_images(many, few)),
+        "p_holm": 0.01,
+    }
     line = comparison_line([pair], "advmask")
     assert line.startswith("advmask needs fewer pixels than x (Wilcoxon")
     unclear = {**pair, "p_holm": 0.3}
     assert "about as many pixels as x" in comparison_line([unclear], "advmask")
     assert comparison_line([], "advmask") == ""
+    elements = {**pair, "unit": "elements", "other": "y", "attack": "advmask"}
+    line = comparison_line([pair, elements], "advmask", "elements")
+    assert line.startswith("advmask needs more elements than y (Wilcoxon")
+
+
+def test_every_pair_is_tested_in_pixels_and_in_elements(tmp_path: Path) -> None:
+    attacks.BUILTIN["advmask"] = attacks.AdvMask
+    made = ("attack-eval", "--images", "12", "--eps", "0.5", "--attack", "jsma")
+    ours = ("--attack", "sigma-zero(steps=20)", "--attack", "advmask(steps=20, unit='elements')")
+    whole = objects(bench(tmp_path, *made, *ours, "--json"))
+    names = ("jsma", "sigma-zero(steps=20)", "advmask(steps=20, unit='elements')")
+    both = {frozenset(pair) for pair in itertools.combinations(names, 2)}
+    for unit in ("pixels", "elements"):
+        pairs = [pair for pair in whole["pairs"] if pair["unit"] == unit]
+        assert {frozenset([str(pair["attack"]), str(pair["other"])]) for pair in pairs} == both
+        tested = [pair for pair in pairs if pair["p"] is not None]
+        assert all(pair["p_holm"] >= pair["p"] for pair in tested)  # type: ignore[operator]
+    shown = bench(tmp_path, *made, *ours)
+    assert "advmask(steps=20, unit='elements') needs" in shown.stdout
+    assert " elements as " in shown.stdout or " elements than " in shown.stdout
 
 
 def test_budgets_are_shown_as_tables_and_as_a_figure(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_without_a_success_nothing_is_bold_and_no_sentence_ranks() -> None:
 
 def test_attacks_that_never_differ_are_not_compared() -> None:
     same = paired_images(np.array([2.0, 3.0]), np.array([2.0, 3.0]))
-    pairs = [{"attack": "advmask", "other": "cw-l0", **vars(same)}]
+    pairs = [{"unit": "pixels", "attack": "advmask", "other": "cw-l0", **vars(same)}]
     assert comparison_line(pairs, "advmask") == ""
 
 

@@ -174,8 +174,14 @@ def report(study: AttackStudy, images: int, results: str, *, as_json: bool) -> N
         echo(formats.text(study.table(eps)))
         seed = members[0].seed
         same = [test for test in study.pairs if test["eps"] == eps and test["seed"] == seed]
-        if line := comparison_line(same, "advmask"):
-            echo(line)
+        for record in members:
+            # its own attack is what the project is about; every pair is in the JSON
+            name = record.labels["attack"]
+            elements = "unit='elements'" in record.labels["hyperparameters"]
+            if name.partition("(")[0] != "advmask" or record.seed != seed:
+                continue
+            if line := comparison_line(same, name, "elements" if elements else "pixels"):
+                echo(line)
         for each in study.worst:
             if (each.record.labels["eps"], each.record.seed) == (eps, seed) and str(each):
                 echo(str(each))

@@ -6,10 +6,11 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attacks import traits
+from attacks import Unit, traits
 from bench import registry
 from bench.records.record import Record
 from bench.records.statistics import paired_images
+from bench.robustness.judge import Verdict
 from bench.robustness.metrics import Outcome, curve, join, per_image, relate, summarise, trace
 from bench.robustness.trials import Trial
 
@@ -91,23 +92,29 @@ def problems(outcome: Outcome) -> str:
 def pairwise_tests(trials: Mapping[Trial, Sequence[Outcome]]) -> list[dict[str, Any]]:
     """Compare every two bounded sparse attacks by Wilcoxon's signed-rank test on the same images.
 
-    It is applied to the number of changed pixels, with Holm's correction over all pairs.
+    It is applied to the number of changed pixels, and to that of changed elements, each with Holm's
+    correction over all pairs.
 
     Args:
         trials: One outcome per goal for each trial.
 
     Returns:
-        One object per pair: ``attack``, ``other``, the fields of
+        One object per unit and pair: ``unit``, ``attack``, ``other``, the fields of
         `bench.records.statistics.paired_images`, and ``p_holm``; ``p`` is None and ``p_holm``
         missing where no image differs.
     """
-    distances = {
-        trial.name: join(outcomes).verdict.distance("pixels")
+    verdicts = {
+        trial.name: join(outcomes).verdict
         for trial, outcomes in trials.items()
         if trial.bounded and traits(trial.attack).role == "sparse"
     }
+    return _tests(verdicts, "pixels") + _tests(verdicts, "elements")
+
+
+def _tests(verdicts: Mapping[str, Verdict], unit: Unit) -> list[dict[str, Any]]:
+    distances = {name: verdict.distance(unit) for name, verdict in verdicts.items()}
     found = [
-        {"attack": a, "other": b, **vars(paired_images(distances[a], distances[b]))}
+        {"unit": unit, "attack": a, "other": b, **vars(paired_images(distances[a], distances[b]))}
         for a, b in itertools.combinations(distances, 2)
     ]
     tested = [entry for entry in found if entry["p"] is not None]
@@ -120,19 +127,22 @@ def pairwise_tests(trials: Mapping[Trial, Sequence[Outcome]]) -> list[dict[str, 
     return found
 
 
-def comparison_line(tests: Sequence[Mapping[str, Any]], attack: str) -> str:
-    """Return one line on which attacks need more or fewer pixels than one attack.
+def comparison_line(tests: Sequence[Mapping[str, Any]], attack: str, unit: Unit = "pixels") -> str:
+    """Return one line on which attacks need more or fewer changes than one attack.
 
     Args:
         tests: Results of `pairwise_tests`.
         attack: Name of the attack.
+        unit: What counts as a change.
 
     Returns:
         The line; empty if no test involves the attack.
     """
     groups: dict[str, list[str]] = {"fewer": [], "more": [], "about as many": []}
     for pair in tests:
-        if attack not in (pair["attack"], pair["other"]) or pair["p"] is None:
+        if attack not in (pair["attack"], pair["other"]) or pair["unit"] != unit:
+            continue
+        if pair["p"] is None:
             continue  # without a difference on any image there is no evidence
         first = pair["attack"] == attack
         less, more = (pair["less"], pair["more"]) if first else (pair["more"], pair["less"])
@@ -140,7 +150,7 @@ def comparison_line(tests: Sequence[Mapping[str, Any]], attack: str) -> str:
         verdict = "about as many" if not clear else "fewer" if less > more else "more"
         groups[verdict].append(pair["other"] if first else pair["attack"])
     parts = [
-        f"{verdict} pixels {'as' if verdict.endswith('many') else 'than'} {', '.join(others)}"
+        f"{verdict} {unit} {'as' if verdict.endswith('many') else 'than'} {', '.join(others)}"
         for verdict, others in groups.items()
         if others
     ]
