@@ -14,6 +14,7 @@ from attacks.norms import box, largest
 
 GREED = 2.0  # how strongly proposals follow the gradient: the exponent of a unit's expected gain
 PART = 6  # a success leaves out its n-th part at once, at least one unit
+KEPT = 3  # moves that share a gradient, which costs two passes
 PATIENCE = 20  # proposals in vain after which only half as many units are left out
 
 Units = Bool[Tensor, "b n"]
@@ -36,7 +37,8 @@ def exchange(
     for another corner of the box, and are accepted unless the margin rises. As soon as the goal is
     reached, the next units go; where twenty proposals do not reach it, half as many units leave
     the last success instead. Units that come in are drawn with a probability that grows with the
-    gain that the gradient promises for them, and go to the corner that it points to.
+    gain that the gradient promises for them, and go to the corner that it points to. Three
+    accepted moves share a gradient.
 
     Args:
         model: The model under attack, frozen.
@@ -90,11 +92,16 @@ class _Search:
         self.used = (self.values != 0).any(1)
         self.margin = torch.full_like(images[:, 0, 0, 0], -torch.inf)
         self.slope = torch.zeros_like(self.values)
-        self.stale = torch.ones(len(images), dtype=torch.bool, device=images.device)
-        self.full = torch.ones_like(self.stale)  # whether the state is a success
+        self.moves = torch.full_like(self.used[:, 0], KEPT, dtype=torch.long)  # of this gradient
+        self.full = torch.ones_like(self.used[:, 0])  # whether the state is a success
         self.best = self.values.clone()  # the last success
         self.leaving = self._leaving(self.used)
         self.vain = torch.zeros_like(self.leaving)  # proposals since the last success
+
+    @property
+    def stale(self) -> Bool[Tensor, " b"]:
+        """Whether an image needs a new gradient before its next proposal."""
+        return self.moves >= KEPT
 
     def _leaving(self, used: Units) -> Int[Tensor, " b"]:
         """How many units a success leaves out at once."""
@@ -118,7 +125,7 @@ class _Search:
             (slope,) = torch.autograd.grad(margin.sum(), point)
         self.margin[rows] = margin.detach()
         self.slope[rows] = self._units(slope.nan_to_num(0))
-        self.stale[rows] = False
+        self.moves[rows] = 0
 
     def propose(self, rows: Int[Tensor, " m"], generators: list[Generator]) -> Bool[Tensor, " m"]:
         """Try one change for each of some rows; returns which of them now are new successes."""
@@ -153,7 +160,7 @@ class _Search:
         there = rows[better]
         self.values[there], self.margin[there] = tried[better], margin[better]
         self.used[there] = (tried[better] != 0).any(1)
-        self.stale[there] = True
+        self.moves[there] += 1
         won = better & (margin < 0)
         self.full[rows] = won
         self._retreat(rows, won)
@@ -169,4 +176,5 @@ class _Search:
         self.used[back] = (self.best[back] != 0).any(1)
         self.leaving[back] //= 2
         self.vain[back] = 0
-        self.full[back] = self.stale[back] = True
+        self.full[back] = True
+        self.moves[back] = KEPT
