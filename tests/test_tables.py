@@ -180,6 +180,28 @@ def test_settings_that_differ_in_a_column_are_named_and_not_compared() -> None:
     assert table.comparisons["has", "cifar10 / resnet18"] == expected["has"]
 
 
+def test_methods_without_points_are_the_baseline_of_methods_with_any_points() -> None:
+    base, ours = [0.1, 0.2, 0.3, 0.5], [0.2, 0.4, 0.4, 0.7]
+    plain, one = records("none", base), records("advmask", ours, points="advmask.published")
+    table = run_tables.differences([*plain, *one])
+    assert labels(table.rows) == ["advmask"]
+    other = records("advmask", base[::-1], points="advmask(steps=100)")
+    table = run_tables.differences([*plain, *one, *other])
+    assert labels(table.rows) == [
+        "advmask [points=advmask.published]",
+        "advmask [points=advmask(steps=100)]",
+    ]
+    # a baseline with points of its own shares them
+    cutout = records("advmask + random", base, points="advmask.published")
+    table = run_tables.differences([*one, *other, *cutout], baseline="advmask")
+    assert labels(table.rows) == ["advmask + random [points=advmask.published]"]
+    # any other setting that differs still keeps two rows apart
+    longer = records("advmask", ours, points="advmask.published", epochs=9)
+    shorter = records("none", base, epochs=3)
+    with pytest.raises(ValueError, match="no method shares a seed with none"):
+        run_tables.differences([*shorter, *longer])
+
+
 def test_jobs_that_labels_do_not_tell_apart_keep_rows_of_their_own() -> None:
     first, second = records("none", NONE), records("none", SAME)
     second = [Record(**{**vars(record), "key": "0123456789ab"}) for record in second]

@@ -14,6 +14,9 @@ from fractions import Fraction
 from bench.records.record import Record
 from bench.reporting.cells import Column, Row
 
+POINTS = "points"
+"""The setting of a job that says which attack finds its adversarial points."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
@@ -85,11 +88,14 @@ class RunGroup:
         row: The method, and the settings in which it differs from others of its column.
         column: The dataset and the network.
         records: One for each seed.
+        shared: The settings in which a baseline must agree: those of the row without the attack
+            that finds adversarial points, since other methods have none.
     """
 
     row: Row
     column: Column
     records: list[Record]
+    shared: str = ""
 
     def values(self, metric: str) -> dict[int, float]:
         """The metric of each seed that finished with a finite one."""
@@ -103,7 +109,8 @@ class RunGroup:
 def group_runs(records: Iterable[Record]) -> list[RunGroup]:
     """Group runs by recipe, ordered by column; other records are left out.
 
-    A setting in which the recipes of one dataset and network differ becomes part of the row. Where
+    A setting in which the recipes of one dataset and network differ becomes part of the row; the
+    attack that finds adversarial points does where methods that use points differ in it. Where
     neither labels nor settings tell two recipes apart, the row has the recipe's key.
     """
     columns: dict[Column, list[Record]] = {}
@@ -113,18 +120,22 @@ def group_runs(records: Iterable[Record]) -> list[RunGroup]:
     groups: dict[tuple[Row, Column], RunGroup] = {}
     for column, members in columns.items():
         named = {name for record in members for name in record.job}
+        guided = {Method.of(record) for record in members if record.job.get(POINTS) is not None}
+        among = {POINTS: [record for record in members if Method.of(record) in guided]}
         varying = sorted(
             name
             for name in named - set(Method.__dataclass_fields__)
-            if len({repr(record.job.get(name)) for record in members}) > 1
+            if len({repr(record.job.get(name)) for record in among.get(name, members)}) > 1
         )
         keys: dict[Row, str] = {}
         for record in members:
-            given = [f"{name}={record.job[name]}" for name in varying if name in record.job]
-            row = Row(Method.of(record).name, settings=", ".join(given))
+            given = {name: f"{name}={record.job[name]}" for name in varying if name in record.job}
+            row = Row(Method.of(record).name, settings=", ".join(given.values()))
+            shared = ", ".join(text for name, text in given.items() if name != POINTS)
             if keys.setdefault(row, record.key) != record.key:
                 row = Row(row.name, row.settings, key=record.key[:6])
-            groups.setdefault((row, column), RunGroup(row, column, [])).records.append(record)
+            group = groups.setdefault((row, column), RunGroup(row, column, [], shared))
+            group.records.append(record)
     return list(groups.values())
 
 

@@ -288,14 +288,23 @@ def _verdicts(groups: Sequence[RunGroup], metric: str, baseline: str | None) -> 
 def _families(
     groups: Sequence[RunGroup], metric: str, baseline: str | None
 ) -> Iterator[tuple[Column, Row, Mapping[Row, dict[int, float]]]]:
-    """Column, row of the baseline, and the values of all rows that share its settings."""
+    """Column, row of the baseline, and the values of all rows that share its settings.
+
+    A baseline without adversarial points shares those of methods with any points.
+    """
     families: dict[tuple[str, Column], dict[Row, dict[int, float]]] = {}
     for group in groups:
-        family = families.setdefault((group.row.settings, group.column), {})
+        family = families.setdefault((group.shared, group.column), {})
         family[group.row] = group.values(metric)
-    for (settings, column), family in families.items():
-        if baseline is not None and (own := Row(baseline, settings)) in family:
+    for (shared, column), family in families.items():
+        if baseline is None:
+            continue
+        if (own := Row(baseline, shared)) in family:
             yield column, own, family
+            continue
+        for own in [row for row in family if row.name == baseline and not row.key]:
+            alike = {row: values for row, values in family.items() if row.settings == own.settings}
+            yield column, own, alike
 
 
 def _origin(groups: Iterable[RunGroup]) -> str:
