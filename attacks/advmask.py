@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -151,19 +151,19 @@ class AdvMask(BaseAttack):
 
     def passes(self, shape: Shape) -> int:
         """Both passes of every step, one on the image and those of the two searches."""
-        steps, exchanges = self._plan
-        return 1 + 2 * steps + self.searches + exchanges
+        planned = self._planned
+        return 1 + 2 * planned.steps + self.searches + (planned.exchanges or 0)
 
     @property
-    def _plan(self) -> tuple[int, int]:
-        """Steps of the training and passes of the local search."""
+    def _planned(self) -> AdvMask:
+        """This attack with the steps and exchanges that it makes, and without a budget."""
         if self.budget is not None:
             left = self.budget - 1 - self.searches
             steps = min(self.steps, left // 3)
-            return steps, left - 2 * steps
+            return replace(self, budget=None, steps=steps, exchanges=left - 2 * steps)
         if self.exchanges is not None:
-            return self.steps, self.exchanges
-        return self.steps, EXCHANGES if self.eps == 1 or self.unit == "elements" else 0
+            return self
+        return replace(self, exchanges=EXCHANGES if self.eps == 1 or self.unit == "elements" else 0)
 
     def _attack(
         self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
@@ -172,31 +172,27 @@ class AdvMask(BaseAttack):
         rows = (~goal.reached(model(images))).nonzero()[:, 0]
         if len(rows):
             chosen = [generators[row] for row in rows.tolist()]
-            steps, exchanges = self._plan
-            found = self._learn(model, images[rows], goal[rows], chosen, steps)
+            planned = self._planned
+            found = planned._learn(model, images[rows], goal[rows], chosen)
+            passes = planned.exchanges or 0
             result[rows] = exchange(
-                model, images[rows], goal[rows], found, self.eps, self.unit, exchanges, chosen
+                model, images[rows], goal[rows], found, self.eps, self.unit, passes, chosen
             )
         return result
 
     def _learn(
-        self,
-        model: nn.Module,
-        images: Images,
-        goal: Goal,
-        generators: Sequence[Generator],
-        steps: int,
+        self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
     ) -> Images:
         low, high = box(images, self.eps, goal.region)
         shape = images[:, :1].shape if self.unit == "pixels" else images.shape
         zoom = 1 / (self.eps * images[0].numel() ** 0.5)
-        encoder = self._encoder(images, generators, steps)
+        encoder = self._encoder(images, generators)
         delta, velocity = torch.zeros_like(images), torch.zeros_like(images)
         alpha = images.new_full((len(images), 1), self.alpha_start)
         factor = images.new_ones(len(images), 1)
         best = Sparsest(images, l0_pixels if self.unit == "pixels" else l0_elements)
         price = self.sparsity if self.unit == "pixels" else 2 * self.sparsity
-        for step in range(steps):
+        for step in range(self.steps):
             codes = encoder.encode(delta * zoom)
             mask = (alpha * codes).sigmoid()
             binary = (mask > 0.5).to(mask)
@@ -221,29 +217,27 @@ class AdvMask(BaseAttack):
             delta.sub_(velocity.sign(), alpha=self.step * self.eps).clamp_(low, high)
             change = torch.where(reached, 1 + self.adapt, 1 - self.adapt)
             factor = (factor * change[:, None]).clamp(0.03, 10)
-            alpha = self._sharpen(alpha, mask, step, steps)
+            alpha = self._sharpen(alpha, mask, step)
         self._search(model, images, goal, delta, encoder.encode(delta * zoom), best)
         return best.images
 
-    def _encoder(self, images: Images, generators: Sequence[Generator], steps: int) -> Encoder:
+    def _encoder(self, images: Images, generators: Sequence[Generator]) -> Encoder:
         sgd = SGD(self.lr, self.momentum)
         small = images[0, 0].numel() <= 64 * 64
         codes = 1 if self.unit == "pixels" else images.shape[1]
         if self.encoder == "linear" or (self.encoder == "auto" and small):
-            return LinearEncoder(images, generators, sgd, steps, codes)
+            return LinearEncoder(images, generators, sgd, self.steps, codes)
         return UNetEncoder(images, generators, sgd, per_pixel=codes)
 
-    def _sharpen(
-        self, alpha: Float[Tensor, "b 1"], mask: Codes, step: int, steps: int
-    ) -> Float[Tensor, "b 1"]:
+    def _sharpen(self, alpha: Float[Tensor, "b 1"], mask: Codes, step: int) -> Float[Tensor, "b 1"]:
         """AutoPruner's schedule (Luo & Wu 2020, released code), per image.
 
         Linear over all steps; in the last fifth eleven times as fast while at most 90 % of the
         image's mask lies outside (0.1, 0.9).
         """
-        rise = (self.alpha_end - self.alpha_start) / steps
+        rise = (self.alpha_end - self.alpha_start) / self.steps
         decided = ((mask < 0.1) | (mask > 0.9)).to(mask).mean(1, keepdim=True)
-        hurried = (decided <= 0.9) & (step >= 0.8 * steps)
+        hurried = (decided <= 0.9) & (step >= 0.8 * self.steps)
         return alpha + rise * torch.where(hurried, 11, 1)
 
     def _search(

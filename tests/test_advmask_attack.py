@@ -128,7 +128,7 @@ def test_alpha_follows_autopruners_schedule() -> None:
     seen = {}
     for step in range(200):
         seen[step] = alpha
-        alpha = attack._sharpen(alpha, masks, step, attack.steps)
+        alpha = attack._sharpen(alpha, masks, step)
     rise = 99.9 / 200
     torch.testing.assert_close(seen[0], torch.tensor([[0.1], [0.1]], dtype=torch.float64))
     torch.testing.assert_close(

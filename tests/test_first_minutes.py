@@ -205,7 +205,7 @@ def test_a_guide_named_with_an_augmentation_is_its_own_alone(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("cutout + random", "cutout uses no guide, so that it cannot have 'random': give cutout"),
+        ("cutout + random", "cutout(length=4) uses no guide: leave out + random"),
         ("advmask + rndom", "there is no guide 'rndom': did you mean 'random'?"),
         ("advmsk + random", "there is no augmentation 'advmsk': did you mean 'advmask'?"),
     ],

@@ -158,6 +158,13 @@ def test_the_worst_case_over_several_targets_is_that_of_every_pair() -> None:
     assert found["l0_pixels_mean"] == pytest.approx(8 / 3)
 
 
+def test_foreign_records_without_numbers_that_are_usual_are_no_traceback() -> None:
+    members = [replace(attacked(name, [1, None, 2]), metrics={"images": 2.0}) for name in "ab"]
+    (worst,) = worst_cases(members, own_images)
+    assert worst.record.metrics["success"] == pytest.approx(2 / 3)
+    assert worst.record.metrics["seconds_per_image"] == 0
+
+
 def test_a_record_without_its_images_leaves_no_worst_case_that_would_be_too_mild() -> None:
     members = [attacked(name, [1, 2]) for name in "abc"]
     members[2] = replace(members[2], images=())

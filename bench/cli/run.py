@@ -147,13 +147,11 @@ def run(
     else:
         options.refuse("--until decided, which chooses the seeds", "seeds", "seed_list")
 
-    from bench import registry
     from bench.studies import comparison, designs, until_decided
     from bench.training import fine_tuning
 
     for each in augmentations:  # rejected before anything slow
-        text, _ = designs.split_guide(each)
-        registry.build("augmentations", registry.admit("augmentations", text))
+        designs.admit(each)
     workspace, data = comparison.place(place.open(where), place.dataset("digits"))
     workspace = fine_tuning.remember(workspace, training.pretrained)
     design = designs.Design(

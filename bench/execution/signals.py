@@ -15,6 +15,20 @@ IMPORT = "<frozen importlib._bootstrap>"
 
 
 @contextmanager
+def _handled(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Handle Ctrl-C and SIGTERM while the context is open; only the main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def interrupts(leave: Callable[[], NoReturn]) -> Iterator[None]:
     """Let SIGTERM end a command as Ctrl-C does, while the context is open.
 
@@ -29,15 +43,8 @@ def interrupts(leave: Callable[[], NoReturn]) -> Iterator[None]:
             leave()
         raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():
+    with _handled(handle):
         yield
-        return
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def importing(frame: FrameType | None) -> bool:
@@ -57,15 +64,8 @@ def deferred() -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         held.append(number)
 
-    if threading.current_thread() is not threading.main_thread():
+    with _handled(handle):
         yield
-        return
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
     if held:
         signal.raise_signal(held[0])
 
@@ -122,12 +122,5 @@ def listen(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
         stop_requested = True
         say("Stopping after the current step; press Ctrl-C again to stop at once.")
 
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with _handled(handle):
         yield lambda: stop_requested
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

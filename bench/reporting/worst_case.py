@@ -86,6 +86,9 @@ def _counts(record: Record) -> bool:
 def _combine(members: Sequence[Record], entries: Sequence[Curve]) -> WorstCase:
     """The worst case of attacks on the same images: entries by goal, then by image."""
     first = members[0]
+    images = int(first.metrics.get("images", len(entries[0])))
+    if images < 1 or len(entries[0]) % images:
+        images = len(entries[0])  # a record that was not made here
     pixels = _table(entries, "pixels", np.inf)
     chosen = pixels.argmin(0)[None]
     picked = {
@@ -93,12 +96,12 @@ def _combine(members: Sequence[Record], entries: Sequence[Curve]) -> WorstCase:
         for name, missing in PICKED.items()
     }
     metrics = {
-        "images": first.metrics["images"],
-        **_success(np.isfinite(picked["pixels"]), int(first.metrics["images"])),
+        "images": float(images),
+        **_success(np.isfinite(picked["pixels"]), images),
         "misclassified": float(_table(entries, "misclassified", 0.0).any(0).mean()),
         "success_8bit": float(picked["success_8bit"].mean()),
-        "seconds_per_image": sum(each.metrics["seconds_per_image"] for each in members),
-        **_norms(picked, int(first.metrics["images"])),
+        "seconds_per_image": sum(each.metrics.get("seconds_per_image", 0.0) for each in members),
+        **_norms(picked, images),
     }
     for name in ("forwards", "backwards"):
         passes = _table(entries, name, 0.0).sum(0)

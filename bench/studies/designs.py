@@ -133,7 +133,7 @@ class Design:
             raise ValueError("there is nothing to compare: give an augmentation and a model")
         check_seeds(self.seeds)
         admitted = tuple(
-            _admit(each) if isinstance(each, str) else each for each in self.augmentations
+            admit(each) if isinstance(each, str) else each for each in self.augmentations
         )
         object.__setattr__(self, "augmentations", admitted)
         object.__setattr__(self, "models", tuple(map(networks.admit, self.models)))
@@ -164,11 +164,11 @@ class Design:
                 given["pretrained"] = fine_tuning.identify(given["pretrained"], model)
             known = usual(data.name, model, side, given.get("pretrained"), given.get("robust"))
             settings = common | known | given
-            for method, wanted in methods:
+            for method, guide in methods:
                 own = Recipe(
                     data=data.name, digest=data.pin, model=model, augmentation=method, **settings
                 )
-                for recipe in _guided(own, wanted):
+                for recipe in _guided(own, guide, self.guides):
                     if guides.from_points(recipe):
                         recipe = replace(recipe, points=points)
                     guides.check(recipe, data, workspace)
@@ -181,20 +181,15 @@ class Design:
             )
         return found
 
-    def _methods(self, data: str, side: int) -> list[tuple[Augmentation, tuple[str, ...]]]:
-        """Return each augmentation with the fixed guides that are wanted for it."""
-        found: list[tuple[Augmentation, tuple[str, ...]]] = []
+    def _methods(self, data: str, side: int) -> list[tuple[Augmentation, str | None]]:
+        """Return each augmentation with the guide that its text ends in."""
+        found: list[tuple[Augmentation, str | None]] = []
         for each in self.augmentations:
             if isinstance(each, str):
                 text, guide = split_guide(each)
-                method = registry.build("augmentations", text, data=data, side=side)
-                if guide is not None and method.wants is None:
-                    raise ValueError(
-                        f"{text} uses no guide, so that it cannot have {guide!r}: give {text} alone"
-                    )
-                found.append((method, self.guides if guide is None else (guide,)))
+                found.append((registry.build("augmentations", text, data=data, side=side), guide))
             else:
-                found.append((each, self.guides))
+                found.append((each, None))
         return found
 
     def _try_networks(self, data: Dataset) -> None:
@@ -225,15 +220,31 @@ def split_guide(text: str) -> tuple[str, str | None]:
     return (found[1], found[2]) if found else (text, None)
 
 
-def _guided(own: Recipe, wanted: Sequence[str]) -> list[Recipe]:
-    """Return a recipe with each wanted guide; itself if it uses none, or none is wanted."""
-    if not wanted or not guides.takes(own):
+def _guided(own: Recipe, guide: str | None, common: Sequence[str]) -> list[Recipe]:
+    """Return a recipe with its own guide, or else with each of the common ones.
+
+    Raises:
+        ValueError: It uses no guide, but has one of its own.
+    """
+    if not guides.takes(own):
+        if guide is not None:
+            raise ValueError(
+                f"{registry.express(own.augmentation)} uses no guide: leave out + {guide}"
+            )
         return [own]
+    wanted = common if guide is None else (guide,)
     # the default guide by its name gives the same recipe
-    return [own if each == guides.needed(own) else replace(own, guide=each) for each in wanted]
+    return [own if each == guides.needed(own) else replace(own, guide=each) for each in wanted] or [
+        own
+    ]
 
 
-def _admit(text: str) -> str:
+def admit(text: str) -> str:
+    """Check an augmentation, with or without a guide, as `registry.admit` does.
+
+    Raises:
+        ValueError: There is no such augmentation, or it has no such option.
+    """
     name, guide = split_guide(text)
     admitted = registry.admit("augmentations", name)
     registry.build("augmentations", admitted)
