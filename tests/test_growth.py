@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -105,19 +103,11 @@ def test_the_report_is_measured_with_both_shapes_and_five_times_as_many_records(
     """A report whose seconds are 2 + a power of its share of 400 records, and 1 KiB a record."""
     counts: list[int] = []
 
-    class Report:
-        pid, returncode = 1, 0
+    def used_by(command: list[str]) -> tuple[float, float]:
+        counts.append(len(Store(Path(command[-1])).all()))
+        return 2 + (counts[-1] / 400) ** power, counts[-1] / 1024
 
-        def __init__(self, command: list[str], **_: Any) -> None:
-            counts.append(len(Store(Path(command[-1])).all()))
-
-    def wait4(pid: int, options: int) -> tuple[int, int, Any]:
-        seconds = 2 + (counts[-1] / 400) ** power
-        rise = counts[-1] * (1 if sys.platform != "darwin" else 1024)
-        return pid, 0, SimpleNamespace(ru_utime=seconds, ru_stime=0.0, ru_maxrss=rise)
-
-    monkeypatch.setattr(subprocess, "Popen", Report)
-    monkeypatch.setattr(os, "wait4", wait4)
+    monkeypatch.setattr(growth, "used_by", used_by)
     wide, room, deep, _, times = growth.reporting(tmp_path, Silent(), records=400)
     assert counts == [20, 400, 400, 2000]
     assert wide.name == "report, 40 methods x 10 seeds"
@@ -185,3 +175,13 @@ def test_scaling_is_a_share_of_as_many_times_as_there_are_workers(
     assert asked == [("Local", 1), ("Processes", 4)]
     assert measure.value == pytest.approx(9 / 3 / 4)
     assert not measure.met
+
+
+def test_the_peak_of_a_command_is_its_own_and_not_that_of_who_starts_it() -> None:
+    large = bytearray(200 * 2**20)
+    large[:] = b"x" * len(large)  # resident
+    seconds, peak = growth.used_by([sys.executable, "-c", "bytearray(40 * 2**20)"])
+    assert 40 < peak < 150
+    assert seconds > 0
+    with pytest.raises(subprocess.CalledProcessError):
+        growth.used_by([sys.executable, "-c", "raise SystemExit(3)"])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import itertools
 import json
-import os
 import subprocess
 import sys
 import time
@@ -176,13 +175,7 @@ def reporting(
             place = folder / str(number)
             _write_runs(place, methods, seeds)
             command = [sys.executable, "-m", "bench", "report", "--results", str(place)]
-            running = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-            _, status, used = os.wait4(running.pid, 0)
-            running.returncode = os.waitstatus_to_exitcode(status)
-            if running.returncode:
-                raise subprocess.CalledProcessError(running.returncode, command)
-            unit = 2**20 if sys.platform == "darwin" else 2**10
-            taken.append((used.ru_utime + used.ru_stime, used.ru_maxrss / unit))
+            taken.append(used_by(command))
             advance()
     start, base = taken[0]
     found = []
@@ -192,6 +185,29 @@ def reporting(
         found.append(Measure(f"{name}: memory", peak - base, "MiB", RISE))
     times = (taken[3][0] - start) / max(taken[1][0] - start, 1e-9)
     return [*found, Measure("report, 5 times as many records", times, "times", FIVEFOLD)]
+
+
+def used_by(command: list[str]) -> tuple[float, float]:
+    """The processor seconds and the peak memory in MiB of a command.
+
+    It is started by a small process in between: on Linux the peak of a new process is at least
+    that of the one that starts it.
+
+    Raises:
+        subprocess.CalledProcessError: It fails.
+    """
+    between = (
+        "import os, subprocess, sys; "
+        "process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL); "
+        "_, status, used = os.wait4(process.pid, 0); "
+        "print(used.ru_utime + used.ru_stime, used.ru_maxrss); "
+        "sys.exit(os.waitstatus_to_exitcode(status))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", between, *command], check=True, stdout=subprocess.PIPE, text=True
+    )
+    seconds, peak = map(float, done.stdout.split())
+    return seconds, peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _write_runs(folder: Path, methods: int, seeds: int) -> None:
