@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from bench.cli import main
 from bench.records.record import Record
 from bench.records.statistics import Interval, compare, mean_interval
+from bench.records.store import Store
 from bench.reporting import formats, run_tables
 from bench.reporting.cells import Column, Published, Row
 from bench.reporting.table import Table, rounded
@@ -200,6 +203,27 @@ def test_methods_without_points_are_the_baseline_of_methods_with_any_points() ->
     shorter = records("none", base, epochs=3)
     with pytest.raises(ValueError, match="no method shares a seed with none"):
         run_tables.differences([*shorter, *longer])
+
+
+def test_chosen_methods_are_a_family_of_their_own_with_the_baseline(tmp_path: Path) -> None:
+    """Holm's correction is over what is shown."""
+    store = Store(tmp_path)
+    for each in [*records("none", NONE), *records("has", BETTER), *records("cutout", SAME)]:
+        store.add(replace(each, key=each.labels["augmentation"]))
+    asked = ["tables", "differences", "--results", str(tmp_path), "--format", "json"]
+    both = json.loads(CliRunner().invoke(main, asked).stdout)
+    shown = CliRunner().invoke(main, [*asked[:-1], "markdown", "--method", "has"])
+    one = compare({"none": dict(enumerate(NONE)), "has": dict(enumerate(BETTER))}, "none")["has"]
+    every = {"none": NONE, "has": BETTER, "cutout": SAME}
+    three = compare({name: dict(enumerate(values)) for name, values in every.items()}, "none")
+    assert one.p_holm == one.p != three["has"].p_holm
+    assert both
+    assert "| has " in shown.stdout
+    assert "cutout" not in shown.stdout
+    assert f"{one.p_holm:.2g}" in shown.stdout
+    wrong = CliRunner().invoke(main, [*asked, "--method", "hsa"])
+    assert wrong.exit_code == 2
+    assert wrong.stderr.strip() == "Error: no run is called 'hsa': did you mean 'has'?"
 
 
 def test_jobs_that_labels_do_not_tell_apart_keep_rows_of_their_own() -> None:

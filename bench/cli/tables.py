@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from bench.reporting.panels import Unit
 
 USED = {
-    "runs": {"metric", "baseline", "data", "model"},
-    "differences": {"metric", "baseline", "data", "model"},
-    "quality": {"baseline", "data", "model"},
+    "runs": {"metric", "baseline", "data", "model", "methods"},
+    "differences": {"metric", "baseline", "data", "model", "methods"},
+    "quality": {"baseline", "data", "model", "methods"},
     "attacks": {"metric", "data", "model", "eps"},
     "changes": {"data", "model", "eps", "unit"},
     "passes": {"data", "model", "eps", "unit", "passes"},
@@ -85,6 +85,14 @@ def metric_names() -> list[str]:
 @options.compared(
     "--baseline", default="none", show_default=True, help="Baseline method for comparisons."
 )
+@options.compared(
+    "--method",
+    "methods",
+    multiple=True,
+    metavar="NAME",
+    help='Only this method, as tables name it, such as "advmask + random"; repeat for several. '
+    "The baseline is always shown, and tests are corrected over the methods that are.",
+)
 @options.compared("--data", help="Only this dataset; of an experiment: run on this one instead.")
 @options.compared("--model", help="Only this network.")
 @options.compared("--eps", type=types.Eps(), help="Only attacks at this eps.")
@@ -110,6 +118,7 @@ def tables(
     columns: tuple[str, ...],
     metric: str | None,
     baseline: str,
+    methods: tuple[str, ...],
     data: str | None,
     model: str | None,
     eps: Fraction | None,
@@ -136,6 +145,7 @@ def tables(
     \b
     Example: bench tables --format markdown
     Example: bench tables differences --baseline cutout
+    Example: bench tables differences --method cutout --method has
     Example: bench tables attacks
     Example: bench tables attacks --metric l0_pixels_mean --eps 8/255 --format markdown
     Example: bench tables changes --unit elements --format markdown
@@ -154,7 +164,8 @@ def tables(
         options.refuse("--format json, which has them all", "columns")
     every = USED_BY_EXPERIMENTS.union(*USED.values())
     options.refuse(what, *(every - USED.get(what, USED_BY_EXPERIMENTS)))
-    selection = Selection(data=data, model=model, eps=None if eps is None else str(eps))
+    bound = None if eps is None else str(eps)
+    selection = Selection(data=data, model=model, eps=bound, methods=methods)
     request = TableRequest(
         name=what, scale=scale, metric=metric, baseline=baseline, selection=selection,
         unit=unit, passes=passes,

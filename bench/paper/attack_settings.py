@@ -10,6 +10,7 @@ from bench import registry
 from bench.records.record import Record
 from bench.reporting import attack_tables
 from bench.reporting.table import Table
+from bench.reporting.worst_case import Reader, with_worst_cases
 from bench.robustness.judge import Aim
 from bench.robustness.trials import Trial
 from bench.studies.attack_designs import AttackDesign, PlannedTrial
@@ -123,7 +124,15 @@ class AttackSettings:
             lacking += [f"{n} at eps {eps}" for n in self.names(eps) if (n, str(eps)) not in done]
         return lacking
 
-    def tables(self, records: Iterable[Record]) -> list[Table]:
-        """A table for each eps, with the published numbers beside ours; none without records."""
+    def tables(
+        self, records: Iterable[Record], images: Reader = lambda record: record.images
+    ) -> list[Table]:
+        """A table for each eps, with the published numbers beside ours; none without records.
+
+        Args:
+            records: Records of any kind.
+            images: Reads what an attack did to each image, for the worst case in the last row.
+        """
         own = [record for record in self.own(records) if record.status == "finished"]
-        return attack_tables.norm_tables(own, self.published) if own else []
+        shown = with_worst_cases(own, images)
+        return attack_tables.norm_tables(shown, self.published) if own else []

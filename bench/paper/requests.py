@@ -18,7 +18,7 @@ from bench.records.record import Record
 from bench.records.store import Store
 from bench.reporting import attack_tables, budgets, formats, quality_table, run_tables
 from bench.reporting.cells import Column
-from bench.reporting.grouping import Selection, group_attacks, group_runs
+from bench.reporting.grouping import Method, Selection, group_attacks, group_runs
 from bench.reporting.latex import Layout
 from bench.reporting.panels import Unit
 from bench.reporting.table import Table
@@ -151,7 +151,7 @@ def _made(request: TableRequest, workspace: Workspace) -> MadeTables:
         known = ", ".join(run_tables.METRICS)
         raise ValueError(f"runs have no metric {metric!r}: choose one of {known}")
     if request.name in ("runs", "differences", "quality"):
-        return _tables_of_runs(request, selected.runs(store.all()))
+        return _tables_of_runs(request, _runs(request, store.all()))
     if request.name == "attacks":
         return _tables_of_attacks(with_worst_cases(_attacks(selected, store), store.images), metric)
     return _tables_of_experiment(request, store, workspace)
@@ -181,6 +181,16 @@ def _tables_of_experiment(request: TableRequest, store: Store, workspace: Worksp
         experiment = replace(experiment, metric=metric)
     missing = missing_lines(experiment, experiment.missing(records))
     return MadeTables(experiment.tables(records), missing, complete=not missing)
+
+
+def _runs(request: TableRequest, records: Sequence[Record]) -> list[Record]:
+    """The runs that are selected, and always those of the baseline."""
+    selected = request.selection
+    kept = selected.runs(records)
+    if not selected.methods or request.baseline in selected.methods:
+        return kept
+    every = replace(selected, methods=()).runs(records)
+    return [each for each in every if Method.of(each).name == request.baseline] + kept
 
 
 def _attacks(selected: Selection, store: Store) -> list[Record]:
@@ -217,7 +227,7 @@ def _experiment_of_attacks(
     missing = [f"missing: {each}" for each in settings.missing(own)]
     if missing:
         missing.append(f"{experiment.name} is not complete: {experiment.command()}")
-    made = experiment.tables(own)
+    made = settings.tables(own, store.images)
     if metric is not None:
         shown = with_worst_cases(own, store.images)
         made = [attack_tables.across_victims(shown, metric)] if own else []

@@ -7,10 +7,11 @@ with the same name are of the same records.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from bench import registry
 from bench.records.record import Record
 from bench.reporting.cells import Column, Row
 
@@ -26,15 +27,29 @@ class Selection:
         data: The name of a dataset; None for all.
         model: The name of a network; None for all.
         eps: The bound of attacks, as it is typed; None for all.
+        methods: Methods of runs, as tables name them without settings; none are all.
     """
 
     data: str | None = None
     model: str | None = None
     eps: str | None = None
+    methods: Sequence[str] = ()
 
     def runs(self, records: Iterable[Record]) -> list[Record]:
-        """The runs among the records that are selected; eps selects nothing among them."""
-        return [r for r in records if r.kind == "run" and self._has(r, "data", "model")]
+        """The runs among the records that are selected; eps selects nothing among them.
+
+        Raises:
+            ValueError: No run has one of the methods.
+        """
+        found = [r for r in records if r.kind == "run" and self._has(r, "data", "model")]
+        if not self.methods:
+            return found
+        named = [(Method.of(each).name, each) for each in found]
+        known = dict.fromkeys(name for name, _ in named)
+        for method in self.methods:
+            if method not in known:
+                raise ValueError(f"no run is called {method!r}: {registry.suggest(method, known)}")
+        return [each for name, each in named if name in self.methods]
 
     def attacks(self, records: Iterable[Record]) -> list[Record]:
         """The evaluations of attacks among the records that are selected."""
