@@ -98,6 +98,10 @@ def test_runs_say_their_cost_and_method_and_tables_refuse_other_baselines() -> N
     done = typed(*run)
     assert "1 runs, 0 done, 1 to run: about" in done.stderr
     assert "1 runs, 1 done, 0 to run: about 0 s on cpu" in typed(*run, "--dry-run").stderr
+    search = "the search for adversarial points not counted"
+    assert search not in planned.stderr
+    guided = typed("run", "--aug", "advmask", "--data", "digits(train=60)", "--dry-run")
+    assert search in guided.stderr
     refused = typed("tables", "--baseline", "cutuot")
     assert refused.exit_code == 2
     assert "no run is called 'cutuot': did you mean 'cutout" in refused.output

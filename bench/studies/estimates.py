@@ -11,6 +11,7 @@ import torch
 from bench.data.catalog import facts
 from bench.execution.progress import clock
 from bench.models import networks, published
+from bench.points import guides
 from bench.records.record import Record
 from bench.studies.jobs import Job
 
@@ -91,9 +92,10 @@ def cost(jobs: Sequence[Job], records: Sequence[Record], device: str) -> str:
     done = {(record.key, record.seed) for record in records}
     rest = [job for job in jobs if job.fresh or job.name not in done]
     time = seconds(rest, records, device) if rest else 0.0
+    sought = any(guides.from_points(job.recipe) for job in rest)
     return (
         f"{len(jobs)} runs, {len(jobs) - len(rest)} done, {len(rest)} to run: about {clock(time)} "
-        f"on {device}, the search for adversarial points not counted"
+        f"on {device}" + ", the search for adversarial points not counted" * sought
     )
 
 
