@@ -22,7 +22,7 @@ class SaliencyMix:
     """Paste the most salient part of another image at its place (Uddin et al. 2021).
 
     A batch is mixed with ``probability``, CutMix's for CIFAR. Lambda is drawn once for it, uniform;
-    the box of side ``sqrt(1 - lambda)`` lies around the most salient pixel of the other image, is
+    the box of side ``sqrt(1 - lambda)`` is centred on the most salient pixel of the other image, is
     clipped at the border, and labels follow its area. Partners come from a random cyclic order of
     the batch, as in `Mix`.
 

@@ -77,7 +77,7 @@ def central(maps: Maps) -> Float[Tensor, " b"]:
     """The share of a map's mass inside the central half of the area; NaN for an empty map.
 
     It stands for the share inside the object: the datasets have no outlines of objects, but
-    objects tend to lie in the middle. A pixel on the border counts by the part that lies inside.
+    objects tend to be in the middle. A pixel on the border counts by the part that is inside.
     """
     mass, *_ = _places(maps)
     rows, columns = (_inside(size) for size in maps.shape[1:])
@@ -102,7 +102,7 @@ def _places(maps: Maps) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _inside(size: int) -> Tensor:
-    """The part of each of so many pixels that lies in the central square of half the area."""
+    """The part of each of so many pixels that is in the central square of half the area."""
     low, high = (size * (0.5 - 0.5**1.5), size * (0.5 + 0.5**1.5))
     edges = torch.arange(size + 1.0)
     return (edges[1:].clamp(low, high) - edges[:-1].clamp(low, high)).clamp(0, 1)

@@ -117,6 +117,6 @@ class Contrasts:
         return (
             f"{self.note} Equivalent: yes, the two differ by less than {scale * self.margin:g} "
             f"{unit} (two one-sided paired t-tests, each p < 0.05); no, they differ by more (the "
-            "95 % interval lies beyond); undecided, the seeds show neither, or there are too few, "
+            "95 % interval is beyond); undecided, the seeds show neither, or there are too few, "
             "or all differ by the same. Not corrected for the number of tests."
         ).strip()

@@ -18,7 +18,7 @@ class OverImages:
         value: The share or the median; infinity for a median where the attack failed on
             most images.
         low: The lower end of its 95 % interval; None where n images do not give one.
-        high: The upper end; infinity where it lies among the failures.
+        high: The upper end; infinity where it is among the failures.
         n: The number of images.
     """
 

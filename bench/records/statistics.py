@@ -206,7 +206,7 @@ class Equivalence:
         margin: The largest difference that counts as none.
         p: The p-value of "they differ by the margin or more", the larger of the two one-sided ones;
             None without two common seeds or without a spread.
-        low: The lower end of the interval that lies within the margin where the verdict is yes.
+        low: The lower end of the interval that is within the margin where the verdict is yes.
         high: Its upper end; both are None where ``p`` is.
         n: The number of common seeds.
     """
@@ -233,7 +233,7 @@ def equivalence(
     (margin - d) / e, exceeds the 1 - alpha quantile of Student's t with n - 1 degrees of freedom.
     Both reject, and the verdict is ``"yes"``, exactly where the 1 - 2 alpha interval of d lies
     within ±margin. The verdict is ``"no"`` where the 1 - alpha interval, the one that tables show,
-    lies wholly beyond the margin on one side. Either is wrong with a probability of at most alpha.
+    is wholly beyond the margin on one side. Either is wrong with a probability of at most alpha.
 
     Deviation: differences that are all equal have no standard error, and the verdict is
     ``"undecided"``, since accuracies on few test images agree by chance.

@@ -36,7 +36,7 @@ def local_path(uri: str) -> Path | None:
 
 
 def state(path: Path, thorough: bool = False) -> State:
-    """What lies at a path.
+    """What a path holds.
 
     Args:
         path: The file.
