@@ -29,3 +29,13 @@ def bench_data() -> Path:
     if not folder:
         pytest.skip("BENCH_DATA names no folder with pictures and weights")
     return Path(folder)
+
+
+@pytest.fixture
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the cache of the user, nor finds data that happens to be there."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.delenv("BENCH_DATA", raising=False)
+    from bench.data import catalog
+
+    monkeypatch.setattr(catalog, "SYSTEM", Path("/nowhere"))
