@@ -225,5 +225,5 @@ def warning(augmentation: Augmentation, metrics: Mapping[str, float]) -> str | N
     return (
         f"{100 * below:.0f} % of the masks of {name} delete less than its lower bound of "
         f"{100 * limits[0]:.3g} %: there are too few points; use those of an attack that changes "
-        "more pixels, such as advmask.published, or lower the first value of the option ratio"
+        "more pixels, or of another victim model, or lower the first value of the option ratio"
     )
