@@ -68,7 +68,10 @@ def smoke(session: nox.Session) -> None:
 
 @nox.session
 def peers(session: nox.Session) -> None:
-    """JSMA and GreedyFool beside other libraries' JSMA and one picture at a time."""
+    """Attacks beside other libraries', or a checkout's: ``-- --adversarial-library FOLDER``."""
+    if "--adversarial-library" in session.posargs:
+        session.run(sys.executable, "tests/peers.py", *session.posargs, external=True)
+        return
     folder = str(Path(session.create_tmp()).resolve())
     python(
         session, "pip", "install", "-qq", "--upgrade", "--no-deps", "--target", folder,
