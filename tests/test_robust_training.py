@@ -222,7 +222,7 @@ def test_the_command_keeps_record_and_weights_that_can_be_attacked(tmp_path: Pat
     assert "linf-at(eps=0.02, steps=2)" in bench(tmp_path, "tables", "--format", "text").stdout
 
 
-@pytest.mark.parametrize("name", ["vit-96-6", "convmixer-96-6"])
+@pytest.mark.parametrize("name", ["vit-96-6", "convmixer-96-6", "convmixer-64-4"])
 @pytest.mark.parametrize(("side", "channels"), [(8, 1), (32, 3)])
 def test_networks_of_other_families_take_small_images(name: str, side: int, channels: int) -> None:
     options: dict[str, Any] = {"classes": 10, "channels": channels, "side": side, "seed": 0}

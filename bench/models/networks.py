@@ -27,15 +27,17 @@ if TYPE_CHECKING:
 
 BASIC = {"resnet8": 1, "resnet20": 3, "resnet32": 5, "resnet44": 7, "resnet56": 9}
 TIMM = {"resnet18": "resnet18", "resnet50": "resnet50", "wide-resnet50-2": "wide_resnet50_2"}
+WIDE = {"wrn-28-10": (28, 10), "wrn-40-2": (40, 2)}  # depth and factor of the width
+MIXERS = {"convmixer-96-6": (96, 6), "convmixer-64-4": (64, 4)}  # width and depth
 ABOUT = {
     **{name: "for small images, shortcuts without parameters" for name in BASIC},
     "resnet44-bottleneck": "three times seven bottlenecks, the ResNet-44 of the paper's code",
-    "wrn-28-10": "wide residual network",
-    "wrn-40-2": "wide residual network",
+    **{name: "wide residual network" for name in WIDE},
     "shake-shake-26-2x32d": "two branches, mixed at random in training",
     **{name: "timm's, with a 3x3 stem for sides up to 64" for name in TIMM},
     "vit-96-6": "timm's vision transformer for small images: 8x8 patches, 6 blocks of width 96",
     "convmixer-96-6": "timm's ConvMixer for small images: 16x16 patches, 6 blocks of width 96",
+    "convmixer-64-4": "the same with 4 blocks of width 64, as fast as ResNet-8",
 }
 SMALL = 64  # pixels; up to this side the ImageNet stem would throw away most of the image
 
@@ -149,10 +151,8 @@ def _network(
         return ResNet(BASIC[name], classes, channels)
     if name == "resnet44-bottleneck":
         return ResNet(7, classes, channels, Bottleneck)
-    if name == "wrn-28-10":
-        return WideResNet(28, 10, classes, channels)
-    if name == "wrn-40-2":
-        return WideResNet(40, 2, classes, channels)
+    if name in WIDE:
+        return WideResNet(*WIDE[name], classes, channels)
     if name == "shake-shake-26-2x32d":
         return ShakeShake(32, classes, channels)
     if name in TIMM:
@@ -162,28 +162,35 @@ def _network(
             nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
             network.maxpool = nn.Identity()
         return network
-    if name in ("vit-96-6", "convmixer-96-6"):
-        return _of_patches(name, classes, channels, side)
+    if name == "vit-96-6":
+        return _transformer(classes, channels, side)
+    if name in MIXERS:
+        return _mixer(*MIXERS[name], classes, channels, side)
     if name.startswith("timm:"):
         return _timm(name.removeprefix("timm:"), classes, channels, side, weights)
     raise _unknown(name)
 
 
-def _of_patches(name: str, classes: int, channels: int, side: int) -> nn.Module:
-    """A network of timm that cuts a small image into patches, as small as ResNet-20."""
+def _transformer(classes: int, channels: int, side: int) -> nn.Module:
+    """timm's vision transformer, as small as ResNet-20, on 8x8 patches."""
     import timm
+
+    network: nn.Module = timm.create_model(
+        "vit_tiny_patch16_224", num_classes=classes, in_chans=channels, img_size=side,
+        patch_size=max(1, side // 8), embed_dim=96, depth=6, num_heads=3,
+    )  # fmt: skip
+    return network
+
+
+def _mixer(width: int, depth: int, classes: int, channels: int, side: int) -> nn.Module:
+    """timm's ConvMixer on 16x16 patches."""
     from timm.models.convmixer import ConvMixer
 
-    if name == "vit-96-6":
-        network: nn.Module = timm.create_model(
-            "vit_tiny_patch16_224", num_classes=classes, in_chans=channels, img_size=side,
-            patch_size=max(1, side // 8), embed_dim=96, depth=6, num_heads=3,
-        )  # fmt: skip
-        return network
     patch = max(1, side // 16)
     mixer: nn.Module = ConvMixer(
-        dim=96, depth=6, kernel_size=5, patch_size=patch, in_chans=channels, num_classes=classes
-    )
+        dim=width, depth=depth, kernel_size=5, patch_size=patch, in_chans=channels,
+        num_classes=classes,
+    )  # fmt: skip
     # depthwise convolutions: 1.5 times as many passes a second here on a processor; ResNets lose
     return mixer.to(memory_format=torch.channels_last)
 
