@@ -39,3 +39,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     from bench.data import catalog
 
     monkeypatch.setattr(catalog, "SYSTEM", Path("/nowhere"))
+
+
+@pytest.fixture
+def no_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoded images are not kept from one file to the next."""
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
