@@ -173,7 +173,7 @@ def marks(name: str) -> dict[str, tuple[str, str]]:
 
 
 def test_the_attack_that_is_said_to_need_the_fewest_pixels_does() -> None:
-    text = (RESULTS / "attacks/pixels-all.md").read_text()
+    text = (RESULTS / "attacks-defaults/pixels-all.md").read_text()
     lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ")]
     rows = {row[0].strip(): [cell.strip(" *") for cell in row[1:]] for row in lines}
     sparse = set(attacks.BUILTIN) & set(rows) - {"pgd", "mi-fgsm"}
@@ -185,7 +185,7 @@ def test_the_attack_that_is_said_to_need_the_fewest_pixels_does() -> None:
 
 def test_the_differences_in_pixels_that_are_said_to_be_significant_are() -> None:
     alike = []
-    for path in sorted((RESULTS / "attacks").glob("*.txt")):
+    for path in sorted((RESULTS / "attacks-defaults").glob("*.txt")):
         found = re.findall(r"eps (\S+), .+?^advmask (needs .+?) \(", path.read_text(), re.M | re.S)
         assert [eps for eps, _ in found] == ["8/255", "16/255", "1"], path.name
         for eps, verdict in found:
@@ -200,7 +200,7 @@ def test_the_differences_in_pixels_that_are_said_to_be_significant_are() -> None
 
 
 def test_the_attacks_succeed_as_often_as_is_said() -> None:
-    lines = (RESULTS / "attacks/records.jsonl").read_text().splitlines()
+    lines = (RESULTS / "attacks-defaults/records.jsonl").read_text().splitlines()
     found = [json.loads(line) for line in lines]
     least = min(record["success"] for record in found if record["role"] == "sparse")
     assert f"each sparse attack succeeds on at least {100 * least:g} % of them" in SHOWN
