@@ -132,6 +132,7 @@ def test_a_single_seed_has_no_interval() -> None:
     assert "±" not in formats.text(table)
     assert "96.10" in formats.text(table)
     assert "a single seed, so there is no interval" in formats.caption(table)
+    assert "Bold: best value of a column." in formats.caption(table)
     assert "No method" not in formats.text(table)
 
 

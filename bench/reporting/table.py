@@ -350,7 +350,8 @@ def caption(table: Table, bold: bool = True) -> str:
         brackets = "with the 95 % interval over the images in brackets; a single seed"
         parts.append(f"{table.measure or table.title}, {brackets}.")
     if bold and any(column.best for column in table.columns) and (measured or over):
-        parts.append("Bold: best mean of a column.")
+        means = any(cell.half is not None for cell in measured)
+        parts.append(f"Bold: best {'mean' if means else 'value'} of a column.")
     parts += _tests(table)
     if table.note:
         parts.append(table.note)
