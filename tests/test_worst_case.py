@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from planes import plane, some_images
 from torch import nn
 
 import bench
 from attacks import JSMA, GreedyFool, SigmaZero
+from bench.cli import main
 from bench.records.record import Curve, Record
 from bench.records.statistics import paired_images, wilson
 from bench.records.store import Store
@@ -172,3 +174,28 @@ def test_a_record_without_its_images_leaves_no_worst_case_that_would_be_too_mild
     assert len(worst_cases(members[:2], own_images)) == 1
     other_seed = [members[0], replace(members[1], seed=1)]
     assert worst_cases(other_seed, own_images) == []
+
+
+def test_chosen_attacks_have_a_worst_case_of_their_own() -> None:
+    folder = Path(__file__).parent.parent / "results/budget"
+    chosen = ["fmn-l0(steps=150)", "sigma-zero(steps=150)"]
+    asked = ["tables", "attacks", "--metric", "l0_elements_median", "--eps", "1"]
+    asked += ["--format", "markdown", "--results", str(folder)]
+    typed = [*asked, *(word for name in chosen for word in ("--method", name))]
+    lines = [
+        [cell.strip(" *") for cell in line.split("|")[1:-1]]
+        for line in CliRunner().invoke(main, typed).stdout.splitlines()
+        if line.startswith("| ")
+    ]
+    rows = {name: list(map(float, cells)) for name, *cells in lines[1:]}
+    assert set(rows) == {*chosen, "worst case"}
+    for worst, *each in zip(rows["worst case"], *(rows[name] for name in chosen), strict=True):
+        assert worst <= min(each)
+    every = CliRunner().invoke(main, asked).stdout
+    assert "advmask" in every
+    assert every.splitlines()[-3].split("|")[2:] != lines[-1][1:]
+    wrong = CliRunner().invoke(main, [*asked, "--method", "sigma-zer0(steps=150)"])
+    assert wrong.exit_code == 2
+    assert wrong.stderr.strip() == (
+        "Error: no attack is called 'sigma-zer0(steps=150)': did you mean 'sigma-zero(steps=150)'?"
+    )

@@ -19,9 +19,9 @@ USED = {
     "runs": {"metric", "baseline", "data", "model", "methods"},
     "differences": {"metric", "baseline", "data", "model", "methods"},
     "quality": {"baseline", "data", "model", "methods"},
-    "attacks": {"metric", "data", "model", "eps"},
-    "changes": {"data", "model", "eps", "unit"},
-    "passes": {"data", "model", "eps", "unit", "passes"},
+    "attacks": {"metric", "data", "model", "eps", "methods"},
+    "changes": {"data", "model", "eps", "unit", "methods"},
+    "passes": {"data", "model", "eps", "unit", "passes", "methods"},
     "coverage": {"data", "model"},
     "table6": {"scale", "metric", "data", "eps"},
 }
@@ -90,8 +90,9 @@ def metric_names() -> list[str]:
     "methods",
     multiple=True,
     metavar="NAME",
-    help='Only this method, as tables name it, such as "advmask + random"; repeat for several. '
-    "The baseline is always shown, and tests are corrected over the methods that are.",
+    help='Only this method or attack, as tables name it, such as "advmask + random"; repeat for '
+    "several. The baseline is always shown, and tests are corrected over the methods that are; "
+    "the worst case is over the attacks that are.",
 )
 @options.compared("--data", help="Only this dataset; of an experiment: run on this one instead.")
 @options.compared("--model", help="Only this network.")
@@ -148,6 +149,7 @@ def tables(
     Example: bench tables differences --method cutout --method has
     Example: bench tables attacks
     Example: bench tables attacks --metric l0_pixels_mean --eps 8/255 --format markdown
+    Example: bench tables attacks --method advmask --method sigma-zero
     Example: bench tables changes --unit elements --format markdown
     Example: bench tables passes --passes 300 --format text
     Example: bench tables coverage --data digits --format json

@@ -7,7 +7,7 @@ with the same name are of the same records.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -27,7 +27,7 @@ class Selection:
         data: The name of a dataset; None for all.
         model: The name of a network; None for all.
         eps: The bound of attacks, as it is typed; None for all.
-        methods: Methods of runs, as tables name them without settings; none are all.
+        methods: Methods of runs, as tables name them without settings, or attacks; none are all.
     """
 
     data: str | None = None
@@ -42,18 +42,30 @@ class Selection:
             ValueError: No run has one of the methods.
         """
         found = [r for r in records if r.kind == "run" and self._has(r, "data", "model")]
-        if not self.methods:
-            return found
-        named = [(Method.of(each).name, each) for each in found]
-        known = dict.fromkeys(name for name, _ in named)
-        for method in self.methods:
-            if method not in known:
-                raise ValueError(f"no run is called {method!r}: {registry.suggest(method, known)}")
-        return [each for name, each in named if name in self.methods]
+        return self._named(found, "run", lambda record: Method.of(record).name)
 
     def attacks(self, records: Iterable[Record]) -> list[Record]:
-        """The evaluations of attacks among the records that are selected."""
-        return [r for r in records if r.kind == "attack" and self._has(r, "data", "model", "eps")]
+        """The evaluations of attacks among the records that are selected.
+
+        Raises:
+            ValueError: No attack is called like one of the methods.
+        """
+        wanted = ("data", "model", "eps")
+        found = [r for r in records if r.kind == "attack" and self._has(r, *wanted)]
+        return self._named(found, "attack", lambda record: record.labels["attack"])
+
+    def _named(
+        self, records: list[Record], kind: str, name: Callable[[Record], str]
+    ) -> list[Record]:
+        if not self.methods:
+            return records
+        named = [(name(each), each) for each in records]
+        known = dict.fromkeys(text for text, _ in named)
+        for method in self.methods:
+            if method not in known:
+                hint = registry.suggest(method, known)
+                raise ValueError(f"no {kind} is called {method!r}: {hint}")
+        return [each for text, each in named if text in self.methods]
 
     def _has(self, record: Record, *names: str) -> bool:
         wanted = {name: getattr(self, name) for name in names}
