@@ -199,3 +199,22 @@ def test_chosen_attacks_have_a_worst_case_of_their_own() -> None:
     assert wrong.stderr.strip() == (
         "Error: no attack is called 'sigma-zer0(steps=150)': did you mean 'sigma-zero(steps=150)'?"
     )
+
+
+def test_a_median_of_mostly_failures_is_infinite_for_any_seed() -> None:
+    def seed(number: int, success: float, median: float | None) -> Record:
+        found = {} if median is None else {"l0_pixels_median": median}
+        record = attacked("jsma" if number < 2 else "greedyfool", [1])
+        return replace(
+            record, key=f"key{number}", seed=number, metrics={"success": success} | found
+        )
+
+    records = [seed(0, 0.6, 4.0), seed(1, 0.5, None), seed(2, 0.9, 5.0)]
+    table = attack_tables.across_victims(records, "l0_pixels_median")
+    shown = formats.markdown(table)
+    assert "| ∞" in " ".join(next(line for line in shown.splitlines() if "| jsma" in line).split())
+    assert "Pixels, median, over 1 images, failures counted as infinite" in shown
+    assert "over the successes among" not in shown
+    # not recorded, as in records of earlier versions, is not infinite
+    early = attack_tables.across_victims([*records[1:], seed(3, 0.9, None)], "l0_pixels_median")
+    assert formats.markdown(early).count("∞") == 1

@@ -48,6 +48,12 @@ FRACTIONS = {
 }
 """Other metrics that are fractions of the images."""
 
+OTHERS = {"l0_elements_median": Column("median", "elements", best="low")}
+"""Metrics that only `across_victims` shows, where their name alone would not say what is better."""
+
+QUANTILES = {"_median": 0.5, "_q25": 0.25, "_q75": 0.75}
+"""Endings of the metrics in which failures are infinite, and the share of the images below each."""
+
 INTERVAL = Column("95 %", "success")
 
 NORMS = {
@@ -158,7 +164,7 @@ def across_victims(records: Sequence[Record], metric: str) -> Table:
     if metric not in known:
         raise ValueError(f"attacks have no metric {metric!r}: {registry.suggest(metric, known)}")
     settings = group_attacks(records)
-    shown = (METRICS | FRACTIONS).get(metric) or Column(metric.replace("_", " "))
+    shown = (METRICS | FRACTIONS | OTHERS).get(metric) or Column(metric.replace("_", " "))
     cells: dict[Key, Cell] = {}
     rows: dict[Row, None] = {}
     columns: dict[Column, None] = {}
@@ -175,16 +181,25 @@ def across_victims(records: Sequence[Record], metric: str) -> Table:
     counts = {setting.images for setting in settings}
     images = "the images" if len(counts) > 1 else f"{counts.pop()} images"
     title = ", ".join(part for part in (shown.group, shown.name) if part)
-    over = images if shown.percent else f"the successes among {images}"
     return Table(
         title=f"Sparse attacks: {title}",
         rows=list(rows),
         columns=list(columns),
         cells=_filled(cells, rows, columns, ""),
         corner="attack",
-        measure=f"{title.capitalize()}, over {over}",
+        measure=f"{title.capitalize()}, over {_over(metric, shown, images)}",
         origin=f"{len(records)} records",
     )
+
+
+def _over(metric: str, shown: Column, images: str) -> str:
+    """Which images a metric is taken over, and what failures are in it."""
+    if metric.endswith(tuple(QUANTILES)):
+        return f"{images}, failures counted as infinite"
+    of_all = ("forwards", "backwards", "seconds_per_image", "pass_ratio", "peak_memory_mb")
+    if shown.percent or metric.startswith(of_all):
+        return images
+    return f"the successes among {images}"
 
 
 def heading(setting: AttackSetting, model: str, others: Iterable[AttackSetting]) -> str:
@@ -269,6 +284,8 @@ def _filled(
 def _cell(members: Sequence[Record], metric: str, column: Column) -> Cell:
     """The mean over seeds, as a mere text where it does not compete."""
     values = [m.metrics[metric] for m in members if metric in m.metrics]
+    if any(_infinite(m, metric) for m in members):
+        return "∞"
     if not values:
         return None
     interval = mean_interval(values)
@@ -277,6 +294,14 @@ def _cell(members: Sequence[Record], metric: str, column: Column) -> Cell:
         return interval
     value = interval.mean * (100 if column.percent else 1)
     return f"{value:.2f}" if column.percent or value == 0 else _significant(value)
+
+
+def _infinite(record: Record, metric: str) -> bool:
+    """Whether a quantile is missing because it is that of a failure."""
+    share = next((share for end, share in QUANTILES.items() if metric.endswith(end)), None)
+    if share is None or metric in record.metrics:
+        return False
+    return record.metrics.get("success", 1.0) <= share
 
 
 def _significant(value: float) -> str:
