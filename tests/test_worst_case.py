@@ -218,3 +218,15 @@ def test_a_median_of_mostly_failures_is_infinite_for_any_seed() -> None:
     # not recorded, as in records of earlier versions, is not infinite
     early = attack_tables.across_victims([*records[1:], seed(3, 0.9, None)], "l0_pixels_median")
     assert formats.markdown(early).count("∞") == 1
+
+
+def test_victims_of_one_network_are_told_apart_by_their_weights() -> None:
+    victims = {"a": "resnet8 a1b2", "b": "resnet8 robust.safetensors c3d4"}
+    records = [attacked(key, [3, 4], victim=text) for key, text in victims.items()]
+    shown = attack_tables.across_victims(records, "success")
+    assert [column.group for column in shown.columns] == [
+        "resnet8, targeted (random)",
+        "robust, targeted (random)",
+    ]
+    alone = attack_tables.across_victims(records[1:], "success")
+    assert [column.group for column in alone.columns] == ["resnet8, targeted (random)"]

@@ -205,6 +205,8 @@ def _over(metric: str, shown: Column, images: str) -> str:
 def heading(setting: AttackSetting, model: str, others: Iterable[AttackSetting]) -> str:
     """The network and the goal, and what else tells the columns of a setting from others."""
     goal = setting.goal if setting.goal == "untargeted" else f"targeted ({setting.goal})"
+    alike = {other.victim for other in others if other.victim.split()[0] == model}
+    network = setting.weights if setting.weights and len(alike) > 1 else model
     told = {
         "data": setting.data,
         "images": f"{setting.images} images",
@@ -215,7 +217,7 @@ def heading(setting: AttackSetting, model: str, others: Iterable[AttackSetting])
         for name, text in told.items()
         if text and len({getattr(other, name) for other in others}) > 1
     ]
-    return ", ".join([model, goal, *varying])
+    return ", ".join([network, goal, *varying])
 
 
 def attack_entries(records: Iterable[Record]) -> list[dict[str, Any]]:

@@ -213,6 +213,12 @@ class AttackSetting:
         return self.victim.partition(" mean=")[0]
 
     @property
+    def weights(self) -> str:
+        """The file of the weights, without its ending; empty for a network that is trained here."""
+        words = self.victim_name.split()
+        return words[1].removesuffix(".safetensors") if len(words) == 3 else ""
+
+    @property
     def limit(self) -> str:
         """The limit on passes in words; empty without one."""
         return f"at most {self.query_cap} passes" if self.query_cap else ""
