@@ -143,7 +143,7 @@ def test_the_worst_case_comes_from_stored_records(tmp_path: Path) -> None:
     (board,) = make_boards(store.all(), store.curve, images=store.images)
     last = board.entries[-1]
     assert (last.attack, last.ranked, last.success.value) == ("worst case", False, 0.75)
-    assert last.remarks == (str(worst),)
+    assert (last.remarks, board.note) == ((), str(worst))
     assert board.entries[0].attack != "worst case"
 
 
@@ -230,3 +230,6 @@ def test_victims_of_one_network_are_told_apart_by_their_weights() -> None:
     ]
     alone = attack_tables.across_victims(records[1:], "success")
     assert [column.group for column in alone.columns] == ["resnet8, targeted (random)"]
+    titles = [board.title for board in make_boards(records, lambda _: ())]
+    assert titles[0].startswith("resnet8, digits")
+    assert titles[1].startswith("resnet8 (robust), digits")

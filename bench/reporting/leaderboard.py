@@ -133,6 +133,7 @@ class Board:
         victim: The victim model with its weights.
         entries: The rows, the best first.
         verdict: One sentence on who needs the fewest pixels.
+        note: How much each attack adds to the worst case; empty without one, or with several seeds.
         svg: The success against the changed pixels, as SVG; empty without curves.
     """
 
@@ -140,6 +141,7 @@ class Board:
     victim: str
     entries: list[Entry] = field(default_factory=list)
     verdict: str = ""
+    note: str = ""
     svg: str = ""
 
 
@@ -195,7 +197,7 @@ def make_boards(
         if each.kind == "attack" and each.status == "finished" and each.labels["role"] == "sparse"
     ]
     boards: dict[tuple[str, ...], Board] = {}
-    last: dict[tuple[str, ...], Entry] = {}
+    last: dict[tuple[str, ...], list[WorstCase]] = {}
     for setting, every in group_attacks(sparse).items():
         for eps in eps_values(every):
             members = [each for each in every if each.labels["eps"] == eps]
@@ -210,14 +212,15 @@ def make_boards(
                 name = (setting.victim, setting.data, eps, setting.limit, setting.goal)
             boards[name] = board
             if worst := worst_cases(members, images):
-                last[name] = _together(worst)
+                last[name] = worst
     for about in submissions:
         _report(boards, about)
     for board in boards.values():
         board.entries.sort(key=lambda entry: entry.order)
         board.verdict = _verdict(board.entries)
-    for name, entry in last.items():
-        boards[name].entries.append(entry)
+    for name, worst in last.items():
+        boards[name].entries.append(_together(worst))
+        boards[name].note = str(worst[0]) if len(worst) == 1 else ""
     return list(boards.values())
 
 
@@ -228,7 +231,8 @@ def _name(victim: str, data: str, goal: str, eps: str, images: str) -> tuple[str
 def _title(setting: AttackSetting, model: str, eps: str) -> str:
     goal = setting.goal if setting.goal == "untargeted" else f"targeted ({setting.goal})"
     bound = "no bound" if Fraction(eps) == 1 else f"eps {eps}"
-    parts = [model, setting.data, goal, bound, f"{setting.images} images", setting.limit]
+    network = f"{model} ({setting.weights})" if setting.weights else model
+    parts = [network, setting.data, goal, bound, f"{setting.images} images", setting.limit]
     return ", ".join(filter(None, parts))
 
 
@@ -268,8 +272,7 @@ def _entry(same: Sequence[Record], curves: Callable[[Record], Curve]) -> Entry:
 def _together(worst: Sequence[WorstCase]) -> Entry:
     """The last row: the worst case over the attacks that were measured here."""
     entry = _entry([each.record for each in worst], lambda record: record.curve)
-    about = [str(each) for each in worst if str(each)]
-    return replace(entry, ranked=False, remarks=tuple(about) if len(worst) == 1 else ())
+    return replace(entry, ranked=False)
 
 
 def _mean(same: Sequence[Record], metric: str) -> float | None:
