@@ -207,7 +207,7 @@ def test_the_attacks_succeed_as_often_as_is_said() -> None:
     found = [each for each in map(json.loads, lines) if each.get("attack") in shown]
     assert len(found) == 4 * len(shown) > 30
     assert {record["success"] for record in found} == {1.0}
-    assert "every image is broken" in SHOWN
+    assert "all succeed on all images" in SHOWN
 
 
 def test_the_cost_of_cheap_defaults_in_the_tutorial_is_that_of_the_records() -> None:

@@ -205,7 +205,7 @@ def _over(metric: str, shown: Column, images: str) -> str:
 def heading(setting: AttackSetting, model: str, others: Iterable[AttackSetting]) -> str:
     """The network and the goal, and what else tells the columns of a setting from others."""
     goal = setting.goal if setting.goal == "untargeted" else f"targeted ({setting.goal})"
-    alike = {other.victim for other in others if other.victim.split()[0] == model}
+    alike = {other.victim for other in others if other.victim.partition(" ")[0] == model}
     network = setting.weights if setting.weights and len(alike) > 1 else model
     told = {
         "data": setting.data,

@@ -98,7 +98,7 @@ def interval_entry(interval: Interval | OverImages | None) -> dict[str, Any]:
 
 
 def equivalence_entry(equivalence: Equivalence) -> dict[str, Any]:
-    """A test of equivalence as JSON: the verdict, and the interval that lies within the margin."""
+    """A test of equivalence as JSON: the verdict and the interval that the margin must contain."""
     return asdict(equivalence)
 
 

@@ -221,7 +221,7 @@ def band(curves: Sequence[Curve], names: Sequence[str]) -> list[dict[str, Number
 
 
 def weights_name(weights: Path, folder: Path) -> str:
-    """The file of weights, relative to the results folder where it lies in it."""
+    """The file of weights, relative to the results folder if it is inside."""
     whole = weights.resolve()
     return whole.relative_to(folder).as_posix() if whole.is_relative_to(folder) else str(weights)
 
