@@ -225,6 +225,9 @@ def test_chosen_methods_are_a_family_of_their_own_with_the_baseline(tmp_path: Pa
     wrong = CliRunner().invoke(main, [*asked, "--method", "hsa"])
     assert wrong.exit_code == 2
     assert wrong.stderr.strip() == "Error: no run is called 'hsa': did you mean 'has'?"
+    for what, said in (("attacks", "no attacks for such a table"), ("passes", "no attacks for")):
+        none = CliRunner().invoke(main, ["tables", what, *asked[2:4], "--method", "jsma"])
+        assert (none.exit_code, said in none.stderr) == (2, True), none.stderr
 
 
 def test_jobs_that_labels_do_not_tell_apart_keep_rows_of_their_own() -> None:

@@ -57,7 +57,7 @@ class Selection:
     def _named(
         self, records: list[Record], kind: str, name: Callable[[Record], str]
     ) -> list[Record]:
-        if not self.methods:
+        if not self.methods or not records:
             return records
         named = [(name(each), each) for each in records]
         known = dict.fromkeys(text for text, _ in named)
