@@ -189,6 +189,22 @@ def test_a_network_in_memory_is_attacked_and_judged(images: tuple[Tensor, Tensor
     assert targeted.records[0].labels["goal"] == "random"
 
 
+def test_an_attack_and_its_judge_compute_in_full_float32(images: tuple[Tensor, Tensor]) -> None:
+    """On CUDA PyTorch rounds convolutions to TF32 by default, and a device alone moves success."""
+    seen = []
+
+    class Watched(Brightness):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(torch.backends.cudnn.allow_tf32)
+            return super().forward(x)
+
+    before = torch.backends.cudnn.allow_tf32
+    bench.evaluate_attacks("jsma", model=Watched(), images=images[0], labels=images[1], eps=0.5)
+    assert before  # PyTorch's default, or this test would prove nothing
+    assert not any(seen)
+    assert torch.backends.cudnn.allow_tf32 is before
+
+
 def test_an_attack_with_a_network_of_its_own_is_judged_in_memory_and_not_stored(
     images: tuple[Tensor, Tensor], tmp_path: Path
 ) -> None:

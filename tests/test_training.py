@@ -50,6 +50,27 @@ def same(a: loop.Trained, b: loop.Trained) -> bool:
     )
 
 
+def test_training_computes_in_full_float32(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On CUDA PyTorch rounds convolutions to TF32 unless it is told otherwise."""
+    seen = []
+    build = networks.Normalised.forward
+
+    def watched(self: networks.Normalised, images: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return build(self, images)
+
+    monkeypatch.setattr(networks.Normalised, "forward", watched)
+    before = torch.backends.cudnn.allow_tf32
+    trained = loop.train(recipe(), 0, data)
+    assert seen
+    assert not any(seen)
+    seen.clear()
+    loop.accuracy(trained.network, data.test)
+    assert seen
+    assert not any(seen)
+    assert torch.backends.cudnn.allow_tf32 is before
+
+
 @pytest.mark.parametrize("augmentation", ["cutout", "random-erasing", "keepaugment"])
 def test_the_same_seed_gives_the_same_network_bit_for_bit(data: Dataset, augmentation: str) -> None:
     before = torch.get_rng_state()

@@ -21,6 +21,7 @@ from bench.errors import Failed, Stopped
 from bench.execution.executors import Executor, Lost
 from bench.execution.progress import Progress
 from bench.execution.workspace import Workspace
+from bench.models.arithmetic import full_float32
 from bench.models.networks import check_logits
 from bench.points.cost import Counted
 from bench.points.predicting import Fast, Trained, predict_images
@@ -92,6 +93,7 @@ def keep(name: str, network: nn.Module) -> None:
     _networks[name] = network
 
 
+@full_float32()
 def attack(
     block: Block, workspace: Workspace, progress: Progress, stop: Callable[[], bool]
 ) -> Points | None:

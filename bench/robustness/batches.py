@@ -18,6 +18,7 @@ from attacks.victim import out_of_memory
 from bench.data import seeds
 from bench.errors import Stopped
 from bench.files import atomic, json_text, tensor_files
+from bench.models.arithmetic import full_float32
 from bench.robustness.best_so_far import BUDGETS, NEVER, BestSoFar, settle
 from bench.robustness.judge import Verdict
 from bench.robustness.metrics import Outcome
@@ -89,6 +90,7 @@ class Block:
         )
 
 
+@full_float32()
 def attack(
     trial: Trial,
     seed: int,

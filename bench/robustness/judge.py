@@ -18,6 +18,7 @@ from attacks.base import Images, check, frozen
 from attacks.norms import l0_elements, l0_pixels, l2, linf
 from bench.data import seeds
 from bench.data.splits import Split
+from bench.models.arithmetic import full_float32
 from bench.models.networks import check_logits
 
 Aim = Literal["untargeted", "random", "least-likely", "next", "all", "given"]
@@ -90,6 +91,7 @@ def correct_images(network: nn.Module, test: Split, count: int, device: str) -> 
     )
 
 
+@full_float32()
 def predict(network: nn.Module, images: Images) -> Float[Tensor, "b k"]:
     """Return the logits of images, shape (b, k), by new forward passes."""
     with frozen(network), torch.no_grad():

@@ -25,6 +25,7 @@ from bench.data.streaming import open_loader
 from bench.errors import Stopped
 from bench.execution.progress import Progress, Silent
 from bench.models import networks
+from bench.models.arithmetic import full_float32
 from bench.models.networks import Normalised
 from bench.records.record import Number
 from bench.training import after_crop, checkpoints, fine_tuning, live_saliency, optimizers, robust
@@ -86,6 +87,7 @@ def split(recipe: Recipe, seed: int, data: Dataset) -> tuple[Split, Split]:
     return cut(data.train, recipe.validation, seeds.generator(seed, "validation"))
 
 
+@full_float32()
 def train(
     recipe: Recipe,
     seed: int,
@@ -366,6 +368,7 @@ def mixer(recipe: Recipe, data: Dataset) -> mixing.AnyMix | None:
     return mixing.build(recipe.mix, data=data.name, side=data.train.images.shape[-1])
 
 
+@full_float32()
 def accuracy(
     network: nn.Module,
     split: Split,
