@@ -22,6 +22,7 @@ from bench.execution.executors import Executor, Lost, Work
 from bench.execution.progress import Silent
 from bench.execution.workspace import Workspace
 from bench.robustness import evaluation
+from bench.robustness.batches import Block
 from bench.robustness.evaluation import AttackJob, run
 from bench.robustness.judge import CorrectImages, correct_images
 from bench.robustness.metrics import Outcome, join
@@ -343,7 +344,7 @@ def test_a_block_whose_workers_died_is_a_failure_that_is_told(place: Workspace) 
     assert not again.errors
 
 
-@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("batch_size", [1, 3, 16])  # 16 are two blocks
 def test_results_do_not_depend_on_the_batch(
     batch_size: int, chosen: CorrectImages, place: Workspace
 ) -> None:
@@ -355,6 +356,48 @@ def test_results_do_not_depend_on_the_batch(
     assert torch.equal(whole.verdict.l0_elements, parts.verdict.l0_elements)
     assert torch.equal(whole.verdict.l2, parts.verdict.l2)
     assert torch.equal(whole.forwards, parts.forwards)
+
+
+def test_a_batch_of_several_blocks_is_stored_block_by_block(place: Workspace) -> None:
+    whole, _ = go(trial(Noisy()), place, batch_size=24)
+    assert Signs.calls == [20]
+    first, second, third = sorted(place.results.glob("attacks/*/*.safetensors"))
+    second.unlink()
+    again, reused = go(trial(Noisy()), place, batch_size=24)
+    assert Signs.calls == [20, 8]
+    assert not reused
+    assert torch.equal(whole.verdict.l2, again.verdict.l2)
+    assert torch.equal(whole.forwards, again.forwards)
+    first.unlink()
+    third.unlink()
+    go(trial(Noisy()), place, batch_size=24)
+    assert Signs.calls[2:] == [8, 4]  # they aren't consecutive
+    _, reused = go(trial(Noisy()), place)
+    assert reused
+
+
+def test_the_time_of_a_batch_is_shared_by_its_blocks() -> None:
+    ids = torch.arange(20)
+    whole = Block.untouched(ids, torch.rand(20, 1, 4, 4), "no reason")
+    whole = replace(whole, seconds=5.0, passing=2.0)
+    first, rest = whole.part(0, 8), whole.part(8, 20)
+    assert (first.seconds, first.passing, rest.seconds) == (2.0, 0.8, 3.0)
+    assert set(first.errors) == set(range(8))
+    assert rest.ids.tolist() == list(range(8, 20))
+    assert torch.equal(rest.adversarial, whole.adversarial[8:])
+
+
+def test_all_blocks_of_a_batch_whose_workers_died_are_failures(place: Workspace) -> None:
+    class Deadly:
+        def map(
+            self, work: Work, todo: Sequence[AttackJob], *rest: Any
+        ) -> Iterator[tuple[int, Any]]:
+            yield 0, Lost("its worker died 3 times")
+            yield from ((index, work(todo[index], *rest)) for index in range(1, len(todo)))
+
+    outcome, _ = go(trial(Signs()), place, executor=Deadly(), batch_size=16)
+    assert len(outcome.errors) == 16
+    assert Signs.calls == [4]
 
 
 def test_full_blocks_serve_a_trial_of_more_pictures(place: Workspace) -> None:

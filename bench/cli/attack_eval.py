@@ -63,7 +63,8 @@ if TYPE_CHECKING:
 @options.execution(
     "--batch-size",
     type=click.IntRange(min=1),
-    help="Images attacked as one batch; lower it if memory is short.  [default: 64]",
+    help="Images attacked as one batch; lower it if memory is short.  [default: 64; 256 on a "
+    "CUDA device]",
 )
 @options.compared(
     "--seeds",

@@ -71,6 +71,22 @@ class Block:
         never = torch.full((len(ids), len(BUDGETS), 2), NEVER, dtype=torch.int32)
         return cls(ids, images.cpu(), none, none, 0.0, 0.0, None, errors, never)
 
+    def part(self, first: int, after: int) -> Block:
+        """Return the images from ``first`` to before ``after``, with their share of the time."""
+        rows, share = slice(first, after), (after - first) / len(self.ids)
+        ids = self.ids[rows]
+        return Block(
+            ids=ids,
+            adversarial=self.adversarial[rows],
+            forwards=self.forwards[rows],
+            backwards=self.backwards[rows],
+            seconds=self.seconds * share,
+            passing=self.passing * share,
+            memory=self.memory,
+            errors={i: text for i, text in self.errors.items() if i in set(ids.tolist())},
+            fewest=None if self.fewest is None else self.fewest[rows],
+        )
+
     def outcome(self, verdict: Verdict) -> Outcome:
         """Return the outcome of the block, with its verdict."""
         fewest = None

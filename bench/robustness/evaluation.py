@@ -1,13 +1,15 @@
 """Run trials: blocks of images are attacked by an executor and judged as they finish.
 
-Every block is a job of its own, which is stored when it is finished and not attacked again.
+Every block is stored when it is finished and not attacked again. It is a job of its own, unless a
+batch holds several.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,23 +32,34 @@ from bench.robustness.trials import Trial, change_counts, folder
 from bench.training.victims import Victim
 
 BLOCK = 64
-"""Number of images per block, attacked and stored together. Fixed, because the number of images in
-a batch changes the last bits of a convolution, and with them results."""
+"""Number of images per block, stored together, and attacked together unless ``batch_size`` says
+otherwise. Fixed, because the number of images in a batch changes the last bits of a convolution,
+and with them results."""
+
+ON_CUDA = 4 * BLOCK
+"""Images of a batch on a CUDA device, where a pass over a block takes hardly longer than one over a
+single image."""
+
+
+def usual_batch(device: str) -> int:
+    """The number of images that are attacked as one batch on a device, unless the user says."""
+    return ON_CUDA if device.startswith("cuda") else BLOCK
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttackJob:
-    """One block of images of a trial, with one seed and goal: one job of an executor.
+    """Blocks of images of a trial that are attacked together: one job of an executor.
 
     Attributes:
         trial: The trial.
         seed: Seed of targets and draws.
         victim: The victim model.
         goal: Index among the goals of the trial.
-        number: Index among the trial's blocks of images.
-        counts: Number of changes of each image of the block, where another trial determines it.
+        number: Index of the first block among the trial's blocks of images.
+        counts: Number of changes of each image, where another trial determines it.
         batch_size: Images attacked as one batch.
-        fresh: Attack the block even if its file exists.
+        fresh: Attack the blocks even if their files exist.
+        span: Number of consecutive blocks.
     """
 
     trial: Trial
@@ -57,6 +70,20 @@ class AttackJob:
     counts: tuple[int, ...] | None = None
     batch_size: int = BLOCK
     fresh: bool = False
+    span: int = 1
+
+    @property
+    def blocks(self) -> list[AttackJob]:
+        """The same with a job for each block."""
+        numbers = range(self.number, self.number + self.span)
+        counts: Sequence[tuple[int, ...] | None] = [None] * self.span
+        if self.counts is not None:
+            starts = range(0, self.span * BLOCK, BLOCK)
+            counts = [self.counts[start : start + BLOCK] for start in starts]
+        return [
+            replace(self, number=number, counts=some, span=1)
+            for number, some in zip(numbers, counts, strict=True)
+        ]
 
     @property
     def about(self) -> dict[str, Any]:
@@ -64,14 +91,14 @@ class AttackJob:
         return {"trial": self.trial.attacked, "seed": self.seed, "goal": self.goal}
 
     def path(self, workspace: Workspace) -> Path:
-        """Return the file of the block."""
+        """Return the file of the first block."""
         name = f"goal-{self.goal}-block-{self.number:05d}.safetensors"
         return folder(self.trial, self.seed, workspace) / name
 
     def rows(self, chosen: CorrectImages) -> Int[Tensor, " b"]:
-        """Return the indices of the block's images among the attacked ones."""
+        """Return the indices of the blocks' images among the attacked ones."""
         first = BLOCK * self.number
-        return torch.arange(first, min(first + BLOCK, len(chosen.ids)))
+        return torch.arange(first, min(first + self.span * BLOCK, len(chosen.ids)))
 
 
 def attack_jobs(
@@ -81,7 +108,7 @@ def attack_jobs(
     chosen: CorrectImages,
     *,
     matched: Sequence[Outcome] | None = None,
-    batch_size: int = BLOCK,
+    batch_size: int | None = None,
     fresh: bool = False,
 ) -> list[AttackJob]:
     """Return the jobs of all blocks of a trial.
@@ -93,7 +120,7 @@ def attack_jobs(
         chosen: The images under attack.
         matched: Outcomes, one per goal, whose counts of changed pixels the trial uses; None for a
             trial with counts of its own.
-        batch_size: Images attacked as one batch.
+        batch_size: Images attacked as one batch; None: those of a block.
         fresh: Attack blocks even if their files exist.
     """
     counts = None if matched is None else [change_counts(outcome) for outcome in matched]
@@ -105,7 +132,7 @@ def attack_jobs(
             goal=goal,
             number=number,
             counts=None if counts is None else tuple(counts[goal][rows].tolist()),
-            batch_size=batch_size,
+            batch_size=batch_size or BLOCK,
             fresh=fresh,
         )
         for goal in range(len(goals(trial.aim, chosen, seed)))
@@ -150,19 +177,26 @@ def load_victim(
 def work(
     job: AttackJob, workspace: Workspace, progress: Progress, stop: Callable[[], bool]
 ) -> bool | None:
-    """Attack a block unless its file exists; the work of an executor.
+    """Attack the blocks of a job whose files are missing; the work of an executor.
 
-    If another process is attacking the block, this one waits for it.
+    If another process is attacking one of them, this one waits for it.
 
     Returns:
-        Whether the file existed before; None if asked to stop.
+        Whether all files existed before; None if asked to stop.
     """
     network, chosen = load_victim(job.victim, job.trial.images, workspace, progress, stop)
-    path = job.path(workspace)
-    lock = workspace.cache / "locks" / f"{path.parent.name}-{job.goal}-{job.number}.lock"
-    what = f"block {job.number} of {job.trial.name}, eps {job.trial.eps}, seed {job.seed}"
     try:
-        with locks.held(lock, what, progress.say, stop):
+        with ExitStack() as stack:
+            for block in job.blocks:
+                path = block.path(workspace)
+                name = f"{path.parent.name}-{block.goal}-{block.number}.lock"
+                what = f"block {block.number} of {job.trial.name}, eps {job.trial.eps}, "
+                stack.enter_context(
+                    locks.held(
+                        workspace.cache / "locks" / name, f"{what}seed {job.seed}", progress.say,
+                        stop,
+                    )
+                )  # fmt: skip
             return _attack(job, network, chosen, workspace, progress, stop)
     except Stopped:
         return None
@@ -176,12 +210,17 @@ def _attack(
     progress: Progress,
     stop: Callable[[], bool],
 ) -> bool:
-    """Attack a block unless its file exists; returns whether it did."""
-    if not job.fresh and finished(job, workspace, progress) is not None:
+    """Attack the blocks whose files are missing; returns whether there was none."""
+    missing = [
+        block for block in job.blocks if job.fresh or finished(block, workspace, progress) is None
+    ]
+    if not missing:
         return True
-    rows = job.rows(chosen)
+    rows = torch.cat([block.rows(chosen) for block in missing])
     goal = goals(job.trial.aim, chosen, job.seed)[job.goal]
-    counts = None if job.counts is None else torch.tensor(job.counts)
+    counts = None
+    if job.counts is not None:
+        counts = torch.tensor([count for block in missing for count in block.counts or ()])
     done = []
     for batch in torch.arange(len(rows)).split(job.batch_size):
         there = rows[batch].to(chosen.labels.device)
@@ -191,7 +230,11 @@ def _attack(
             None if counts is None else counts[batch], stop,
         )  # fmt: skip
         done.append(found)
-    save(concatenate(done), job.path(workspace), job.about)
+    whole, first = concatenate(done), 0
+    for block in missing:
+        after = first + len(block.rows(chosen))
+        save(whole.part(first, after), block.path(workspace), block.about)
+        first = after
     return False
 
 
@@ -202,6 +245,22 @@ def finished(job: AttackJob, workspace: Workspace, progress: Progress) -> Block 
     block = load(job.path(workspace), job.about, chosen.ids[rows])
     whole = block is not None and block.adversarial.shape[1:] == chosen.images.shape[1:]
     return block if whole else None
+
+
+def _together(jobs: Sequence[AttackJob]) -> list[AttackJob]:
+    """Join jobs of consecutive blocks of a trial and goal, as far as a batch holds them."""
+    joined: list[AttackJob] = []
+    for job in jobs:
+        last = joined[-1] if joined else job
+        following = replace(
+            last, number=last.number + last.span, counts=job.counts, span=1
+        )  # the job after the last one, if there is one
+        if joined and following == job and (last.span + 1) * BLOCK <= job.batch_size:
+            counts = None if job.counts is None else (last.counts or ()) + job.counts
+            joined[-1] = replace(last, counts=counts, span=last.span + 1)
+        else:
+            joined.append(job)
+    return joined
 
 
 def _most_passes(job: AttackJob, workspace: Workspace, progress: Progress) -> int:
@@ -252,25 +311,26 @@ def run(
             )
         )
     left = Counter((job.trial, job.seed) for job in missing)
+    whole = len(missing)
+    missing = _together(missing)
     lost: dict[AttackJob, str] = {}
     for name, members in trials.items():
         if not left[name]:
             yield *name, judge_trial(members, workspace, progress, lost), True
-    with progress.task("blocks of images", len(missing)) as advance:
+    with progress.task("blocks of images", whole) as advance:
         for index, answer in executor.map(work, missing, workspace, progress, stop):
             job = missing[index]
             name = job.trial, job.seed
             if answer is None:
                 break
             if isinstance(answer, Lost):
-                lost[job] = answer.message
-            left[name] -= 1
-            advance(note=f"{job.trial.name}, eps {job.trial.eps}")
+                lost |= dict.fromkeys(job.blocks, answer.message)
+            left[name] -= job.span
+            advance(job.span, note=f"{job.trial.name}, eps {job.trial.eps}")
             if not left[name]:
                 yield *name, judge_trial(trials[name], workspace, progress, lost), False
     if rest := sum(left.values()):
-        done = len(missing) - rest
-        raise Stopped(f"stopped after {done} of {len(missing)} blocks of images")
+        raise Stopped(f"stopped after {whole - rest} of {whole} blocks of images")
 
 
 def judge_trial(

@@ -15,7 +15,7 @@ from bench.data.dataset import MEMORY, Dataset
 from bench.data.splits import Split
 from bench.models.networks import check_logits
 from bench.robustness import batches
-from bench.robustness.evaluation import BLOCK
+from bench.robustness.evaluation import usual_batch
 from bench.robustness.judge import CorrectImages, goals, judge, predict
 from bench.robustness.metrics import Outcome, join
 from bench.robustness.trials import Trial, change_counts
@@ -149,7 +149,7 @@ def attack(
     for number, goal in enumerate([given] if given else goals(trial.aim, chosen, seed)):
         counts = None if matched is None else change_counts(matched[number])
         parts, attacked = [], []
-        for rows in torch.arange(len(chosen.ids)).split(BLOCK):
+        for rows in torch.arange(len(chosen.ids)).split(usual_batch(chosen.labels.device.type)):
             there = rows.to(chosen.labels.device)
             block = batches.attack(
                 trial, seed, network, chosen.images[there], chosen.labels[there], goal[there],

@@ -34,7 +34,7 @@ class AttackDesign:
         images: Number of correctly classified test images to attack.
         aim: ``"untargeted"``, or how target classes are chosen.
         query_cap: Most forward and backward passes of an image together; None: no limit.
-        batch_size: Images attacked as one batch; None: `bench.robustness.evaluation.BLOCK`.
+        batch_size: Images attacked as one batch; None: `bench.robustness.evaluation.usual_batch`.
         seeds: Seeds of targets and draws, and of a victim model that is trained here.
         fresh: Rerun attacks that already have results.
     """

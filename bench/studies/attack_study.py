@@ -28,7 +28,6 @@ from bench.reporting import attack_tables, formats
 from bench.reporting.table import Table
 from bench.reporting.worst_case import WorstCase, worst_cases
 from bench.robustness import evaluation, in_memory, results
-from bench.robustness.evaluation import BLOCK
 from bench.robustness.judge import Aim
 from bench.robustness.metrics import Outcome, summarise
 from bench.robustness.trials import Trial
@@ -328,7 +327,7 @@ def _run(
         f"Attacking {design.images} correctly classified test images of {data.name} "
         f"({data.source}); accuracy of the victim model: {right} %"
     )
-    size = design.batch_size or BLOCK
+    size = design.batch_size or evaluation.usual_batch(workspace.device)
     jobs = [
         part
         for members in studies.values()
