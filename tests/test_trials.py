@@ -376,6 +376,18 @@ def test_a_batch_of_several_blocks_is_stored_block_by_block(place: Workspace) ->
     assert reused
 
 
+def test_a_batch_leaves_out_what_another_process_has_done(
+    chosen: CorrectImages, place: Workspace
+) -> None:
+    first, second, _ = evaluation.attack_jobs(trial(Signs()), 0, VICTIM, chosen, batch_size=24)
+    assert evaluation.work(second, place, Silent(), lambda: False) is False
+    whole = replace(first, span=3)
+    assert evaluation.work(whole, place, Silent(), lambda: False) is False
+    assert Signs.calls == [8, 12]
+    assert evaluation.work(whole, place, Silent(), lambda: False) is True
+    assert Signs.calls == [8, 12]
+
+
 def test_the_time_of_a_batch_is_shared_by_its_blocks() -> None:
     ids = torch.arange(20)
     whole = Block.untouched(ids, torch.rand(20, 1, 4, 4), "no reason")
