@@ -1,13 +1,17 @@
 """Batches: what is random about a picture depends on its place, its epoch and the seed."""
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from augmentations import AdvMask, Cutout, GridMask, KeepAugment, Ramp, draw
 from bench.data import crops, loader
+from bench.data.floats import as_floats
 from bench.data.loader import Loader, batches
 from bench.data.seeds import generator
 from bench.data.splits import Split
@@ -52,6 +56,18 @@ def same(one: dict[int, tuple[Tensor, ...]], other: dict[int, tuple[Tensor, ...]
     return one.keys() == other.keys() and all(
         torch.equal(a, b) for key in one for a, b in zip(one[key], other[key], strict=True)
     )
+
+
+def test_floats_of_bytes_are_rounded_once_and_not_on_the_device() -> None:
+    """CUDA multiplies by 1 / 255 instead, and an attack would seem to change every second value."""
+    levels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    right = torch.from_numpy((levels.numpy() / 255).astype(np.float32))  # from float64
+    assert torch.equal(as_floats(levels), right)
+    assert not torch.equal(levels.float() * torch.tensor(1 / 255), right)
+    root = Path(__file__).parent.parent
+    for path in [*root.glob("bench/**/*.py"), *root.glob("attacks/*.py")]:
+        divided = re.findall(r"to\(.*device\)\.float\(\) / 255", path.read_text())
+        assert not divided, f"{path}: use as_floats"
 
 
 def test_a_picture_and_its_mask_depend_on_no_batch_size(split: Split) -> None:

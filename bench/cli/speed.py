@@ -319,6 +319,7 @@ def training(
 def attacks(workspace: Workspace, data: Dataset, chosen: SpeedOptions, progress: Progress) -> Rates:
     """Time attacks on the first test images; see `bench.speed.throughput.attacks`."""
     from bench import registry
+    from bench.data.floats import as_floats
     from bench.speed import throughput
     from bench.training import victims
 
@@ -326,7 +327,7 @@ def attacks(workspace: Workspace, data: Dataset, chosen: SpeedOptions, progress:
         data, victim=chosen.victim, model=chosen.model, mean=chosen.mean, std=chosen.std
     )
     network = victim.load(workspace, progress)
-    images = data.test.images[: chosen.images].to(workspace.device).float() / 255
+    images = as_floats(data.test.images[: chosen.images], workspace.device)
     methods = {
         text: registry.build("attacks", registry.admit("attacks", text), eps=float(chosen.eps))
         for text in chosen.attack

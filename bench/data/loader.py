@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 from augmentations.base import Augmentation, Guide, Images, Mask
 from bench.data.crops import crop
 from bench.data.file_images import FileImages, ahead
+from bench.data.floats import as_floats
 from bench.data.image_operations import Policy
 from bench.data.seeds import generator
 from bench.data.splits import Split
@@ -237,4 +238,4 @@ def batches(
     in_files = isinstance(split.images, FileImages)
     images = ahead(steps) if in_files else (step() for step in steps)
     for some, found in zip(pieces, images, strict=True):
-        yield found.to(device).float() / 255, split.labels[some].to(device)
+        yield as_floats(found, device), split.labels[some].to(device)

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bench.data.dataset import Dataset
+from bench.data.floats import as_floats
 from bench.data.splits import part
 from bench.errors import Missing
 from bench.models import gradcam
@@ -86,7 +87,7 @@ def activation_maps(
 ) -> ImageFigure:
     """Figure 5: class activation maps of the networks trained with each method, and two numbers."""
     pool = part(data.test, min(MEASURED, len(data.test)))
-    images = pool.images[:].to(device).float() / 255
+    images = as_floats(pool.images[:], device)
     labels = pool.labels.to(device)
     places = torch.linspace(0, len(pool) - 1, SHOWN).long()
     columns: dict[str, Tensor] = {"image": images[places]}

@@ -17,6 +17,7 @@ from attacks.base import frozen
 from bench import registry
 from bench.data import seeds
 from bench.data.dataset import Dataset
+from bench.data.floats import as_floats
 from bench.errors import Failed, Stopped
 from bench.execution.executors import Executor, Lost
 from bench.execution.progress import Progress
@@ -142,7 +143,7 @@ def attack_images(
         device: Device of the network.
         seed: Seed of the draws.
     """
-    images = data.train.images[ids].to(device).float() / 255
+    images = as_floats(data.train.images[ids], device)
     with frozen(network), torch.no_grad():
         logits = network(images)
         check_logits(logits)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from attacks import Attack, passes
 from attacks.base import Shape, frozen
+from bench.data.floats import as_floats
 from bench.execution.progress import clock
 
 SECONDS = 2.0
@@ -101,7 +102,7 @@ def estimate(
     """
     _, c, h, w = images.shape
     most, usual = passes(attack, (c, h, w)), usual_passes(attack, (c, h, w))
-    seconds = measured(network, images.to(device).float() / 255) if left and most else 0.0
+    seconds = measured(network, as_floats(images, device)) if left and most else 0.0
     return Cost(count, left, usual, most, seconds)
 
 

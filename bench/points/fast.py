@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from attacks.base import Shape, frozen
 from bench import registry
 from bench.data.dataset import Dataset
+from bench.data.floats import as_floats
 from bench.errors import Missing
 from bench.execution.executors import Executor
 from bench.execution.progress import Progress
@@ -193,7 +194,7 @@ def _train(
     device = next(network.parameters(), torch.empty(0)).device
     images, gains, masks = [], [], []
     for points, some in zip((taught, held), examples(data, how), strict=True):
-        images.append(data.train.images[some].to(device).float() / 255)
+        images.append(as_floats(data.train.images[some], device))
         with frozen(network), torch.no_grad():
             walks = [
                 estimator.walk(counted, batch, how.gradients, how.eps).gains

@@ -14,6 +14,7 @@ from torch import nn
 from bench import registry
 from bench.data.catalog import facts
 from bench.data.dataset import Dataset
+from bench.data.floats import as_floats
 from bench.execution import signals
 from bench.execution.executors import Executor, Local
 from bench.execution.options import ExecutionOptions
@@ -299,7 +300,7 @@ class Search:
         if (how := self.fast) is not None:
             c, h, w = images.shape[1:]
             each = fast.planned(how, len(images), (c, h, w))
-            seconds = measured(network, images[:BLOCK].to(workspace.device).float() / 255)
+            seconds = measured(network, as_floats(images[:BLOCK], workspace.device))
             return Cost(len(images), left, each, each, seconds)
         method = registry.build("attacks", block.attack)
         return estimate(network, images[:BLOCK], len(images), left, method, workspace.device)

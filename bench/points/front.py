@@ -18,6 +18,7 @@ from attacks.norms import largest
 from bench import registry
 from bench.data import seeds
 from bench.data.dataset import Dataset
+from bench.data.floats import as_floats
 from bench.execution.executors import Executor, Local
 from bench.execution.progress import Progress
 from bench.execution.workspace import Workspace
@@ -258,7 +259,7 @@ class Judge:
         self, network: nn.Module, data: Dataset, ids: Int[Tensor, " b"], device: str
     ) -> None:
         self.network, self.data, self.ids, self.device = network, data, ids, device
-        self.images = data.train.images[ids].to(device).float() / 255
+        self.images = as_floats(data.train.images[ids], device)
         first = self._walk(1, EPS[0])
         self.direction, self.labels = first.delta.sign(), first.labels
 

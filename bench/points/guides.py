@@ -17,6 +17,7 @@ from attacks.norms import largest
 from bench import registry
 from bench.data import file_images, seeds
 from bench.data.dataset import Dataset
+from bench.data.floats import as_floats
 from bench.execution.executors import Executor
 from bench.execution.progress import Progress, Silent
 from bench.execution.workspace import Workspace
@@ -218,7 +219,7 @@ def gradients(
     found = []
     ids = torch.arange(len(data.train.labels)) if ids is None else ids
     for some in ids.split(batch_size):
-        images = data.train.images[some].to(device).float() / 255
+        images = as_floats(data.train.images[some], device)
         found.append(saliency(network, images, data.train.labels[some].to(device)).cpu())
     return torch.cat(found)
 

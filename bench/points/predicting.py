@@ -17,6 +17,7 @@ from attacks.base import Goal, frozen
 from bench import registry
 from bench.data import seeds
 from bench.data.dataset import Dataset
+from bench.data.floats import as_floats
 from bench.files import checksums, json_text, tensor_files
 from bench.points import estimator
 from bench.points.estimator import Estimator
@@ -256,7 +257,7 @@ def predict_images(
         device: Device of the network.
         seed: Seed of the draws of the attack that refines.
     """
-    images = data.train.images[ids].to(device).float() / 255
+    images = as_floats(data.train.images[ids], device)
     with frozen(network), torch.no_grad():
         walk = estimator.walk(network, images, how.gradients, how.eps)
         scores = trained.network.to(device)(images, walk.gains)

@@ -17,6 +17,7 @@ from attacks import Goal
 from attacks.base import Images, check, frozen
 from attacks.norms import l0_elements, l0_pixels, l2, linf
 from bench.data import seeds
+from bench.data.floats import as_floats
 from bench.data.splits import Split
 from bench.models.arithmetic import full_float32
 from bench.models.networks import check_logits
@@ -72,7 +73,7 @@ def correct_images(network: nn.Module, test: Split, count: int, device: str) -> 
     found: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     seen = 0
     for ids in order.split(BATCH):
-        images = test.images[ids].to(device).float() / 255
+        images = as_floats(test.images[ids], device)
         labels = test.labels[ids].to(device)
         logits = predict(network, images)
         check_logits(logits)

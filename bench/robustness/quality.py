@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from augmentations import delete
 from bench.data.dataset import Dataset
+from bench.data.floats import as_floats
 from bench.data.loader import batches
 from bench.records.record import Number
 from bench.robustness.corruptions import corrupt
@@ -40,7 +41,7 @@ def measure(network: nn.Module, data: Dataset, device: str = "cpu") -> dict[str,
     with torch.inference_mode():
         for ids, (images, truth) in parts:
             hidden = cells(ids, shares[ids % len(shares)], *images.shape[-2:]).to(device)
-            damaged = corrupt((images * 255).round().byte().cpu(), ids).to(device).float() / 255
+            damaged = as_floats(corrupt((images * 255).round().byte().cpu(), ids), device)
             plain.append(network(images))
             occluded.append(network(delete(images, hidden, mean=mean)).argmax(1) == truth)
             corrupted.append(network(damaged).argmax(1) == truth)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from bench.data.dataset import Dataset
+from bench.data.floats import as_floats
 from bench.execution.machine import machine
 from bench.execution.progress import Progress
 from bench.execution.workspace import Workspace
@@ -222,7 +223,7 @@ def images_under_attack(
         return evaluation.load_victim(victim, rules.images or 1, workspace, progress)
     network = victim.load(workspace, progress)
     test, ids = workspace.dataset(victim.data).test, submission.ids
-    images = test.images[ids].to(workspace.device).float() / 255
+    images = as_floats(test.images[ids], workspace.device)
     labels = test.labels[ids].to(workspace.device)
     logits = predict(network, images)
     check_logits(logits)

@@ -21,6 +21,7 @@ from attacks import PGD, BaseAttack, SparsePGD
 from attacks.base import Images
 from bench import registry
 from bench.data import seeds
+from bench.data.floats import as_floats
 from bench.data.splits import Split
 
 EVALUATED = 500
@@ -247,7 +248,7 @@ def accuracy(method: RobustTraining, network: nn.Module, test: Split, device: st
     network.eval()
     chosen = order[:EVALUATED]
     for ids in chosen.split(100):
-        images = test.images[ids].to(device).float() / 255
+        images = as_floats(test.images[ids], device)
         labels = test.labels[ids].to(device)
         stream = seeds.generator(0, "robust accuracy", int(ids[0]))
         moved = method.attacked(network, images, labels, stream, STRONGER * method.steps)
