@@ -71,6 +71,22 @@ def test_training_computes_in_full_float32(data: Dataset, monkeypatch: pytest.Mo
     assert torch.backends.cudnn.allow_tf32 is before
 
 
+def test_the_progress_of_a_training_names_its_guide(data: Dataset) -> None:
+    seen = []
+
+    class Listening(Silent):
+        def task(self, name: str, total: int) -> Any:
+            seen.append(name)
+            return super().task(name, total)
+
+    guide = torch.ones(len(data.train.labels), 1, *data.train.images.shape[-2:], dtype=torch.bool)
+    chosen = recipe("advmask", guide="random", epochs=1)
+    loop.train(chosen, 3, data, guide=guide, progress=Listening())
+    (label,) = seen
+    assert label.startswith("advmask")
+    assert label.endswith(" + random, resnet8, seed 3")
+
+
 @pytest.mark.parametrize("augmentation", ["cutout", "random-erasing", "keepaugment"])
 def test_the_same_seed_gives_the_same_network_bit_for_bit(data: Dataset, augmentation: str) -> None:
     before = torch.get_rng_state()

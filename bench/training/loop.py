@@ -144,7 +144,8 @@ def train(
     )
     curve = checkpoints.resume(checkpoint, network, optimiser) if checkpoint else []
     method = registry.label(recipe.augmentation, recipe.data, side)
-    method = " + ".join(filter(None, (method, recipe.policy, recipe.mix)))
+    others = recipe.guide, recipe.policy, recipe.mix, recipe.robust
+    method = " + ".join(filter(None, (method, *others)))
     label = f"{method}, {recipe.model}, seed {seed}"
     with progress.task(label, recipe.epochs) as advance:
         if curve:
