@@ -262,3 +262,20 @@ def test_the_rivals_of_the_attack_with_published_budgets_are_those_named(
     assert sum(map(len, found.values())) >= 14
     assert found.pop("fewer")
     assert {how: names for how, names in found.items() if names} == RIVALS[victim, unit]
+
+
+def test_at_equal_passes_the_attack_is_first_but_for_the_tie_that_is_named() -> None:
+    ties, firsts = [], 0
+    for goal in ("untargeted", "targeted"):
+        for passes in (300, 1000):
+            text = (RESULTS / f"budget/{goal}-{passes}.txt").read_text()
+            for unit, options in (("pixels", ""), ("elements", "unit='elements', ")):
+                ours = f"advmask({options}budget={passes}) needs fewer {unit} than "
+                lines = [line for line in text.splitlines() if line.startswith(ours)]
+                assert len(lines) == 3  # without a bound, at 8/255 and at 16/255
+                firsts += len(lines)
+                ties += [(goal, passes, unit) for line in lines if "about as many" in line]
+                assert not any("more " in line for line in lines)
+    assert firsts == 24
+    assert ties == [("targeted", 300, "pixels")]
+    assert "p < 0.05 in 23 of the 24 comparisons" in (RESULTS / "README.md").read_text()
