@@ -118,6 +118,17 @@ def own_images(record: Record) -> Curve:
     return record.images
 
 
+def test_the_worst_case_has_the_fewest_of_each_unit() -> None:
+    """An image may need the fewest elements under another attack than the fewest pixels."""
+    few, many = attacked("jsma", [2, 3, None]), attacked("greedyfool", [4, 1, 5])
+    few.images[0]["elements"], many.images[0]["elements"] = 6, 4
+    (worst,) = worst_cases([few, many], own_images)
+    found = worst.record.metrics
+    assert found["l0_pixels_mean"] == pytest.approx((2 + 1 + 5) / 3)
+    assert found["l0_elements_mean"] == pytest.approx((4 + 3 + 15) / 3)
+    assert worst.shares == {"greedyfool": pytest.approx(2 / 3), "jsma": pytest.approx(1 / 3)}
+
+
 def test_the_worst_case_comes_from_stored_records(tmp_path: Path) -> None:
     """Numbers of each image lie beside the records; what is no rival does not count."""
     store = Store(tmp_path)

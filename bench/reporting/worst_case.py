@@ -18,7 +18,7 @@ Reader = Callable[[Record], Curve]
 
 
 UNITS = ("pixels", "elements")
-PICKED = dict.fromkeys((*UNITS, "l2", "linf"), np.inf) | {"success_8bit": 0.0}
+PICKED = dict.fromkeys(("pixels", "l2", "linf"), np.inf) | {"success_8bit": 0.0}
 """What an image has from the attack that needs the fewest pixels, and what a failure has."""
 
 
@@ -45,8 +45,9 @@ class WorstCase:
 def worst_cases(records: Iterable[Record], images: Reader) -> list[WorstCase]:
     """The worst case of each setting, eps and seed over its sparse attacks that keep within eps.
 
-    An image counts with the attack that succeeds with the fewest changed pixels, and its passes and
-    seconds are those of all attacks together. What others submitted is not part of it.
+    An image counts with the attack that succeeds with the fewest changed pixels; its elements are
+    those of the attack with the fewest, and its passes and seconds those of all attacks together.
+    What others submitted is not part of it.
 
     Args:
         records: Records of any kind; those of attacks that finished are used.
@@ -95,6 +96,7 @@ def _combine(members: Sequence[Record], entries: Sequence[Curve]) -> WorstCase:
         name: np.take_along_axis(_table(entries, name, missing), chosen, 0)[0]
         for name, missing in PICKED.items()
     }
+    picked["elements"] = _table(entries, "elements", np.inf).min(0)
     metrics = {
         "images": float(images),
         **_success(np.isfinite(picked["pixels"]), images),
