@@ -279,3 +279,23 @@ def test_at_equal_passes_the_attack_is_first_but_for_the_tie_that_is_named() -> 
     assert firsts == 24
     assert ties == [("targeted", 300, "pixels")]
     assert "p < 0.05 in 23 of the 24 comparisons" in (RESULTS / "README.md").read_text()
+
+
+def test_what_is_said_of_deletion_with_crop_and_flip_is_in_its_tables() -> None:
+    section = (RESULTS / "README.md").read_text().partition("## With crop and flip, on 5,000")[2]
+    section = " ".join(section.partition("\n## ")[0].split())
+    for name, shown in (
+        ("differences", "AdvMask {advmask} points against no deletion"),
+        ("differences", "the same squares on random points {advmask + random} "),
+        ("occlusion", "AdvMask gains {advmask} points, random points {advmask + random};"),
+        ("controls", "Random points against adversarial ones: {advmask + random} "),
+        ("occlusion-advmask", "Random points are {advmask + random} points above"),
+        ("corruption", "{advmask} and {advmask + random} points."),
+    ):
+        table = (RESULTS / f"crop/{name}.md").read_text()
+        assert "over n = 4 seeds" in table
+        for method, cell in re.findall(
+            r"^\| (advmask\S*(?: \+ random)?) +\| +(\S+ ± [\d.]+)", table, re.M
+        ):
+            shown = shown.replace(f"{{{method}}}", cell)
+        assert shown in section, shown
