@@ -1,5 +1,6 @@
 """A real Ray cluster of two nodes on one machine, one of which dies in the middle."""
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from jobs import linger, square
 
 from attacks.dense import PGD
 from bench import registry
+from bench.execution import signals
 from bench.execution.executors import Local, Lost
 from bench.execution.progress import Silent
 from bench.execution.ray_cluster import Ray
@@ -198,6 +200,21 @@ def test_a_cluster_of_our_own_listens_on_loopback_alone_and_asks_for_a_token() -
         finally:
             driver.communicate("", timeout=60)
     assert driver.returncode == 0
+
+
+def test_handlers_come_back_while_a_library_keeps_the_lock_of_python() -> None:
+    """As Ray does for a third of a second when it connects, with a handler of its own in force."""
+    seen: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    library = ctypes.PyDLL(None)  # calls keep the lock
+    library.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
+    try:
+        with signals.kept(), subprocess.Popen(["sh", "-c", f"sleep 0.2; kill -TERM {os.getpid()}"]):
+            library.signal(signal.SIGTERM, 1)  # ignored from here on
+            library.usleep(600_000)
+        assert seen == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("seconds", [3, 20])

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn, no_type_check
 
 IMPORT = "<frozen importlib._bootstrap>"
 """File of the code of Python's import."""
@@ -75,32 +75,52 @@ def kept() -> Iterator[None]:
     """Keep the handlers of both signals while the context is open, whatever a library does.
 
     A library may install handlers of its own natively, which Python does not see, and wait
-    natively with them in force. A thread puts back the native handlers every few milliseconds.
+    natively with them in force. A thread puts back the native handlers every two milliseconds. It
+    is compiled, since such a library may keep Python's lock all the while.
     """
     numbers = (signal.SIGINT, signal.SIGTERM)
     previous = {number: signal.getsignal(number) for number in numbers}
     library = ctypes.CDLL(None)
     # larger than the structure of any system; only the system looks into it
-    native = {number: ctypes.create_string_buffer(1024) for number in numbers}
-    for number, action in native.items():
+    native = [ctypes.create_string_buffer(1024) for _ in numbers]
+    for number, action in zip(numbers, native, strict=True):
         library.sigaction(number, None, action)
-    finished = threading.Event()
-
-    def put_back() -> None:
-        while not finished.wait(0.005):
-            for number, action in native.items():
-                library.sigaction(number, action, None)
-
-    guard = threading.Thread(target=put_back, name="signal handlers", daemon=True)
-    guard.start()
+    # whether to end, and where the actions are
+    state = (ctypes.c_int64 * 3)(0, *map(ctypes.addressof, native))
+    routine, thread = _put_back(), ctypes.c_void_p()
+    library.pthread_create(
+        ctypes.byref(thread), None, ctypes.c_void_p(routine.address), ctypes.byref(state)
+    )
     try:
         yield
     finally:
-        finished.set()
-        guard.join()
+        state[0] = 1
+        library.pthread_join(thread, None)
         if threading.current_thread() is threading.main_thread():
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+
+def _put_back() -> Any:
+    """A compiled function that installs two native handlers again and again, until told to end."""
+    from numba import cfunc, types
+
+    library = ctypes.CDLL(None)
+    sigaction, usleep = library.sigaction, library.usleep
+    sigaction.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
+    sigaction.restype = usleep.restype = ctypes.c_int
+    usleep.argtypes = [ctypes.c_uint]
+    interrupt, terminate = int(signal.SIGINT), int(signal.SIGTERM)
+
+    @no_type_check  # the compiler checks
+    def routine(state: Any) -> int:
+        while state[0] == 0:
+            sigaction(interrupt, state[1], 0)
+            sigaction(terminate, state[2], 0)
+            usleep(2000)
+        return 0
+
+    return cfunc(types.intp(types.CPointer(types.int64)))(routine)
 
 
 @contextmanager
