@@ -326,14 +326,15 @@ def test_each_executor_gives_the_same_pictures(place: Workspace) -> None:
     assert torch.equal(here.verdict.l2, there.verdict.l2)
 
 
-def test_a_block_whose_workers_died_is_a_failure_that_is_told(place: Workspace) -> None:
-    class Deadly:
-        def map(
-            self, work: Work, todo: Sequence[AttackJob], *rest: Any
-        ) -> Iterator[tuple[int, Any]]:
-            yield 0, Lost("its worker died 3 times")
-            yield from ((index, work(todo[index], *rest)) for index in range(1, len(todo)))
+class Deadly:
+    """An executor whose workers die at the first job."""
 
+    def map(self, work: Work, todo: Sequence[AttackJob], *rest: Any) -> Iterator[tuple[int, Any]]:
+        yield 0, Lost("its worker died 3 times")
+        yield from ((index, work(todo[index], *rest)) for index in range(1, len(todo)))
+
+
+def test_a_block_whose_workers_died_is_a_failure_that_is_told(place: Workspace) -> None:
     outcome, _ = go(trial(Signs()), place, executor=Deadly())
     assert not outcome.verdict.success[:8].any()
     assert outcome.verdict.success[8:].any()
@@ -400,13 +401,6 @@ def test_the_time_of_a_batch_is_shared_by_its_blocks() -> None:
 
 
 def test_all_blocks_of_a_batch_whose_workers_died_are_failures(place: Workspace) -> None:
-    class Deadly:
-        def map(
-            self, work: Work, todo: Sequence[AttackJob], *rest: Any
-        ) -> Iterator[tuple[int, Any]]:
-            yield 0, Lost("its worker died 3 times")
-            yield from ((index, work(todo[index], *rest)) for index in range(1, len(todo)))
-
     outcome, _ = go(trial(Signs()), place, executor=Deadly(), batch_size=16)
     assert list(outcome.errors.values()) == ["its worker died 3 times"] * 16
     assert Signs.calls == [4]

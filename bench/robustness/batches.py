@@ -75,15 +75,15 @@ class Block:
         """Return the images from ``first`` to before ``after``, with their share of the time."""
         rows, share = slice(first, after), (after - first) / len(self.ids)
         ids = self.ids[rows]
-        return Block(
+        return replace(
+            self,
             ids=ids,
             adversarial=self.adversarial[rows],
             forwards=self.forwards[rows],
             backwards=self.backwards[rows],
             seconds=self.seconds * share,
             passing=self.passing * share,
-            memory=self.memory,
-            errors={i: text for i, text in self.errors.items() if i in set(ids.tolist())},
+            errors={i: self.errors[i] for i in ids.tolist() if i in self.errors},
             fewest=None if self.fewest is None else self.fewest[rows],
         )
 

@@ -188,15 +188,11 @@ def work(
     try:
         with ExitStack() as stack:
             for block in job.blocks:
-                path = block.path(workspace)
-                name = f"{path.parent.name}-{block.goal}-{block.number}.lock"
-                what = f"block {block.number} of {job.trial.name}, eps {job.trial.eps}, "
-                stack.enter_context(
-                    locks.held(
-                        workspace.cache / "locks" / name, f"{what}seed {job.seed}", progress.say,
-                        stop,
-                    )
-                )  # fmt: skip
+                name = f"{block.path(workspace).parent.name}-{block.goal}-{block.number}.lock"
+                what = f"block {block.number} of {job.trial.name}, eps {job.trial.eps}"
+                lock = workspace.cache / "locks" / name
+                held = locks.held(lock, f"{what}, seed {job.seed}", progress.say, stop)
+                stack.enter_context(held)
             return _attack(job, network, chosen, workspace, progress, stop)
     except Stopped:
         return None
@@ -251,15 +247,14 @@ def _together(jobs: Sequence[AttackJob]) -> list[AttackJob]:
     """Join jobs of consecutive blocks of a trial and goal, as far as a batch holds them."""
     joined: list[AttackJob] = []
     for job in jobs:
-        last = joined[-1] if joined else job
-        following = replace(
-            last, number=last.number + last.span, counts=job.counts, span=1
-        )  # the job after the last one, if there is one
-        if joined and following == job and (last.span + 1) * BLOCK <= job.batch_size:
-            counts = None if job.counts is None else (last.counts or ()) + job.counts
-            joined[-1] = replace(last, counts=counts, span=last.span + 1)
-        else:
-            joined.append(job)
+        last = joined[-1] if joined else None
+        if last is not None and (last.span + 1) * BLOCK <= job.batch_size:
+            following = replace(last, number=last.number + last.span, counts=job.counts, span=1)
+            if job == following:
+                counts = None if job.counts is None else (last.counts or ()) + job.counts
+                joined[-1] = replace(last, counts=counts, span=last.span + 1)
+                continue
+        joined.append(job)
     return joined
 
 

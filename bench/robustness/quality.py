@@ -11,6 +11,7 @@ from augmentations import delete
 from bench.data.dataset import Dataset
 from bench.data.floats import as_floats
 from bench.data.loader import batches
+from bench.models.arithmetic import full_float32
 from bench.records.record import Number
 from bench.robustness.corruptions import corrupt
 from bench.robustness.occlusion import SHARES, cells
@@ -19,6 +20,7 @@ BINS = 15
 BATCH = 128
 
 
+@full_float32()
 def measure(network: nn.Module, data: Dataset, device: str = "cpu") -> dict[str, Number]:
     """Measure a trained network on the test images, in float32.
 

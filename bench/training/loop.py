@@ -369,7 +369,6 @@ def mixer(recipe: Recipe, data: Dataset) -> mixing.AnyMix | None:
     return mixing.build(recipe.mix, data=data.name, side=data.train.images.shape[-1])
 
 
-@full_float32()
 def accuracy(
     network: nn.Module,
     split: Split,

@@ -23,6 +23,7 @@ from bench import registry
 from bench.data import seeds
 from bench.data.floats import as_floats
 from bench.data.splits import Split
+from bench.models.arithmetic import full_float32
 
 EVALUATED = 500
 """Test images on which the robust accuracy is measured after a training."""
@@ -231,6 +232,7 @@ def express(method: Any) -> str:
     return f"{name}({', '.join(options)})" if options else name
 
 
+@full_float32()
 def accuracy(method: RobustTraining, network: nn.Module, test: Split, device: str) -> float:
     """Return the share of test images that a trained network still gets right after the attack.
 
