@@ -320,14 +320,15 @@ def test_one_metric_is_shown_over_all_victims_goals_and_eps(tmp_path: Path) -> N
         bench(tmp_path, "attack-eval", *TWO, "--images", "6", "--eps", eps, aim)
     asked = ("tables", "attacks", "--metric", "l0_pixels_mean", "--format")
     shown = bench(tmp_path, *asked, "markdown").stdout.partition("\n")[0]
-    head = ["untargeted / 1/5", "untargeted / 3/10", "targeted (random) / 3/10"]
+    head = ["untargeted / eps 1/5", "untargeted / eps 3/10", "targeted (random) / eps 3/10"]
     places = [shown.index(f"resnet8, {name}") for name in head]
     assert places == sorted(places)
     latex = bench(tmp_path, *asked, "latex").stdout
     assert r"\toprule" in latex
     assert "Pixels, mean, over the successes among 6 images" in latex
     one = bench(tmp_path, *asked, "markdown", "--eps", "1/5").stdout
-    assert "untargeted / 1/5" in one
+    assert one.startswith("| attack               |  resnet8  |\n")
+    assert "Pixels, mean, untargeted, eps 1/5, over the successes" in one
     assert "3/10" not in one
     wrong = bench(tmp_path, "tables", "attacks", "--metric", "l0_pixels")
     assert wrong.exit_code == 2
@@ -349,9 +350,8 @@ def test_columns_over_unlike_many_images_say_how_many(tmp_path: Path) -> None:
     assert sum("untargeted-6-images" in line for line in drawn) == 2
     asked = ("tables", "attacks", "--format", "markdown", "--metric")
     shown = bench(tmp_path, *asked, "success").stdout
-    assert "resnet8, untargeted, 4 images / 3/10" in shown
-    assert "resnet8, untargeted, 6 images / 3/10" in shown
-    assert "Success, %, over the images" in shown
+    assert "|  resnet8, 4 images  |  resnet8, 6 images  |" in shown
+    assert "Success, %, untargeted, eps 3/10, over the images" in shown
     assert "over the successes among the images" in bench(tmp_path, *asked, "l2").stdout
 
 
@@ -450,6 +450,6 @@ def test_budgets_are_shown_as_tables_and_as_a_figure(tmp_path: Path) -> None:
     assert "k=50" in shown("tables", "changes", "--format", "markdown")
     elements = shown("tables", "passes", "--unit", "elements", "--format", "text")
     assert "median of the fewest changed elements" in elements
-    assert "After 100 forward" in shown("tables", "passes", "--passes", "100")
+    assert "Untargeted, no bound, after 100 forward" in shown("tables", "passes", "--passes", "100")
     for path in shown("figures", "passes").split():
         assert Path(path).stat().st_size > 1000

@@ -244,9 +244,10 @@ def test_one_table_at_equal_passes_over_all_victims() -> None:
     both = [record("jsma", trace=TRACE), record("jsma", labels=other, trace=TRACE)]
     table = budgets.equal_passes(both, lambda each: each.trace, 100)
     assert [column.label for column in table.columns] == [
-        f"resnet8, {goal}, eps 8/255 / {name}"
+        f"resnet8, {goal} / {name}"
         for goal, name in itertools.product(["untargeted", "targeted (random)"], ["%", "pixels"])
     ]
+    assert formats.caption(table).startswith("Eps 8/255, after 100 forward and backward passes")
     with pytest.raises(ValueError, match="after 70 passes: choose one of 50, 100, 300"):
         budgets.equal_passes(both, lambda each: each.trace, 70)
     with pytest.raises(ValueError, match="earlier version: run them again with bench attack-eval"):

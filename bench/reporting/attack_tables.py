@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
@@ -15,6 +16,7 @@ from bench.records.statistics import mean_interval
 from bench.reporting.cells import Cell, Column, Key, Published, Row, interval_entry
 from bench.reporting.grouping import (
     AttackSetting,
+    bound_in_words,
     bounded,
     eps_values,
     group_attacks,
@@ -151,7 +153,8 @@ def norm_tables(
 def across_victims(records: Sequence[Record], metric: str) -> Table:
     """One metric of the attacks on all victims: a column for each victim, goal and eps.
 
-    A column names its dataset, number of images or limit on passes where the table has several.
+    A column names its goal, dataset, number of images, limit on passes or eps where the table has
+    several; the caption says the goal and the eps that all columns share.
 
     Args:
         records: Records of attacks.
@@ -168,12 +171,14 @@ def across_victims(records: Sequence[Record], metric: str) -> Table:
     cells: dict[Key, Cell] = {}
     rows: dict[Row, None] = {}
     columns: dict[Column, None] = {}
+    several = len(eps_values(chain.from_iterable(settings.values()))) > 1
     for setting, members in settings.items():
         about = heading(setting, members[0].labels["model"], settings)
         for eps in eps_values(members):
-            column = replace(shown, name=eps, group=about)
+            bound = bound_in_words(eps) if several else ""
+            column = _headed(shown, about, bound)
             if column in columns:  # another victim of this model
-                column = replace(column, group=f"{about}, {setting.victim}")
+                column = _headed(shown, f"{about}, {setting.victim}", bound)
             columns[column] = None
             for row, same in rows_of_attacks(_at(members, eps)).items():
                 rows[row] = None
@@ -181,15 +186,20 @@ def across_victims(records: Sequence[Record], metric: str) -> Table:
     counts = {setting.images for setting in settings}
     images = "the images" if len(counts) > 1 else f"{counts.pop()} images"
     title = ", ".join(part for part in (shown.group, shown.name) if part)
+    told = ", ".join([title.capitalize(), *in_common(settings)])
     return Table(
         title=f"Sparse attacks: {title}",
         rows=list(rows),
         columns=list(columns),
         cells=_filled(cells, rows, columns, ""),
         corner="attack",
-        measure=f"{title.capitalize()}, over {_over(metric, shown, images)}",
+        measure=f"{told}, over {_over(metric, shown, images)}",
         origin=f"{len(records)} records",
     )
+
+
+def _headed(shown: Column, about: str, bound: str) -> Column:
+    return replace(shown, name=bound or about, group=about if bound else "")
 
 
 def _over(metric: str, shown: Column, images: str) -> str:
@@ -203,11 +213,11 @@ def _over(metric: str, shown: Column, images: str) -> str:
 
 
 def heading(setting: AttackSetting, model: str, others: Iterable[AttackSetting]) -> str:
-    """The network and the goal, and what else tells the columns of a setting from others."""
-    goal = setting.goal if setting.goal == "untargeted" else f"targeted ({setting.goal})"
+    """The network, and what else tells the columns of a setting from others."""
     alike = {other.victim for other in others if other.victim.partition(" ")[0] == model}
     network = setting.weights if setting.weights and len(alike) > 1 else model
     told = {
+        "goal": setting.goal_in_words,
         "data": setting.data,
         "images": f"{setting.images} images",
         "query_cap": setting.limit,
@@ -217,7 +227,14 @@ def heading(setting: AttackSetting, model: str, others: Iterable[AttackSetting])
         for name, text in told.items()
         if text and len({getattr(other, name) for other in others}) > 1
     ]
-    return ", ".join([network, goal, *varying])
+    return ", ".join([network, *varying])
+
+
+def in_common(settings: Mapping[AttackSetting, Sequence[Record]]) -> list[str]:
+    """The goal and the eps in words, each if all records of the settings have the same."""
+    goals = {setting.goal_in_words for setting in settings}
+    bounds = map(bound_in_words, eps_values(chain.from_iterable(settings.values())))
+    return [text for (text, *others) in (sorted(goals), list(bounds)) if not others]
 
 
 def attack_entries(records: Iterable[Record]) -> list[dict[str, Any]]:

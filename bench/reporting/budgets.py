@@ -13,10 +13,11 @@ from bench.records import over_images
 from bench.records.over_images import OverImages
 from bench.records.record import Curve, Record
 from bench.records.statistics import Interval, mean_interval
-from bench.reporting.attack_tables import heading
+from bench.reporting.attack_tables import heading, in_common
 from bench.reporting.cells import Cell, Column, Key, Row
 from bench.reporting.grouping import (
     AttackSetting,
+    bound_in_words,
     bounded,
     eps_values,
     group_attacks,
@@ -128,13 +129,17 @@ def equal_passes(
             "earlier version: run them again with bench attack-eval --fresh"
         )
     settings = group_attacks(records)
+    several = len(eps_values(records)) > 1
+    measure = ", ".join(
+        [*in_common(settings), f"after {passes} forward and backward passes of an image"]
+    )
     cells: dict[Key, Cell] = {}
     rows: dict[Row, None] = {}
     columns: list[Column] = []
     for setting, members in settings.items():
         about = heading(setting, members[0].labels["model"], settings)
         for eps, attacks in _by_eps(members):
-            group = f"{about}, eps {eps}"
+            group = f"{about}, {bound_in_words(eps)}" if several else about
             won = Column("%", group=group, percent=True, best="high")
             size = Column(unit, group=group, best="low")
             columns += [won, size]
@@ -149,7 +154,7 @@ def equal_passes(
         cells=cells,
         corner="attack",
         measure=(
-            f"After {passes} forward and backward passes of an image: success in percent, and "
+            f"{measure[0].upper()}{measure[1:]}: success in percent, and "
             f"median of the fewest changed {unit}, failures counted as infinite"
         ),
         note=f"{INFINITE} {MIDWAY}",
@@ -245,8 +250,8 @@ def _references(records: Sequence[Record]) -> set[str]:
 
 def _about(records: Sequence[Record]) -> str:
     setting = AttackSetting.of(records[0])
-    goal = setting.goal if setting.goal == "untargeted" else f"targeted ({setting.goal})"
-    parts = [records[0].labels["model"], setting.data, goal, f"{setting.images} images"]
+    model = records[0].labels["model"]
+    parts = [model, setting.data, setting.goal_in_words, f"{setting.images} images"]
     return ", ".join([*parts, setting.limit] if setting.limit else parts)
 
 

@@ -219,6 +219,11 @@ class AttackSetting:
         return words[1].removesuffix(".safetensors") if len(words) == 3 else ""
 
     @property
+    def goal_in_words(self) -> str:
+        """``untargeted``, or ``targeted`` and how targets are chosen."""
+        return self.goal if self.goal == "untargeted" else f"targeted ({self.goal})"
+
+    @property
     def limit(self) -> str:
         """The limit on passes in words; empty without one."""
         return f"at most {self.query_cap} passes" if self.query_cap else ""
@@ -250,6 +255,11 @@ def rows_of_attacks(records: Iterable[Record]) -> dict[Row, list[Record]]:
 def bounded(record: Record) -> bool:
     """Whether the attack of a record keeps within eps."""
     return record.labels["bounded"] == "yes"
+
+
+def bound_in_words(eps: str) -> str:
+    """The largest change of a value, as in ``eps 8/255``; an eps of 1 is no bound."""
+    return "no bound" if Fraction(eps) == 1 else f"eps {eps}"
 
 
 def eps_values(records: Iterable[Record]) -> list[str]:

@@ -29,6 +29,7 @@ from bench.records.store import Store
 from bench.reporting import plots
 from bench.reporting.grouping import (
     AttackSetting,
+    bound_in_words,
     bounded,
     eps_values,
     group_attacks,
@@ -229,11 +230,9 @@ def _name(victim: str, data: str, goal: str, eps: str, images: str) -> tuple[str
 
 
 def _title(setting: AttackSetting, model: str, eps: str) -> str:
-    goal = setting.goal if setting.goal == "untargeted" else f"targeted ({setting.goal})"
-    bound = "no bound" if Fraction(eps) == 1 else f"eps {eps}"
     network = f"{model} ({setting.weights})" if setting.weights else model
-    parts = [network, setting.data, goal, bound, f"{setting.images} images", setting.limit]
-    return ", ".join(filter(None, parts))
+    parts = [network, setting.data, setting.goal_in_words, bound_in_words(eps)]
+    return ", ".join(filter(None, [*parts, f"{setting.images} images", setting.limit]))
 
 
 def _entry(same: Sequence[Record], curves: Callable[[Record], Curve]) -> Entry:

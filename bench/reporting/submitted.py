@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from bench.records import over_images
 from bench.reporting import attack_tables, formats
+from bench.reporting.grouping import bound_in_words
 from bench.robustness.rejudging import Judged
 from bench.robustness.submissions import About, Claims
 
@@ -23,7 +24,7 @@ def report(judged: Judged, about: About | None) -> str:
     """
     labels, metrics = judged.record.labels, judged.record.metrics
     n, verdict = len(judged.ids), judged.verdict
-    bound = "no bound" if judged.terms.eps == "1" else f"eps {judged.terms.eps}"
+    bound = bound_in_words(judged.terms.eps)
     lines = [
         f"{labels['attack']}: {n} images of {labels['data']} that {labels['model']} classifies "
         f"correctly, {judged.terms.aim}, {bound}",
