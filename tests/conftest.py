@@ -24,10 +24,10 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def bench_data() -> Path:
-    """The folder with pictures and weights that some tests look at; skipped without it."""
+    """The folder with images and weights that some tests look at; skipped without it."""
     folder = os.environ.get("BENCH_DATA")
     if not folder:
-        pytest.skip("BENCH_DATA names no folder with pictures and weights")
+        pytest.skip("BENCH_DATA names no folder with images and weights")
     return Path(folder)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from bench.data.splits import Split
 
 
-def picture(value: int, size: tuple[int, int] = (6, 6), kind: str = "PNG") -> bytes:
+def image_file(value: int, size: tuple[int, int] = (6, 6), kind: str = "PNG") -> bytes:
     file = io.BytesIO()
     pixels = np.full((size[1], size[0], 3), value, np.uint8)
     Image.fromarray(pixels).save(file, kind)
@@ -18,13 +18,13 @@ def picture(value: int, size: tuple[int, int] = (6, 6), kind: str = "PNG") -> by
 
 
 def tree(train: int = 3, test: int = 2) -> dict[str, bytes]:
-    """Two classes; the value of a pixel names the picture."""
+    """Two classes; the value of a pixel names the image."""
     found = {}
     for index, name in enumerate(("ant", "bee")):
         for kind, count in (("train", train), ("test", test)):
             for number in range(count):
                 value = 100 * index + 10 * (kind == "test") + number
-                found[f"{kind}/{name}/{number}.png"] = picture(value)
+                found[f"{kind}/{name}/{number}.png"] = image_file(value)
     return found
 
 

@@ -44,7 +44,7 @@ IDS = torch.arange(3)
 
 @cache
 def tiny() -> Dataset:
-    """Eight pictures of four by five pixels."""
+    """Eight images of four by five pixels."""
     labels = torch.arange(8) % 2
     images = torch.arange(160).reshape(8, 1, 4, 5).to(torch.uint8)
     both = Split(images, labels)
@@ -170,7 +170,7 @@ def occluded(path: Path) -> object:
     return occlusion.stored_curve(record(), path.parent)
 
 
-def pictures(path: Path) -> object:
+def read_images(path: Path) -> object:
     return loaded(catalog.load(str(path)))
 
 
@@ -258,7 +258,7 @@ def occlusion_file() -> bytes:
     return json.dumps(about).encode()
 
 
-def picture(kind: str = "PNG", side: int = 6) -> bytes:
+def image_file(kind: str = "PNG", side: int = 6) -> bytes:
     file = io.BytesIO()
     pixels = np.random.default_rng(0).integers(256, size=(side, side, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(file, kind)
@@ -270,7 +270,7 @@ def zip_file(kind: str = "PNG", **more: bytes) -> bytes:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for part in ("train", "test"):
             for label in ("a", "b"):
-                archive.writestr(f"{part}/{label}/1.{kind.lower()}", picture(kind))
+                archive.writestr(f"{part}/{label}/1.{kind.lower()}", image_file(kind))
         for name, content in more.items():
             archive.writestr(name, content)
     return file.getvalue()
@@ -311,10 +311,10 @@ def sound(name: str) -> dict[str, bytes]:
         }
     if name == "tiny-imagenet":
         files = {"wnids.txt": b"a\nb\n", "val/val_annotations.txt": b"0.JPEG\ta\n1.JPEG\tb\n"}
-        files |= {f"val/images/{number}.JPEG": picture("JPEG", 64) for number in range(2)}
-        files |= {f"train/{each}/images/0.JPEG": picture("JPEG", 64) for each in "ab"}
+        files |= {f"val/images/{number}.JPEG": image_file("JPEG", 64) for number in range(2)}
+        files |= {f"train/{each}/images/0.JPEG": image_file("JPEG", 64) for each in "ab"}
         return {f"tiny-imagenet-200/{each}": content for each, content in files.items()}
-    files = {f"jpg/image_{k:05d}.jpg": picture("JPEG") for k in (1, 2)}
+    files = {f"jpg/image_{k:05d}.jpg": image_file("JPEG") for k in (1, 2)}
     files |= {"imagelabels.mat": matlab(labels=[[1, 2]])}
     files |= {"setid.mat": matlab(trnid=[[1, 2]], valid=[[1]], tstid=[[2, 1]])}
     return {f"flowers-102/{each}": content for each, content in files.items()}
@@ -344,8 +344,8 @@ READERS: dict[str, tuple[str, Callable[[Path], object], Callable[[], bytes]]] = 
     "points to import": ("p.npz", imported_points, lambda: to_numpy(points())),
     "attack block": ("b.safetensors", block, block_file),
     "occlusion curve": ("o.json", occluded, occlusion_file),
-    "zip of PNG": ("a.zip", pictures, zip_file),
-    "zip of JPEG": ("a.zip", pictures, lambda: zip_file("JPEG")),
+    "zip of PNG": ("a.zip", read_images, zip_file),
+    "zip of JPEG": ("a.zip", read_images, lambda: zip_file("JPEG")),
     "cifar batch": ("b", named("cifar10", f"{CIFAR}/data_batch_2"), cifar_batch),
     "cifar names": (
         "b",

@@ -142,12 +142,12 @@ def jsma(images: Images) -> None:
         clip_values=(0, 1),
     )
     targets = torch.nn.functional.one_hot(images.targets, 10).numpy()
-    pictures = images.images.numpy()
+    arrays = images.images.numpy()
     for theta in (1.0, 0.1):
         method = SaliencyMapMethod(classifier, theta=theta, gamma=1.0, verbose=False)
         images.show(
             f"adversarial-robustness-toolbox, theta {theta}",
-            lambda method=method: torch.from_numpy(method.generate(pictures, y=targets)),
+            lambda method=method: torch.from_numpy(method.generate(arrays, y=targets)),
             True,
             base,
         )

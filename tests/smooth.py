@@ -1,4 +1,4 @@
-"""A small victim that is not linear, with its pictures."""
+"""A small victim that is not linear, with its images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def network(channels: int = 3, classes: int = 5) -> nn.Module:
     return model
 
 
-def pictures(count: int, channels: int = 3) -> Tensor:
+def draw_images(count: int, channels: int = 3) -> Tensor:
     generator = Generator().manual_seed(1)
     return torch.rand(count, channels, 6, 7, dtype=torch.float64, generator=generator)
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from planes import two_classes
-from smooth import network, pictures, predicted
+from smooth import draw_images, network, predicted
 from torch import Tensor, nn
 
 from attacks import BUILTIN, Goal
@@ -148,7 +148,7 @@ VARIANTS = {
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("targeted", [False, True])
 def test_advmask_keeps_its_promises(name: str, targeted: bool) -> None:
-    model, images = network().train(), pictures(6)
+    model, images = network().train(), draw_images(6)
     labels = predicted(model.eval(), images)
     goal = Goal((labels + 1) % 5 if targeted else labels, targeted)
     model.train()
@@ -176,7 +176,7 @@ def test_advmask_keeps_its_promises(name: str, targeted: bool) -> None:
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_batch_size_changes_nothing(name: str) -> None:
-    model, images = network(), pictures(8)
+    model, images = network(), draw_images(8)
     goal = Goal(predicted(model, images))
     whole = VARIANTS[name](model, images, goal, [generator(i) for i in range(8)])
     for size in (1, 3):
@@ -189,7 +189,7 @@ def test_the_batch_size_changes_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["default"])
 def test_images_that_reach_the_goal_or_cannot_come_back_unchanged(name: str) -> None:
-    model, images = network(), pictures(4)
+    model, images = network(), draw_images(4)
     labels = predicted(model, images)
     there = VARIANTS[name](model, images, Goal(labels, targeted=True), generator())
     assert (there == images).all()
@@ -201,7 +201,7 @@ def test_images_that_reach_the_goal_or_cannot_come_back_unchanged(name: str) -> 
 
 @pytest.mark.parametrize(("channels", "classes"), [(1, 2), (3, 2), (1, 100)])
 def test_any_number_of_channels_and_classes_will_do(channels: int, classes: int) -> None:
-    model, images = network(channels, classes), pictures(3, channels)
+    model, images = network(channels, classes), draw_images(3, channels)
     goal = Goal(predicted(model, images))
     adversarial = AdvMask(eps=0.5, steps=60)(model, images, goal, generator())
     assert goal.reached(model(adversarial)).all()
@@ -235,7 +235,7 @@ def test_what_makes_no_sense_is_refused() -> None:
         AdvMask(leak=-1.0)
     with pytest.raises(ValueError, match=r"adapt is 1.0: it must be in \[0, 1\)"):
         AdvMask(adapt=1.0)
-    images = pictures(1)
+    images = draw_images(1)
     images[0, 0, 0, 0] = torch.nan
     with pytest.raises(ValueError, match="not finite"):
         AdvMask()(network(), images, Goal(torch.zeros(1, dtype=torch.long)), generator())

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from planes import two_classes
-from smooth import network, pictures, predicted
+from smooth import draw_images, network, predicted
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
@@ -126,7 +126,7 @@ def goal_for(model: nn.Module, images: Tensor, targeted: bool) -> Goal:
 def test_every_step_is_that_of_the_attack_written_out_for_one_image(
     targeted: bool, factor: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, images = certain(factor), pictures(6)
+    model, images = certain(factor), draw_images(6)
     goal = goal_for(model, images, targeted)
     steps: list[Tensor] = []
     step = PublishedAdvMask._step
@@ -160,7 +160,7 @@ def test_every_step_is_that_of_the_attack_written_out_for_one_image(
 @pytest.mark.parametrize("attack", [SMALL, U_NET], ids=["linear", "u-net"])
 @pytest.mark.parametrize("targeted", [False, True])
 def test_the_published_attack_keeps_its_promises(attack: PublishedAdvMask, targeted: bool) -> None:
-    model, images = certain(), large(6) if attack is U_NET else pictures(6)
+    model, images = certain(), large(6) if attack is U_NET else draw_images(6)
     model = wide(model) if attack is U_NET else model
     goal = goal_for(model, images, targeted)
     adversarial = attack(model, images, goal, generators(6))
@@ -179,7 +179,7 @@ def test_the_published_attack_keeps_its_promises(attack: PublishedAdvMask, targe
 
 @pytest.mark.parametrize("attack", [SMALL, U_NET], ids=["linear", "u-net"])
 def test_no_image_depends_on_its_batch(attack: PublishedAdvMask) -> None:
-    model, images = certain(), large(6) if attack is U_NET else pictures(6)
+    model, images = certain(), large(6) if attack is U_NET else draw_images(6)
     model = wide(model) if attack is U_NET else model
     goal = goal_for(model, images, targeted=False)
     whole = attack(model, images, goal, generators(6))
@@ -190,7 +190,7 @@ def test_no_image_depends_on_its_batch(attack: PublishedAdvMask) -> None:
 
 def large(count: int) -> Tensor:
     """Images that are large enough for the U-Net."""
-    return functional.interpolate(pictures(count), size=(8, 10))
+    return functional.interpolate(draw_images(count), size=(8, 10))
 
 
 def wide(model: nn.Sequential) -> nn.Sequential:
@@ -227,7 +227,7 @@ def test_the_constants_are_those_that_the_authors_published() -> None:
 
 
 def test_the_passes_are_those_that_are_made() -> None:
-    model, images = certain(), pictures(6)
+    model, images = certain(), draw_images(6)
     seen = [0] * 6  # forward passes; each image has values of its own
     marks = images[:, 0, 0, 0]
 
@@ -250,7 +250,7 @@ def test_the_passes_are_those_that_are_made() -> None:
 
 def test_an_image_that_cannot_be_broken_comes_back_unchanged() -> None:
     stuck = two_classes(torch.zeros(3, 6, 7, dtype=torch.float64), 1.0)
-    images = pictures(3)
+    images = draw_images(3)
     assert torch.equal(SMALL(stuck, images, torch.zeros(3, dtype=torch.long)), images)
 
 
@@ -354,4 +354,4 @@ def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(ValueError, match=r"momentum is 1.0: it must lie in \[0, 1\)"):
         PublishedAdvMask(momentum=1.0)
     with pytest.raises(ValueError, match="images of 6x7 pixels are too small for a U-Net"):
-        U_NET(certain(), pictures(1), predicted(certain(), pictures(1)))
+        U_NET(certain(), draw_images(1), predicted(certain(), draw_images(1)))

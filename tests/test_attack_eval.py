@@ -69,7 +69,7 @@ class Aimless:
 
 @dataclass(frozen=True)
 class Free(Aimless):
-    """Has no eps: blackens the picture where that helps."""
+    """Has no eps: blackens the image where that helps."""
 
     @property
     def bounded(self) -> bool:
@@ -131,7 +131,7 @@ def test_the_table_and_the_records_agree(tmp_path: Path) -> None:
 def test_a_second_run_attacks_nothing_and_says_so(tmp_path: Path) -> None:
     asked = ("attack-eval", "--attack", "aimless", "--untargeted", "--images", "10")
     first, second = bench(tmp_path, *asked), bench(tmp_path, *asked)
-    assert Aimless.calls == [1, 10, 1]  # one picture each asks whether the attack applies
+    assert Aimless.calls == [1, 10, 1]  # one image each asks whether the attack applies
     assert "stored before" in second.stderr
     assert first.stdout == second.stdout
     assert len((tmp_path / "records.jsonl").read_text().splitlines()) == 1
@@ -150,9 +150,9 @@ def test_all_attacks_run_and_those_that_cannot_are_said(tmp_path: Path) -> None:
     assert "optimality" not in free.metrics
 
 
-def test_pictures_lie_beside_the_blocks(tmp_path: Path) -> None:
+def test_images_lie_beside_the_blocks(tmp_path: Path) -> None:
     bench(tmp_path, "attack-eval", *TWO[:2], "--images", "9")
-    (grid,) = (tmp_path / "attacks").glob("*/pictures.png")
+    (grid,) = (tmp_path / "attacks").glob("*/images.png")
     assert grid.read_bytes().startswith(b"\x89PNG")
 
 

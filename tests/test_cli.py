@@ -270,7 +270,7 @@ def test_broken_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "half/train/cat").mkdir(parents=True)
     for part in ("train/cat", "train/dog", "test/cat", "test/dog"):
         (tmp_path / "bad" / part).mkdir(parents=True)
-        (tmp_path / "bad" / part / "1.png").write_bytes(b"no picture")
+        (tmp_path / "bad" / part / "1.png").write_bytes(b"no image")
     for name, message in (("empty", "empty"), ("half", "half"), ("bad", "1.png")):
         result = bench("run", "--aug", "none", *SMALL, "--data", str(tmp_path / name))
         assert result.exit_code in (2, 4), result.output

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from data_files import archive, folder, picture, tree, values
+from data_files import archive, folder, image_file, tree, values
 from PIL import Image
 
 from bench.data import catalog, embedded, image_files, splits
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.usefixtures("own_cache")
         ("photos", "b62b40564447ef23", (3, 32, 32), (2000, 500)),
     ],
 )
-def test_embedded_pictures_are_always_the_same(
+def test_embedded_images_are_always_the_same(
     name: str, digest: str, shape: tuple[int, ...], counts: tuple[int, int]
 ) -> None:
     data = load(name)
@@ -107,7 +107,7 @@ def test_images_of_one_color_are_refused_and_a_channel_without_contrast_is_not()
         networks.build_for(found, "resnet8", seed=0, std=[0.1, 0.0, 0.1])
 
 
-def test_no_test_picture_is_a_training_picture() -> None:
+def test_no_test_image_is_a_training_image() -> None:
     for name in ("digits", "photos"):
         data = load(name)
         train = {bytes(image.numpy()) for image in data.train.images}
@@ -156,7 +156,7 @@ def test_cuts_are_disjoint_stratified_and_determined_by_the_seed() -> None:
         cut(whole, 1.0, generator(0, "all"))
 
 
-def test_every_picture_of_a_class_is_as_likely_set_aside() -> None:
+def test_every_image_of_a_class_is_as_likely_set_aside() -> None:
     labels = torch.tensor([0, 1, 0, 1, 1, 0, 1, 0])
     whole = Split(torch.zeros(8, 1, 1, 1, dtype=torch.uint8), labels)
     counts = torch.zeros(8)
@@ -218,7 +218,7 @@ def test_parts_are_balanced_fixed_and_nested() -> None:
 
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("top", ["", "some/where/"])
-def test_pictures_are_read_from_folder_and_zip(tmp_path: Path, packed: bool, top: str) -> None:
+def test_images_are_read_from_folder_and_zip(tmp_path: Path, packed: bool, top: str) -> None:
     files = {top + name: data for name, data in tree().items()}
     files |= {f"{top}.hidden/x.png": b"", f"{top}__MACOSX/._x.png": b"", f"{top}README.txt": b"hi"}
     path = archive(tmp_path / "a.zip", files) if packed else folder(tmp_path / "a", files)
@@ -233,15 +233,18 @@ def test_pictures_are_read_from_folder_and_zip(tmp_path: Path, packed: bool, top
 
 
 def test_class_folders_alone_get_a_fixed_fifth_to_test_with(tmp_path: Path) -> None:
-    files = {f"{name}/{k}.png": picture(k) for name in ("ant", "bee") for k in range(10)}
+    files = {f"{name}/{k}.png": image_file(k) for name in ("ant", "bee") for k in range(10)}
     data = load(str(folder(tmp_path / "a", files)))
     assert (len(data.train), len(data.test)) == (16, 4)
     assert data.test.labels.tolist() == [0, 0, 1, 1]
     assert data.digest == load(str(archive(tmp_path / "b.zip", files))).digest
 
 
-def test_pictures_of_many_sizes_become_squares(tmp_path: Path) -> None:
-    files = tree() | {"train/ant/0.png": picture(0, (9, 5)), "test/bee/1.png": picture(111, (5, 9))}
+def test_images_of_many_sizes_become_squares(tmp_path: Path) -> None:
+    files = tree() | {
+        "train/ant/0.png": image_file(0, (9, 5)),
+        "test/bee/1.png": image_file(111, (5, 9)),
+    }
     path = folder(tmp_path / "a", files)
     assert load(str(path)).train.images.shape == (6, 3, 64, 64)
     assert load(str(path), side=4).test.images.shape == (4, 3, 4, 4)
@@ -254,12 +257,12 @@ def test_pictures_of_many_sizes_become_squares(tmp_path: Path) -> None:
     ("change", "message"),
     [
         (
-            {"train/ant/0.png": b"no picture"},
+            {"train/ant/0.png": b"no image"},
             r"train/ant/0\.png in .*a(\.zip)? cannot be read: it is no image of JPEG, PNG",
         ),
-        ({"train/ant/0.png": picture(0)[:45]}, r"train/ant/0\.png in .* cannot be read"),
+        ({"train/ant/0.png": image_file(0)[:45]}, r"train/ant/0\.png in .* cannot be read"),
         ({"train/cat/x.txt": b""}, "class folder train/cat has no images"),
-        ({"train/cat/x.png": picture(0)}, r"class cat is in one of train/ and test/ only"),
+        ({"train/cat/x.png": image_file(0)}, r"class cat is in one of train/ and test/ only"),
     ],
 )
 def test_what_is_wrong_with_a_folder_is_said(
@@ -335,9 +338,9 @@ def test_archives_larger_than_memory_are_refused(
         load(str(path))
 
 
-def test_pictures_with_too_many_pixels_are_refused(tmp_path: Path) -> None:
+def test_images_with_too_many_pixels_are_refused(tmp_path: Path) -> None:
     # the header of a small file claims 20,000 x 20,000 pixels
-    data = bytearray(picture(0))
+    data = bytearray(image_file(0))
     header = data[12:16] + struct.pack(">II", 20_000, 20_000) + data[24:29]
     data[12:33] = header + struct.pack(">I", zlib.crc32(header))
     path = folder(tmp_path / "a", tree() | {"train/ant/0.png": bytes(data)})
@@ -345,7 +348,7 @@ def test_pictures_with_too_many_pixels_are_refused(tmp_path: Path) -> None:
         load(str(path))
 
 
-def test_pictures_with_more_than_8_bits_are_refused(tmp_path: Path) -> None:
+def test_images_with_more_than_8_bits_are_refused(tmp_path: Path) -> None:
     file = io.BytesIO()
     Image.fromarray(np.full((6, 6), 60_000, np.uint16)).save(file, "PNG")
     path = folder(tmp_path / "a", tree() | {"train/ant/0.png": file.getvalue()})

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hostile_files import answer, matlab, picture, zip_file
+from hostile_files import answer, image_file, matlab, zip_file
 
 from bench.data import binary_formats, catalog
 from bench.files import tensor_files
@@ -36,12 +36,12 @@ def lying(content: bytes, name: bytes, size: int) -> bytes:
     return bytes(found)
 
 
-def unpacked_picture() -> bytes:
-    """A picture entry that unpacks to 256 MiB, though it says 100 bytes."""
+def unpacked_image() -> bytes:
+    """An image entry that unpacks to 256 MiB, though it says 100 bytes."""
     zeros = io.BytesIO()
     with zipfile.ZipFile(zeros, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in ("train/a/1.png", "train/b/1.png", "test/a/1.png", "test/b/1.png"):
-            archive.writestr(name, picture() if name != "train/a/1.png" else bytes(1 << 28))
+            archive.writestr(name, image_file() if name != "train/a/1.png" else bytes(1 << 28))
     content = zeros.getvalue()
     # only the two headers of that entry, found by their place
     for signature, place in ((b"PK\3\4", 22), (b"PK\1\2", 24)):
@@ -52,14 +52,14 @@ def unpacked_picture() -> bytes:
 
 def claiming(side: int) -> bytes:
     """A PNG of a few bytes whose header claims many pixels."""
-    data = bytearray(picture())
+    data = bytearray(image_file())
     header = data[12:16] + struct.pack(">II", side, side) + data[24:29]
     data[12:33] = header + struct.pack(">I", zlib.crc32(header))
     return bytes(data)
 
 
 def claiming_jpeg() -> bytes:
-    data = bytearray(picture("JPEG"))
+    data = bytearray(image_file("JPEG"))
     place = data.index(b"\xff\xc0") + 5
     data[place : place + 4] = struct.pack(">HH", 65_500, 65_500)
     return bytes(data)
@@ -89,7 +89,7 @@ def claiming_tensors(shape: int, header: int = 0) -> bytes:
 
 
 def large_points() -> bytes:
-    """Points of pictures with a billion pixels."""
+    """Points of images with a billion pixels."""
     tensors = {"places": torch.zeros(1, 2).short(), "offsets": torch.ones(9).long()}
     tensors |= {"reached": torch.ones(8).bool()}
     tensors["offsets"][0] = 0
@@ -107,7 +107,7 @@ def deep_names() -> bytes:
 
 
 def other_method() -> bytes:
-    """A picture that unpacks to 256 MiB by a method that cannot do so piece by piece."""
+    """An image that unpacks to 256 MiB by a method that cannot do so piece by piece."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_BZIP2) as archive:
         archive.writestr("train/a/1.png", bytes(1 << 28))
@@ -148,7 +148,7 @@ def long_name() -> bytes:
 
 
 BOMBS: dict[str, tuple[str, Callable[[], bytes]]] = {
-    "a zip entry that lies about its size": ("zip of PNG", unpacked_picture),
+    "a zip entry that lies about its size": ("zip of PNG", unpacked_image),
     "a zip entry packed by another method": ("zip of PNG", other_method),
     "names in 30,000 folders": ("zip of PNG", deep_names),
     "a PNG of 900 million pixels": (
@@ -193,10 +193,10 @@ def test_a_file_that_claims_too_much_takes_little_memory(
     assert said or what == "checkpoint"  # which starts anew instead
 
 
-def test_a_picture_that_is_a_device_is_refused(tmp_path: Path) -> None:
+def test_an_image_that_is_a_device_is_refused(tmp_path: Path) -> None:
     for name in ("train/a", "train/b", "test/a", "test/b"):
         (tmp_path / name).mkdir(parents=True)
-        (tmp_path / name / "1.png").write_bytes(picture())
+        (tmp_path / name / "1.png").write_bytes(image_file())
     (tmp_path / "train/a/2.png").symlink_to("/dev/zero")
     with pytest.raises(ValueError, match=r"2\.png in .* is no file of up to"):
         catalog.load(str(tmp_path))

@@ -1,4 +1,4 @@
-"""GridMask's lattice, against a plain reference and a turned picture."""
+"""GridMask's lattice, against a plain reference and a turned square."""
 
 import math
 
@@ -24,17 +24,17 @@ def lattice(period: int, ratio: float, down: int, across: int, size: int) -> np.
 
 
 def candidates(method: GridMask, h: int, w: int, angle: int) -> set[bytes]:
-    """Every mask the method can give at one angle, by turning pictures with PIL."""
+    """Every mask the method can give at one angle, by turning images with PIL."""
     canvas = math.ceil(math.hypot(h, w))
     top, left = (canvas - h) // 2, (canvas - w) // 2
     found = set()
     for period in range(method.period[0], method.period[1] + 1):
         for down in range(period):
             for across in range(period):
-                picture = Image.fromarray(
+                square = Image.fromarray(
                     lattice(period, method.ratio, down, across, canvas).astype(np.uint8)
                 )
-                turned = np.asarray(picture.rotate(angle))
+                turned = np.asarray(square.rotate(angle))
                 found.add((turned[top : top + h, left : left + w] > 0).tobytes())
     return found
 
@@ -47,7 +47,7 @@ def test_every_mask_without_rotation_is_one_of_the_published() -> None:
     assert drawn == known
 
 
-def test_rotated_lattices_agree_with_turned_pictures() -> None:
+def test_rotated_lattices_agree_with_turned_images() -> None:
     method = GridMask(period=(7, 7), rotation=360)
     h, w, canvas = 24, 20, math.ceil(math.hypot(24, 20))
     mask = method.mask(torch.zeros(60, 1, h, w), stream())[:, 0].numpy()
@@ -57,10 +57,10 @@ def test_rotated_lattices_agree_with_turned_pictures() -> None:
     angles = torch.randint(360, (60, 1, 1), generator=draws)
     wrong = 0
     for i in range(60):
-        picture = Image.fromarray(
+        square = Image.fromarray(
             lattice(7, 0.4, int(phases[0, i]), int(phases[1, i]), canvas).astype(np.uint8)
         )
-        turned = np.asarray(picture.rotate(int(angles[i]))) > 0
+        turned = np.asarray(square.rotate(int(angles[i]))) > 0
         top, left = (canvas - h) // 2, (canvas - w) // 2
         wrong += (turned[top : top + h, left : left + w] != mask[i]).sum()
     assert wrong / mask.size < 2e-3

@@ -131,10 +131,10 @@ def test_replay_repeats_the_mask_and_the_noise_and_fits_into_json() -> None:
 
 
 def test_points_follow_crops_and_flips_as_keypoints() -> None:
-    picture = np.zeros((32, 40, 3), np.uint8)
+    image = np.zeros((32, 40, 3), np.uint8)
     places = [(3, 5), (30, 20), (12, 31), (39, 0)]  # x, y
     for x, y in places:
-        picture[y, x] = 255
+        image[y, x] = 255
     moves = [albumentations.RandomCrop(24, 24), albumentations.HorizontalFlip(p=0.5)]
     both = [
         albumentations.Compose(
@@ -148,7 +148,7 @@ def test_points_follow_crops_and_flips_as_keypoints() -> None:
         outs = []
         for pipeline in both:
             pipeline.set_random_seed(seed)
-            outs.append(pipeline(image=picture, keypoints=np.array(places, np.float32))["image"])
+            outs.append(pipeline(image=image, keypoints=np.array(places, np.float32))["image"])
         assert np.array_equal(outs[1] == 128, outs[0] == 255)
         seen += (outs[1] == 128).any()
     assert seen > 10
@@ -182,7 +182,7 @@ def test_missing_points_are_told() -> None:
         as_torchvision(AdvMask(), mean=GREY)(torch.zeros(3, 8, 8))
 
 
-class Pictures(Dataset[Tensor]):
+class Tensors(Dataset[Tensor]):
     def __init__(self, transform: Any) -> None:
         self.transform = transform
 
@@ -212,7 +212,7 @@ def test_workers_and_epochs_get_masks_of_their_own(library: str, persistent: boo
             transform = as_torchvision(method, mean=GREY)
             transform(torch.ones(3, 32, 32))  # workers inherit a generator in use
         loader = DataLoader(
-            Pictures(transform),
+            Tensors(transform),
             batch_size=3,
             num_workers=2,
             persistent_workers=persistent,
@@ -230,7 +230,7 @@ def test_workers_and_epochs_get_masks_of_their_own(library: str, persistent: boo
 def test_progress_reaches_workers_that_persist(persistent: bool) -> None:
     transform = as_torchvision(Cutout(share=Ramp(0.0, 1.0)), mean=GREY, progress=0.0)
     loader = DataLoader(
-        Pictures(transform), 3, num_workers=2, persistent_workers=persistent, generator=stream()
+        Tensors(transform), 3, num_workers=2, persistent_workers=persistent, generator=stream()
     )
     for progress in (0.0, 1.0, 0.0):
         transform.progress = progress
@@ -242,7 +242,7 @@ def test_progress_reaches_workers_that_persist(persistent: bool) -> None:
 @pytest.mark.slow
 def test_coins_are_tossed_apart_in_workers() -> None:
     deletion = as_albumentations(Cutout(), mean=GREY, p=0.5)
-    loader = DataLoader(Pictures(deletion), batch_size=None, num_workers=2, generator=stream())
+    loader = DataLoader(Tensors(deletion), batch_size=None, num_workers=2, generator=stream())
     tossed = [[bool((one < 1).any()) for one in loader] for _ in range(4)]
     assert len({tuple(epoch) for epoch in tossed}) == 4
     assert any(epoch[::2] != epoch[1::2] for epoch in tossed)
@@ -270,14 +270,14 @@ def test_every_method_works_in_torchvision(name: str) -> None:
 def test_torchvision_pipelines_move_points_and_pickle() -> None:
     move = v2.Compose([v2.RandomCrop(24), v2.RandomHorizontalFlip()])
     deletion = pickle.loads(pickle.dumps(as_torchvision(POINTS, mean=GREY)))
-    picture = torch.zeros(3, 32, 40, dtype=torch.uint8)
+    image = torch.zeros(3, 32, 40, dtype=torch.uint8)
     places = torch.tensor([[3, 5], [30, 20], [12, 31]])  # x, y
-    picture[:, places[:, 1], places[:, 0]] = 255
+    image[:, places[:, 1], places[:, 0]] = 255
     points = tv_tensors.KeyPoints(places, canvas_size=(32, 40))
     seen = 0
     torch.manual_seed(0)
     for _ in range(20):
-        moved, followed = move(tv_tensors.Image(picture), points)
+        moved, followed = move(tv_tensors.Image(image), points)
         out, _ = deletion(moved, followed)
         assert torch.equal(out == 128, moved == 255)
         seen += bool((out == 128).any())
@@ -285,8 +285,8 @@ def test_torchvision_pipelines_move_points_and_pickle() -> None:
 
 
 def test_torchvision_takes_pil_images() -> None:
-    picture = v2.functional.to_pil_image(torch.full((3, 16, 16), 255, dtype=torch.uint8))
-    out = as_torchvision(Cutout(8), mean=GREY)(picture)
+    image = v2.functional.to_pil_image(torch.full((3, 16, 16), 255, dtype=torch.uint8))
+    out = as_torchvision(Cutout(8), mean=GREY)(image)
     assert sorted(set(np.asarray(out).flatten().tolist())) == [128, 255]
 
 
@@ -297,8 +297,8 @@ class Grey(Dataset[tuple[Any, int]]):
         return 8
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        picture = v2.functional.to_pil_image(torch.full((3, 32, 32), 200, dtype=torch.uint8))
-        return self.transform(picture), index
+        image = v2.functional.to_pil_image(torch.full((3, 32, 32), 200, dtype=torch.uint8))
+        return self.transform(image), index
 
 
 def test_a_timm_loader_yields_masked_batches() -> None:

@@ -425,7 +425,7 @@ def test_what_imagenet_lacks_is_said_in_one_line(
 
 
 def test_a_folder_without_the_images_of_imagenet_says_where_it_looked(tmp_path: Path) -> None:
-    (tmp_path / "imagenet" / "pictures").mkdir(parents=True)
+    (tmp_path / "imagenet" / "images").mkdir(parents=True)
     (tmp_path / "imagenet" / "more").mkdir(parents=True)
     with pytest.raises(
         Missing, match="has no training images of ImageNet: looked for train/, ILSVRC"

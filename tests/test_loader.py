@@ -1,4 +1,4 @@
-"""Batches: what is random about a picture depends on its place, its epoch and the seed."""
+"""Batches: what is random about an image depends on its place, its epoch and the seed."""
 
 import re
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ def build(split: Split, **changes: object) -> Loader:
 
 
 def collect(some: Loader, epoch: int = 0, progress: float = 1.0) -> dict[int, tuple[Tensor, ...]]:
-    """Image, label and mask of each picture, by its id."""
+    """Image, label and mask of each image, by its id."""
     found = {}
     for batch in some.epoch(epoch, progress):
         masks = [None] * len(batch.ids) if batch.mask is None else batch.mask
@@ -70,7 +70,7 @@ def test_floats_of_bytes_are_rounded_once_and_not_on_the_device() -> None:
         assert not divided, f"{path}: use as_floats"
 
 
-def test_a_picture_and_its_mask_depend_on_no_batch_size(split: Split) -> None:
+def test_an_image_and_its_mask_depend_on_no_batch_size(split: Split) -> None:
     small, large = (collect(build(split, batch_size=size), 2) for size in (3, 40))
     assert small.keys() | {*range(40)} == large.keys()
     assert same({key: large[key] for key in small}, small)
@@ -161,7 +161,7 @@ def test_nothing_moves_without_padding_and_flip(split: Split) -> None:
 
 
 @pytest.mark.parametrize("kind", [torch.uint8, torch.bool, torch.float32])
-def test_the_guide_moves_with_its_picture(split: Split, kind: torch.dtype) -> None:
+def test_the_guide_moves_with_its_image(split: Split, kind: torch.dtype) -> None:
     class Shown(Cutout):
         """Deletes where the guide is positive, so that the mask shows the guide."""
 
@@ -209,7 +209,7 @@ def test_a_live_guide_is_left_to_the_training_loop(split: Split) -> None:
     assert all(b.mask is None for b in build(split, augmentation=KeepAugment()).epoch(0, 1.0))
 
 
-def test_stored_pictures_and_global_draws_stay_as_they_are(split: Split) -> None:
+def test_stored_images_and_global_draws_stay_as_they_are(split: Split) -> None:
     before, state = split.images.clone(), torch.random.get_rng_state()
     guide = torch.ones(40, 1, 9, 7, dtype=torch.bool)
     some = build(split, augmentation=AdvMask(length=(2, 3)), guide=guide)

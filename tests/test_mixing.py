@@ -14,7 +14,7 @@ CLASSES = 16
 
 
 def batch(n: int = 16, side: int = 12) -> tuple[Tensor, Tensor]:
-    """Picture i is constant i + 1 and has the label i."""
+    """Image i is constant i + 1 and has the label i."""
     values = torch.arange(1.0, n + 1)
     return values[:, None, None, None].expand(n, 1, side, side).contiguous(), torch.arange(n)
 

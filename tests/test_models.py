@@ -80,7 +80,7 @@ def test_parameter_counts_are_the_published_ones(name: str, classes: int, count:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("side", "channels"), [(8, 1), (32, 3), (28, 1)])
-def test_every_network_takes_every_picture(side: int, channels: int) -> None:
+def test_every_network_takes_every_image(side: int, channels: int) -> None:
     norm = {"mean": [0.5] * channels, "std": [0.2] * channels}
     for name in networks.names():
         with torch.device("meta"):
@@ -88,7 +88,7 @@ def test_every_network_takes_every_picture(side: int, channels: int) -> None:
             assert model.eval()(torch.rand(2, channels, side, side)).shape == (2, 7), name
 
 
-def test_large_pictures_keep_the_imagenet_stem() -> None:
+def test_large_images_keep_the_imagenet_stem() -> None:
     with torch.device("meta"):
         small, large = (
             build("resnet18", classes=2, side=side, seed=0, **COLOUR) for side in (64, 96)
@@ -243,7 +243,7 @@ def test_public_weights_reach_their_accuracy(bench_data: Path, name: str, accura
     weights = bench_data.parent / "models" / f"cifar10-{name}.safetensors"
     archive = bench_data / "cifar10-jpeg.zip"
     if not weights.exists() or not archive.exists():
-        pytest.skip("needs the weights and pictures of CIFAR-10")
+        pytest.skip("needs the weights and images of CIFAR-10")
     files = Files(archive)
     names = [name for name in files.names if name.startswith("test/")][::20]
     images = files.images([names], None)[0].float() / 255
@@ -253,5 +253,5 @@ def test_public_weights_reach_their_accuracy(bench_data: Path, name: str, accura
     model.eval().to(memory_format=torch.channels_last)
     with torch.inference_mode():
         logits = model(images.contiguous(memory_format=torch.channels_last))
-    # four standard deviations of 500 pictures
+    # four standard deviations of 500 images
     assert float((logits.argmax(1) == labels).float().mean()) == pytest.approx(accuracy, abs=0.07)

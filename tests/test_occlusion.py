@@ -34,7 +34,7 @@ class Bright(nn.Module):
 
 
 def split(count: int = 40, side: int = 16) -> Split:
-    """White pictures of class 1."""
+    """White images of class 1."""
     return Split(
         torch.full((count, 1, side, side), 255, dtype=torch.uint8),
         torch.ones(count, dtype=torch.int64),
@@ -56,7 +56,7 @@ def test_cells_are_squares_of_4_pixels_where_the_side_is_32() -> None:
     assert set(means.unique().tolist()) == {0.0, 1.0}
 
 
-def test_masks_grow_and_depend_on_the_picture_alone() -> None:
+def test_masks_grow_and_depend_on_the_image_alone() -> None:
     ids = torch.arange(20)
     small, large = (occlusion.cells(ids, share, 16, 16) for share in (0.2, 0.5))
     assert not bool((small & ~large).any())
@@ -83,7 +83,7 @@ def test_a_network_that_counts_pixels_fails_where_the_count_says() -> None:
 
 def test_hiding_what_matters_hurts_more_than_hiding_at_random() -> None:
     weights = torch.zeros(1, 16, 16)
-    weights[:, :4, :4] = 1.0  # one sixteenth of the picture decides
+    weights[:, :4, :4] = 1.0  # one sixteenth of the image decides
     curve = occlusion.curve(Bright(weights, 15.9).eval(), split(200), mean=GREY)
     random = [entry["random"] for entry in curve]
     # four cells of 64 decide, and the network fails as soon as one of them is hidden
@@ -139,7 +139,7 @@ def test_a_kept_file_that_cannot_be_right_is_passed_over(tmp_path: Path) -> None
         assert occlusion.stored_curve(record, tmp_path) == []
 
 
-def test_weights_of_other_pictures_are_refused(tmp_path: Path) -> None:
+def test_weights_of_other_images_are_refused(tmp_path: Path) -> None:
     data = catalog.load("digits")
     record = stored(tmp_path)
     network = trained.load(record, data, tmp_path)

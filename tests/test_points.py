@@ -79,7 +79,7 @@ def test_the_gallery_shows_what_every_augmentation_leaves(data: Dataset) -> None
             assert torch.allclose(colours, data.mean.expand_as(colours), atol=1e-6), name
 
 
-def test_the_picture_has_a_column_for_each_augmentation(
+def test_the_image_has_a_column_for_each_augmentation(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace = Workspace(results=tmp_path)
@@ -93,9 +93,9 @@ def test_the_picture_has_a_column_for_each_augmentation(
     assert result.exit_code == 0, result.output
     columns = len({"image", "points", "mask"}) + len(set(BUILTIN) - {"none"})
     cell = 8 * (96 // 8) + image_grid.MARGIN
-    with Image.open(path) as picture:
-        assert picture.width == columns * cell + image_grid.MARGIN
-        assert picture.height == 2 * cell + image_grid.TITLE + image_grid.MARGIN
+    with Image.open(path) as shown:
+        assert shown.width == columns * cell + image_grid.MARGIN
+        assert shown.height == 2 * cell + image_grid.TITLE + image_grid.MARGIN
 
 
 @pytest.mark.parametrize(

@@ -33,14 +33,14 @@ PLAIN = ["autoaugment", "trivialaugment", "fast-autoaugment", "randaugment"]
 WHOLE = [*PLAIN, "augmix"]
 
 
-def pictures(n: int = 64, channels: int = 3, side: int = 16) -> Tensor:
-    stream = seeds.generator(0, "pictures")
+def draw_images(n: int = 64, channels: int = 3, side: int = 16) -> Tensor:
+    stream = seeds.generator(0, "images")
     return torch.randint(256, (n, channels, side, side), generator=stream, dtype=torch.uint8)
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_what_happens_to_a_picture_depends_on_seed_epoch_and_id_only(name: str) -> None:
-    policy, images = policies.build(name, side=16), pictures()
+def test_what_happens_to_an_image_depends_on_seed_epoch_and_id_only(name: str) -> None:
+    policy, images = policies.build(name, side=16), draw_images()
     whole = policy.apply(images, 1, 2, IDS)
     order = torch.randperm(64, generator=seeds.generator(0, "order"))
     for some in order.split(7):
@@ -50,8 +50,8 @@ def test_what_happens_to_a_picture_depends_on_seed_epoch_and_id_only(name: str) 
 
 
 @pytest.mark.parametrize("name", list(policies.NAMES))
-def test_the_global_generator_and_the_stored_pictures_stay_as_they_were(name: str) -> None:
-    images, state = pictures(), torch.get_rng_state()
+def test_the_global_generator_and_the_stored_images_stay_as_they_were(name: str) -> None:
+    images, state = draw_images(), torch.get_rng_state()
     before = images.clone()
     done = policies.build(name, side=16).apply(images, 0, 0, IDS)
     assert torch.equal(torch.get_rng_state(), state)
@@ -60,11 +60,11 @@ def test_the_global_generator_and_the_stored_pictures_stay_as_they_were(name: st
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_grey_pictures_work_and_other_channels_are_refused(name: str) -> None:
+def test_grey_images_work_and_other_channels_are_refused(name: str) -> None:
     policy = policies.build(name, side=8)
-    assert policy.apply(pictures(channels=1, side=8), 0, 0, IDS).shape == (64, 1, 8, 8)
+    assert policy.apply(draw_images(channels=1, side=8), 0, 0, IDS).shape == (64, 1, 8, 8)
     with pytest.raises(ValueError, match="the images have 4 channels"):
-        policy.apply(pictures(channels=4), 0, 0, IDS)
+        policy.apply(draw_images(channels=4), 0, 0, IDS)
 
 
 @pytest.mark.parametrize(
@@ -119,12 +119,12 @@ def test_an_operation_happens_with_its_probability_and_either_sign() -> None:
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_a_batch_gives_what_torchvision_gives_picture_by_picture(name: str) -> None:
-    policy, images = policies.build(name, side=16), pictures(200)
+def test_a_batch_gives_what_torchvision_gives_image_by_image(name: str) -> None:
+    policy, images = policies.build(name, side=16), draw_images(200)
     done = policy.apply(images, 0, 0, torch.arange(200))
     operate = v2.AutoAugment()._apply_image_or_video_transform
     checked = 0
-    for i, picture in enumerate(images):
+    for i, image in enumerate(images):
         draws = policy._draws(0, 0, i).tolist()
         steps = policy.sequences[int(draws[0] * len(policy.sequences))]
         for k, step in enumerate(steps):
@@ -132,11 +132,9 @@ def test_a_batch_gives_what_torchvision_gives_picture_by_picture(name: str) -> N
             if applied >= step.probability or step.operation == "Cutout":
                 continue
             magnitude = -step.magnitude if step.signed and sign < 0.5 else step.magnitude
-            picture = operate(
-                picture, step.operation, magnitude, "nearest", {Tensor: [policy.fill]}
-            )
+            image = operate(image, step.operation, magnitude, "nearest", {Tensor: [policy.fill]})
         if all(step.operation != "Cutout" for step in steps):
-            assert torch.equal(done[i], picture)
+            assert torch.equal(done[i], image)
             checked += 1
     assert checked > 100
 
@@ -275,7 +273,7 @@ def test_randaugment_has_as_many_operations_of_the_magnitude_as_it_is_told() -> 
 
 
 def test_augmix_blends_what_torchvision_gives_for_the_same_chains() -> None:
-    policy, images = policies.build("augmix", side=16), pictures(40)
+    policy, images = policies.build("augmix", side=16), draw_images(40)
     assert isinstance(policy, AugMix)
     done = policy.apply(images, 0, 0, torch.arange(40))
     operate = v2.AutoAugment()._apply_image_or_video_transform
@@ -340,7 +338,7 @@ def test_ipf_policies_paste_by_points_and_include_cutout(name: str) -> None:
 
 def test_a_square_with_many_points_is_pasted_from_the_original_after_crop_and_flip() -> None:
     n, side = 200, 16
-    stored = pictures(n, side=side)
+    stored = draw_images(n, side=side)
     guide = torch.rand(n, 1, side, side, generator=seeds.generator(0, "points")) < 0.2
     stored[:, :1] = guide * 255  # the red channel shows the points
     policy = replace(policies.build("ipf-autoaugment", side=side), cutout=None)
@@ -369,7 +367,7 @@ def test_a_square_with_many_points_is_pasted_from_the_original_after_crop_and_fl
 
 
 def test_a_policy_or_a_mix_that_wants_points_says_so() -> None:
-    split = Split(pictures(4), torch.zeros(4).long())
+    split = Split(draw_images(4), torch.zeros(4).long())
     settings = {"batch_size": 2, "seed": 0, "padding": 0, "flip": False, "device": "cpu"}
     with pytest.raises(ValueError, match="the policy or the mix needs a guide: one map of points"):
         Loader(split, guided=True, **settings)  # type: ignore[arg-type]
@@ -570,7 +568,7 @@ def test_a_policy_with_an_early_head_continues_bit_for_bit(digits: Dataset, tmp_
     assert losses(continued) == losses(whole)
 
 
-def test_the_loader_changes_pictures_by_id_ahead_of_crop_and_flip(digits: Dataset) -> None:
+def test_the_loader_changes_images_by_id_ahead_of_crop_and_flip(digits: Dataset) -> None:
     policy = policies.build("keep-autoaugment", side=8)
     split = part(digits.train, 100)
     settings = {"seed": 3, "flip": True, "device": "cpu"}

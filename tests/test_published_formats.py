@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_files import archive, folder, picture, tree, values
+from data_files import archive, folder, image_file, tree, values
 from scipy.io import savemat
 
 from bench.data import catalog
@@ -160,10 +160,10 @@ def tiny() -> dict[str, bytes]:
     for index, label in enumerate(("n1", "n2")):
         for k in range(2):
             name = f"train/{label}/images/{label}_{k}.JPEG"
-            files[name] = picture(100 * index + 40 * k, (64, 64), "JPEG")
+            files[name] = image_file(100 * index + 40 * k, (64, 64), "JPEG")
         files[f"train/{label}/{label}_boxes.txt"] = b""
-    files["val/images/val_0.JPEG"] = picture(200, (64, 64), "JPEG")
-    files["val/images/val_1.JPEG"] = picture(220, (64, 64), "JPEG")
+    files["val/images/val_0.JPEG"] = image_file(200, (64, 64), "JPEG")
+    files["val/images/val_1.JPEG"] = image_file(220, (64, 64), "JPEG")
     files["val/val_annotations.txt"] = b"val_0.JPEG\tn2\t0\t0\t9\t9\nval_1.JPEG\tn1\t0\t0\t9\t9\n"
     return {f"tiny-imagenet-200/{name}": data for name, data in files.items()}
 
@@ -194,7 +194,7 @@ def test_tiny_imagenet_that_is_half_there_says_so(tmp_path: Path) -> None:
 
 def test_flowers_keep_their_official_split(tmp_path: Path) -> None:
     place = tmp_path / "flowers-102"
-    files = {f"jpg/image_{k:05d}.jpg": picture(20 * k, (8 + k, 9), "JPEG") for k in range(1, 7)}
+    files = {f"jpg/image_{k:05d}.jpg": image_file(20 * k, (8 + k, 9), "JPEG") for k in range(1, 7)}
     folder(place, files)
     savemat(place / "imagelabels.mat", {"labels": [[1, 2, 2, 1, 1, 2]]})
     savemat(place / "setid.mat", {"trnid": [[3, 1]], "valid": [[2]], "tstid": [[4, 5, 6]]})
@@ -260,5 +260,5 @@ def test_a_tiny_imagenet_archive_is_read_by_its_path(bench_data_given: Path) -> 
 
 @pytest.fixture
 def bench_data_given(bench_data: Path) -> Path:
-    """The folder with pictures; looked up before the variable is taken away."""
+    """The folder with images; looked up before the variable is taken away."""
     return bench_data

@@ -106,7 +106,7 @@ def test_the_numbers_of_the_readme_are_those_of_the_results() -> None:
         assert any(table.strip() in text for text in kept), "a table is not from the results"
 
 
-def test_the_pictures_of_the_readme_are_there() -> None:
+def test_the_images_of_the_readme_are_there() -> None:
     found = re.findall(r"!\[.+?\]\((.+?)\)", README)
     assert found
     for path in found:

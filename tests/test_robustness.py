@@ -19,7 +19,7 @@ from bench.robustness.pass_counter import Counted, peak_memory
 
 
 class Brightness(nn.Module):
-    """Class 1 for pictures brighter than one half in the mean, class 0 for others, 2 never."""
+    """Class 1 for images brighter than one half in the mean, class 0 for others, 2 never."""
 
     def forward(self, images: Tensor) -> Tensor:
         bright = images.flatten(1).mean(1) - 0.5
@@ -54,7 +54,7 @@ def test_passes_are_counted_exactly() -> None:
     assert model.passing > 0
 
 
-def test_rows_belong_to_the_nearest_picture_whatever_their_order() -> None:
+def test_rows_belong_to_the_nearest_image_whatever_their_order() -> None:
     images = grey(0.1, 0.4, 0.9)
     model = counted(images)
     rows = torch.tensor([2, 0, 0, 2, 2])
@@ -88,12 +88,12 @@ def test_gradients_that_cannot_be_counted_are_refused() -> None:
         torch.autograd.grad(logits, leaf, torch.eye(3)[:, None], is_grads_batched=True)
 
 
-def test_an_exhausted_picture_gets_its_label_and_no_gradient() -> None:
+def test_an_exhausted_image_gets_its_label_and_no_gradient() -> None:
     images = grey(0.1, 0.9)
     model = counted(images, cap=3)
     assert backward(model, images).abs().sum() > 0  # two passes each
     bright = torch.ones_like(images)
-    assert model(bright[:1]).argmax() == 1  # nearest to the second picture: its third pass
+    assert model(bright[:1]).argmax() == 1  # nearest to the second image: its third pass
     answers = model(images + 0.05)
     assert model.forwards.tolist() == [2, 2]
     assert answers[1].tolist() == [0.0, 1.0, 0.0]
@@ -129,7 +129,7 @@ def verdict(images: Tensor, adversarial: Tensor, eps: float | None, target: int 
     return judge(Brightness(), images, labels, goal, adversarial, eps)
 
 
-def test_norms_and_success_are_those_of_the_returned_picture() -> None:
+def test_norms_and_success_are_those_of_the_returned_image() -> None:
     images = grey(0.49)
     changed = images.clone()
     changed[0, 0, 0, :3] += 0.4
@@ -189,7 +189,7 @@ def test_a_target_that_is_the_label_is_refused() -> None:
         verdict(grey(0.9), grey(0.9), 0.1, target=1)
 
 
-def test_pictures_outside_the_box_are_refused() -> None:
+def test_images_outside_the_box_are_refused() -> None:
     with pytest.raises(ValueError, match=r"images lie in \[0.5, 1.5\]: attacks take \[0, 1\]"):
         verdict(grey(0.5, 1.5), grey(0.5, 0.5), 0.1)
 
@@ -201,7 +201,7 @@ def split(n: int = 40) -> Split:
     return Split(images, labels)
 
 
-def test_only_correctly_classified_pictures_are_attacked_in_a_fixed_order() -> None:
+def test_only_correctly_classified_images_are_attacked_in_a_fixed_order() -> None:
     few = correct_images(Brightness(), split(), 7, "cpu")
     many = correct_images(Brightness(), split(), 20, "cpu")
     assert torch.equal(few.ids, many.ids[:7])
@@ -211,13 +211,13 @@ def test_only_correctly_classified_pictures_are_attacked_in_a_fixed_order() -> N
     assert set(many.labels.tolist()) == {0, 1}
 
 
-def test_too_few_correct_pictures_are_said() -> None:
+def test_too_few_correct_images_are_said() -> None:
     with pytest.raises(ValueError, match="classifies 30 of 40 test images correctly; lower"):
         correct_images(Brightness(), split(), 31, "cpu")
 
 
 class Overflowing(Brightness):
-    """Gives no numbers for pictures brighter than a level."""
+    """Gives no numbers for images brighter than a level."""
 
     def __init__(self, level: float) -> None:
         super().__init__()
@@ -254,7 +254,7 @@ def chosen(n: int) -> CorrectImages:
     return correct_images(Brightness(), split(), n, "cpu")
 
 
-def test_random_targets_depend_on_seed_and_picture_alone() -> None:
+def test_random_targets_depend_on_seed_and_image_alone() -> None:
     (many,), (few,) = goals("random", chosen(20), 3), goals("random", chosen(5), 3)
     assert torch.equal(many.labels[:5], few.labels)
     assert (many.labels != chosen(20).labels).all()
@@ -337,7 +337,7 @@ def test_common_successes_leave_out_references() -> None:
     assert found["noise"]["optimality"] < found["a"]["optimality"] < 1
 
 
-def test_the_curve_rises_where_a_picture_breaks() -> None:
+def test_the_curve_rises_where_an_image_breaks() -> None:
     found = curve(outcome([2, INF, 1, 2]).verdict)
     assert [(e["changes"], e["pixels"], e["elements"]) for e in found] == [
         (1, 0.25, 0.0),
@@ -346,7 +346,7 @@ def test_the_curve_rises_where_a_picture_breaks() -> None:
     ]
 
 
-def test_joined_outcomes_keep_every_picture() -> None:
+def test_joined_outcomes_keep_every_image() -> None:
     parts = [outcome([1, 2]), dataclasses.replace(outcome([3]), memory=7.0, errors={5: "no"})]
     whole = join(parts)
     assert whole.verdict.l0_pixels.tolist() == [1, 2, 3]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from planes import two_classes
-from smooth import network, pictures, predicted
+from smooth import draw_images, network, predicted
 from torch import Tensor, nn
 
 from attacks import BUILTIN, Goal
@@ -44,7 +44,7 @@ ATTACKS = {
 @pytest.mark.parametrize("name", ATTACKS)
 @pytest.mark.parametrize("targeted", [False, True])
 def test_sigma_zero_keeps_its_promises(name: str, targeted: bool) -> None:
-    model, images, attack = network(), pictures(6), ATTACKS[name]
+    model, images, attack = network(), draw_images(6), ATTACKS[name]
     labels = predicted(model, images)
     goal = Goal((labels + 1) % 5 if targeted else labels, targeted)
     model.train()
@@ -68,7 +68,7 @@ def test_sigma_zero_keeps_its_promises(name: str, targeted: bool) -> None:
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_the_batch_size_changes_nothing(name: str) -> None:
-    model, images = network(), pictures(8)
+    model, images = network(), draw_images(8)
     goal = Goal(predicted(model, images))
     whole = ATTACKS[name](model, images, goal, generator())
     for size in (1, 3):
@@ -78,7 +78,7 @@ def test_the_batch_size_changes_nothing(name: str) -> None:
 
 
 def test_images_that_reach_the_goal_or_cannot_come_back_unchanged() -> None:
-    model, images = network(), pictures(4)
+    model, images = network(), draw_images(4)
     labels = predicted(model, images)
     there = SigmaZero()(model, images, Goal(labels, targeted=True), generator())
     assert (there == images).all()
@@ -90,7 +90,7 @@ def test_images_that_reach_the_goal_or_cannot_come_back_unchanged() -> None:
 
 @pytest.mark.parametrize(("channels", "classes"), [(1, 2), (3, 2), (1, 100)])
 def test_any_number_of_channels_and_classes_will_do(channels: int, classes: int) -> None:
-    model, images = network(channels, classes), pictures(3, channels)
+    model, images = network(channels, classes), draw_images(3, channels)
     goal = Goal(predicted(model, images))
     assert goal.reached(model(SigmaZero()(model, images, goal, generator()))).all()
 
@@ -138,7 +138,7 @@ def test_what_makes_no_sense_is_refused() -> None:
         SigmaZero(sigma=0.0)
     with pytest.raises(ValueError, match=r"threshold is 2.0: it must be a fraction"):
         SigmaZero(threshold=2.0)
-    images = pictures(1)
+    images = draw_images(1)
     images[0, 0, 0, 0] = torch.nan
     with pytest.raises(ValueError, match="not finite"):
         SigmaZero()(network(), images, Goal(torch.zeros(1, dtype=torch.long)), generator())

@@ -296,7 +296,7 @@ def test_wilson_refuses_a_rate_that_does_not_exist(k: int, n: int) -> None:
         wilson(k, n)
 
 
-def test_pictures_are_compared_by_their_ranks() -> None:
+def test_images_are_compared_by_their_ranks() -> None:
     generator = np.random.default_rng(3)
     a, b = generator.normal(10, 3, 60), generator.normal(12, 3, 60)
     found = paired_images(a, b)
@@ -305,13 +305,13 @@ def test_pictures_are_compared_by_their_ranks() -> None:
     assert (found.less, found.more, found.same) == ((a < b).sum(), (a > b).sum(), 0)
 
 
-def test_pictures_without_a_difference_are_ranked_and_not_dropped() -> None:
+def test_images_without_a_difference_are_ranked_and_not_dropped() -> None:
     a = np.array([5.0] * 20 + [3, 4, 2, 3, 2, 1, 2])
     expected = scipy.stats.wilcoxon(a, np.full(27, 5.0), zero_method="pratt").pvalue
     assert paired_images(a, np.full(27, 5.0)).p == pytest.approx(expected)
 
 
-def test_a_picture_that_only_one_attack_broke_is_the_largest_difference() -> None:
+def test_an_image_that_only_one_attack_broke_is_the_largest_difference() -> None:
     found = paired_images([1.0, 2.0, math.inf, math.inf], [3.0, math.inf, math.inf, 4.0])
     assert (found.less, found.more, found.same, found.difference) == (2, 1, 1, -2)
     far = paired_images([1.0, 2.0, 1e6, 5.0], [3.0, 1e9, 1e6, 4.0])
@@ -319,7 +319,7 @@ def test_a_picture_that_only_one_attack_broke_is_the_largest_difference() -> Non
     assert far.p == near.p
 
 
-def test_equal_pictures_have_no_test() -> None:
+def test_equal_images_have_no_test() -> None:
     assert paired_images([1.0, math.inf], [1.0, math.inf]).p is None
     assert paired_images([], []).p is None
     assert paired_images([math.inf], [math.inf]).difference is None

@@ -31,7 +31,7 @@ from bench.training.victims import Victim
 
 
 class Linear(nn.Module):
-    """Class 1 for pictures whose elements sum to more than half; a class 2 that never wins."""
+    """Class 1 for images whose elements sum to more than half; a class 2 that never wins."""
 
     def forward(self, images: Tensor) -> Tensor:
         bright = images.flatten(1).mean(1) - 0.5
@@ -115,7 +115,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     Signs.calls.clear()
 
 
-GREY = 40  # pictures, of which the attacked ones are the first
+GREY = 40  # images, of which the attacked ones are the first
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ def test_writing_into_the_arguments_helps_nobody(chosen: CorrectImages, place: W
     assert torch.equal(chosen.images, before)
 
 
-def test_an_exception_costs_the_picture_that_raises_it(
+def test_an_exception_costs_the_image_that_raises_it(
     chosen: CorrectImages, place: Workspace
 ) -> None:
     outcome, _ = go(trial(Cheat(how="raises")), place)
@@ -222,7 +222,7 @@ def test_an_exception_costs_the_picture_that_raises_it(
 
 
 @pytest.mark.parametrize("how", ["shape", "nothing"])
-def test_what_is_no_picture_is_an_error_of_the_attack(
+def test_what_is_no_image_is_an_error_of_the_attack(
     how: str, chosen: CorrectImages, place: Workspace
 ) -> None:
     outcome, _ = go(trial(Cheat(how=how)), place)
@@ -305,7 +305,7 @@ def test_a_stop_keeps_the_finished_blocks(chosen: CorrectImages, place: Workspac
     assert Signs.calls[2:] == [8, 4]
 
 
-def test_each_executor_gives_the_same_pictures(place: Workspace) -> None:
+def test_each_executor_gives_the_same_images(place: Workspace) -> None:
     jobs: list[AttackJob] = []
 
     @dataclass
@@ -406,7 +406,7 @@ def test_all_blocks_of_a_batch_whose_workers_died_are_failures(place: Workspace)
     assert Signs.calls == [4]
 
 
-def test_full_blocks_serve_a_trial_of_more_pictures(place: Workspace) -> None:
+def test_full_blocks_serve_a_trial_of_more_images(place: Workspace) -> None:
     few, _ = go(trial(Noisy(), images=10), place)
     more, reused = go(trial(Noisy(), images=20), place)
     assert Signs.calls == [8, 2, 8, 4]  # the first block was whole
@@ -427,7 +427,7 @@ def test_the_floor_changes_as_many_pixels_as_the_other_attack(
 ) -> None:
     @dataclass(frozen=True)
     class Pixels(Signs):
-        """The first ``count`` pixels, or some number that depends on the picture."""
+        """The first ``count`` pixels, or some number that depends on the image."""
 
         count: int | None = None
 

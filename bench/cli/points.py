@@ -211,7 +211,7 @@ def report(built: Points, data: Dataset, as_json: bool) -> None:
         echo(json.dumps(found))
     else:
         echo(
-            f"{summary['pictures']:.0f} images, {summary['points_mean']:.1f} points each "
+            f"{summary['images']:.0f} images, {summary['points_mean']:.1f} points each "
             f"(median {summary['points_median']:.0f}, from {summary['points_least']:.0f} to "
             f"{summary['points_most']:.0f}), attack success {summary['success']:.1%}, "
             f"{summary['without_points']:.1%} without points"

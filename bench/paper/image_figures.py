@@ -70,7 +70,7 @@ def masks(experiment: Experiment, data: Dataset, results: Path) -> ImageFigure:
         image_grid.advmask_images(data, points, SHOWN),
         f"Adversarial points and masks on {data.name}: image, the pixels that "
         f"{points.about['attack']} changes, AdvMask's mask, and what is left. "
-        f"n = {summary['pictures']:.0f} images with "
+        f"n = {summary['images']:.0f} images with "
         f"{summary['points_mean']:.1f} points each on average; "
         f"{summary['inside']:.0%} of the points lie in the central half of the area.",
         [summary],

@@ -131,7 +131,7 @@ class Points:
         """Return statistics of the points.
 
         Returns:
-            ``pictures`` (number of images), ``points_mean``, ``points_median``, ``points_least``
+            ``images`` (number of images), ``points_mean``, ``points_median``, ``points_least``
             and ``points_most`` (per image), ``without_points`` and ``success`` (shares of the
             images), ``victim_accuracy`` (share of the images that the victim model classifies
             correctly, where it is known), ``inside`` (share of the points in the central half of
@@ -149,7 +149,7 @@ class Points:
         centre = centre / counts.clamp(min=1)[:, None]
         spread = (places - centre[owner]).square().sum(1).mean().sqrt()
         return {
-            "pictures": float(len(counts)),
+            "images": float(len(counts)),
             **describe_counts(self.counts),
             "without_points": float((counts == 0).double().mean()),
             "success": float(self.reached.double().mean()),

@@ -91,5 +91,5 @@ def draw(trial: Trial, seed: int, chosen: CorrectImages, workspace: Workspace) -
         "mask": (delta != 0).any(1, keepdim=True).float(),
         "adversarial": adversarial,
     }
-    path = trials.folder(trial, seed, workspace) / "pictures.png"
+    path = trials.folder(trial, seed, workspace) / "images.png"
     atomic.write(path, image_grid.png(image_grid.grid(columns)))

@@ -74,7 +74,7 @@ def attacked(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def blocks(folder: Path) -> dict[str, int]:
-    """The finished blocks of attacked pictures, and when each was written."""
+    """The finished blocks of attacked images, and when each was written."""
     return {
         str(path.relative_to(folder)): path.stat().st_mtime_ns
         for path in folder.glob("attacks/*/goal-*.safetensors")
