@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli import options, types
+from bench.cli import options, sections, types
 from bench.cli.output import echo
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from bench.studies.tracking import TrackingOptions
 
 
-@click.command("attack-eval", cls=options.Command)
-@options.attacked(
+@click.command("attack-eval", cls=sections.Command)
+@sections.attacked(
     "--eps",
     type=types.Eps(),
     multiple=True,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Largest change of a value in [0, 1]; repeat for several.",
 )
-@options.compared(
+@sections.compared(
     "--attack",
     "attacks",
     type=types.Name(types.attack_names),
@@ -37,44 +37,44 @@ if TYPE_CHECKING:
 )
 @options.victim("resnet20; resnet8 for digits")
 @options.data
-@options.attacked(
+@sections.attacked(
     "--images",
     type=click.IntRange(min=1),
     default=6,
     show_default=True,
     help="Number of correctly classified test images to attack.",
 )
-@options.attacked(
+@sections.attacked(
     "--targeted/--untargeted",
     default=None,
     help="Reach a target class, or leave the true class.  [default: untargeted, which every "
     "attack can do]",
 )
-@options.attacked(
+@sections.attacked(
     "--target",
     type=click.Choice(["random", "least-likely", "next", "all"]),
     help="How the target class is chosen; all takes every other class in turn.  [default: random]",
 )
-@options.attacked(
+@sections.attacked(
     "--query-cap",
     type=click.IntRange(min=1),
     help="Maximum number of forward and backward passes per image, added up.  [default: no limit]",
 )
-@options.execution(
+@sections.execution(
     "--batch-size",
     type=click.IntRange(min=1),
     help="Images attacked as one batch; lower it if memory is short.  [default: 64; 256 on a "
     "CUDA device]",
 )
-@options.compared(
+@sections.compared(
     "--seeds",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
     help="Number of seeds of targets and draws, and of the victim model where it is trained here.",
 )
-@options.compared("--seed", type=click.IntRange(min=0), help="Use this seed instead of --seeds.")
-@options.execution("--fresh", is_flag=True, help="Rerun attacks that already have results.")
+@sections.compared("--seed", type=click.IntRange(min=0), help="Use this seed instead of --seeds.")
+@sections.execution("--fresh", is_flag=True, help="Rerun attacks that already have results.")
 @options.spread
 @options.dry_run
 @options.tracking

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli import SOME_FAILED, options
+from bench.cli import SOME_FAILED, options, sections
 from bench.cli.output import echo
 
 if TYPE_CHECKING:
@@ -27,29 +27,29 @@ USED: dict[str, set[str]] = {
 """Figures of the records themselves, with the options that only they use."""
 
 
-@click.command(cls=options.Command)
+@click.command(cls=sections.Command)
 @click.argument("what", type=click.Choice([*PAPER, *USED, "all"]))
-@options.compared(
+@sections.compared(
     "--scale",
     type=click.Choice(["smoke", "reduced", "paper"]),
     default="smoke",
     show_default=True,
     help="Scale of a figure of the paper.",
 )
-@options.compared(
+@sections.compared(
     "--unit",
     type=click.Choice(["pixels", "elements"]),
     default="pixels",
     show_default=True,
     help="Unit in which the changes of attacks are counted.",
 )
-@options.compared(
+@sections.compared(
     "--model", help="Only this network, in differences, attacks, passes and occlusion."
 )
-@options.compared(
+@sections.compared(
     "--baseline", default="none", show_default=True, help="Baseline method for comparisons."
 )
-@options.output(
+@sections.output(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder to write to.  [default: figures in the results folder]",
@@ -88,7 +88,7 @@ def figures(
 
     if what != "all":
         used = USED.get(what, {"scale"})
-        options.refuse(what, *({"scale"}.union(*USED.values()) - used))
+        sections.refuse(what, *({"scale"}.union(*USED.values()) - used))
     workspace = place.open(where)
     request = FigureRequest(
         name=what,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli import options, types
+from bench.cli import options, sections, types
 from bench.cli.output import echo
 
 if TYPE_CHECKING:
@@ -26,26 +26,26 @@ def print_schema(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
         ctx.exit()
 
 
-@click.command(cls=options.Command)
+@click.command(cls=sections.Command)
 @click.argument("folder", type=click.Path(path_type=Path))
 @options.victim("resnet20; resnet8 for digits")
 @options.data
-@options.attacked(
+@sections.attacked(
     "--eps",
     type=types.Eps(),
     help="Largest change of a value in [0, 1].  [default: as in submission.json, else no bound]",
 )
-@options.attacked(
+@sections.attacked(
     "--target",
     type=click.Choice(["untargeted", "random", "least-likely", "next"]),
     help="How the target class is chosen.  [default: as in submission.json, else untargeted]",
 )
-@options.attacked(
+@sections.attacked(
     "--seed",
     type=click.IntRange(min=0),
     help="Seed of random targets.  [default: as in submission.json, else 0]",
 )
-@options.attacked(
+@sections.attacked(
     "--images",
     type=click.IntRange(min=1),
     help="Judge on the same correctly classified test images as bench attack-eval --images; those "
@@ -53,13 +53,13 @@ def print_schema(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     "which gives no record]",
 )
 @options.compute
-@options.output(
+@sections.output(
     "--prepare",
     is_flag=True,
     help="Write the images to attack (task.safetensors) and a submission.json into FOLDER, and "
     "stop.",
 )
-@options.output(
+@sections.output(
     "--schema",
     is_flag=True,
     is_eager=True,
@@ -108,7 +108,7 @@ def judge(
     workspace, name = comparison.place(place.open(where), place.data or "photos")
     data = workspace.dataset(name)
     if prepare:
-        options.refuse("--prepare", "as_json")
+        sections.refuse("--prepare", "as_json")
     submission = None if prepare else submissions.read(folder, data.test)
     about = None if submission is None else submission.about
     chosen = victims.choose(data, victim=victim, model=model, mean=mean, std=std)

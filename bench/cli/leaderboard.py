@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from bench.cli import options
+from bench.cli import options, sections
 from bench.cli.output import echo
 
 
-@click.command(cls=options.Command)
+@click.command(cls=sections.Command)
 @click.argument("submissions", nargs=-1, type=click.Path(path_type=Path))
-@options.output(
+@sections.output(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
     help="HTML file to write.  [default: leaderboard/index.html in the results folder]",

@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from bench.cli import options
+from bench.cli import options, sections
 from bench.cli.output import echo
 
 
-@click.command("list", cls=options.Command)
+@click.command("list", cls=sections.Command)
 @click.argument(
     "what",
     type=click.Choice(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli import SOME_FAILED, options
+from bench.cli import SOME_FAILED, options, sections
 from bench.cli.output import echo
 
 if TYPE_CHECKING:
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from bench.execution.options import ExecutionOptions
 
 
-@click.command(cls=options.Command)
+@click.command(cls=sections.Command)
 @options.data
-@options.compared("--model", help="Only this network.")
+@sections.compared("--model", help="Only this network.")
 @options.compute
 @options.as_json
 @options.quiet

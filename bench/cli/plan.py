@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from bench.cli import options, types
+from bench.cli import options, sections, types
 from bench.cli.output import echo
 
 
-@click.command(cls=options.Command)
-@options.compared(
+@click.command(cls=sections.Command)
+@sections.compared(
     "--difference",
     type=click.FloatRange(0, 100, min_open=True, max_open=True),
     default=1.0,
@@ -20,44 +20,44 @@ from bench.cli.output import echo
     metavar="POINTS",
     help="True difference in accuracy that is to be shown, in percentage points.",
 )
-@options.compared(
+@sections.compared(
     "--baseline",
     default="none",
     show_default=True,
     help="Method with which the others are compared.",
 )
-@options.compared("--data", help="Records of this dataset only.")
-@options.compared(
+@sections.compared("--data", help="Records of this dataset only.")
+@sections.compared(
     "--model", type=types.Name(types.model_names), help="Records of this network only."
 )
-@options.execution(
+@sections.execution(
     "--calibrate",
     is_flag=True,
     help="Simulate --until decided instead: false claims and power, beside a fixed number of "
     "seeds. Needs no records.",
 )
-@options.execution(
+@sections.execution(
     "--methods",
     type=click.IntRange(1, 50),
     default=6,
     show_default=True,
     help="Number of methods in a simulated study.",
 )
-@options.execution(
+@sections.execution(
     "--max-seeds",
     type=click.IntRange(min=1),
     default=30,
     show_default=True,
     help="Largest number of seeds of a simulated study.",
 )
-@options.execution(
+@sections.execution(
     "--studies",
     type=click.IntRange(min=100),
     default=2000,
     show_default=True,
     help="Number of simulated studies for each difference.",
 )
-@options.output(
+@sections.output(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Draw the simulation into this file (.png, .pdf or .svg).",
@@ -87,11 +87,11 @@ def plan(
     Example: bench plan --calibrate --methods 11 --output power.png
     """
     if calibrate:
-        options.refuse("--calibrate, which needs no records", "difference", "baseline", "data",
+        sections.refuse("--calibrate, which needs no records", "difference", "baseline", "data",
                        "model", "results")  # fmt: skip
         simulated(methods, max_seeds, studies, output, as_json)
         return
-    options.refuse(
+    sections.refuse(
         "a pilot's records; add --calibrate", "methods", "max_seeds", "studies", "output"
     )
     from bench.execution.options import ExecutionOptions

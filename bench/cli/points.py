@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli import options
+from bench.cli import options, sections
 from bench.cli.output import echo
 from bench.cli.points_compare import compare
 from bench.cli.points_search import SearchOptions, find_or_load, search
@@ -29,11 +29,11 @@ def points() -> None:
 points.add_command(compare)
 
 
-@points.command(cls=options.Command)
+@points.command(cls=sections.Command)
 @options.data
 @search
 @options.spread
-@options.output("--dry-run", is_flag=True, help="Show what the search would cost, and stop.")
+@sections.output("--dry-run", is_flag=True, help="Show what the search would cost, and stop.")
 @options.as_json
 @options.quiet
 def build(
@@ -77,13 +77,13 @@ def estimate(
     echo(json.dumps(cost.to_json()) if as_json else str(cost))
 
 
-@points.command(cls=options.Command)
-@options.output(
+@points.command(cls=sections.Command)
+@sections.output(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
     help="PNG file to write.  [default: in figures of the results folder]",
 )
-@options.output(
+@sections.output(
     "--count", type=click.IntRange(1, 64), default=8, show_default=True, help="Number of images."
 )
 @options.data
@@ -135,7 +135,7 @@ def show(
     echo(f"Wrote {path}", err=True)
 
 
-@points.command(cls=options.Command)
+@points.command(cls=sections.Command)
 @click.argument("path", type=click.Path(path_type=Path, dir_okay=False))
 @options.data
 @search
@@ -157,10 +157,10 @@ def export(
     echo(f"Wrote {len(built.places)} points of {len(built)} images to {path}")
 
 
-@points.command("import", cls=options.Command)
+@points.command("import", cls=sections.Command)
 @click.argument("path", type=click.Path(path_type=Path, exists=True))
-@options.output("--name", required=True, help="Name of the points for --guide of bench run.")
-@options.output(
+@sections.output("--name", required=True, help="Name of the points for --guide of bench run.")
+@sections.output(
     "--xy",
     is_flag=True,
     help="The lists of a folder hold (x, y), column first.  [default: (row, column)]",
@@ -190,7 +190,7 @@ def import_(path: Path, name: str, xy: bool, place: DataOptions) -> None:
             f"--name {name!r} is a built-in guide or has characters besides A-Z a-z 0-9 - _ ."
         )
     if not path.is_dir():
-        options.refuse(f"{path.name}, which is no folder", "xy")
+        sections.refuse(f"{path.name}, which is no folder", "xy")
     workspace, known = locate(place.open(ExecutionOptions(device="cpu")), place.dataset("digits"))
     data = workspace.dataset(known)
     taken = from_folder(path, data, xy=xy) if path.is_dir() else from_numpy(path, data)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli import options
+from bench.cli import options, sections
 from bench.cli.output import echo
 from bench.cli.points_search import SearchOptions, search
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 SHOWN = 8  # images of the gallery
 
 
-@click.command(cls=options.Command)
-@options.output(
+@click.command(cls=sections.Command)
+@sections.output(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
     help="PDF, PNG or SVG file to draw.  [default: none]",
 )
-@options.output(
+@sections.output(
     "--gallery",
     type=click.Path(path_type=Path, dir_okay=False),
     help="PNG file with eight of the images and the points of each way.  [default: none]",
 )
-@options.output(
+@sections.output(
     "--images",
     type=click.IntRange(1),
     default=48,

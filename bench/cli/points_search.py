@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli import options, types
+from bench.cli import options, sections, types
 
 if TYPE_CHECKING:
     from bench.cli.options import DataOptions
@@ -58,10 +58,12 @@ class SearchOptions:
 
         attack = None if self.attack is None else registry.admit("attacks", self.attack)
         if not self.fast:
-            options.refuse("points without --fast", *FAST)
+            sections.refuse("points without --fast", *FAST)
             return attack
         if self.estimator is not None:
-            options.refuse("--estimator, which is trained", "examples", "exact_images", "gradients")
+            sections.refuse(
+                "--estimator, which is trained", "examples", "exact_images", "gradients"
+            )
         given: dict[str, Any] = {
             "attack": attack,
             "refine": self.refine,
@@ -98,41 +100,41 @@ class SearchOptions:
 FAST = ("refine", "examples", "exact_images", "gradients", "estimator")
 """Options that need --fast."""
 
-search = options.gathered(
+search = sections.gathered(
     "search",
     lambda: SearchOptions,
     options.victim("resnet8 for at most 10,000 training images, else resnet20"),
-    options.attacked(
+    sections.attacked(
         "--attack",
         type=types.Name(types.attack_names),
         help="Attack that finds the points.  [default: the dataset's, usually advmask.published]",
     ),
-    options.attacked(
+    sections.attacked(
         "--fast",
         is_flag=True,
         help="Predict the attack's points with one network, trained once on a few images.",
     ),
-    options.attacked(
+    sections.attacked(
         "--refine",
         type=click.IntRange(1),
         help="With --fast: steps of the attack from the prediction.  [default: none]",
     ),
-    options.attacked(
+    sections.attacked(
         "--examples",
         type=click.IntRange(1),
         help="With --fast: images that are attacked to learn from.  [default: 128]",
     ),
-    options.attacked(
+    sections.attacked(
         "--exact-images",
         type=click.IntRange(1),
         help="With --fast: images that are attacked in full to check with.  [default: 16]",
     ),
-    options.attacked(
+    sections.attacked(
         "--gradients",
         type=click.IntRange(1),
         help="With --fast: gradients that the network sees of each image.  [default: 3]",
     ),
-    options.attacked(
+    sections.attacked(
         "--estimator",
         type=click.Path(path_type=Path, exists=True, dir_okay=False),
         help="With --fast: a network of that kind that was trained elsewhere.",

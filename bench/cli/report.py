@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from bench.cli import options
+from bench.cli import options, sections
 from bench.cli.output import echo
 
 
-@click.command(cls=options.Command)
-@options.output(
+@click.command(cls=sections.Command)
+@sections.output(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder to write to.  [default: report in the results folder]",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli import SOME_FAILED, options, types
+from bench.cli import SOME_FAILED, options, sections, types
 from bench.cli.output import echo
 
 if TYPE_CHECKING:
@@ -31,16 +31,16 @@ OF_EXPERIMENTS = (
 """Options of a comparison that an experiment sets itself."""
 
 
-@click.command(cls=options.Command)
+@click.command(cls=sections.Command)
 @click.argument("experiment", required=False)
-@options.compared(
+@sections.compared(
     "--scale",
     type=click.Choice(["smoke", "reduced", "paper"]),
     default="smoke",
     show_default=True,
     help="Scale of an experiment: datasets, epochs and seeds.",
 )
-@options.compared(
+@sections.compared(
     "--aug",
     "augmentations",
     type=types.Name(types.augmentation_names),
@@ -50,7 +50,7 @@ OF_EXPERIMENTS = (
     help='Augmentation, with options as in "gridmask(ratio=0.5)", or FILE.py:CLASS for one of your '
     'own, or with a fixed guide as in "advmask + random"; repeat to compare several.',
 )
-@options.compared(
+@sections.compared(
     "--model",
     "models",
     type=types.Name(types.model_names),
@@ -59,28 +59,28 @@ OF_EXPERIMENTS = (
     show_default=True,
     help="Network, or FILE.py:FACTORY or PACKAGE:FACTORY for one of your own; repeat for several.",
 )
-@options.compared(
+@sections.compared(
     "--seeds",
     type=click.IntRange(min=1),
     default=5,
     show_default=True,
     help="Number of seeds: 0, 1, …",
 )
-@options.compared(
+@sections.compared(
     "--seed-list",
     type=types.Seeds(),
     metavar="0,3,7",
     help="Use these seeds instead of --seeds.",
 )
 @options.stopping
-@options.compared(
+@sections.compared(
     "--guide",
     "guides",
     multiple=True,
     help="Fixed guide of advmask or keepaugment (bench list guides); repeat to compare several.  "
     "[default: attack; for keepaugment the saliency of the network in training]",
 )
-@options.compared(
+@sections.compared(
     "--points-from",
     type=types.Name(types.attack_names),
     help="Attack that finds the adversarial points, or advmask.fast, which predicts them.  "
@@ -88,7 +88,7 @@ OF_EXPERIMENTS = (
 )
 @options.data
 @options.training
-@options.execution("--fresh", is_flag=True, help="Rerun jobs that already have results.")
+@sections.execution("--fresh", is_flag=True, help="Rerun jobs that already have results.")
 @options.spread
 @options.dry_run
 @options.tracked_training
@@ -134,18 +134,18 @@ def run(
 
         if experiment != "all":
             tables.experiment(experiment, scale)  # rejects an unknown name
-        options.refuse(f"{experiment}, whose settings come from --scale", *OF_EXPERIMENTS)
+        sections.refuse(f"{experiment}, whose settings come from --scale", *OF_EXPERIMENTS)
         run_experiments(
             experiment, scale, place, where, tracking,
             fresh=fresh, dry_run=dry_run, as_json=as_json, quiet=quiet,
         )  # fmt: skip
         return
-    options.refuse("runs that are no experiment (see bench list experiments)", "scale")
+    sections.refuse("runs that are no experiment (see bench list experiments)", "scale")
 
     if stopping.until is None:
-        options.refuse("a fixed number of seeds (see --until)", "within", "max_seeds")
+        sections.refuse("a fixed number of seeds (see --until)", "within", "max_seeds")
     else:
-        options.refuse("--until decided, which chooses the seeds", "seeds", "seed_list")
+        sections.refuse("--until decided, which chooses the seeds", "seeds", "seed_list")
 
     from bench.studies import comparison, designs, until_decided
     from bench.training import fine_tuning

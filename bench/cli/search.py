@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli import options, types
+from bench.cli import options, sections, types
 from bench.cli.output import echo
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from bench.studies.tracking import TrackingOptions
 
 
-@click.command(cls=options.Command)
-@options.compared(
+@click.command(cls=sections.Command)
+@sections.compared(
     "--aug",
     "augmentations",
     type=types.Name(types.augmentation_names),
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Augmentation whose hyperparameters are searched; repeat for several.",
 )
-@options.compared(
+@sections.compared(
     "--budget",
     type=click.FloatRange(min=0, min_open=True),
     default=9,
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     metavar="TRAININGS",
     help="Budget of each augmentation's search, in trainings with all epochs.",
 )
-@options.compared(
+@sections.compared(
     "--model",
     type=types.Name(types.model_names),
     default="resnet18",
     show_default=True,
     help="Network.",
 )
-@options.compared(
+@sections.compared(
     "--seeds",
     type=click.IntRange(min=1),
     default=5,
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 )
 @options.data
 @options.training
-@options.execution("--fresh", is_flag=True, help="Rerun jobs that already have results.")
+@sections.execution("--fresh", is_flag=True, help="Rerun jobs that already have results.")
 @options.spread
 @options.tracked_training
 @options.as_json

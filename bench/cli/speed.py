@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli import SOME_FAILED, options, types
+from bench.cli import SOME_FAILED, options, sections, types
 from bench.cli.output import echo
 
 if TYPE_CHECKING:
@@ -39,10 +39,10 @@ class SpeedOptions:
     std: tuple[float, ...] | None
 
 
-chosen = options.gathered(
+chosen = sections.gathered(
     "chosen",
     lambda: SpeedOptions,
-    options.compared(
+    sections.compared(
         "--batch-size",
         type=click.IntRange(min=1),
         multiple=True,
@@ -50,7 +50,7 @@ chosen = options.gathered(
         show_default=True,
         help="Images per batch, for masks; repeat for several.",
     ),
-    options.compared(
+    sections.compared(
         "--side",
         type=click.IntRange(min=4),
         multiple=True,
@@ -58,14 +58,14 @@ chosen = options.gathered(
         show_default=True,
         help="Side of the images in pixels, for masks; repeat for several.",
     ),
-    options.compared(
+    sections.compared(
         "--model",
         type=types.Name(types.model_names),
         default="resnet8",
         show_default=True,
         help="Network, for epochs and attacks.",
     ),
-    options.attacked(
+    sections.attacked(
         "--attack",
         multiple=True,
         type=types.Name(types.attack_names),
@@ -73,39 +73,39 @@ chosen = options.gathered(
         show_default=True,
         help="Attack to time; repeat for several. Ratios are to the first.",
     ),
-    options.attacked(
+    sections.attacked(
         "--eps",
         type=types.Eps(),
         default="8/255",
         show_default=True,
         help="Largest change of a value in [0, 1].",
     ),
-    options.attacked(
+    sections.attacked(
         "--images",
         type=click.IntRange(min=1),
         default=64,
         show_default=True,
         help="Number of images to attack.",
     ),
-    options.attacked(
+    sections.attacked(
         "--rounds",
         type=click.IntRange(min=1),
         default=3,
         show_default=True,
         help="Number of measurements of each attack.",
     ),
-    options.attacked(
+    sections.attacked(
         "--victim",
         metavar="FILE",
         help="Weights of the victim model.  [default: trained on the dataset]",
     ),
-    options.attacked(
+    sections.attacked(
         "--mean",
         type=types.Numbers(),
         metavar="0.485,…",
         help="Per-channel mean subtracted by the victim model.  [default: the dataset's]",
     ),
-    options.attacked(
+    sections.attacked(
         "--std",
         type=types.Numbers(),
         metavar="0.229,…",
@@ -114,7 +114,7 @@ chosen = options.gathered(
 )
 
 
-@click.command(cls=options.Command)
+@click.command(cls=sections.Command)
 @click.argument(
     "what",
     type=click.Choice(["masks", "input", "epochs", "attacks", "start", "all", "growth"]),

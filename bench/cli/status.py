@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli import options
+from bench.cli import options, sections
 from bench.cli.output import echo
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from bench.studies.tracking import TrackingOptions
 
 
-@click.command(cls=options.Command)
-@options.execution(
+@click.command(cls=sections.Command)
+@sections.execution(
     "--reap",
     is_flag=True,
     help="Close MLflow runs that a process left open when it ended, and make all of them "
@@ -57,7 +57,7 @@ def track() -> None:
     """Look after the tracker, which is an index made from the records."""
 
 
-@track.command(cls=options.Command)
+@track.command(cls=sections.Command)
 @options.results
 @options.tracking
 def rebuild(results: str | None, tracking: TrackingOptions) -> None:
@@ -70,13 +70,13 @@ def rebuild(results: str | None, tracking: TrackingOptions) -> None:
     from bench.records.store import Store
     from bench.studies.tracking import rebuild as rebuild_tracker
 
-    options.refuse("track rebuild", "no_tracking")
+    sections.refuse("track rebuild", "no_tracking")
     folder = existing_results(results)
     count = rebuild_tracker(open_tracker(tracking.tracking_uri, folder), Store(folder))
     echo(f"logged {count} records, each of which the tracker holds")
 
 
-@click.command(cls=options.Command)
+@click.command(cls=sections.Command)
 @click.argument("path", type=click.Path(path_type=Path, dir_okay=False))
 @options.results
 def export(path: Path, results: str | None) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli import SOME_FAILED, options, types
+from bench.cli import SOME_FAILED, options, sections, types
 from bench.cli.output import echo
 
 if TYPE_CHECKING:
@@ -44,16 +44,16 @@ def metric_names() -> list[str]:
     return [*METRICS, "success", "l0_pixels_mean", "l0_elements_mean"]
 
 
-@click.command(cls=options.Command)
+@click.command(cls=sections.Command)
 @click.argument("what", type=types.Name(table_names), default="runs")
-@options.compared(
+@sections.compared(
     "--scale",
     type=click.Choice(["smoke", "reduced", "paper"]),
     default="smoke",
     show_default=True,
     help="Scale of the experiment.",
 )
-@options.output(
+@sections.output(
     "--format",
     "style",
     type=click.Choice(["text", "latex", "markdown", "csv", "json"]),
@@ -61,31 +61,31 @@ def metric_names() -> list[str]:
     show_default=True,
     help="Format of the output.",
 )
-@options.output(
+@sections.output(
     "--layout",
     type=click.Choice(["one-column", "two-column"]),
     default="one-column",
     show_default=True,
     help="Page that a LaTeX table is for; a wider table is divided.",
 )
-@options.output(
+@sections.output(
     "--columns",
     multiple=True,
     metavar="PATTERN",
     help='Only these columns, by a heading of theirs, as in "CIFAR-10" or "resnet*"; repeat for '
     "several.",
 )
-@options.compared(
+@sections.compared(
     "--metric",
     type=types.Name(metric_names),
     help="Metric to show. Runs: accuracy, accuracy_median10, accuracy_best_validation, "
     "accuracy_occlusion, accuracy_corruption, ece or nll.  "
     "[default: accuracy]  Attacks: any metric of their records, over all victim models.",
 )
-@options.compared(
+@sections.compared(
     "--baseline", default="none", show_default=True, help="Baseline method for comparisons."
 )
-@options.compared(
+@sections.compared(
     "--method",
     "methods",
     multiple=True,
@@ -94,17 +94,17 @@ def metric_names() -> list[str]:
     "several. The baseline is always shown, and tests are corrected over the methods that are; "
     "the worst case is over the attacks that are.",
 )
-@options.compared("--data", help="Only this dataset; of an experiment: run on this one instead.")
-@options.compared("--model", help="Only this network.")
-@options.compared("--eps", type=types.Eps(), help="Only attacks at this eps.")
-@options.compared(
+@sections.compared("--data", help="Only this dataset; of an experiment: run on this one instead.")
+@sections.compared("--model", help="Only this network.")
+@sections.compared("--eps", type=types.Eps(), help="Only attacks at this eps.")
+@sections.compared(
     "--unit",
     type=click.Choice(["pixels", "elements"]),
     default="pixels",
     show_default=True,
     help="Unit in which the changes of attacks are counted.",
 )
-@options.compared(
+@sections.compared(
     "--passes",
     type=click.IntRange(min=1),
     metavar="N",
@@ -161,11 +161,11 @@ def tables(
     from bench.reporting.grouping import Selection
 
     if style != "latex":
-        options.refuse(f"--format {style}", "layout")
+        sections.refuse(f"--format {style}", "layout")
     if style == "json":
-        options.refuse("--format json, which has them all", "columns")
+        sections.refuse("--format json, which has them all", "columns")
     every = USED_BY_EXPERIMENTS.union(*USED.values())
-    options.refuse(what, *(every - USED.get(what, USED_BY_EXPERIMENTS)))
+    sections.refuse(what, *(every - USED.get(what, USED_BY_EXPERIMENTS)))
     bound = None if eps is None else str(eps)
     selection = Selection(data=data, model=model, eps=bound, methods=methods)
     request = TableRequest(

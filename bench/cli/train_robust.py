@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli import SOME_FAILED, options, types
+from bench.cli import SOME_FAILED, options, sections, types
 from bench.cli.output import echo
 
 if TYPE_CHECKING:
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from bench.studies.tracking import TrackingOptions
 
 
-@click.command("train-robust", cls=options.Command)
-@options.gathered(
+@click.command("train-robust", cls=sections.Command)
+@sections.gathered(
     "training",
     options.training_options,
-    options.compared(
+    sections.compared(
         "--method",
         "robust",
         default="sparse-at",
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     ),
     options.schedule,
 )
-@options.compared(
+@sections.compared(
     "--model",
     "models",
     type=types.Name(types.model_names),
@@ -41,21 +41,21 @@ if TYPE_CHECKING:
     show_default=True,
     help="Network; repeat for several.",
 )
-@options.compared(
+@sections.compared(
     "--seeds",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
     help="Number of seeds: 0, 1, …",
 )
-@options.compared(
+@sections.compared(
     "--seed-list",
     type=types.Seeds(),
     metavar="0,3,7",
     help="Use these seeds instead of --seeds.",
 )
 @options.data
-@options.execution("--fresh", is_flag=True, help="Rerun jobs that already have results.")
+@sections.execution("--fresh", is_flag=True, help="Rerun jobs that already have results.")
 @options.spread
 @options.dry_run
 @options.tracked_training
