@@ -162,6 +162,20 @@ def test_the_verdicts_of_the_comparison_are_those_of_its_design() -> None:
     assert better == {"cutout", "random-erasing", "has", "gridmask"}
 
 
+def test_the_verdicts_with_crop_and_flip_are_those_of_the_first_look() -> None:
+    accuracies: dict[str, dict[int, float]] = {}
+    for line in (RESULTS / "crop/records.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        name = " + ".join(filter(None, [record["augmentation"], record.get("guide")]))
+        accuracies.setdefault(name, {})[record["seed"]] = record["accuracy"]
+    whole = {name: values for name, values in accuracies.items() if len(values) == 5}
+    decisions = SequentialDesign(methods=2, most=10, margin=0.005).decide(whole, "none", 1)
+    assert set(decisions) == {"advmask", "advmask + random"}
+    assert {decision.verdict for decision in decisions.values()} == {"undecided"}
+    for name, decision in decisions.items():
+        assert f"- `{name}`: {decision}\n" in (RESULTS / "README.md").read_text()
+
+
 def marks(name: str) -> dict[str, tuple[str, str]]:
     """The differences of a table, with their marks: on `cifar10-jpeg` and on Fashion-MNIST."""
     text = (RESULTS / f"augmentations/{name}.md").read_text()
@@ -293,7 +307,7 @@ def test_what_is_said_of_deletion_with_crop_and_flip_is_in_its_tables() -> None:
         ("corruption", "{advmask} and {advmask + random} points."),
     ):
         table = (RESULTS / f"crop/{name}.md").read_text()
-        assert "over n = 4 seeds" in table
+        assert "over n = 5 seeds" in table
         for method, cell in re.findall(
             r"^\| (advmask\S*(?: \+ random)?) +\| +(\S+ ± [\d.]+)", table, re.M
         ):
