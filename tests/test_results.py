@@ -313,3 +313,23 @@ def test_what_is_said_of_deletion_with_crop_and_flip_is_in_its_tables() -> None:
         ):
             shown = shown.replace(f"{{{method}}}", cell)
         assert shown in section, shown
+
+
+def test_what_is_said_of_seeking_and_avoiding_the_points_is_in_its_tables() -> None:
+    section = (RESULTS / "README.md").read_text().partition("## Seeking and avoiding the points")[2]
+    section = section.partition("\n## ")[0]
+    rows = dict(re.findall(r"^\| (\S+ \S \S+) \| (.+) \|$", section, re.M))
+    assert list(rows) == ["seek - ignore", "avoid - ignore", "seek - avoid"]
+    for (difference, cells), (ending, place) in zip(
+        rows.items(), [("", "seek"), ("", "avoid"), ("-seek-avoid", "seek")], strict=True
+    ):
+        for eraser, cell in zip(("cutout", "random-erasing"), cells.split(" | "), strict=True):
+            table = (RESULTS / f"seeking/{eraser}{ending}.md").read_text()
+            method = re.escape(f"{eraser}(points='{place}')")
+            found = re.search(rf"^\| {method} +\| +(\S+ ± \S+) +\| +(\S+) ", table, re.M)
+            assert found
+            assert cell == f"{found[1]} (p = {found[2]})", difference
+            assert "over n = 5 seeds. No method differs from" in table
+    deleted = (RESULTS / "seeking/coverage.md").read_text()
+    for eraser, share in (("cutout", "19.15 ± 0.19"), ("random-erasing", "20.20 ± 0.46")):
+        assert len(re.findall(rf"^\| {eraser}\b.*\| {share} ", deleted, re.M)) == 3
