@@ -333,3 +333,37 @@ def test_what_is_said_of_seeking_and_avoiding_the_points_is_in_its_tables() -> N
     deleted = (RESULTS / "seeking/coverage.md").read_text()
     for eraser, share in (("cutout", "19.15 ± 0.19"), ("random-erasing", "20.20 ± 0.46")):
         assert len(re.findall(rf"^\| {eraser}\b.*\| {share} ", deleted, re.M)) == 3
+
+
+@pytest.mark.parametrize("victim", ["resnet8", "convmixer", "fashion", "robust"])
+def test_the_attack_needs_fewer_changes_than_cw_l0_with_its_budget(victim: str) -> None:
+    text = (RESULTS / f"attacks-cw/{victim}.txt").read_text()
+    assert "untargeted, 128 images" in text
+    for name, unit in (
+        ("advmask(budget=3000)", "pixels"),
+        ("advmask(unit='elements', budget=3000)", "elements"),
+    ):
+        (line,) = (each for each in text.splitlines() if each.startswith(f"{name} needs fewer "))
+        fewer = line.partition(";")[0]
+        assert f"needs fewer {unit} than " in fewer
+        assert "cw-l0.published" in fewer
+    assert re.search(r"^cw-l0\.published +100\.00 +97-100", text, re.M)
+
+
+def test_the_table_of_cw_l0_is_that_of_its_records() -> None:
+    section = (RESULTS / "README.md").read_text().partition("## C&W-l0 with its published")[2]
+    rows = re.findall(r"^\| ([^|*]+?) \| (.+) \|$", section.partition("```")[0], re.M)
+    lines = (RESULTS / "attacks-cw/records.jsonl").read_text().splitlines()
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for record in map(json.loads, lines):
+        weights = "robust" if "robust" in record["victim"] else record["model"]
+        fashion = record["data"].startswith("fashion")
+        found[record["attack"], "fashion" if fashion else weights] = record
+    assert rows[0][0] == "attack"
+    assert len(rows) == 9
+    networks = ["resnet8", "convmixer-64-4", "robust"]
+    columns = [(unit, name) for unit in ("pixels", "elements") for name in networks]
+    for name, cells in rows[1:]:
+        shown = [float(cell.strip("*")) for cell in cells.split(" | ")]
+        for value, (unit, network) in zip(shown, [*columns, ("pixels", "fashion")], strict=True):
+            assert value == pytest.approx(found[name, network][f"l0_{unit}_mean"], rel=0.006)

@@ -186,7 +186,7 @@ def across_victims(records: Sequence[Record], metric: str) -> Table:
     counts = {setting.images for setting in settings}
     images = "the images" if len(counts) > 1 else f"{counts.pop()} images"
     title = ", ".join(part for part in (shown.group, shown.name) if part)
-    told = ", ".join([title.capitalize(), *in_common(settings)])
+    told = ", ".join([title[0].upper() + title[1:], *in_common(settings)])
     return Table(
         title=f"Sparse attacks: {title}",
         rows=list(rows),
