@@ -228,7 +228,7 @@ def test_a_median_of_mostly_failures_is_infinite_for_any_seed() -> None:
     shown = formats.markdown(table)
     assert "| ∞" in " ".join(next(line for line in shown.splitlines() if "| jsma" in line).split())
     told = formats.caption(table)
-    assert re.search(r"^Pixels, median, .+, over 1 images, failures counted as infinite", told)
+    assert re.search(r"^Pixels, median, .+, over 1 image, failures counted as infinite", told)
     assert "over the successes among" not in shown
     # not recorded, as in records of earlier versions, is not infinite
     early = attack_tables.across_victims([*records[1:], seed(3, 0.9, None)], "l0_pixels_median")

@@ -149,6 +149,7 @@ def attack_eval(
 def report(study: AttackStudy, images: int, results: str, *, as_json: bool) -> None:
     """Print the tables, or everything as JSON."""
     from bench.reporting import attack_tables, formats
+    from bench.reporting.grouping import plural
     from bench.robustness.results import comparison_line
 
     if as_json:
@@ -169,9 +170,8 @@ def report(study: AttackStudy, images: int, results: str, *, as_json: bool) -> N
     for eps in dict.fromkeys(record.labels["eps"] for record in study.records):
         members = [record for record in study.records if record.labels["eps"] == eps]
         labels = members[0].labels
-        echo(
-            f"\n{labels['model']}, {labels['data']}, eps {eps}, {labels['goal']}, {images} images\n"
-        )
+        setting = [labels["model"], labels["data"], f"eps {eps}", labels["goal"]]
+        echo(f"\n{', '.join([*setting, plural(images, 'image')])}\n")
         echo(formats.text(study.table(eps)))
         seed = members[0].seed
         same = [test for test in study.pairs if test["eps"] == eps and test["seed"] == seed]

@@ -33,8 +33,8 @@ def leaderboard(submissions: tuple[Path, ...], output: Path | None, results: str
     """
     from bench.execution.folders import existing_results
     from bench.records.store import Store
+    from bench.reporting.grouping import plural
     from bench.reporting.leaderboard import write_leaderboard
-    from bench.reporting.report import plural
     from bench.robustness.submissions import read_about
 
     found = []

@@ -111,7 +111,7 @@ def norm_tables(
     """
     setting, model = AttackSetting.of(records[0]), records[0].labels["model"]
     goal = setting.goal if setting.goal == "untargeted" else f"target: {setting.goal}"
-    about = f"{model}, {setting.data}, {goal}, {setting.images} images"
+    about = f"{model}, {setting.data}, {goal}, {setting.size}"
     made = []
     for eps in eps_values(records):
         columns = [replace(column, group=f"eps {eps}") for column in NORMS.values()]
@@ -183,8 +183,8 @@ def across_victims(records: Sequence[Record], metric: str) -> Table:
             for row, same in rows_of_attacks(_at(members, eps)).items():
                 rows[row] = None
                 cells[row.label, column.label] = _cell(same, metric, shown) or ""
-    counts = {setting.images for setting in settings}
-    images = "the images" if len(counts) > 1 else f"{counts.pop()} images"
+    sizes = {setting.size for setting in settings}
+    images = "the images" if len(sizes) > 1 else sizes.pop()
     title = ", ".join(part for part in (shown.group, shown.name) if part)
     told = ", ".join([title[0].upper() + title[1:], *in_common(settings)])
     return Table(
@@ -219,7 +219,7 @@ def heading(setting: AttackSetting, model: str, others: Iterable[AttackSetting])
     told = {
         "goal": setting.goal_in_words,
         "data": setting.data,
-        "images": f"{setting.images} images",
+        "images": setting.size,
         "query_cap": setting.limit,
     }
     varying = [

@@ -251,7 +251,7 @@ def _references(records: Sequence[Record]) -> set[str]:
 def _about(records: Sequence[Record]) -> str:
     setting = AttackSetting.of(records[0])
     model = records[0].labels["model"]
-    parts = [model, setting.data, setting.goal_in_words, f"{setting.images} images"]
+    parts = [model, setting.data, setting.goal_in_words, setting.size]
     return ", ".join([*parts, setting.limit] if setting.limit else parts)
 
 

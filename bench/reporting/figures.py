@@ -151,7 +151,7 @@ def attack_figures(
     if not attacks:
         raise ValueError("there are no attacks for such a figure yet: bench attack-eval makes them")
     for setting, members in group_attacks(attacks).items():
-        parts = (setting.victim_name, setting.data, setting.goal, f"{setting.images} images")
+        parts = (setting.victim_name, setting.data, setting.goal, setting.size)
         yield DrawnFigure(
             file_name("attacks", *parts, setting.limit, unit),
             draw_panels(attack_panels([(each, curves(each)) for each in members], unit)),
@@ -179,7 +179,7 @@ def passes_figures(
         if not panels:
             continue
         drawn = True
-        parts = (setting.victim_name, setting.data, setting.goal, f"{setting.images} images")
+        parts = (setting.victim_name, setting.data, setting.goal, setting.size)
         yield DrawnFigure(
             file_name("passes", *parts, setting.limit, unit),
             draw_panels(panels),

@@ -224,6 +224,11 @@ class AttackSetting:
         return self.goal if self.goal == "untargeted" else f"targeted ({self.goal})"
 
     @property
+    def size(self) -> str:
+        """The number of images with its noun."""
+        return plural(int(self.images), "image")
+
+    @property
     def limit(self) -> str:
         """The limit on passes in words; empty without one."""
         return f"at most {self.query_cap} passes" if self.query_cap else ""
@@ -255,6 +260,15 @@ def rows_of_attacks(records: Iterable[Record]) -> dict[Row, list[Record]]:
 def bounded(record: Record) -> bool:
     """Whether the attack of a record keeps within eps."""
     return record.labels["bounded"] == "yes"
+
+
+def plural(count: int, what: str) -> str:
+    """A count with its noun.
+
+    >>> plural(1, "seed"), plural(2, "seed")
+    ('1 seed', '2 seeds')
+    """
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def bound_in_words(eps: str) -> str:

@@ -232,7 +232,7 @@ def _name(victim: str, data: str, goal: str, eps: str, images: str) -> tuple[str
 def _title(setting: AttackSetting, model: str, eps: str) -> str:
     network = f"{model} ({setting.weights})" if setting.weights else model
     parts = [network, setting.data, setting.goal_in_words, bound_in_words(eps)]
-    return ", ".join(filter(None, [*parts, f"{setting.images} images", setting.limit]))
+    return ", ".join(filter(None, [*parts, setting.size, setting.limit]))
 
 
 def _entry(same: Sequence[Record], curves: Callable[[Record], Curve]) -> Entry:

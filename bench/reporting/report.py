@@ -25,6 +25,7 @@ from bench.reporting.grouping import (
     eps_values,
     group_attacks,
     group_runs,
+    plural,
     rows_by_column,
 )
 from bench.reporting.page import Page, add_figure, add_table, render
@@ -179,15 +180,6 @@ def _intervals(table: Table, rows: Iterable[Row], column: Column) -> dict[str, I
     }
 
 
-def plural(count: int, what: str) -> str:
-    """A count with its noun.
-
-    >>> plural(1, "seed"), plural(2, "seed")
-    ('1 seed', '2 seeds')
-    """
-    return f"{count} {what}{'' if count == 1 else 's'}"
-
-
 def add_learning_curves(
     page: Page,
     column: Column,
@@ -265,7 +257,7 @@ def add_attacks(page: Page, attacks: Sequence[Record], store: Store) -> None:
         if not members:
             continue
         parts = (setting.data, members[0].labels["model"], setting.goal)
-        title = f"{', '.join(parts)}, {setting.images} images {setting.limit}".strip()
+        title = f"{', '.join(parts)}, {setting.size} {setting.limit}".strip()
         shown = with_worst_cases(members, store.images)
         for norms in attack_tables.norm_tables(shown):
             add_table(page, "attacks", f"{title}, {norms.columns[0].group}", norms)
