@@ -24,9 +24,15 @@ README = (ROOT / "README.md").read_text()
 SHOWN = README.partition("<!-- results: start -->")[2].partition("<!-- results: end -->")[0]
 
 
+def said(study: str) -> str:
+    """What the README of a study says, in one line."""
+    return " ".join((RESULTS / study / "README.md").read_text().split())
+
+
 def commands() -> list[str]:
-    """Every command of results/README.md; a backslash at the end of a line continues it."""
-    text = (RESULTS / "README.md").read_text().replace("\\\n", "")
+    """Every command of the studies; a backslash at the end of a line continues it."""
+    whole = "".join(path.read_text() for path in sorted(RESULTS.glob("*/README.md")))
+    text = whole.replace("\\\n", "")
     return [" ".join(line.split()) for line in re.findall(r"^\$ (bench .+)$", text, re.MULTILINE)]
 
 
@@ -92,10 +98,19 @@ def number(cell: str) -> object:
 
 
 def test_every_file_is_named_in_their_readme_or_made_by_its_commands() -> None:
-    text = (RESULTS / "README.md").read_text()
+    text = "".join(path.read_text() for path in RESULTS.glob("**/README.md"))
     for path in RESULTS.glob("*/*"):
-        if path.is_file() and not path.name.endswith((".lock", ".db")):
+        if path.is_file() and path.name != "README.md" and path.suffix not in {".lock", ".db"}:
             assert path.relative_to(ROOT).as_posix() in text, f"{path} is not explained"
+
+
+def test_every_study_is_in_the_overview_and_every_link_leads_somewhere() -> None:
+    overview = (RESULTS / "README.md").read_text()
+    for path in RESULTS.glob("*/records.jsonl"):
+        assert f"[{path.parent.name}]({path.parent.name}/README.md)" in overview
+    for path in RESULTS.glob("**/*.md"):
+        for link in re.findall(r"\]\(([^)#:]+)[^)]*\)", path.read_text()):
+            assert (path.parent / link).exists(), f"{path}: {link}"
 
 
 def test_the_numbers_of_the_readme_are_those_of_the_results() -> None:
@@ -141,9 +156,9 @@ def test_the_verdicts_of_the_control_are_those_of_its_design() -> None:
     plan = SequentialDesign(methods=2, most=30, margin=0.005)
     decisions = plan.decide(accuracies, "none", plan.looks.index(seeds) + 1)
     assert set(decisions) == {"cutout", "random-erasing"}
-    for text in (SHOWN, (RESULTS / "README.md").read_text()):
+    for text in (" ".join(SHOWN.split()), said("control")):
         for name, decision in decisions.items():
-            assert f"`{name}`: {decision}" in " ".join(text.split())
+            assert f"`{name}`: {decision}" in text
 
 
 def test_the_verdicts_of_the_comparison_are_those_of_its_design() -> None:
@@ -155,9 +170,8 @@ def test_the_verdicts_of_the_comparison_are_those_of_its_design() -> None:
     plan = SequentialDesign(methods=9, most=10, margin=0.005)
     decisions = plan.decide(accuracies, "none", 2)
     assert len(decisions) == 9
-    text = (RESULTS / "README.md").read_text()
     for name, decision in decisions.items():
-        assert f"- `{name}`: {decision}\n" in text
+        assert f"- `{name}`: {decision}" in said("comparison")
     better = {name for name, each in decisions.items() if each.verdict == "better"}
     assert better == {"cutout", "random-erasing", "has", "gridmask"}
 
@@ -173,7 +187,7 @@ def test_the_verdicts_with_crop_and_flip_are_those_of_the_first_look() -> None:
     assert set(decisions) == {"advmask", "advmask + random"}
     assert {decision.verdict for decision in decisions.values()} == {"undecided"}
     for name, decision in decisions.items():
-        assert f"- `{name}`: {decision}\n" in (RESULTS / "README.md").read_text()
+        assert f"- `{name}`: {decision}" in said("crop")
 
 
 def marks(name: str) -> dict[str, tuple[str, str]]:
@@ -292,12 +306,11 @@ def test_at_equal_passes_the_attack_is_first_but_for_the_tie_that_is_named() -> 
                 assert not any("more " in line for line in lines)
     assert firsts == 24
     assert ties == [("targeted", 300, "pixels")]
-    assert "p < 0.05 in 23 of the 24 comparisons" in (RESULTS / "README.md").read_text()
+    assert "p < 0.05 in 23 of the 24 comparisons" in said("budget")
 
 
 def test_what_is_said_of_deletion_with_crop_and_flip_is_in_its_tables() -> None:
-    section = (RESULTS / "README.md").read_text().partition("## With crop and flip, on 5,000")[2]
-    section = " ".join(section.partition("\n## ")[0].split())
+    section = said("crop")
     for name, shown in (
         ("differences", "AdvMask {advmask} points against no deletion"),
         ("differences", "the same squares on random points {advmask + random} "),
@@ -316,8 +329,7 @@ def test_what_is_said_of_deletion_with_crop_and_flip_is_in_its_tables() -> None:
 
 
 def test_what_is_said_of_seeking_and_avoiding_the_points_is_in_its_tables() -> None:
-    section = (RESULTS / "README.md").read_text().partition("## Seeking and avoiding the points")[2]
-    section = section.partition("\n## ")[0]
+    section = (RESULTS / "seeking/README.md").read_text()
     rows = dict(re.findall(r"^\| (\S+ \S \S+) \| (.+) \|$", section, re.M))
     assert list(rows) == ["seek - ignore", "avoid - ignore", "seek - avoid"]
     for (difference, cells), (ending, place) in zip(
@@ -351,7 +363,7 @@ def test_the_attack_needs_fewer_changes_than_cw_l0_with_its_budget(victim: str) 
 
 
 def test_the_table_of_cw_l0_is_that_of_its_records() -> None:
-    section = (RESULTS / "README.md").read_text().partition("## C&W-l0 with its published")[2]
+    section = (RESULTS / "attacks-cw/README.md").read_text()
     rows = re.findall(r"^\| ([^|*]+?) \| (.+) \|$", section.partition("```")[0], re.M)
     lines = (RESULTS / "attacks-cw/records.jsonl").read_text().splitlines()
     found: dict[tuple[str, str], dict[str, float]] = {}

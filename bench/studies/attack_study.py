@@ -324,8 +324,8 @@ def _run(
     }
     right = " %, ".join(f"{100 * each.correct:.1f}" for each in dict.fromkeys(chosen.values()))
     progress.say(
-        f"Attacking {design.images} correctly classified test images of {data.name} "
-        f"({data.source}); accuracy of the victim model: {right} %"
+        f"Attacking {design.images} test images of {data.name} ({data.source}) that the victim "
+        f"model classifies correctly, as it does {right} % of those that were tried"
     )
     size = design.batch_size or evaluation.usual_batch(workspace.device)
     jobs = [
