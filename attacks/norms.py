@@ -54,7 +54,14 @@ def interval(
 
 
 def largest(scores: Float[Tensor, "b n"], count: Int[Tensor, " b"]) -> Bool[Tensor, "b n"]:
-    """Mark the ``count`` largest scores of each row, exactly that many (ties by index)."""
-    order = scores.argsort(dim=1, descending=True, stable=True)
-    first = torch.arange(scores.shape[1], device=scores.device) < count[:, None]
-    return first.scatter(1, order, first)
+    """Mark the ``count`` largest scores of each row, exactly that many (ties by index).
+
+    Scores may be infinite, but not NaN; of a row with fewer scores than its count all are marked.
+    """
+    most = min(max([1, *count.tolist()]), scores.shape[1])
+    # not a whole sort: all above the count-th score, and of those equal to it the first
+    best = scores.topk(most, dim=1).values
+    least = best.gather(1, (count - 1).clamp(0, most - 1)[:, None])
+    above, equal = scores > least, scores == least
+    left = count[:, None] - above.sum(1, keepdim=True)
+    return above | (equal & (equal.cumsum(1, dtype=torch.int32) <= left))
