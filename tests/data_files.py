@@ -17,6 +17,17 @@ def image_file(value: int, size: tuple[int, int] = (6, 6), kind: str = "PNG") ->
     return file.getvalue()
 
 
+def noise(
+    seed: int, size: tuple[int, int] = (12, 12), kind: str = "PNG", mode: str = "RGB"
+) -> bytes:
+    """An image file of random pixels; ``size`` is width and height."""
+    shape = (*size[::-1], len(mode)) if len(mode) > 1 else size[::-1]
+    pixels = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels, mode).save(file, kind)
+    return file.getvalue()
+
+
 def tree(train: int = 3, test: int = 2) -> dict[str, bytes]:
     """Two classes; the value of a pixel names the image."""
     found = {}
