@@ -10,6 +10,10 @@ import torch
 from torch import Tensor, nn
 
 
+class NotFinite(ValueError):
+    """The model returned NaN."""
+
+
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[nn.Module]:
     """The model in eval mode with constant parameters; mode and flags are restored at the end.
@@ -63,8 +67,9 @@ def check_logits(answer: Any, count: int, labels: Tensor | None = None) -> None:
         labels: Classes that have to be among the model's, of shape (n,).
 
     Raises:
-        ValueError: It isn't such a tensor, it has a single class, it holds NaN, or a label is none
-            of its classes.
+        NotFinite: It holds NaN.
+        ValueError: It isn't such a tensor, it has a single class, or a label is none of its
+            classes.
     """
     if not isinstance(answer, Tensor):
         raise ValueError(
@@ -83,7 +88,7 @@ def check_logits(answer: Any, count: int, labels: Tensor | None = None) -> None:
         )
     broken = int(answer.detach().isnan().any(1).sum())
     if broken:
-        raise ValueError(
+        raise NotFinite(
             f"the model returned NaN for {broken} of {count} images: check its weights and the "
             "range of the images"
         )

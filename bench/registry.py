@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 import functools
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from importlib import metadata
 from typing import Any, Literal, get_type_hints
 
@@ -229,15 +229,20 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
         call = ast.parse(f"f({rest}", mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError):  # the last two: deep nesting
         raise ValueError(usage) from None
-    if not isinstance(call, ast.Call) or call.args or None in {k.arg for k in call.keywords}:
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
         raise ValueError(usage)
+    given = [keyword.arg for keyword in call.keywords]
+    if None in given:
+        raise ValueError(usage)
+    if repeated := next((each for each in given if given.count(each) > 1), None):
+        raise ValueError(f"{text!r} gives {repeated} twice: remove one of the two")
     try:
         return name, {str(keyword.arg): _value(keyword.value) for keyword in call.keywords}
     except (ValueError, TypeError, ArithmeticError, MemoryError, RecursionError) as error:
         raise ValueError(f"cannot read {text!r}: {error}") from None
 
 
-def express(method: Any, base: Any = None) -> str:
+def express(method: Any, base: Any = None, always: Collection[str] = ()) -> str:
     """Return the text from which `build` builds the same method.
 
     A class that has no name of its own but is what a named reading gives goes by the name of the
@@ -247,6 +252,7 @@ def express(method: Any, base: Any = None) -> str:
         method: An augmentation or attack.
         base: Method whose options are left out where they are equal; None: the defaults of the
             class. With the preset of a dataset, the text is what a user of that dataset would type.
+        always: Options that are written even where they are equal.
 
     Raises:
         ValueError: The class is not registered.
@@ -256,7 +262,7 @@ def express(method: Any, base: Any = None) -> str:
         for name, make in makers(kind).items():
             cls: Any = make if isinstance(make, type) else type(make())
             if type(method) is cls:
-                return _write(name, method, make() if base is None else base)
+                return _write(name, method, make() if base is None else base, always)
     raise ValueError(f"{type(method).__name__} is not registered: add it to BUILTIN")
 
 
@@ -281,27 +287,34 @@ def writable(method: Any) -> bool:
     return not any(callable(getattr(method, field.name)) for field in dataclasses.fields(method))
 
 
-def _write(name: str, method: Any, base: Any) -> str:
-    """A name and, in brackets, the options that differ from those of ``base``."""
+def _write(name: str, method: Any, base: Any, always: Collection[str] = ()) -> str:
+    """A name and, in brackets, the options that differ from those of ``base``, and ``always``."""
     options = [
         f"{field.name}={show(getattr(method, field.name))}"
         for field in dataclasses.fields(method)
-        if field.init and getattr(method, field.name) != getattr(base, field.name)
+        if field.init
+        and (field.name in always or getattr(method, field.name) != getattr(base, field.name))
     ]
     return f"{name}({', '.join(options)})" if options else name
 
 
-def label(augmentation: Any, data: str, side: int) -> str:
+def label(augmentation: Any, data: str, side: int | None) -> str:
     """Return the short text of an augmentation on a dataset: name and options unlike the preset's.
 
     Args:
         augmentation: The augmentation.
         data: Name of the dataset.
-        side: Side of its images in pixels.
+        side: Side of its images in pixels; None where it is not known: the options that the preset
+            takes from it are then written.
     """
     cls = type(augmentation)
-    preset = cls.preset(whole(data), side) if hasattr(cls, "preset") else None
-    return express(augmentation, preset)
+    if not hasattr(cls, "preset"):
+        return express(augmentation)
+    if side is not None:
+        return express(augmentation, cls.preset(whole(data), side))
+    small, large = (vars(cls.preset(whole(data), each)) for each in (32, 64))
+    moved = [name for name in small if small[name] != large[name]]
+    return express(augmentation, cls.preset(whole(data), 32), moved)
 
 
 def _value(node: ast.expr) -> Any:

@@ -223,6 +223,53 @@ def test_an_attack_with_a_network_of_its_own_is_judged_in_memory_and_not_stored(
     assert not (tmp_path / "records.jsonl").exists()
 
 
+def test_a_network_in_memory_takes_batches_of_the_size_that_was_asked_for(
+    images: tuple[Tensor, Tensor],
+) -> None:
+    sizes = set()
+
+    class Watched(Brightness):
+        def forward(self, x: Tensor) -> Tensor:
+            sizes.add(len(x))
+            return super().forward(x)
+
+    x, y = images
+    found = bench.evaluate_attacks(
+        "sigma-zero(steps=5)", model=Watched(), images=x, labels=y, eps=0.5, batch_size=3
+    )
+    assert 3 in sizes
+    usual = bench.evaluate_attacks(
+        "sigma-zero(steps=5)", model=Brightness(), images=x, labels=y, eps=0.5
+    )
+    assert torch.equal(*(each.rows["sigma-zero(steps=5)"].adversarial for each in (found, usual)))
+
+
+def test_what_means_nothing_for_a_network_in_memory_is_refused(
+    images: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
+    x, y = images
+    message = "nothing is stored: remove mean, results, fresh"
+    with pytest.raises(ValueError, match=message):
+        bench.evaluate_attacks(
+            "jsma",
+            model=Brightness(),
+            images=x,
+            labels=y,
+            mean=(0.5,),
+            results=tmp_path,
+            fresh=True,
+        )
+
+
+@pytest.mark.parametrize("eps", [float("inf"), float("nan")])
+def test_an_eps_that_is_no_number_is_refused_by_name(
+    eps: float, images: tuple[Tensor, Tensor]
+) -> None:
+    x, y = images
+    with pytest.raises(ValueError, match=f"eps is {eps}: it must be above 0 and at most 1"):
+        bench.evaluate_attacks("jsma", model=Brightness(), images=x, labels=y, eps=eps)
+
+
 def test_images_that_the_network_gets_wrong_are_not_attacked(
     images: tuple[Tensor, Tensor],
 ) -> None:

@@ -63,12 +63,14 @@ class Script:
         return changed.view(images.shape)
 
 
-def attacked(script: Script, images: Tensor | None = None) -> batches.Block:
+def attacked(
+    script: Script, images: Tensor | None = None, region: Tensor | None = None
+) -> batches.Block:
     images = START if images is None else images
     labels = torch.zeros(len(images), dtype=torch.long)
     trial = Trial(attack=script, victim="bright", data="none", eps=str(script.eps or 1))
     ids = torch.arange(len(images))
-    return batches.attack(trial, 0, Bright(), images, labels, Goal(labels), ids)
+    return batches.attack(trial, 0, Bright(), images, labels, Goal(labels, region=region), ids)
 
 
 def outcome(script: Script) -> Outcome:
@@ -110,6 +112,15 @@ def test_images_that_break_the_rules_are_no_success(size: float) -> None:
 def test_images_beyond_eps_are_no_success() -> None:
     assert (attacked(Script((5,), eps=0.5, size=0.6)).fewest == NEVER).all()
     assert (attacked(Script((5,), eps=0.5, size=0.5)).fewest[:, 0] == torch.tensor([5, 15])).all()
+
+
+def test_images_that_change_outside_the_region_are_no_success() -> None:
+    region = torch.zeros(2, 1, 4, 4, dtype=torch.bool)
+    region[0] = True
+    fewest = attacked(Script((5,)), region=region).fewest
+    assert fewest is not None
+    assert fewest[0, 0].tolist() == [5, 15]
+    assert (fewest[1] == NEVER).all()
 
 
 def test_watching_changes_no_pass_and_no_image() -> None:

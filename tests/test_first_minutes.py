@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,9 @@ from bench.records.record import Record
 from bench.records.store import Store
 from bench.registry import express
 from bench.reporting import commands
-from bench.studies import comparison, status
+from bench.studies import comparison, estimates, status
 from bench.studies.designs import Design, TrainingOptions
-from bench.studies.jobs import Job
+from bench.studies.jobs import Job, describe
 from bench.training.recipes import Precision, Recipe
 
 
@@ -43,6 +44,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             ["status", "--results", "gone"],
             "there is no results folder gone; bench run",
         ),
+        (
+            ["plan", "--difference", "1", "--results", "gone"],
+            "there is no results folder gone; bench run",
+        ),
         (["list", "runs"], "there is no results folder results; bench run and bench.compare"),
         (["run", "--epochs", "0"], "epochs is 0: it must be at least 1"),
         (["run", "--aug", "cutout", "--guide", "random"], "--guide random has no effect on what"),
@@ -55,7 +60,7 @@ def test_an_option_without_effect_and_a_missing_folder_are_refused(
     assert done.exit_code == 2
     assert text in done.output
     assert len(done.output.splitlines()) == 1
-    if words[0] in ("status", "list"):
+    if words[0] in ("status", "list", "plan"):
         assert list(tmp_path.iterdir()) == []
 
 
@@ -105,6 +110,15 @@ def test_runs_say_their_cost_and_method_and_tables_refuse_other_baselines() -> N
     refused = typed("tables", "--baseline", "cutuot")
     assert refused.exit_code == 2
     assert "no run is called 'cutuot': did you mean 'cutout" in refused.output
+
+
+def test_a_failed_run_is_still_to_be_done(tmp_path: Path) -> None:
+    job = Job(Recipe(data="digits(train=60, test=20)", model="resnet8", epochs=1), 0)
+    record = describe(job, Workspace(results=tmp_path))
+    for status_, count in (("failed", 0), ("finished", 1)):
+        made = replace(record, status=status_, metrics={"seconds": 1.0, "epochs": 1})
+        text = estimates.cost([job], [made], "cpu")
+        assert f"1 runs, {count} done, {1 - count} to run" in text
 
 
 def test_an_interrupted_training_names_the_command_that_continues_it(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,8 @@ def test_the_network_is_counted_as_by_hand(tmp_path: Path) -> None:
     kept = 4 * 3 * pixels + 2 * 4 * 4 * pixels + 4 * 2 + 8
     total = 3 * 4 * weights + 8 * (1.5 * kept + 4 * 4 * 4 * pixels)
     assert memory.of_network(recipe, data) == pytest.approx(total, rel=1e-3)
+    adamw = replace(recipe, optimizer="adamw")  # one more copy of the weights
+    assert memory.of_network(adamw, data) - memory.of_network(recipe, data) == 4 * weights
 
 
 def test_it_grows_with_the_batch_and_no_further_than_the_dataset() -> None:

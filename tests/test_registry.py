@@ -109,6 +109,8 @@ def test_a_typed_option_wins_over_a_given_one() -> None:
         ("gridmask(share=Ramp(0, 2))", "Ramp: high is 2.0: it must be a fraction from 0 to 1"),
         ("cutout(length=", "cannot read 'cutout(length=': write it as name(option=value, …)"),
         ("cutout(8)", "cannot read 'cutout(8)': write it as name(option=value, …)"),
+        ("cutout(length=4)(share=0.5)", "cannot read 'cutout(length=4)(share=0.5)': write it as"),
+        ("cutout(length=4, length=8)", "'cutout(length=4, length=8)' gives length twice: remove"),
         ("cutout(fill=mean)", "'mean' is not a value; text needs quotes"),
         ("cutout(length=__import__('os'))", "is not a value"),
         ("cutout(share=1/0)", "a fraction needs two numbers and a denominator other than 0"),

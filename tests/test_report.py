@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import augmentations
 from bench import registry
 from bench.cli import main
 from bench.data.catalog import facts
@@ -417,6 +418,17 @@ def test_a_command_gives_the_recipe_back(recipe: Recipe) -> None:
         ),
     )
     assert found.key == recipe.key
+
+
+def test_a_command_for_a_folder_writes_what_depends_on_the_side_of_its_images() -> None:
+    for length, padding in ((16, 4), (32, 8)):
+        recipe = Recipe(
+            data="mine", model="resnet8", augmentation=augmentations.Cutout(length), padding=padding
+        )
+        written = commands.run(recipe, [0])
+        assert f"cutout(length={length})" in written
+        assert f"--padding {padding}" in written
+    assert "--padding" not in commands.run(Recipe(data="cifar10", model="resnet8", padding=4), [0])
 
 
 def _words(command: str) -> list[str]:

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from torch import Tensor, nn
 
 from attacks.norms import l0_pixels
+from bench import registry
 from bench.cli import main, train_robust
 from bench.data import seeds
 from bench.data.dataset import Dataset, from_arrays
@@ -110,6 +111,12 @@ def test_a_wrong_method_is_one_clear_line(text: str, message: str) -> None:
         assert result.exit_code == 2
         (line,) = result.output.strip().splitlines()
         assert message in line
+
+
+def test_an_early_head_that_nothing_would_train_is_refused() -> None:
+    early = registry.build("augmentations", "keepaugment(saliency='early')")
+    with pytest.raises(ValueError, match="linf-at trains no early head: give keepaugment another"):
+        Recipe(augmentation=early, robust="linf-at")
 
 
 def test_one_method_has_one_text_and_one_key() -> None:
@@ -220,6 +227,26 @@ def test_the_command_keeps_record_and_weights_that_can_be_attacked(tmp_path: Pat
     assert attacked.exit_code == 0, attacked.output
     assert "1 of 1 runs are done" in bench(tmp_path, *typed, "--dry-run").stdout
     assert "linf-at(eps=0.02, steps=2)" in bench(tmp_path, "tables", "--format", "text").stdout
+
+
+@pytest.mark.slow
+def test_a_training_that_diverges_is_a_failed_run_and_the_others_go_on(tmp_path: Path) -> None:
+    typed = (
+        "train-robust", "--method", "linf-at(steps=2)", "--epochs", "2", "--learning-rate", "1e30",
+        "--data", "digits(train=200, test=100)", "--seeds", "2", "--no-tracking", "--quiet",
+    )  # fmt: skip
+    result = bench(tmp_path, *typed)
+    assert result.exit_code == 3
+    records = Store(tmp_path).all()
+    assert [record.status for record in records] == ["failed", "failed"]
+    assert all("try a smaller --learning-rate" in record.message for record in records)
+    assert result.stderr.endswith("2 of 2 runs failed\n")
+    assert "plug-in" not in result.output
+
+
+def test_the_side_of_the_images_is_that_of_the_command(tmp_path: Path) -> None:
+    typed = ("train-robust", "--data", "digits", "--side", "16", "--dry-run")
+    assert "digits(side=16)" in bench(tmp_path, *typed).stdout
 
 
 @pytest.mark.parametrize("name", ["vit-96-6", "convmixer-96-6", "convmixer-64-4"])

@@ -28,6 +28,13 @@ def test_a_search_costs_at_most_its_budget_and_would_exceed_it_with_one_more(bud
     assert grown > 90 * budget
 
 
+@pytest.mark.parametrize("epochs", [1, 4, 8, 9])
+def test_no_level_trains_what_another_one_has_trained(epochs: int) -> None:
+    lengths = [level.epochs for level in levels(9, epochs)]
+    assert len(set(lengths)) == len(lengths)
+    assert lengths[-1] == epochs
+
+
 @pytest.mark.parametrize("name", SPACES)
 @pytest.mark.parametrize("side", [8, 32, 64])
 def test_candidates_are_valid_and_always_the_same(name: str, side: int) -> None:
@@ -43,6 +50,7 @@ def test_candidates_are_valid_and_always_the_same(name: str, side: int) -> None:
     ("arguments", "message"),
     [
         (["--validation", "0"], "validation is 0: a search chooses by validation images"),
+        (["--budget", "inf"], "the budget is inf: give a finite number of trainings"),
         (["--budget", "1"], "the budget of 1 trainings is too small for a search"),
         (["--aug", "none"], "none has no hyperparameters to search"),
         (["--aug", "cutout(length=3)"], "has hyperparameters already: search cutout"),

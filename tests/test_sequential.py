@@ -164,6 +164,9 @@ def test_the_number_of_seeds_is_that_of_a_power_calculation() -> None:
         exact = TTestPower().solve_power(effect_size=size, alpha=0.05, power=0.8)
         assert count(size, 1) == math.ceil(exact)
     assert count(0.001, 1) is None
+    near = TTestPower().solve_power(effect_size=0.0295, alpha=0.05, power=0.8)
+    assert 2**13 < near < 10_000
+    assert count(0.0295, 1) == math.ceil(near)
 
 
 COMPARED = [

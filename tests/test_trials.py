@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -245,6 +246,27 @@ def test_a_batch_for_which_memory_is_short_is_attacked_in_parts(
     parts, _ = go(trial(Signs()), place, fresh=True)
     assert torch.equal(parts.verdict.success, whole.verdict.success)
     assert not parts.errors
+
+
+def test_the_memory_of_a_failed_attempt_is_free_for_the_halves(
+    place: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive: list[int] = []
+    held: list[weakref.ref[Tensor]] = []
+    usual = Signs.__call__
+
+    def greedy(self: Signs, model: Any, images: Tensor, *rest: Any) -> Tensor:
+        alive.append(sum(each() is not None for each in held))
+        large = torch.zeros(len(images))
+        held.append(weakref.ref(large))
+        if len(images) > 3:
+            raise MemoryError
+        return usual(self, model, images, *rest)
+
+    monkeypatch.setattr(Signs, "__call__", greedy)
+    go(trial(Signs()), place, fresh=True)
+    assert len(alive) > 2
+    assert alive == [0] * len(alive)
 
 
 def test_memory_that_is_short_for_one_image_names_the_remedy(

@@ -105,7 +105,7 @@ def judge(
     from bench.studies import comparison
     from bench.training import victims
 
-    workspace, name = comparison.place(place.open(where), place.data or "photos")
+    workspace, name = comparison.place(place.open(where), place.dataset("photos"))
     data = workspace.dataset(name)
     if prepare:
         sections.refuse("--prepare", "as_json")

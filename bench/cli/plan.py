@@ -94,12 +94,12 @@ def plan(
     sections.refuse(
         "a pilot's records; add --calibrate", "methods", "max_seeds", "studies", "output"
     )
-    from bench.execution.options import ExecutionOptions
+    from bench.execution.folders import existing_results
     from bench.records.store import Store
     from bench.reporting.grouping import Selection
     from bench.studies import seeds_needed
 
-    folder = ExecutionOptions(device="cpu").workspace(results).results
+    folder = existing_results(results)
     records = Selection(data=data, model=model).runs(Store(folder).all())
     if not records:
         raise ValueError(f"{folder} has no such runs: start a pilot with bench run --seeds 5")

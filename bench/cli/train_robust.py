@@ -89,7 +89,7 @@ def train_robust(
     from bench.execution.progress import open_progress
     from bench.studies import comparison, designs, jobs
 
-    workspace, data = comparison.place(place.open(where), place.data or "digits")
+    workspace, data = comparison.place(place.open(where), place.dataset("digits"))
     design = designs.Design(
         augmentations=("none",),
         data=data,
@@ -119,7 +119,8 @@ def train_robust(
         for record in study.records:
             echo(describe(record, str(jobs.weights(record, workspace))))
     if study.failed:
-        raise SystemExit(SOME_FAILED)
+        echo(f"{len(study.failed)} of {len(study.records)} runs failed", err=True)
+        raise click.exceptions.Exit(SOME_FAILED)
 
 
 def describe(record: Record, weights: str) -> str:

@@ -54,6 +54,16 @@ def facts(name: str) -> Entry:
     return replace(entry, **{name: known[name] for name in known.keys() & set(OPTIONS)})
 
 
+def known_side(name: str) -> int | None:
+    """Side of a dataset's images in pixels; None for a folder whose name does not say it.
+
+    >>> known_side("cifar10(train=2000)"), known_side("my/folder"), known_side("mine(side=64)")
+    (32, None, 64)
+    """
+    whole, options = divided(name)
+    return facts(name).side if whole in ENTRIES or "side" in options else None
+
+
 def divided(name: str) -> tuple[str, dict[str, object]]:
     """The whole that a name means, and its options: how many images of each part, and their side.
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections.abc import Sequence
+from typing import Any
 
 from bench import registry
-from bench.data.catalog import facts
+from bench.data.catalog import facts, known_side
 from bench.points import find, guides
 from bench.records.record import Record
 from bench.reporting.grouping import group_runs
@@ -24,15 +25,13 @@ def run(recipe: Recipe, seeds: Sequence[int]) -> str:
     """The ``bench run`` with these seeds whose records have the recipe's key.
 
     Options with the value that a dataset and a network have by default are left out; momentum has
-    none.
+    none. For a folder whose images have an unknown side, what depends on the side is written out.
 
     >>> run(Recipe(data="digits", model="resnet8", **usual("digits", "resnet8", 8)), [0, 1])
     'bench run --aug none --model resnet8 --data digits --seeds 2'
     """
-    side = facts(recipe.data).side
-    given = {name: getattr(DEFAULT, name) for name in OPTIONS}
-    given |= usual(recipe.data, recipe.model, side, recipe.pretrained, recipe.robust)
-    words = ["bench", "run", "--aug", registry.label(recipe.augmentation, recipe.data, side)]
+    text = registry.label(recipe.augmentation, recipe.data, known_side(recipe.data))
+    words = ["bench", "run", "--aug", text]
     if recipe.robust is not None:
         words = ["bench", "train-robust", "--method", recipe.robust]
     words += ["--model", recipe.model, "--data", recipe.data]
@@ -44,8 +43,9 @@ def run(recipe: Recipe, seeds: Sequence[int]) -> str:
     if recipe.pretrained not in (None, recipe.model):
         # a file is named without its folder, which records do not hold
         words += ["--pretrained", recipe.pretrained.partition(" ")[0]]
+    usually = _usual(recipe)
     for name in OPTIONS:
-        if (value := getattr(recipe, name)) != given[name]:
+        if (value := getattr(recipe, name)) != usually[name]:
             words += [f"--{name.replace('_', '-')}", str(value)]
     if not recipe.flip:
         words.append("--no-flip")
@@ -55,6 +55,14 @@ def run(recipe: Recipe, seeds: Sequence[int]) -> str:
     else:
         words += ["--seed-list", ",".join(map(str, ordered))]
     return shlex.join(words)
+
+
+def _usual(recipe: Recipe) -> dict[str, Any]:
+    """What the options of a command are where they are not typed; None where nothing tells."""
+    settings = {name: getattr(DEFAULT, name) for name in OPTIONS}
+    assumed = facts(recipe.data).side
+    settings |= usual(recipe.data, recipe.model, assumed, recipe.pretrained, recipe.robust)
+    return settings if known_side(recipe.data) else settings | {"padding": None}
 
 
 def fill(method: Record, others: Sequence[Record]) -> str:
@@ -68,12 +76,18 @@ def fill(method: Record, others: Sequence[Record]) -> str:
 def moved(method: Record, others: Sequence[Record]) -> Recipe:
     """The recipe of a record's method in the setting of others."""
     recipe = Recipe.from_json(dict(others[0].job))
-    text = method.labels["augmentation"]
+    if method.labels["data"] == recipe.data:
+        augmentation = Recipe.from_json(dict(method.job)).augmentation
+    else:
+        augmentation = registry.build(
+            "augmentations",
+            method.labels["augmentation"],
+            data=recipe.data,
+            side=facts(recipe.data).side,
+        )
     return dataclasses.replace(
         recipe,
-        augmentation=registry.build(
-            "augmentations", text, data=recipe.data, side=facts(recipe.data).side
-        ),
+        augmentation=augmentation,
         guide=method.labels.get("guide"),
         policy=method.labels.get("policy"),
         mix=method.labels.get("mix"),

@@ -141,7 +141,7 @@ def attack(
     """
     best = BestSoFar(images, goal, trial.bound)
     counted = Counted(network, images, labels, trial.query_cap, stop, best)
-    errors: dict[int, str] = {}
+    adversarial, failed, short = images, "", False
     with peak_memory(images.device) as peak:
         start = counted.clock()
         try:
@@ -149,36 +149,35 @@ def attack(
         except Stopped:
             raise
         except Exception as error:
-            if len(images) > 1:
-                rows = torch.arange(len(images), device=images.device)
-                return concatenate(
-                    [
-                        attack(
-                            trial, seed, network, images[half], labels[half], goal[half],
-                            ids[half.cpu()], None if counts is None else counts[half.cpu()],
-                            stop,
-                        )
-                        for half in rows.chunk(2)
-                    ]
-                )  # fmt: skip
-            if out_of_memory(error):
-                raise ValueError(
-                    "Out of memory with a single image: use a device with more memory."
-                ) from None
-            adversarial = images
-            errors[int(ids[0])] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            # nothing goes on in here: the error keeps the tensors of the attempt alive
+            failed = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            short = out_of_memory(error)
         seconds = counted.clock() - start - counted.counting
-        return Block(
-            ids,
-            adversarial.cpu(),
-            counted.forwards.cpu(),
-            counted.backwards.cpu(),
-            seconds,
-            counted.passing,
-            peak(),
-            errors,
-            best.fewest.cpu(),
-        )
+        largest = peak()
+    if failed and len(images) > 1:
+        rows = torch.arange(len(images), device=images.device)
+        return concatenate(
+            [
+                attack(
+                    trial, seed, network, images[half], labels[half], goal[half],
+                    ids[half.cpu()], None if counts is None else counts[half.cpu()], stop,
+                )
+                for half in rows.chunk(2)
+            ]
+        )  # fmt: skip
+    if short:
+        raise ValueError("Out of memory with a single image: use a device with more memory.")
+    return Block(
+        ids,
+        adversarial.cpu(),
+        counted.forwards.cpu(),
+        counted.backwards.cpu(),
+        seconds,
+        counted.passing,
+        largest,
+        {int(ids[0]): failed} if failed else {},
+        best.fewest.cpu(),
+    )
 
 
 def _call(

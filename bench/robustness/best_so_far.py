@@ -64,6 +64,9 @@ class BestSoFar:
         images, owner = images[won], owner[won]
         delta = images - self.originals[owner]
         valid = ((images >= 0) & (images <= 1)).flatten(1).all(1) & (linf(delta) <= self.largest)
+        if self.goal.region is not None:
+            outside = (delta != 0) & ~self.goal.region[owner]
+            valid &= ~outside.flatten(1).any(1)
         place = torch.searchsorted(self.limits, passes[won])
         valid &= place < len(BUDGETS)
         changes = torch.stack([l0_pixels(delta), l0_elements(delta)], 1).int()

@@ -130,6 +130,7 @@ def attack(
     chosen: CorrectImages,
     matched: Sequence[Outcome] | None = None,
     given: Goal | None = None,
+    batch_size: int | None = None,
 ) -> tuple[Images, list[Outcome]]:
     """Attack images and judge the result.
 
@@ -140,16 +141,18 @@ def attack(
         chosen: The images under attack.
         matched: Outcomes, one per goal, whose counts of changed pixels the attack uses.
         given: The goal of the chosen images; None: as the trial says.
+        batch_size: Images attacked as one batch; None: as many as are usual on the device.
 
     Returns:
         The attacked images of the first goal, and one outcome per goal.
     """
     outcomes, first = [], chosen.images
+    size = batch_size or usual_batch(chosen.labels.device.type)
     bound = trial.bound
     for number, goal in enumerate([given] if given else goals(trial.aim, chosen, seed)):
         counts = None if matched is None else change_counts(matched[number])
         parts, attacked = [], []
-        for rows in torch.arange(len(chosen.ids)).split(usual_batch(chosen.labels.device.type)):
+        for rows in torch.arange(len(chosen.ids)).split(size):
             there = rows.to(chosen.labels.device)
             block = batches.attack(
                 trial, seed, network, chosen.images[there], chosen.labels[there], goal[there],

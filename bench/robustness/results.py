@@ -24,8 +24,8 @@ def attack_records(
 ) -> list[Record]:
     """Return the records of the attacks of one table (one eps and seed).
 
-    Attacks that ignore eps and those that are not sparse are compared to the others, but do not
-    define the best or the common images.
+    Attacks that are not sparse are compared to the others, but do not define the best or the common
+    images; those that ignore eps are not compared.
 
     Args:
         trials: One outcome per goal for each trial.

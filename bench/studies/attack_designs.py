@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -191,6 +192,8 @@ def fraction(eps: float | Fraction | str) -> Fraction:
     >>> fraction(8 / 255), fraction("0.03")
     (Fraction(8, 255), Fraction(3, 100))
     """
+    if isinstance(eps, float) and not math.isfinite(eps):
+        raise ValueError(f"eps is {eps}: it must be above 0 and at most 1, which is no bound")
     if isinstance(eps, float) and (near := Fraction(round(eps * 255), 255)) and float(near) == eps:
         return near
     try:

@@ -162,7 +162,8 @@ def evaluate_attacks(
         query_cap: Most forward and backward passes of an image together; None: no limit.
         batch_size: Images attacked as one batch; lower it if memory is short.
         seeds: Number of seeds (0, 1, …), or a list of seeds.
-        results: Results folder; None: ``$BENCH_RESULTS``, else ``./results``.
+        results: Results folder; None: ``$BENCH_RESULTS``, else ``./results``. It and what follows
+            is not for a network in memory, which stores nothing.
         execution: Device and executor.
         tracking: MLflow server, or whether MLflow is used at all.
         data_root: Folder searched first for named datasets.
@@ -199,11 +200,17 @@ def evaluate_attacks(
             )
         if targets is not None:
             if target is not None:
-                raise ValueError(f"target is {target!r}, but targets are given: remove one of both")
+                raise ValueError(
+                    f"target is {target!r}, but targets are given: remove one of the two"
+                )
             aim = "given"
+        _refuse_stored(
+            victim=victim, mean=mean, std=std, results=results, execution=execution,
+            tracking=tracking, fresh=fresh or None,
+        )  # fmt: skip
         return attack_in_memory(
             tuple(several), model, images, labels, fractions[0], aim, chosen[0], query_cap,
-            targets, region,
+            targets, region, batch_size,
         )  # fmt: skip
     if targets is not None or region is not None:
         raise ValueError(
@@ -228,6 +235,16 @@ def evaluate_attacks(
     return run(design, workspace, options, tracking, open_progress(quiet))
 
 
+def _refuse_stored(**given: object) -> None:
+    """Refuse arguments that mean nothing for a network in memory, unless they are None."""
+    idle = [name for name, value in given.items() if value is not None]
+    if idle:
+        raise ValueError(
+            f"a network in memory is attacked as it is and nothing is stored: remove "
+            f"{', '.join(idle)}"
+        )
+
+
 def attack_in_memory(
     attacks: tuple[str | Attack, ...],
     network: nn.Module,
@@ -239,6 +256,7 @@ def attack_in_memory(
     query_cap: int | None,
     targets: Int[Tensor, " t"] | None = None,
     region: Bool[Tensor, "r 1 y x"] | None = None,
+    batch_size: int | None = None,
 ) -> AttackStudy:
     """Attack a batch of images and judge the results; nothing is written."""
     data, chosen = in_memory.prepare(network, images, labels)
@@ -257,7 +275,9 @@ def attack_in_memory(
     rows: dict[str, AttackRow] = {}
     for trial in design.applicable(data, lambda line: None)[eps]:
         matched = next((table[each] for each in table if each.key == trial.matched), None)
-        attacked, outcomes = in_memory.attack(trial, seed, network, chosen, matched, goal)
+        attacked, outcomes = in_memory.attack(
+            trial, seed, network, chosen, matched, goal, batch_size
+        )
         table[trial] = outcomes
         whole = images.detach().clone()
         whole[chosen.ids.to(whole.device)] = attacked.to(whole)

@@ -86,10 +86,10 @@ def cost(jobs: Sequence[Job], records: Sequence[Record], device: str) -> str:
 
     Args:
         jobs: The jobs.
-        records: Records of finished runs.
+        records: Records of runs; failed ones are run again.
         device: The device of the jobs.
     """
-    done = {(record.key, record.seed) for record in records}
+    done = {(record.key, record.seed) for record in records if record.status == "finished"}
     rest = [job for job in jobs if job.fresh or job.name not in done]
     time = seconds(rest, records, device) if rest else 0.0
     sought = any(guides.from_points(job.recipe) for job in rest)

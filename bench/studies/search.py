@@ -6,6 +6,7 @@ published values on other seeds and the test images, which no choice has touched
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -61,7 +62,11 @@ def levels(budget: int | float, epochs: int) -> list[Level]:
     >>> levels(3, 90)
     [Level(candidates=9, epochs=10), Level(candidates=3, epochs=30), Level(candidates=1, epochs=90)]
     """
-    lengths = [max(1, epochs // REDUCTION**power) for power in reversed(range(LEVELS))]
+    if not math.isfinite(budget):
+        raise ValueError(f"the budget is {budget}: give a finite number of trainings")
+    # few epochs have fewer levels: none trains what another one has trained
+    powers = reversed(range(LEVELS))
+    lengths = list(dict.fromkeys(max(1, epochs // REDUCTION**power) for power in powers))
 
     def plan(first: int) -> list[Level]:
         return [

@@ -52,8 +52,8 @@ class Needed:
         if self.sequential is None or self.claimed is None:
             return text
         return (
-            f"{text}; with --until decided --max-seeds {self.seeds}: {self.sequential:.1f} in the "
-            f"mean, shown in {self.claimed:.0%} of the studies"
+            f"{text}; with --until decided --max-seeds {self.seeds}: {self.sequential:.1f} on "
+            f"average, shown in {self.claimed:.0%} of the studies"
         )
 
 
@@ -70,9 +70,9 @@ def count(standardised: float, tests: int) -> int | None:
     alpha = (1 - LEVEL) / tests
     low, high = 1, 2
     while effect(high, alpha, POWER) > standardised:
-        low, high = high, 2 * high
-        if high > LIMIT:
+        if high == LIMIT:
             return None
+        low, high = high, min(2 * high, LIMIT)
     while high - low > 1:
         middle = (low + high) // 2
         if effect(middle, alpha, POWER) > standardised:

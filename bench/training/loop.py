@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from attacks.victim import NotFinite
 from augmentations import delete, draw
 from augmentations.keep_augment import Saliency
 from bench import registry
@@ -320,11 +321,19 @@ def step_loss(
         labels: Classes, shape (b,).
         inside: What mixes features inside the network, if anything does.
         step: Seed, epoch and number of the step.
+
+    Raises:
+        Diverged: The network that is to be attacked returns NaN.
     """
     if recipe.robust is not None:
         method = robust.build(recipe.robust)
         stream = seeds.generator(step[0], "adversarial", *step[1:])
-        attacked = method.attacked(network, images, labels, stream)
+        try:
+            attacked = method.attacked(network, images, labels, stream)
+        except NotFinite:
+            raise Diverged(
+                f"the logits are NaN in epoch {step[1] + 1}; try a smaller --learning-rate"
+            ) from None
         with autocast(recipe.precision, images.device):
             return method.loss(network, images, attacked, labels)
     head = getattr(network, "early_head", None)

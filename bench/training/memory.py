@@ -56,11 +56,12 @@ def of_images(recipe: Recipe, data: Dataset) -> int:
 def of_network(recipe: Recipe, data: Dataset) -> int:
     """The most bytes that the network takes: weights, optimiser, and what a step keeps.
 
-    That is three times the weights (themselves, their gradients and the momentum); half as much
-    again as the forward pass keeps for the backward pass, counted on `FEW` images; and four times
-    its largest tensor in float32. Half as much again, and four, are for gradients on the way, for
-    what convolutions unpack and for what the allocator holds back: with them, six trainings on
-    images of 224 pixels stayed below the number, by 17 to 58 %.
+    That is three times the weights (themselves, their gradients and the momentum), four times with
+    AdamW, which keeps two moments; half as much again as the forward pass keeps for the backward
+    pass, counted on `FEW` images; and four times its largest tensor in float32. Half as much again,
+    and four, are for gradients on the way, for what convolutions unpack and for what the allocator
+    holds back: with them, six trainings on images of 224 pixels stayed below the number, by 17 to
+    58 %.
 
     Args:
         recipe: The recipe; its batch size and precision count.
@@ -88,4 +89,5 @@ def of_network(recipe: Recipe, data: Dataset) -> int:
     step = sum(saved.untyped_storage().nbytes() for saved in kept.values())
     largest = max((4 * saved.numel() for saved in kept.values()), default=0)
     batch = min(recipe.batch_size, len(data.train))
-    return 3 * weights + (3 * step // 2 + 4 * largest) * batch // FEW
+    copies = 4 if recipe.optimizer == "adamw" else 3
+    return copies * weights + (3 * step // 2 + 4 * largest) * batch // FEW

@@ -95,11 +95,18 @@ class Recipe:
         if not 0 <= self.validation < 1:
             raise ValueError(f"validation is {self.validation}: it must be at least 0 and below 1")
         if self.robust is not None:
-            robust.build(self.robust)
-            if self.mix is not None:
-                raise ValueError(f"{self.robust} attacks single images: remove the mix {self.mix}")
-            if self.policy is not None:
-                raise ValueError(f"{self.robust} takes no policy: remove {self.policy}")
+            self._check_robust(self.robust)
+
+    def _check_robust(self, method: str) -> None:
+        robust.build(method)
+        if self.mix is not None:
+            raise ValueError(f"{method} attacks single images: remove the mix {self.mix}")
+        if self.policy is not None:
+            raise ValueError(f"{method} takes no policy: remove {self.policy}")
+        if str(getattr(self.augmentation, "saliency", None)).startswith("early"):
+            raise ValueError(
+                f"{method} trains no early head: give keepaugment another saliency, such as 'low'"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that differ from the defaults as JSON values; methods as texts."""
