@@ -178,6 +178,33 @@ def build(kind: Kind, text: str, *, data: str = "", side: int = 32, **given: Any
     make = known[name]
     start = None if isinstance(make, type) else make()
     cls: Any = make if isinstance(make, type) else type(start)
+    try:
+        if start is None and data and hasattr(cls, "preset"):
+            start = cls.preset(whole(data), side)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    return configured(cls, name, options, start, given)
+
+
+def configured(
+    cls: Any,
+    name: str,
+    options: Mapping[str, Any],
+    start: Any = None,
+    given: Mapping[str, Any] | None = None,
+) -> Any:
+    """Return an object of a dataclass with the options that a user has typed.
+
+    Args:
+        cls: The dataclass.
+        name: Its name, for errors.
+        options: The options, as `parse` gives them.
+        start: What options that are not named are taken from; None: the defaults of the class.
+        given: Options that are taken where the class has them and ``options`` do not name them.
+
+    Raises:
+        ValueError: Unknown option, or a value of the wrong type or range.
+    """
     fields = {field.name for field in dataclasses.fields(cls) if field.init}
     for option in options:
         if option not in fields:
@@ -185,10 +212,8 @@ def build(kind: Kind, text: str, *, data: str = "", side: int = 32, **given: Any
                 f"{name} has no option {option!r}; it has: {', '.join(sorted(fields))}"
             )
     typed = {option: checked(cls, name, option, value) for option, value in options.items()}
-    typed = {key: value for key, value in given.items() if key in fields} | typed
+    typed = {key: value for key, value in (given or {}).items() if key in fields} | typed
     try:
-        if start is None and data and hasattr(cls, "preset"):
-            start = cls.preset(whole(data), side)
         return cls(**typed) if start is None else dataclasses.replace(start, **typed)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
@@ -262,7 +287,7 @@ def express(method: Any, base: Any = None, always: Collection[str] = ()) -> str:
         for name, make in makers(kind).items():
             cls: Any = make if isinstance(make, type) else type(make())
             if type(method) is cls:
-                return _write(name, method, make() if base is None else base, always)
+                return write(name, method, make() if base is None else base, always)
     raise ValueError(f"{type(method).__name__} is not registered: add it to BUILTIN")
 
 
@@ -278,7 +303,7 @@ def short(attack: Any) -> str:
     texts = [express(attack)]
     for name, make in makers("attacks").items():
         if not isinstance(make, type) and type(base := make()) is type(attack):
-            texts.append(_write(name, attack, base))
+            texts.append(write(name, attack, base))
     return min(texts, key=lambda text: (text.count("="), len(text)))
 
 
@@ -287,7 +312,7 @@ def writable(method: Any) -> bool:
     return not any(callable(getattr(method, field.name)) for field in dataclasses.fields(method))
 
 
-def _write(name: str, method: Any, base: Any, always: Collection[str] = ()) -> str:
+def write(name: str, method: Any, base: Any, always: Collection[str] = ()) -> str:
     """A name and, in brackets, the options that differ from those of ``base``, and ``always``."""
     options = [
         f"{field.name}={show(getattr(method, field.name))}"

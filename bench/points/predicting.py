@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,17 +95,8 @@ class Fast:
         Raises:
             ValueError: Unknown option, or a value of the wrong type or range.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
-        options = registry.parse(text)[1]
-        for option in options:
-            if option not in known:
-                raise ValueError(
-                    f"{NAME} has no option {option!r}; it has: {', '.join(sorted(known))}"
-                )
-        try:
-            return cls(**{o: registry.checked(cls, NAME, o, v) for o, v in options.items()})
-        except ValueError as error:
-            raise ValueError(f"{NAME}: {error}") from None
+        found: Fast = registry.configured(cls, NAME, registry.parse(text)[1])
+        return found
 
     def __str__(self) -> str:
         """Return the text, without what is as usual.
@@ -113,12 +104,7 @@ class Fast:
         >>> str(Fast()), str(Fast(refine=10))
         ('advmask.fast', 'advmask.fast(refine=10)')
         """
-        options = [
-            f"{field.name}={registry.show(getattr(self, field.name))}"
-            for field in dataclasses.fields(self)
-            if getattr(self, field.name) != field.default
-        ]
-        return f"{NAME}({', '.join(options)})" if options else NAME
+        return registry.write(NAME, self, Fast())
 
 
 def is_fast(text: str) -> bool:
@@ -163,14 +149,14 @@ class Trained:
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: The file is damaged or does not hold an estimator.
+            ValueError: The file is damaged, does not hold an estimator, or lacks something of
+                ``about``.
         """
         tensors, metadata = tensor_files.read(path, covered="about")
         try:
             about = json_text.parse(metadata["about"])
-            if not float(about["density"]) > 0 or not float(about["cost"]["passes"]) >= 0:
-                raise ValueError("its density or cost is not a number")
-            network = Estimator(_whole(about, "channels"), _whole(about, "gradients"))
+            _check(about)
+            network = Estimator(about["channels"], about["gradients"])
             network.load_state_dict(tensors)
         except (ValueError, KeyError, TypeError, RuntimeError):
             raise ValueError(f"{path} does not hold an estimator of points") from None
@@ -207,11 +193,20 @@ class Trained:
             )
 
 
-def _whole(about: Any, name: str) -> int:
-    value = about[name]
-    if type(value) is not int or not 1 <= value <= 1000:
-        raise ValueError(f"{name} is not a number")
-    return value
+def _check(about: Any) -> None:
+    """Raises ``ValueError``, ``KeyError`` or ``TypeError`` unless all that is used is there."""
+    if type(about["attack"]) is not str:
+        raise ValueError("its attack is not a text")
+    for name, most in (("channels", 1000), ("gradients", 1000), ("examples", None), ("check", None)):
+        value = about[name]
+        if type(value) is not int or value < 1 or (most is not None and value > most):
+            raise ValueError(f"its {name} is not a number")
+    cost = [about["cost"][name] for name in ("passes", "seconds", "share_of_pass")]
+    for value in (about["density"], *cost, *dict(about["agreement"]).values()):
+        if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
+            raise ValueError("its density, cost or agreement is not a number")
+    if not about["density"]:
+        raise ValueError("its density is 0")
 
 
 def shown(size: Any) -> str:

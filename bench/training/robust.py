@@ -8,7 +8,6 @@ loss until the last step.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -204,16 +203,7 @@ def build(text: str) -> RobustTraining:
     name, options = registry.parse(text)
     if name not in METHODS:
         raise ValueError(f"there is no robust training {name!r}: {registry.suggest(name, METHODS)}")
-    cls: Any = METHODS[name]
-    fields = [field.name for field in dataclasses.fields(cls)]
-    for option in options:
-        if option not in fields:
-            raise ValueError(f"{name} has no option {option!r}; it has: {', '.join(fields)}")
-    typed = {each: registry.checked(cls, name, each, value) for each, value in options.items()}
-    try:
-        found: RobustTraining = cls(**typed)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+    found: RobustTraining = registry.configured(METHODS[name], name, options)
     return found
 
 
@@ -224,12 +214,7 @@ def express(method: Any) -> str:
     ('sparse-at(steps=5)', 'linf-at')
     """
     name = next(name for name, cls in METHODS.items() if type(method) is cls)
-    options = [
-        f"{field.name}={registry.show(getattr(method, field.name))}"
-        for field in dataclasses.fields(method)
-        if getattr(method, field.name) != field.default
-    ]
-    return f"{name}({', '.join(options)})" if options else name
+    return registry.write(name, method, METHODS[name]())
 
 
 @full_float32()
