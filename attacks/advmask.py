@@ -14,7 +14,7 @@ from attacks.advmask_published import PublishedAdvMask
 from attacks.base import BaseAttack, Goal, Images, Shape
 from attacks.encoder import SGD, Codes, Encoder, LinearEncoder, UNetEncoder
 from attacks.exchange import exchange
-from attacks.norms import box, l0_elements, l0_pixels
+from attacks.norms import box, counter
 from attacks.sparsest import Sparsest
 
 ENCODERS = ("auto", "linear", "u-net")
@@ -190,7 +190,7 @@ class AdvMask(BaseAttack):
         delta, velocity = torch.zeros_like(images), torch.zeros_like(images)
         alpha = images.new_full((len(images), 1), self.alpha_start)
         factor = images.new_ones(len(images), 1)
-        best = Sparsest(images, l0_pixels if self.unit == "pixels" else l0_elements)
+        best = Sparsest(images, counter(self.unit))
         price = self.sparsity if self.unit == "pixels" else 2 * self.sparsity
         for step in range(self.steps):
             codes = encoder.encode(delta * zoom)

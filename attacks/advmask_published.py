@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from attacks.base import BaseAttack, Goal, Images, Logits, Shape, Unit, frozen
+from attacks.base import BaseAttack, Goal, Images, Logits, Shape, Streams, Unit
+from attacks.draws import draw
 from attacks.encoder import SGD, Codes, Encoder, LinearEncoder, PublishedUNetEncoder
 from attacks.norms import box
 
@@ -117,7 +118,12 @@ class PublishedAdvMask(BaseAttack):
 
         Args:
             steps: Steps of the joint training, at least 1.
+
+        Raises:
+            ValueError: There are fewer steps.
         """
+        if steps < 1:
+            raise ValueError(f"steps is {steps}: give at least 1")
         start = max(1, min(self.start_steps, steps // 4))
         return replace(self, steps=steps, start_steps=start, lr=self.lr * self.steps / steps)
 
@@ -125,20 +131,21 @@ class PublishedAdvMask(BaseAttack):
         self,
         model: nn.Module,
         images: Images,
-        goal: Goal,
-        generators: Sequence[Generator],
+        goal: Goal | Tensor,
+        generators: Streams | None,
         codes: Codes,
     ) -> Images:
         """Attack from known codes: those of another attack, or of a network that predicts them.
 
         The encoder starts as the constant ``codes`` instead of random weights, and learns from
-        there. A call makes the passes of any other.
+        there. Everything else is as in a call: the passes, what is refused, and the halves of a
+        batch for which memory is too short.
 
         Args:
             model: As in a call.
             images: Likewise.
             goal: Likewise.
-            generators: One per image.
+            generators: Likewise.
             codes: One code per pixel of each image, positive where it is thought to be a point;
                 codes of the size of 0.01 are undecided at first and decided at the end.
 
@@ -146,15 +153,18 @@ class PublishedAdvMask(BaseAttack):
             The adversarial images, as a call does.
 
         Raises:
-            ValueError: The encoder is the U-Net, which cannot start as a constant.
+            ValueError: As in a call; there is not one code per pixel; or the encoder is the U-Net,
+                which cannot start as a constant.
         """
         if not self._linear(images):
             raise ValueError(
                 "only the fully-connected encoder can start from known codes: give "
                 "encoder='linear', or images of at most 64x64 pixels"
             )
-        with frozen(model), torch.no_grad():
-            return self._attack(model, images.detach(), goal, generators, codes)
+        wanted = (len(images), images.shape[2] * images.shape[3])
+        if codes.shape != wanted:
+            raise ValueError(f"codes have shape {tuple(codes.shape)}: give one per pixel, {wanted}")
+        return self._call(model, images, goal, generators, "unchanged", codes)
 
     def passes(self, shape: Shape) -> int:
         """Both passes of every step of PGD and of two tries, and four forward passes to judge."""
@@ -197,11 +207,8 @@ class PublishedAdvMask(BaseAttack):
     ) -> Images:
         """The perturbation of momentum-PGD, whether it reaches the goal or not."""
         low, high = box(images, self.eps, goal.region)
-        draws = [
-            torch.rand(images.shape[1:], generator=g, device=g.device, dtype=images.dtype)
-            for g in generators
-        ]
-        delta = (torch.stack(draws).to(images.device) * 2 - 1) * self.eps
+        place = draw(torch.rand, generators, images.shape[1:], images.device, images.dtype)
+        delta = (place * 2 - 1) * self.eps
         delta.clamp_(low, high)
         velocity = torch.zeros_like(images)
         for _ in range(self.start_steps):
@@ -261,7 +268,7 @@ class PublishedAdvMask(BaseAttack):
 
     def _linear(self, images: Images) -> bool:
         """Whether the encoder is fully connected."""
-        small = images[0, 0].numel() <= 64 * 64
+        small = images.shape[2] * images.shape[3] <= 64 * 64
         return self.encoder == "linear" or (self.encoder == "auto" and small)
 
     def _encoder(

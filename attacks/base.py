@@ -63,7 +63,7 @@ class BaseAttack(ABC):
 
     Subclasses are frozen dataclasses that implement ``_attack``, which gets checked, detached
     images, at least one, a `Goal`, a generator for each image and a frozen model, with gradients
-    switched off.
+    switched off. A ``__post_init__`` of their own begins with ``super().__post_init__()``.
 
     Attributes:
         role: The part of the attack in a comparison; see `Role`.
@@ -96,6 +96,9 @@ class BaseAttack(ABC):
     combined: ClassVar[bool] = False
     readings: ClassVar[tuple[str, ...]] = ()
     eps: float | None
+
+    def __post_init__(self) -> None:
+        check_eps(self.eps)
 
     def __call__(
         self,
@@ -134,6 +137,18 @@ class BaseAttack(ABC):
                 generator per image, the attack cannot reach such a goal, or the model doesn't
                 return numbers of shape (b, classes), two classes at least.
         """
+        return self._call(model, images, goal, generator, failures)
+
+    def _call(
+        self,
+        model: nn.Module,
+        images: Images,
+        goal: Goal | Tensor,
+        generator: Streams | None,
+        failures: Literal["unchanged", "closest"] = "unchanged",
+        *others: Tensor,
+    ) -> Images:
+        """What a call does; ``others`` have a row for each image and go to `_attack` too."""
         check(images, self.eps)
         goal = as_goal(goal, images)
         generator = Generator().manual_seed(0) if generator is None else generator
@@ -145,18 +160,23 @@ class BaseAttack(ABC):
             return images.clone()
         with frozen(model), torch.no_grad(), first_answer_checked(model, goal.labels):
             if failures == "unchanged":
-                return self._in_parts(model, images, goal, generators)
+                return self._in_parts(model, images, goal, generators, *others)
             closest = Closest(model, images, goal, self.eps if self.bounded else None)
-            adversarial = self._in_parts(closest, images, goal, generators)
+            adversarial = self._in_parts(closest, images, goal, generators, *others)
             return closest.instead_of_failures(adversarial)
 
     def _in_parts(
-        self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
+        self,
+        model: nn.Module,
+        images: Images,
+        goal: Goal,
+        generators: Sequence[Generator],
+        *others: Tensor,
     ) -> Images:
         """Attack the batch; in halves, with the same draws, if memory is too short."""
         states = [generator.get_state() for generator in generators]
         try:
-            return self._attack(model, images, goal, generators)
+            return self._attack(model, images, goal, generators, *others)
         except (MemoryError, RuntimeError) as error:
             if len(images) == 1 or not out_of_memory(error):
                 raise
@@ -166,7 +186,8 @@ class BaseAttack(ABC):
         halves = []
         for rows in torch.arange(len(images), device=images.device).chunk(2):
             chosen = [generators[row] for row in rows.tolist()]
-            halves.append(self._in_parts(model, images[rows], goal[rows], chosen))
+            parts = [other[rows] for other in others]
+            halves.append(self._in_parts(model, images[rows], goal[rows], chosen, *parts))
         return torch.cat(halves)
 
     @abstractmethod
@@ -287,8 +308,7 @@ def check(images: Images, eps: float | None) -> None:
     Raises:
         ValueError: With the offending value.
     """
-    if eps is not None and not 0 < eps <= 1:
-        raise ValueError(f"eps is {eps}: it must be above 0 and at most 1, such as 8/255")
+    check_eps(eps)
     if not torch.isfinite(images).all():
         raise ValueError("images hold values that are not finite (NaN or infinity)")
     if images.numel() and (images.min() < 0 or images.max() > 1):
@@ -296,3 +316,16 @@ def check(images: Images, eps: float | None) -> None:
             f"images lie in [{images.min():.3g}, {images.max():.3g}]: attacks take [0, 1], "
             "before normalisation"
         )
+
+
+def check_eps(eps: float | None) -> None:
+    """Refuse an eps outside (0, 1].
+
+    Args:
+        eps: Largest change of an element; None for no bound.
+
+    Raises:
+        ValueError: With the value.
+    """
+    if eps is not None and not 0 < eps <= 1:
+        raise ValueError(f"eps is {eps}: it must be above 0 and at most 1, such as 8/255")

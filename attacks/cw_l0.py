@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
 from attacks.base import BaseAttack, Goal, Images, Region, Shape
-from attacks.norms import interval, l0_elements, l0_pixels
+from attacks.norms import counter, interval
 
 TOUCHED = 1e-4  # smaller changes count as none: a tanh never returns exactly to where it started
 
@@ -81,6 +81,7 @@ class CWL0(BaseAttack):
     importance: Literal["change", "released"] = "change"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.mode not in ("projected", "free"):
             raise ValueError(f"mode is {self.mode!r}: choose 'projected' or 'free'")
         if self.unit not in ("pixels", "elements"):
@@ -196,7 +197,7 @@ class CWL0(BaseAttack):
     ) -> tuple[Images, Int[Tensor, " b"]]:
         """The points without changes too small to count, and their size; the largest if failed."""
         tidy = torch.where((point - image).abs() < TOUCHED, image, point)
-        count = (l0_pixels if self.unit == "pixels" else l0_elements)(tidy - image)
+        count = counter(self.unit)(tidy - image)
         return tidy, torch.where(goal.reached(model(tidy)), count, image[0].numel() + 1)
 
     def _forbid(

@@ -10,6 +10,7 @@ import torch
 from torch import Generator, nn
 
 from attacks.base import BaseAttack, Goal, Images, Role, Shape
+from attacks.draws import draw
 from attacks.norms import box
 
 
@@ -49,6 +50,7 @@ class PGD(BaseAttack):
     early_stop: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_steps(self.steps, self.step)
 
     def passes(self, shape: Shape) -> int:
@@ -62,13 +64,8 @@ class PGD(BaseAttack):
         start = images.clone()
         if self.random_start:
             lower, upper = box(start, eps, goal.region)
-            place = torch.stack(
-                [
-                    torch.rand(images.shape[1:], generator=g, device=g.device, dtype=images.dtype)
-                    for g in generators
-                ]
-            )
-            start += lower + place.to(images.device) * (upper - lower)
+            place = draw(torch.rand, generators, images.shape[1:], images.device, images.dtype)
+            start += lower + place * (upper - lower)
         step = 2.5 * eps / self.steps if self.step is None else self.step
         return _follow_signs(
             model, images, goal, start, eps, self.steps, step, 0.0, self.early_stop
@@ -110,6 +107,7 @@ class MIFGSM(BaseAttack):
     early_stop: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_steps(self.steps, self.step)
         if self.decay < 0:
             raise ValueError(f"decay is {self.decay}: it must be 0 or larger")

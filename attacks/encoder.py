@@ -22,6 +22,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from attacks.base import Images
+from attacks.draws import draw
 
 Codes = Float[Tensor, "b n"]  # one number per pixel, n = h·w, or per element, n = c·h·w
 
@@ -368,5 +369,4 @@ def _join(coarse: Tensor, fine: Tensor) -> Tensor:
 
 def _uniform(generators: Sequence[Generator], size: int, like: Images) -> Float[Tensor, "b n"]:
     """Uniform draws from [-1, 1), a row per generator."""
-    rows = [torch.rand(size, generator=g, device=g.device) for g in generators]
-    return torch.stack(rows).to(like) * 2 - 1
+    return draw(torch.rand, generators, (size,), like.device).to(like) * 2 - 1

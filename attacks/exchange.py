@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
 from attacks.base import Goal, Images
+from attacks.draws import draw
 from attacks.norms import box, largest
 
 GREED = 2.0  # how strongly proposals follow the gradient: the exponent of a unit's expected gain
@@ -132,9 +133,8 @@ class _Search:
         values, slope, used = self.values[rows], self.slope[rows], self.used[rows]
         low, high = self.low[rows], self.high[rows]
         n = used.shape[1]
-        draws = torch.stack(
-            [torch.rand(2 * n + 1 + self.groups, generator=g, device=g.device) for g in generators]
-        ).to(values)
+        numbers = 2 * n + 1 + self.groups
+        draws = draw(torch.rand, generators, (numbers,), values.device).to(values)
         gumbel = -(-draws[:, : 2 * n].clamp(min=1e-9).log()).log()
         shrinking = self.full[rows]
         # which unit goes: the one that the goal misses least, by the first order

@@ -12,7 +12,7 @@ from jaxtyping import Int
 from torch import Generator, Tensor, nn
 
 from attacks.base import BaseAttack, Goal, Images, Shape
-from attacks.norms import box, l0_elements, l0_pixels, largest
+from attacks.norms import box, counter, largest
 from attacks.sparsest import Sparsest
 
 
@@ -63,6 +63,7 @@ class FMNL0(BaseAttack):
     gamma_end: float = 0.001
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.unit not in ("elements", "pixels"):
             raise ValueError(f"unit is {self.unit!r}: choose 'elements' or 'pixels'")
         if self.steps < 1:
@@ -93,7 +94,7 @@ class FMNL0(BaseAttack):
     ) -> Images:
         scale = 1.0 if self.eps is None else self.eps
         low, high = (bound / scale for bound in box(images, scale, goal.region))
-        best = Sparsest(images, l0_pixels if self.unit == "pixels" else l0_elements)
+        best = Sparsest(images, counter(self.unit))
         units = images[0, :1].numel() if self.unit == "pixels" else images[0].numel()
         z = torch.zeros_like(images)
         k = torch.ones(len(images), dtype=torch.long, device=images.device)

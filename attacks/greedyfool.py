@@ -69,6 +69,7 @@ class GreedyFool(BaseAttack):
     steps: int = 200
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not callable(self.distortion) and self.distortion not in ("none", "hill", "sigma"):
             raise ValueError(
                 f"distortion is {self.distortion!r}: choose 'none', 'hill' or 'sigma', or give a "

@@ -75,6 +75,7 @@ class GSE(BaseAttack):
     blur: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.searches < 1:
             raise ValueError(f"searches is {self.searches}: give at least 1")
         if not 1 <= self.first_steps < self.steps:
@@ -134,7 +135,7 @@ class GSE(BaseAttack):
         """The images of the first iterates that reach the goal, and which images those are."""
         result = images.clone()
         won = torch.zeros(len(images), dtype=torch.bool, device=images.device)
-        low, high = (2 * bound for bound in box(images, self.eps or 1.0, goal.region))
+        low, high = (2 * bound for bound in box(images, self.eps, goal.region))
         rows = torch.arange(len(images), device=images.device)
         change, before = torch.zeros_like(images), torch.zeros_like(images)
         price = first.expand_as(images[:, :1]).clone()

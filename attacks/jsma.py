@@ -40,7 +40,8 @@ class JSMA(BaseAttack):
         direction: Which way elements may go. The paper's algorithm 2 is ``"increase"``; ``"both"``
             lets each element go its better way, which takes fewer changes.
         gamma: Largest share of the elements that may change, above 0 and at most 1.
-        single: Whether the best single element is taken when no pair is left.
+        single: Whether the best single element is taken when no pair is left, or when no more than
+            one element may still change.
         untargeted: How a class is left: ``"mirror"`` lowers it, ``"runner-up"`` raises the class
             that is second on the image.
 
@@ -65,6 +66,7 @@ class JSMA(BaseAttack):
     untargeted: Literal["mirror", "runner-up"] = "mirror"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.representation not in ("log-probabilities", "logits"):
             raise ValueError(
                 f"representation is {self.representation!r}: choose 'log-probabilities' or 'logits'"
@@ -95,7 +97,7 @@ class JSMA(BaseAttack):
         rows = torch.arange(len(images), device=images.device)
         current, moves = images.clone(), self._moves(images, goal.region)
         budget = int(self.gamma * moves.shape[2])
-        left = torch.full_like(rows, budget)
+        left, least = torch.full_like(rows, budget), 1 if self.single else 2
         aim: Goal | None = None
         with torch.enable_grad():
             while len(rows):
@@ -104,10 +106,11 @@ class JSMA(BaseAttack):
                 aim = self._aim(goal, logits.detach()) if aim is None else aim
                 reached = goal[rows].reached(logits.detach())
                 result[rows[reached]] = inputs.detach()[reached]
-                if reached.all() or not (left[~reached] > 1).any():
+                if reached.all() or not (left[~reached] >= least).any():
                     break
-                chosen, found = self._choose(*self._saliency(inputs, logits, aim[rows]), moves)
-                keep = ~reached & found & (left > 1)
+                rise, fall = self._saliency(inputs, logits, aim[rows])
+                chosen, found = self._choose(rise, fall, moves, left > 1)
+                keep = ~reached & found & (left >= least)
                 rows, chosen, moves = rows[keep], chosen[keep], moves[keep]
                 current = _change(inputs.detach()[keep], moves, chosen)
                 left = left[keep] - 1 - (chosen[:, 0] != chosen[:, 1]).long()
@@ -122,8 +125,10 @@ class JSMA(BaseAttack):
 
     def _moves(self, images: Images, region: Region | None) -> Float[Tensor, "b s d"]:
         """How far each element may go, per direction."""
-        down, up = box(images, 1.0 if self.eps is None else self.eps, region)
+        down, up = box(images, self.eps, region)
         sides = {"increase": [up], "decrease": [down], "both": [up, down]}[self.direction]
+        if images[0].numel() == 1:  # two moves at least, of which one may go nowhere
+            sides = [*sides, torch.zeros_like(up)]
         return torch.stack([side.flatten(1) for side in sides], 1)
 
     def _saliency(
@@ -140,9 +145,16 @@ class JSMA(BaseAttack):
         return sign * rise.flatten(1), sign * (rise - total).flatten(1)
 
     def _choose(
-        self, rise: Float[Tensor, "b d"], fall: Float[Tensor, "b d"], moves: Float[Tensor, "b s d"]
+        self,
+        rise: Float[Tensor, "b d"],
+        fall: Float[Tensor, "b d"],
+        moves: Float[Tensor, "b s d"],
+        paired: Bool[Tensor, " b"],
     ) -> tuple[Int[Tensor, "b 2"], Bool[Tensor, " b"]]:
-        """The best pair among the moves, twice the same for a single one, and whether it exists."""
+        """The best pair among the moves, twice the same for a single one, and whether it exists.
+
+        Pairs are for the ``paired`` images, single ones for all.
+        """
         gain = (rise[:, None] * moves).flatten(1)
         finite = _finite(gain)
         if self.representation == "log-probabilities":
@@ -158,6 +170,7 @@ class JSMA(BaseAttack):
             product = torch.where((gain > 0) & (drop > 0), gain * drop, 0)
             largest, alone = product.max(1)
             useful = largest > 0
+        found = found & paired
         if self.single:
             pair = torch.where(found[:, None], pair, alone[:, None])
             found = found | useful

@@ -12,7 +12,7 @@ from jaxtyping import Int
 from torch import Generator, Tensor, nn
 
 from attacks.base import BaseAttack, Goal, Images, Role, Shape
-from attacks.norms import box, l0_elements, l0_pixels
+from attacks.norms import box, counter
 from attacks.search import attempts, fewest_changes
 
 
@@ -46,6 +46,7 @@ class RandomSigns(BaseAttack):
     unit: Literal["pixels", "elements"] = "pixels"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.count is not None and self.count < 1:
             raise ValueError(f"count is {self.count}: change at least 1, or None for the fewest")
         if self.unit not in ("pixels", "elements"):
@@ -63,12 +64,12 @@ class RandomSigns(BaseAttack):
         draws = [_draw(g, shape, images[0]) for g in generators]
         ranks = torch.stack([rank for rank, _ in draws])
         up = torch.stack([sign for _, sign in draws])
-        lower, upper = box(images, 1.0 if self.eps is None else self.eps, goal.region)
+        lower, upper = box(images, self.eps, goal.region)
         if goal.region is not None:  # the others come last
             late = ranks + ranks[0].numel() * ~goal.region
             ranks = late.flatten(1).argsort(1).argsort(1).view_as(ranks)
         noise = torch.where((up & (upper > 0)) | (lower == 0), upper, lower)
-        size = l0_pixels if self.unit == "pixels" else l0_elements
+        size = counter(self.unit)
 
         def attempt(
             rows: Int[Tensor, " m"], counts: Int[Tensor, " m"]

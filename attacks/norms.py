@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -19,6 +22,11 @@ def l0_pixels(delta: Images) -> Int[Tensor, " b"]:
     return delta.abs().amax(1).flatten(1).count_nonzero(1)
 
 
+def counter(unit: Literal["pixels", "elements"]) -> Callable[[Images], Int[Tensor, " b"]]:
+    """What counts the changed units of each image: `l0_pixels` or `l0_elements`."""
+    return l0_pixels if unit == "pixels" else l0_elements
+
+
 def l2(delta: Images) -> Float[Tensor, " b"]:
     """Euclidean length of the change."""
     return delta.flatten(1).square().sum(1).sqrt()
@@ -29,11 +37,12 @@ def linf(delta: Images) -> Float[Tensor, " b"]:
     return delta.flatten(1).abs().amax(1)
 
 
-def box(images: Images, eps: float, region: Region | None = None) -> tuple[Images, Images]:
-    """The lowest and highest change that stays within ``eps`` and keeps the image in [0, 1].
+def box(images: Images, eps: float | None, region: Region | None = None) -> tuple[Images, Images]:
+    """The lowest and highest change within ``eps`` (None: no bound) that keeps to [0, 1].
 
     Outside ``region``, if there is one, both are 0.
     """
+    eps = 1.0 if eps is None else eps
     low, high = (-images).clamp(min=-eps), (1 - images).clamp(max=eps)
     return (low, high) if region is None else (low * region, high * region)
 

@@ -12,7 +12,8 @@ from jaxtyping import Int
 from torch import Generator, Tensor, nn
 
 from attacks.base import BaseAttack, Goal, Images, Shape
-from attacks.norms import box, l0_elements, l0_pixels, largest
+from attacks.draws import draw
+from attacks.norms import box, counter, largest
 from attacks.search import attempts, fewest_changes
 
 
@@ -58,6 +59,7 @@ class PGDL0(BaseAttack):
     step: float = 0.3
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.k is not None and self.k < 1:
             raise ValueError(f"k is {self.k}: allow at least 1 change, or None for the fewest")
         if self.unit not in ("pixels", "elements"):
@@ -87,7 +89,7 @@ class PGDL0(BaseAttack):
         self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
     ) -> Images:
         most = images[0, 0].numel() if self.unit == "pixels" else images[0].numel()
-        size = l0_pixels if self.unit == "pixels" else l0_elements
+        size = counter(self.unit)
 
         def attempt(
             rows: Int[Tensor, " m"], counts: Int[Tensor, " m"]
@@ -122,7 +124,8 @@ class PGDL0(BaseAttack):
             if not len(pending):
                 break
             rows = pending
-            place = _uniform([generators[row] for row in rows.tolist()], images[rows])
+            chosen = [generators[row] for row in rows.tolist()]
+            place = draw(torch.rand, chosen, images.shape[1:], images.device, images.dtype)
             delta = lower[rows] + place * (upper - lower)[rows]
             failed = torch.ones(len(images), dtype=torch.bool, device=images.device)
             for step in range(self.steps + 1):
@@ -166,10 +169,3 @@ def project(
     if unit == "pixels":
         worth = worth.sum(1, keepdim=True)
     return clipped * largest(worth.flatten(1), counts).view(worth.shape)
-
-
-def _uniform(generators: list[Generator], images: Images) -> Images:
-    """One draw from [0, 1) per generator, each of an image's shape."""
-    shape, dtype = images.shape[1:], images.dtype
-    draws = [torch.rand(shape, generator=g, device=g.device, dtype=dtype) for g in generators]
-    return torch.stack(draws).to(images.device)

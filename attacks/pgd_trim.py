@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
 from attacks.base import BaseAttack, Goal, Images, Shape, Unit
+from attacks.draws import draw
 from attacks.norms import box, largest
 
 Pixels = Bool[Tensor, "b n"]
@@ -31,7 +32,7 @@ class PGDTrim(BaseAttack):
     Deviations: the paper trims to a given number; here an image is done at the smallest number at
     which PGD reaches the goal: halved until it fails, then bisected, each time from the smallest
     success. The subsets are drawn by Gumbel's method, without dropout and without restarts. The
-    margin replaces the cross-entropy. Pixels that no subset holds come last.
+    margin replaces the cross-entropy.
 
     Attributes:
         eps: Largest change of an element, above 0 and at most 1; None leaves only [0, 1].
@@ -60,6 +61,7 @@ class PGDTrim(BaseAttack):
     step: float = 0.25
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.k is not None and self.k < 1:
             raise ValueError(f"k is {self.k}: change at least 1 pixel, or None for the fewest")
         for name in ("steps", "samples"):
@@ -96,9 +98,10 @@ class PGDTrim(BaseAttack):
         self, model: nn.Module, images: Images, goal: Goal, generators: list[Generator]
     ) -> Images:
         result = images.clone()
-        low, high = box(images, 1.0 if self.eps is None else self.eps, goal.region)
+        low, high = box(images, self.eps, goal.region)
         held = ((low < 0) | (high > 0)).any(1).flatten(1)  # the pixels of the smallest success
-        change = low + _draw(generators, images.shape[1:], images) * (high - low)
+        start = draw(torch.rand, generators, images.shape[1:], images.device, images.dtype)
+        change = low + start * (high - low)
         works, fails = held.sum(1), torch.zeros(len(images), dtype=torch.long, device=held.device)
         rows, chosen, count = (works > 0).nonzero()[:, 0], held, works
         while len(rows):
@@ -171,19 +174,12 @@ class PGDTrim(BaseAttack):
         odds = ((size + even) / 2).log()  # -inf outside
         total, times = torch.zeros_like(odds), torch.zeros_like(odds)
         for _ in range(self.samples):
-            uniform = _draw(generators, odds.shape[1:], odds)
+            uniform = draw(torch.rand, generators, odds.shape[1:], odds.device, odds.dtype)
             subset = largest(odds - (-uniform.clamp(min=1e-12).log()).log(), count)
             shown = subset.view(len(images), 1, *images.shape[2:])
             margin = goal.margin(model((images + change * shown).clamp(0, 1)))
             total -= subset * margin.nan_to_num(1e6)[:, None]
             times += subset
-        worth = torch.where(times > 0, total / times.clamp(min=1), -torch.inf)
-        # the unseen come after the seen, the strongest first, and those outside never
-        unseen = torch.where(held, odds - 1e9, -torch.inf)
-        return largest(torch.where(times > 0, worth, unseen), count)
-
-
-def _draw(generators: list[Generator], shape: Sequence[int], like: Tensor) -> Tensor:
-    """One uniform draw per generator, of ``shape``."""
-    draws = [torch.rand(*shape, generator=g, device=g.device, dtype=like.dtype) for g in generators]
-    return torch.stack(draws).to(like.device)
+        worth = (total / times.clamp(min=1)).nan_to_num()  # of infinite margins
+        # one subset alone has as many pixels as are asked for: the others are never needed
+        return largest(worth.where(times > 0, -torch.inf), count)

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
-from attacks.base import BaseAttack, Goal, Images, Shape
+from attacks.base import BaseAttack, Goal, Images, Shape, Unit
 from attacks.lpbox import Labels, Selection, grid, select, superpixels
-from attacks.norms import interval, l0_elements, l0_pixels, l2
+from attacks.norms import counter, interval, l2
 
 STRONGEST = 100.0  # the search over strengths stops there
 
@@ -80,6 +80,7 @@ class SAPF(BaseAttack):
     group_weight: float = 1e-3
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.mode not in ("projected", "free"):
             raise ValueError(f"mode is {self.mode!r}: choose 'projected' or 'free'")
         if self.unit not in ("elements", "pixels"):
@@ -197,7 +198,7 @@ class _Run:
     low: Images
     high: Images
     strength: Float[Tensor, "b 1 1 1"]
-    unit: str
+    unit: Unit
 
     def __post_init__(self) -> None:
         self.best = self.images
@@ -217,7 +218,7 @@ class _Run:
     def _keep(self, point: Images, reached: Bool[Tensor, "b 1 1 1"]) -> None:
         """Fewer units first, then the shorter change."""
         change = point - self.images
-        units = (l0_pixels if self.unit == "pixels" else l0_elements)(change)
+        units = counter(self.unit)(change)
         length = l2(change).double()
         better = reached[:, 0, 0, 0] & (units + length / (1 + length) < self.score)
         self.best = torch.where(better[:, None, None, None], point, self.best)

@@ -11,7 +11,7 @@ import torch
 from torch import Generator, nn
 
 from attacks.base import BaseAttack, Goal, Images, Shape
-from attacks.norms import box, l0_elements, l0_pixels
+from attacks.norms import box, counter
 from attacks.sparsest import Sparsest
 
 
@@ -62,8 +62,7 @@ class SigmaZero(BaseAttack):
     threshold_step: float = 0.01
 
     def __post_init__(self) -> None:
-        if self.eps is not None and not 0 < self.eps <= 1:
-            raise ValueError(f"eps is {self.eps}: it must be above 0 and at most 1, or be None")
+        super().__post_init__()
         if self.unit not in ("elements", "pixels"):
             raise ValueError(f"unit is {self.unit!r}: choose 'elements' or 'pixels'")
         if self.steps < 1:
@@ -92,8 +91,7 @@ class SigmaZero(BaseAttack):
     ) -> Images:
         scale = 1.0 if self.eps is None else self.eps
         low, high = (bound / scale for bound in box(images, scale, goal.region))
-        count = l0_pixels if self.unit == "pixels" else l0_elements
-        best = Sparsest(images, count)
+        best = Sparsest(images, counter(self.unit))
         z = torch.zeros_like(images)
         first, second = torch.zeros_like(z), torch.zeros_like(z)
         threshold = images.new_full((len(images), 1, 1, 1), self.threshold)

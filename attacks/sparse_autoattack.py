@@ -71,6 +71,7 @@ class SparseAutoAttack(BaseAttack):
     queries: int = 1000
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _ = self.members  # refuses what a member refuses
 
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
 from attacks.base import BaseAttack, Goal, Images, Shape, Unit
+from attacks.draws import draw
 from attacks.norms import box, l0_pixels, largest
 from attacks.search import attempts, fewest_changes
 
@@ -69,6 +70,7 @@ class SparsePGD(BaseAttack):
     patience: int = 3
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.k is not None and self.k < 1:
             raise ValueError(f"k is {self.k}: allow at least 1 pixel, or None for the fewest")
         if self.gradient not in ("both", "unprojected", "projected"):
@@ -141,8 +143,9 @@ class SparsePGD(BaseAttack):
         eps = 1.0 if self.eps is None else self.eps
         low, high = box(images, eps, goal.region)
         rows = torch.arange(len(images), device=images.device)
-        p = low + _draw(torch.rand, generators, images.shape[1:], images) * (high - low)
-        mask = _draw(torch.randn, generators, (1, *images.shape[2:]), images)
+        place = draw(torch.rand, generators, images.shape[1:], images.device, images.dtype)
+        p = low + place * (high - low)
+        mask = draw(torch.randn, generators, (1, *images.shape[2:]), images.device, images.dtype)
         same = torch.zeros_like(rows)
         before = torch.zeros_like(mask, dtype=torch.bool)
         for step in range(self.steps + 1):
@@ -192,13 +195,6 @@ class SparsePGD(BaseAttack):
         stuck = (same >= self.patience).nonzero()[:, 0]
         if not len(stuck):
             return mask, same
-        drawn = _draw(torch.randn, [generators[i] for i in stuck.tolist()], mask.shape[1:], mask)
+        chosen = [generators[i] for i in stuck.tolist()]
+        drawn = draw(torch.randn, chosen, mask.shape[1:], mask.device, mask.dtype)
         return mask.index_copy(0, stuck, drawn), same.index_fill(0, stuck, 0)
-
-
-def _draw(
-    law: Callable[..., Tensor], generators: list[Generator], shape: Sequence[int], like: Tensor
-) -> Tensor:
-    """One draw per generator, of ``shape``."""
-    draws = [law(*shape, generator=g, device=g.device, dtype=like.dtype) for g in generators]
-    return torch.stack(draws).to(like.device)

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
 from attacks.base import BaseAttack, Goal, Images, Shape, Unit
+from attacks.draws import draw
 from attacks.norms import interval, largest
 
 ENDS = (50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -63,6 +64,7 @@ class SparseRS(BaseAttack):
     share: float = 0.3
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.k is not None and self.k < 1:
             raise ValueError(f"k is {self.k}: change at least 1 pixel, or None for few")
         if self.queries < 2:
@@ -92,12 +94,12 @@ class SparseRS(BaseAttack):
         low, high = interval(images, self.eps, goal.region)
         free = (high > low).flatten(2).any(1)
         room = free.sum(1)
+        rows = rows[room[rows] > 0]
         k = room.clamp(max=self.k or max(1, images[0, 0].numel() // 50))
         chosen = torch.zeros_like(free)
         corners = images.clone()
         margin = torch.full_like(margin, torch.inf)
         for query in range(1, self.queries):
-            rows = rows[room[rows] > 0]
             if not len(rows):
                 break
             before, won = chosen[rows], margin[rows] < 0
@@ -135,7 +137,5 @@ class SparseRS(BaseAttack):
     ) -> tuple[Float[Tensor, "m n"], Bool[Tensor, "m c h w"]]:
         """A random number per pixel, and a corner of the box."""
         c, h, w = images.shape[1:]
-        draws = torch.stack(
-            [torch.rand(1 + c, h, w, generator=g, device=g.device) for g in generators]
-        ).to(images.device)
+        draws = draw(torch.rand, generators, (1 + c, h, w), images.device)
         return draws[:, 0].flatten(1), draws[:, 1:] < 0.5

@@ -63,6 +63,7 @@ class SparseFool(BaseAttack):
     classes: int = 10
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.stretch >= 1:
             raise ValueError(f"stretch is {self.stretch}: it must be at least 1")
         if not self.overshoot >= 0:
@@ -83,7 +84,10 @@ class SparseFool(BaseAttack):
         return cls(eps, steps=50)
 
     def passes(self, shape: Shape) -> int:
-        """In each round a forward and a backward pass per class and step, and four more."""
+        """One on the image; in each round those of every step of DeepFool, and three more.
+
+        A step takes two forward passes, and a backward pass for every class but the label's.
+        """
         step = 2 + self.classes - 1
         return 1 + self.steps * (self.boundary_steps * step + 3)
 

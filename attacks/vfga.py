@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
 from attacks.base import BaseAttack, Goal, Images, Shape, Unit
+from attacks.draws import draw
 from attacks.norms import interval
 
 
@@ -53,6 +54,7 @@ class VFGA(BaseAttack):
     share: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.samples < 1:
             raise ValueError(f"samples is {self.samples}: draw at least 1")
         if not 0 < self.share <= 1:
@@ -111,13 +113,8 @@ class VFGA(BaseAttack):
         up, down = (-slope.flatten(1) * (high - flat)), (slope.flatten(1) * (flat - low))
         places = torch.stack([gain.where(free, -torch.inf).argmax(1) for gain in (up, down)], 1)
         room = torch.stack([(high - flat), (low - flat)], 1).gather(2, places[:, :, None])
-        noise = torch.stack(
-            [
-                torch.randn(2, self.samples, generator=g, device=g.device, dtype=current.dtype)
-                for g in generators
-            ]
-        )
-        sizes = noise.to(current.device).abs() * room
+        noise = draw(torch.randn, generators, (2, self.samples), current.device, current.dtype)
+        sizes = noise.abs() * room
         tried = flat[:, None, None].repeat(1, 2, self.samples, 1)
         where = places[:, :, None, None].expand(-1, -1, self.samples, 1)
         tried = tried.scatter_add(3, where, sizes[..., None]).flatten(1, 2)

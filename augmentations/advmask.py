@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor
 
-from augmentations.base import Fill, Guide, Images, Mask, Ramp, required, scaled, within
+from augmentations.base import Fill, Guide, Images, Mask, Ramp, choice, required, scaled, within
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class AdvMask:
         within("ratio", *self.ratio, 0, 1)
         if not 0 <= self.overlap <= 1:
             raise ValueError(f"overlap is {self.overlap}: it must be a fraction from 0 to 1")
+        choice("fill", self.fill, Fill)
 
     @classmethod
     def preset(cls, data: str, side: int) -> AdvMask:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -141,6 +141,19 @@ def within(
         )
 
 
+def choice(name: str, value: str, allowed: Any) -> None:
+    """Refuse a hyperparameter that is none of the words of ``allowed``, a ``Literal``.
+
+    >>> choice("fill", "Mean", Fill)
+    Traceback (most recent call last):
+    ValueError: fill is 'Mean': choose 'mean' or 'noise'
+    """
+    *most, last = get_args(allowed)
+    if value not in (*most, last):
+        choices = f"{', '.join(map(repr, most))} or {last!r}"
+        raise ValueError(f"{name} is {value!r}: choose {choices}")
+
+
 def on_device_of(generator: Generator, images: Images) -> Callable[[Tensor], Tensor]:
     """Draws happen on the generator's device; the returned function moves them to the images'."""
     return lambda draws: draws.to(images.device)
@@ -156,11 +169,13 @@ def required(guide: Guide | None, images: Images, who: str, what: str) -> Guide:
             f"{who} needs a guide of shape {(b, 1, h, w)}, one value per pixel: "
             f"this one has shape {tuple(guide.shape)}"
         )
-    if guide.numel() and not 0 <= guide.amin() <= guide.amax() < torch.inf:
-        raise ValueError(
-            f"{who} needs a guide of finite values, at least 0: "
-            f"this one spans {guide.amin():.3g} to {guide.amax():.3g}"
-        )
+    if guide.numel():
+        low, high = torch.stack(guide.aminmax()).tolist()  # a GPU is waited for once
+        if not 0 <= low <= high < torch.inf:
+            raise ValueError(
+                f"{who} needs a guide of finite values, at least 0: "
+                f"this one spans {low:.3g} to {high:.3g}"
+            )
     return guide
 
 
@@ -282,12 +297,13 @@ def delete(
         generator: Draws the noise.
 
     Raises:
-        ValueError: Noise is asked for without ``std`` or ``generator``.
+        ValueError: There is no such fill, or noise is asked for without ``std`` or ``generator``.
 
     >>> mask = torch.tensor([[[[True, False]]]])
     >>> delete(torch.ones(1, 1, 1, 2), mask, mean=torch.tensor([0.5])).tolist()
     [[[[0.5, 1.0]]]]
     """
+    choice("fill", fill, Fill)
     colour = mean.to(images)[None, :, None, None]
     if fill == "mean":
         # exact at weights 0 and 1, and ten times as fast as torch.where on the CPU

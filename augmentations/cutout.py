@@ -7,7 +7,17 @@ from dataclasses import dataclass
 import torch
 from torch import Generator
 
-from augmentations.base import Fill, Guide, Images, Mask, Ramp, on_device_of, rectangles, scaled
+from augmentations.base import (
+    Fill,
+    Guide,
+    Images,
+    Mask,
+    Ramp,
+    choice,
+    on_device_of,
+    rectangles,
+    scaled,
+)
 from augmentations.relocation import Rule, demanded, move_rectangles, wanted
 
 PUBLISHED = {"cifar10": 16, "cifar100": 8, "svhn": 20}  # lengths for images of 32 x 32
@@ -30,7 +40,7 @@ class Cutout:
             `augmentations.relocation`. Not in the paper.
 
     Raises:
-        ValueError: The length is below 2 pixels.
+        ValueError: The length is below 2 pixels, or ``fill`` or ``points`` is unknown.
 
     >>> images = torch.zeros(2, 3, 32, 32)
     >>> mask = Cutout(length=8).mask(images, torch.Generator().manual_seed(0))
@@ -46,6 +56,8 @@ class Cutout:
     def __post_init__(self) -> None:
         if self.length < 2:
             raise ValueError(f"length is {self.length}: the square needs at least 2 pixels a side")
+        choice("fill", self.fill, Fill)
+        choice("points", self.points, Rule)
 
     @property
     def wants(self) -> str | None:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
-from augmentations.base import Fill, Guide, Images, Mask, Ramp, on_device_of
+from augmentations.base import Fill, Guide, Images, Mask, Ramp, choice, on_device_of
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class GridDropout:
             raise ValueError(f"unit is {self.unit}: a cell needs at least 2 pixels a side")
         if not 0 < self.ratio <= 1:
             raise ValueError(f"ratio is {self.ratio}: it must be above 0 and at most 1")
+        choice("fill", self.fill, Fill)
 
     @classmethod
     def preset(cls, data: str, side: int) -> GridDropout:

@@ -16,6 +16,7 @@ from augmentations.base import (
     Images,
     Mask,
     Ramp,
+    choice,
     cross,
     on_device_of,
     scaled,
@@ -23,6 +24,9 @@ from augmentations.base import (
 )
 from augmentations.relocation import Rule, demanded, preferred, relocate, wanted
 from augmentations.squares import one_of
+
+Mode = Literal["squares", "lines"]
+"""What of a lattice is deleted."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,8 @@ class GridMask:
     0..d-1, and the pixels that lie in the last ``d - ceil(ratio d)`` (at least one) rows *and*
     columns of a period are deleted; ``mode="lines"`` deletes the others instead. With ``rotation``
     the lattice is turned about the image's centre by whole degrees below it, nearest pixel: the
-    centres of the pixels are turned back and looked up in the lattice. The released code turns a
-    image instead, which differs in about one pixel in 7,000 (ties in rounding).
+    centres of the pixels are turned back and looked up in the lattice. The released code turns
+    an image of the lattice instead, which differs in about one pixel in 7,000 (ties in rounding).
 
     The share grows to 0.8 at epoch 280 of 300, the author's reading for CIFAR. The released code's
     ``ratio`` is the kept part of a side; the paper's keep ratio of the area is
@@ -63,7 +67,7 @@ class GridMask:
     period: tuple[int, int] = (24, 32)
     ratio: float = 0.4
     rotation: int = 1
-    mode: Literal["squares", "lines"] = "squares"
+    mode: Mode = "squares"
     share: Ramp = Ramp(0.0, 0.8, until=280 / 300)
     fill: Fill = "mean"
     points: Rule = "ignore"
@@ -74,6 +78,9 @@ class GridMask:
             raise ValueError(f"ratio is {self.ratio}: it must be between 0 and 1")
         if not 1 <= self.rotation <= 360:
             raise ValueError(f"rotation is {self.rotation}: it must be in 1..360 degrees")
+        choice("mode", self.mode, Mode)
+        choice("fill", self.fill, Fill)
+        choice("points", self.points, Rule)
 
     @property
     def wants(self) -> str | None:

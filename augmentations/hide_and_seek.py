@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator
 
-from augmentations.base import Fill, Guide, Images, Mask, Ramp, on_device_of, scaled
+from augmentations.base import Fill, Guide, Images, Mask, Ramp, choice, on_device_of, scaled
 from augmentations.relocation import Rule, demanded, exchange_cells, wanted
 
 
@@ -30,7 +30,8 @@ class HideAndSeek:
             points; see `augmentations.relocation`. Not in the paper.
 
     Raises:
-        ValueError: There is no size above 0, or the probability is out of range.
+        ValueError: There is no size above 0, the probability is out of range, or ``fill`` or
+            ``points`` is unknown.
 
     >>> images = torch.zeros(1, 3, 4, 4)
     >>> HideAndSeek(sizes=(4,), probability=1.0).mask(images, torch.Generator()).all()
@@ -50,6 +51,8 @@ class HideAndSeek:
             )
         if not 0 <= self.probability <= 1:
             raise ValueError(f"probability is {self.probability}: it must be in [0, 1]")
+        choice("fill", self.fill, Fill)
+        choice("points", self.points, Rule)
 
     @property
     def wants(self) -> str | None:

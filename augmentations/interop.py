@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool
 from torch import Generator, Tensor
 
-from augmentations.base import Augmentation, Fill, Guide, Images, Mask, Ramp, delete, draw
+from augmentations.base import Augmentation, Fill, Guide, Images, Mask, Ramp, choice, delete, draw
 from augmentations.relocation import Rule, demanded, relocate, wanted
 
 CANVAS = 0.314159  # a value that no eraser writes, unlike white or black
@@ -39,6 +39,9 @@ class Foreign:
         points: ``"seek"`` or ``"avoid"`` move the masks to where many or few points are; see
             `augmentations.relocation.relocate`.
 
+    Raises:
+        ValueError: ``fill`` or ``points`` is unknown.
+
     >>> from torchvision.transforms import v2
     >>> erase = Foreign(v2.RandomErasing(p=1.0, scale=(0.25, 0.25), ratio=(1.0, 1.0)))
     >>> erase.mask(torch.zeros(2, 3, 8, 8), torch.Generator()).sum((1, 2, 3)).tolist()
@@ -49,6 +52,10 @@ class Foreign:
     share: Ramp = Ramp(1.0)
     fill: Fill = "mean"
     points: Rule = "ignore"
+
+    def __post_init__(self) -> None:
+        choice("fill", self.fill, Fill)
+        choice("points", self.points, Rule)
 
     @property
     def wants(self) -> str | None:

@@ -8,12 +8,12 @@ measured against a quantile of the sums of points over all squares of the image,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Generator
 
-from augmentations.base import Fill, Guide, Images, Mask, Ramp, required, scaled
-from augmentations.gridmask import GridMask
+from augmentations.base import Fill, Guide, Images, Mask, Ramp, choice, required, scaled
+from augmentations.gridmask import GridMask, Mode
 from augmentations.hide_and_seek import HideAndSeek
 from augmentations.squares import one_of, slack, square_at, square_sums, threshold
 
@@ -124,6 +124,7 @@ class IPFCutout:
 
     def __post_init__(self) -> None:
         check(self.length, self.quantile)
+        choice("fill", self.fill, Fill)
 
     @classmethod
     def preset(cls, data: str, side: int) -> IPFCutout:
@@ -201,6 +202,7 @@ class IPFHideAndSeek:
     def __post_init__(self) -> None:
         HideAndSeek(self.sizes, self.probability)
         check(self.length, self.quantile)
+        choice("fill", self.fill, Fill)
 
     @classmethod
     def preset(cls, data: str, side: int) -> IPFHideAndSeek:
@@ -250,7 +252,7 @@ class IPFGridMask:
     period: tuple[int, int] = (24, 32)
     ratio: float = 0.4
     rotation: int = 1
-    mode: Literal["squares", "lines"] = "squares"
+    mode: Mode = "squares"
     length: int = 16
     quantile: float = QUANTILE
     share: Ramp = GridMask.share
@@ -260,6 +262,7 @@ class IPFGridMask:
     def __post_init__(self) -> None:
         GridMask(self.period, self.ratio, self.rotation, self.mode)
         check(self.length, self.quantile)
+        choice("fill", self.fill, Fill)
 
     @classmethod
     def preset(cls, data: str, side: int) -> IPFGridMask:

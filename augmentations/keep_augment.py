@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Generator
 
-from augmentations.base import Fill, Guide, Images, Mask, Ramp, on_device_of, required
+from augmentations.base import Fill, Guide, Images, Mask, Ramp, choice, on_device_of, required
 from augmentations.cutout import Cutout
 from augmentations.squares import Squares, one_of, slack, square_at, square_sums, threshold
 
@@ -69,12 +69,9 @@ class KeepAugment:
         Cutout(self.length)
         if not 0 <= self.quantile <= 1:
             raise ValueError(f"quantile is {self.quantile}: it must be in [0, 1]")
-        if self.squares not in ("inside", "clipped"):
-            raise ValueError(f"squares is {self.squares!r}: choose 'inside' or 'clipped'")
-        if self.saliency not in ("full", "low", "early", "early-low"):
-            raise ValueError(
-                f"saliency is {self.saliency!r}: choose 'full', 'low', 'early' or 'early-low'"
-            )
+        choice("squares", self.squares, Squares)
+        choice("saliency", self.saliency, Saliency)
+        choice("fill", self.fill, Fill)
 
     @classmethod
     def preset(cls, data: str, side: int) -> KeepAugment:

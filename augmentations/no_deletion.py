@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Generator
 
-from augmentations.base import Fill, Guide, Images, Mask, Ramp
+from augmentations.base import Fill, Guide, Images, Mask, Ramp, choice
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,9 @@ class NoDeletion:
     share: Ramp = Ramp(0.0)
     fill: Fill = "mean"
     wants: ClassVar[str | None] = None
+
+    def __post_init__(self) -> None:
+        choice("fill", self.fill, Fill)
 
     @classmethod
     def preset(cls, data: str, side: int) -> NoDeletion:

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 import torch
 from torch import Generator
 
-from augmentations.base import Fill, Guide, Images, Mask, Ramp, on_device_of, rectangles, within
+from augmentations.base import (
+    Fill,
+    Guide,
+    Images,
+    Mask,
+    Ramp,
+    choice,
+    on_device_of,
+    rectangles,
+    within,
+)
 from augmentations.relocation import Rule, demanded, move_rectangles, wanted
 
 
@@ -34,7 +44,8 @@ class RandomErasing:
             `augmentations.relocation`. Not in the paper.
 
     Raises:
-        ValueError: A range is not ordered or leaves its bounds.
+        ValueError: A range is not ordered or leaves its bounds, or ``fill`` or ``points`` is
+            unknown.
 
     >>> images = torch.zeros(2, 3, 32, 32)
     >>> mask = RandomErasing(area=(0.25, 0.25), aspect=1.0).mask(images, torch.Generator())
@@ -52,6 +63,8 @@ class RandomErasing:
         within("area", *self.area, 0, 1)
         if not 0 < self.aspect <= 1:
             raise ValueError(f"aspect is {self.aspect}: it must be above 0 and at most 1")
+        choice("fill", self.fill, Fill)
+        choice("points", self.points, Rule)
 
     @property
     def wants(self) -> str | None:

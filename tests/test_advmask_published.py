@@ -254,6 +254,89 @@ def test_an_image_that_cannot_be_broken_comes_back_unchanged() -> None:
     assert torch.equal(SMALL(stuck, images, torch.zeros(3, dtype=torch.long)), images)
 
 
+def codes_for(images: Tensor) -> Tensor:
+    generator = Generator().manual_seed(5)
+    return 0.01 * torch.randn(len(images), 42, generator=generator, dtype=torch.float64)
+
+
+def test_refining_takes_what_a_call_takes() -> None:
+    model, images = certain(), draw_images(6)
+    goal, codes = goal_for(model, images, targeted=False), codes_for(images)
+    found = SMALL.refine(model, images, goal, generators(6), codes)
+    assert goal.reached(model(found)).any()
+    assert torch.equal(SMALL.refine(model, images, goal.labels, generators(6), codes), found)
+    usual = SMALL.refine(model, images, goal, None, codes)
+    assert torch.equal(SMALL.refine(model, images, goal, Generator().manual_seed(0), codes), usual)
+    nothing = SMALL.refine(model, images[:0], goal.labels[:0], [], codes[:0])
+    assert nothing.shape == images[:0].shape
+
+
+def test_refining_refuses_what_a_call_refuses() -> None:
+    model, images = certain(), draw_images(2)
+    labels, codes = predicted(model, images), codes_for(images)
+
+    def refine(
+        model: nn.Module = model, images: Tensor = images, labels: Tensor = labels,
+        streams: int = 2, codes: Tensor = codes,
+    ) -> Tensor:  # fmt: skip
+        return SMALL.refine(model, images, Goal(labels), generators(streams), codes)
+
+    with pytest.raises(ValueError, match=r"attacks take \[0, 1\], before normalisation"):
+        refine(images=4 * images - 2)
+    with pytest.raises(ValueError, match="images hold values that are not finite"):
+        refine(images=images * torch.inf)
+    with pytest.raises(ValueError, match="the labels hold class 9, but the model has 5 classes"):
+        refine(labels=torch.full_like(labels, 9))
+    with pytest.raises(ValueError, match=r"labels have shape \(1,\) for 2 images"):
+        refine(labels=labels[:1])
+    with pytest.raises(ValueError, match="3 generators for 2 images: give one per image"):
+        refine(streams=3)
+    with pytest.raises(ValueError, match="the model returned NaN for 2 of 2 images"):
+        refine(model=nn.Sequential(nn.Flatten(), Undefined()))
+    with pytest.raises(
+        ValueError, match=r"codes have shape \(2, 41\): give one per pixel, \(2, 42\)"
+    ):
+        refine(codes=codes[:, 1:])
+
+
+class Undefined(nn.Module):
+    def forward(self, values: Tensor) -> Tensor:
+        return values * torch.nan
+
+
+class Short(nn.Module):
+    """Has memory for two images at once."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.largest = model, 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.largest = max(self.largest, len(images))
+        logits: Tensor = self.model(images)
+        return logits
+
+
+def test_refining_halves_a_batch_for_which_memory_is_short() -> None:
+    model, images = certain(), draw_images(5)
+    goal, codes = goal_for(model, images, targeted=False), codes_for(images)
+    short = Short(model)
+    found = SMALL.refine(short, images, goal, generators(5), codes)
+    assert short.largest == 2
+    torch.testing.assert_close(
+        found, SMALL.refine(model, images, goal, generators(5), codes), rtol=0, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("steps", [0, -3])
+def test_an_attack_without_steps_is_refused(steps: int) -> None:
+    with pytest.raises(ValueError, match=f"^steps is {steps}: give at least 1$"):
+        SMALL.shortened(steps)
+    assert SMALL.shortened(1).steps == 1
+
+
 class OneImage(nn.Module):
     """The U-Net of one image from the layers of ``torch.nn``."""
 

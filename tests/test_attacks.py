@@ -17,7 +17,7 @@ from planes import fewest, ladder, plane, some_images
 from torch import Generator, Tensor, nn
 
 import attacks
-from attacks import BUILTIN, Attack, BaseAttack, Goal, passes, traits
+from attacks import BUILTIN, Attack, BaseAttack, Goal, PublishedAdvMask, passes, traits
 from attacks.norms import box, l0_elements
 
 NAMES = sorted(BUILTIN)
@@ -300,6 +300,27 @@ def test_labels_are_enough_to_leave_a_class(name: str) -> None:
     assert torch.equal(attack(name, 0.1)(model, images, goal), seeded)
     assert torch.equal(attack(name, 0.1)(model, images, goal.labels), seeded)
     assert torch.equal(attack(name, 0.1)(model, images, goal.labels.int()), seeded)
+
+
+@dataclass(frozen=True)
+class Idle(BaseAttack):
+    """An attack of one's own, without any check."""
+
+    eps: float | None = None
+
+    def passes(self, shape: tuple[int, int, int]) -> int:
+        return 0
+
+    def _attack(self, model: nn.Module, images: Tensor, goal: Goal, generators: Any) -> Tensor:
+        return images.clone()
+
+
+@pytest.mark.parametrize("eps", [8.0, 0.0, -1.0, float("nan")])
+@pytest.mark.parametrize("cls", [*BUILTIN.values(), PublishedAdvMask, Idle])
+def test_an_eps_out_of_range_is_refused_before_any_call(cls: Any, eps: float) -> None:
+    with pytest.raises(ValueError, match=f"^eps is {eps}: it must (be|lie) above 0 and at most 1"):
+        cls(eps=eps)
+    assert cls(eps=1.0).eps == 1
 
 
 @pytest.mark.parametrize(

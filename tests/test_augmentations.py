@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import inspect
 import pkgutil
+from typing import Any, Literal, get_origin, get_type_hints
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Generator, Tensor
 
 import augmentations
-from augmentations import BUILTIN, Augmentation, Cutout, Ramp, delete, draw
+from augmentations import BUILTIN, Augmentation, Cutout, Foreign, Ramp, delete, draw
 
 NAMES = sorted(BUILTIN)
 DELETING = [name for name in NAMES if name != "none"]
@@ -216,6 +217,54 @@ def test_draw_masks_the_share_that_is_due() -> None:
     assert torch.equal(
         draw(Cutout(4), images, stream()), draw(Cutout(4), images, stream(), progress=0.3)
     )
+
+
+WORDS = {
+    "mode": "choose 'squares' or 'lines'",
+    "fill": "choose 'mean' or 'noise'",
+    "points": "choose 'ignore', 'seek' or 'avoid'",
+    "squares": "choose 'inside' or 'clipped'",
+    "saliency": "choose 'full', 'low', 'early' or 'early-low'",
+}
+ERASERS: dict[str, Any] = {name: cls() for name, cls in BUILTIN.items()} | {"foreign": Foreign(abs)}
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        (name, option)
+        for name, method in ERASERS.items()
+        for option in WORDS
+        # whose mode is passed on to GridMask, where the type checks of the tests come first
+        if hasattr(method, option) and (name, option) != ("ipf-gridmask", "mode")
+    ],
+)
+@pytest.mark.parametrize("word", ["square", "Mean", "Seek", ""])
+def test_every_augmentation_refuses_words_that_it_does_not_know(
+    name: str, option: str, word: str
+) -> None:
+    method = dataclasses.replace(ERASERS[name])
+    object.__setattr__(method, option, word)  # past the type checks of the tests
+    with pytest.raises(ValueError, match=f"^{option} is {word!r}: {WORDS[option]}$"):
+        method.__post_init__()
+
+
+def test_every_option_that_is_a_word_is_among_those_tested() -> None:
+    for method in ERASERS.values():
+        hints = get_type_hints(type(method))
+        words = {
+            field.name
+            for field in dataclasses.fields(method)
+            if get_origin(hints[field.name]) is Literal
+        }
+        assert words <= set(WORDS)
+
+
+def test_pixels_are_not_filled_with_what_nobody_knows() -> None:
+    images, mask = torch.ones(1, 3, 4, 4), torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    unchecked: Any = inspect.unwrap(delete)  # past the type checks of the tests
+    with pytest.raises(ValueError, match=r"^fill is 'Mean': choose 'mean' or 'noise'$"):
+        unchecked(images, mask, mean=MEAN, std=STD, fill="Mean", generator=stream())
 
 
 def test_every_class_is_in_the_package_and_documented_with_an_example() -> None:

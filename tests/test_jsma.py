@@ -122,13 +122,17 @@ def test_a_direction_is_kept_and_an_element_changes_once(direction: str, sign: i
     torch.testing.assert_close(delta[changed], sign * room[changed])
 
 
-def test_gamma_caps_the_changed_elements() -> None:
+@pytest.mark.parametrize("most", [6, 7, 9])
+def test_gamma_caps_the_changed_elements(most: int) -> None:
     victim, images = ladder(SIZE, 2), some_images(SIZE, 40, seed=4, spread=0.2)
     goal = away(victim, images)
     least = fewest(victim, images, goal, EPS)
-    adversarial = run(JSMA(EPS, gamma=0.1), victim, images, goal)
+    adversarial = run(JSMA(EPS, gamma=(most + 0.5) / 60), victim, images, goal)
     reached = goal.reached(victim(adversarial))
-    assert torch.equal(reached, least <= 6)  # a tenth of 60
+    assert torch.equal(reached, least <= most)
+    assert (l0_elements(adversarial - images) <= most).all()
+    if most % 2:  # ends with a single one
+        assert (least == most).any()
     assert reached.any()
     assert not reached.all()
 
@@ -143,6 +147,30 @@ def test_the_last_useful_element_is_taken_alone() -> None:
     alone = run(JSMA(EPS), victim, images, goal)
     assert l0_elements(alone - images).item() == 1
     assert torch.equal(run(JSMA(EPS, single=False), victim, images, goal), images)
+
+
+@pytest.mark.parametrize("representation", ["log-probabilities", "logits"])
+@pytest.mark.parametrize(("n", "gamma"), [(4, 0.25), (1, 1.0), (5, 0.6)])
+def test_an_odd_number_of_elements_ends_with_a_single_one(
+    n: int, gamma: float, representation: str
+) -> None:
+    """Just as many elements as may change suffice; they are one more than pairs can take."""
+    most = int(gamma * n)
+    weight = torch.zeros(2, 1, 1, n, dtype=torch.float64)
+    weight[0] = torch.linspace(1, 2, n, dtype=torch.float64)
+    victim = Plane(weight - weight.mean(0), torch.zeros(2, dtype=torch.float64))
+    images = torch.full((1, 1, 1, n), 0.5, dtype=torch.float64)
+    gains = EPS * weight[0].flatten().sort(descending=True).values
+    victim.bias.data[1] = 0.5 * weight[0].sum() - gains[: most - 1].sum() - 0.5 * gains[most - 1]
+    goal = away(victim, images)
+    assert goal.labels.item() == 0
+    for direction in ("decrease", "both"):
+        attack = JSMA(EPS, representation, direction, gamma)
+        found = run(attack, victim, images, goal)
+        assert goal.reached(victim(found)).all()
+        assert l0_elements(found - images).item() == most
+    pairs = JSMA(EPS, representation, gamma=gamma, single=False)
+    assert torch.equal(run(pairs, victim, images, goal), images)
 
 
 def test_a_step_costs_one_backward_pass_per_active_image_and_logits_cost_two() -> None:

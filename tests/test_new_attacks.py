@@ -141,6 +141,49 @@ def test_pgd_trim_halves_and_then_bisects() -> None:
     assert int(l0_pixels(PGDTrim(eps=0.2, k=9)(model, images, labels) - images)) == 9
 
 
+@pytest.mark.parametrize("samples", [1, 2, 5])
+@pytest.mark.parametrize("logit", [1.0, -torch.inf, 1e30])
+def test_pgd_trim_keeps_some_of_the_pixels_that_it_holds(logit: float, samples: int) -> None:
+    """Whatever the subsets are worth, even where margins are infinite."""
+
+    class Constant(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return torch.tensor([[0.0, logit]]).expand(len(images), 2)
+
+    generators = [Generator().manual_seed(seed) for seed in range(6)]
+    held = torch.zeros(6, 36, dtype=torch.bool)
+    held[:, 20:] = True  # ties would go to the first pixels
+    count = torch.tensor([1, 2, 5, 8, 10, 15])
+    chosen = PGDTrim(samples=samples)._choose(
+        Constant(), torch.full((6, 3, 6, 6), 0.5), Goal(torch.zeros(6, dtype=torch.long)),
+        torch.rand(6, 3, 6, 6, generator=generators[0]), held, count, generators,
+    )  # fmt: skip
+    assert torch.equal(chosen.sum(1), count)
+    assert not (chosen & ~held).any()
+
+
+def test_sparse_rs_shows_no_image_that_cannot_change() -> None:
+    model, images, labels = known(4, 0.2)
+    images, labels = images.repeat(3, 1, 1, 1), labels.repeat(3)
+    region = torch.ones(3, 1, 6, 6, dtype=torch.bool)
+    region[1] = False
+    for k in (None, 4):
+        watched = Watched(model)
+        found = SparseRS(eps=0.2, k=k, queries=300)(
+            watched,
+            images,
+            Goal(labels, region=region),
+            [Generator().manual_seed(s) for s in (1, 2, 3)],
+        )
+        assert [len(shown) for shown in watched.shown[:2]] == [3, 2]
+        assert torch.equal(found[1], images[1])
+        nowhere = Watched(model)
+        SparseRS(eps=0.2, k=k, queries=300)(
+            nowhere, images, Goal(labels, region=torch.zeros_like(region))
+        )
+        assert len(nowhere.shown) == 1
+
+
 def test_the_proximal_operator_is_the_minimiser_of_a_grid() -> None:
     points = torch.linspace(-2, 2, 41, dtype=torch.float64).view(1, 1, 1, -1)
     grid = torch.linspace(-2.5, 2.5, 200_001, dtype=torch.float64)

@@ -1,11 +1,15 @@
-"""The largest scores of a row, marked without sorting it."""
+"""Sizes and boxes of changes, draws per image, and the largest scores of a row."""
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import pytest
 import torch
+from planes import some_images
 
-from attacks.norms import largest
+from attacks.draws import draw
+from attacks.norms import box, counter, l0_elements, l0_pixels, largest
 
 
 @pytest.mark.parametrize("most", [0, 1, 5, 40, 64, 80])
@@ -31,3 +35,37 @@ def test_a_score_that_is_not_a_number_stays_in_its_row() -> None:
     marked = largest(scores, torch.tensor([1, 2]))
     assert marked[1].tolist() == [True, True, False]
     assert marked[0].sum() <= 1
+
+
+@pytest.mark.parametrize(("unit", "changes"), [("pixels", 1), ("elements", 2)])
+def test_a_unit_is_counted_by_its_name(unit: Literal["pixels", "elements"], changes: int) -> None:
+    delta = torch.zeros(1, 3, 2, 2)
+    delta[0, 1:, 0, 1] = 0.5
+    assert counter(unit)(delta).tolist() == [changes]
+    assert counter(unit) is {"pixels": l0_pixels, "elements": l0_elements}[unit]
+
+
+def test_without_eps_the_box_is_all_of_the_range() -> None:
+    images = some_images((3, 4, 5), 2, seed=1, spread=0.3)
+    region = torch.zeros(2, 1, 4, 5, dtype=torch.bool)
+    region[:, :, 1:] = True
+    for inside in (None, region):
+        for free, widest in zip(box(images, None, inside), box(images, 1.0, inside), strict=True):
+            assert torch.equal(free, widest)
+    low, high = box(images, None)
+    assert torch.equal(low, -images)
+    assert torch.equal(high, 1 - images)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float64])
+@pytest.mark.parametrize("law", [torch.rand, torch.randn])
+def test_an_image_gets_what_its_generator_draws_alone(law: Any, dtype: torch.dtype | None) -> None:
+    def streams() -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(seed) for seed in (3, 1, 2)]
+
+    generators, own = streams(), streams()
+    for shape in ((2, 3), (5,)):
+        drawn = draw(law, generators, shape, torch.device("cpu"), dtype)
+        alone = [law(shape, generator=generator, dtype=dtype) for generator in own]
+        assert torch.equal(drawn, torch.stack(alone))
+        assert drawn.dtype == (dtype or torch.get_default_dtype())
