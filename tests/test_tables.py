@@ -13,12 +13,13 @@ from click.testing import CliRunner
 from example_tables import BETTER, NONE, SAME, cells_of, labels, records, seeds, usual
 
 from bench.cli import main
+from bench.records.over_images import OverImages
 from bench.records.record import Record
 from bench.records.statistics import Interval, compare, mean_interval
 from bench.records.store import Store
 from bench.reporting import formats, run_tables
 from bench.reporting.cells import Column, Published, Row
-from bench.reporting.table import Table, rounded
+from bench.reporting.table import Table, of_images, rounded
 
 
 def test_a_cell_is_the_interval_of_its_seeds_and_the_baseline_comes_first() -> None:
@@ -112,6 +113,11 @@ def test_digits_are_those_that_the_interval_supports(
     assert rounded(Interval(mean, half, half, 5), percent) == expected
 
 
+def test_a_number_over_images_has_no_exponent_from_1000_on() -> None:
+    cell = OverImages(999.6, 12.34, 123456.0, 10)
+    assert of_images(cell, percent=False) == ("1000", "[12.3, 123456]")
+
+
 @pytest.mark.slow
 def test_settings_that_differ_in_a_column_are_named_and_not_compared() -> None:
     table = run_tables.grid(
@@ -147,6 +153,15 @@ def test_methods_without_points_are_the_baseline_of_methods_with_any_points() ->
     cutout = records("advmask + random", base, points="advmask.published")
     table = run_tables.differences([*one, *other, *cutout], baseline="advmask")
     assert labels(table.rows) == ["advmask + random [points=advmask.published]"]
+    # two kinds of points are compared where the baseline is named with its own
+    with pytest.raises(ValueError, match=r"such as --baseline 'advmask \[points=advmask\("):
+        run_tables.differences([*one, *other], baseline="advmask")
+    name = "advmask [points=advmask(steps=100)]"
+    table = run_tables.differences([*plain, *one, *other], baseline=name)
+    assert labels(table.rows) == ["none", "advmask [points=advmask.published]"]
+    gained = table.cells[table.rows[1].label, table.columns[0].label]
+    assert isinstance(gained, Interval)
+    assert gained.mean == pytest.approx(sum(ours) / 4 - sum(base) / 4)
     # any other setting that differs still keeps two rows apart
     longer = records("advmask", ours, points="advmask.published", epochs=9)
     shorter = records("none", base, epochs=3)

@@ -83,7 +83,10 @@ def metric_names() -> list[str]:
     "[default: accuracy]  Attacks: any metric of their records, over all victim models.",
 )
 @sections.compared(
-    "--baseline", default="none", show_default=True, help="Baseline method for comparisons."
+    "--baseline",
+    default="none",
+    show_default=True,
+    help="Baseline method for comparisons, as tables name it.",
 )
 @sections.compared(
     "--method",

@@ -178,7 +178,7 @@ def differences(
         comparisons[row, gain.label] = each
         covered[row, gain.label] = mean_coverage(group.records)
     if not cells:
-        raise ValueError(_without_baseline(baseline))
+        raise ValueError(_without_baseline(baseline, (group.row for group in groups)))
     labels = {row for row, _ in cells}
     rows = [row for row in dict.fromkeys(group.row for group in groups) if row.label in labels]
     return Table(
@@ -212,18 +212,25 @@ def gains(
     Raises:
         ValueError: No method shares a seed with the baseline.
     """
+    groups = group_runs(records)
     found = {
         (row, column): [values[seed] - family[own][seed] for seed in values if seed in family[own]]
-        for column, own, family in _families(group_runs(records), metric, baseline)
+        for column, own, family in _families(groups, metric, baseline)
         for row, values in family.items()
         if row != own
     }
     if not any(found.values()):
-        raise ValueError(_without_baseline(baseline))
+        raise ValueError(_without_baseline(baseline, (group.row for group in groups)))
     return found
 
 
-def _without_baseline(baseline: str) -> str:
+def _without_baseline(baseline: str, rows: Iterable[Row]) -> str:
+    several = sorted({row.label for row in rows if row.name == baseline and row.settings})
+    if len(several) > 1:
+        return (
+            f"the runs of {baseline} differ in their settings: name the baseline as tables do, "
+            f"such as --baseline {several[0]!r}"
+        )
     return f"no method shares a seed with {baseline} in the same settings: add --aug {baseline}"
 
 
@@ -290,7 +297,8 @@ def _families(
 ) -> Iterator[tuple[Column, Row, Mapping[Row, dict[int, float]]]]:
     """Column, row of the baseline, and the values of all rows that share its settings.
 
-    A baseline without adversarial points shares those of methods with any points.
+    A baseline without adversarial points shares those of methods with any points. One that rows
+    tell apart by their points is named as its row is.
     """
     families: dict[tuple[str, Column], dict[Row, dict[int, float]]] = {}
     for group in groups:
@@ -299,7 +307,8 @@ def _families(
     for (shared, column), family in families.items():
         if baseline is None:
             continue
-        if (own := Row(baseline, shared)) in family:
+        named = (row for row in family if row == Row(baseline, shared) or row.label == baseline)
+        if own := next(named, None):
             yield column, own, family
             continue
         for own in [row for row in family if row.name == baseline and not row.key]:
