@@ -49,3 +49,30 @@ def linger(job: int, workspace: Workspace, progress: Progress, stop: Callable[[]
 
 def leave(job: int, workspace: Workspace, progress: Progress, stop: Callable[[], bool]) -> int:
     sys.exit(job)
+
+
+class OfTwo(Exception):
+    """Can be sent, but not built again from its message alone."""
+
+    def __init__(self, count: int, what: str) -> None:
+        super().__init__(f"{count} {what}")
+
+
+class Bound(Exception):
+    """Holds what cannot be sent."""
+
+    def __init__(self) -> None:
+        super().__init__("it is bound")
+        self.held = lambda: self
+
+
+def raise_of_two(
+    job: int, workspace: Workspace, progress: Progress, stop: Callable[[], bool]
+) -> int:
+    raise OfTwo(job, "parts are missing")
+
+
+def raise_bound(
+    job: int, workspace: Workspace, progress: Progress, stop: Callable[[], bool]
+) -> int:
+    raise Bound

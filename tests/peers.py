@@ -43,7 +43,7 @@ def victim() -> tuple[nn.Module, Dataset]:
         data = catalog.load("cifar10-jpeg")
         mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
         network = networks.build("resnet20", classes=10, mean=mean, std=std, seed=0)
-        weight_files.load_weights(network, weights)
+        weight_files.take(network, weight_files.read(weights), weights)
         return network.eval(), data
     with tempfile.TemporaryDirectory() as results:
         workspace = Workspace(results=Path(results), data="photos")

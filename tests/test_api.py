@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -340,6 +341,33 @@ def test_points_have_one_entry_for_each_index_and_are_found_again(
     assert torch.equal(again.places, points.places)
     bench.find_points(Brightness(), TensorDataset(x.flip(0), y.flip(0)), **options)
     assert len(list(tmp_path.glob("points/*.safetensors"))) == 2  # another dataset
+
+
+class Movable(Brightness):
+    """Lives on the device "meta", where nothing can be computed, until it is moved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1, device="meta"))
+
+    def to(self, device: Any) -> Any:
+        self.weight = nn.Parameter(torch.ones(1, device=device))
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.weight
+
+
+@pytest.mark.parametrize("attack", ["jsma", "nosuch"])
+def test_a_network_is_on_its_own_device_after_the_search(
+    attack: str, images: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
+    dataset, network = TensorDataset((images[0] * 255).round() / 255, images[1]), Movable()
+    options = {"results": tmp_path, "quiet": True, "eps": 0.5}
+    refused = pytest.raises(ValueError, match="nosuch") if attack == "nosuch" else nullcontext()
+    with refused:
+        bench.find_points(network, dataset, attack=attack, **options)
+    assert network.weight.device.type == "meta"
 
 
 def test_found_points_guide_the_masks_of_a_dataset(

@@ -6,7 +6,7 @@ import csv
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -392,6 +392,24 @@ def test_what_ignores_eps_never_wins_a_column() -> None:
     assert r"\bfseries 90.00" in latex
     assert r"\bfseries 100.00" not in latex
     assert r"\bfseries 80.0" in latex  # the fewest elements among the two that are bounded
+
+
+@pytest.mark.parametrize("metric", ["l0_pixels_median", "l0_elements_q25", "l0_pixels_q75"])
+def test_a_quantile_that_is_infinite_for_a_seed_is_null_as_tables_show_infinity(
+    metric: str,
+) -> None:
+    found = [
+        replace(record("a", success=success), seed=seed, metrics={"success": success, **known})
+        for seed, (success, known) in enumerate(
+            [(0.9, {metric: 10.0}), (0.9, {metric: 12.0}), (0.2, {})]
+        )
+    ]
+    (entry,) = attack_tables.attack_entries(found)
+    assert entry[metric] == {"n": 3, "mean": None, "std": None, "low": None, "high": None}
+    table = attack_tables.across_victims(found, metric)
+    assert list(table.cells.values()) == ["∞"]
+    (entry,) = attack_tables.attack_entries(found[:2])
+    assert (entry[metric]["n"], entry[metric]["mean"]) == (2, 11)
 
 
 def test_records_of_other_victims_stand_in_other_tables() -> None:

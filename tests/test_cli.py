@@ -234,7 +234,7 @@ def test_a_missing_cell_is_named_with_the_command_that_fills_it(tmp_path: Path) 
         (["run", "--guide", "nowhere"], "there is no guide 'nowhere'", 2),
         (["run", "--data", "nowhere"], "nowhere", 2),
         (["run", "--device", "cuda:99"], "device 'cuda:99' is not available", 2),
-        (["run", "--jobs", "2"], "--jobs 2 needs --executor processes or ray", 2),
+        (["run", "--jobs", "2"], "--jobs 2 needs --executor processes, ray or slurm", 2),
         (["run", "--sedes", "3"], "Did you mean", 2),
         (["run", "tabel1"], "there is no experiment 'tabel1': did you mean 'table1'?", 2),
         (["rum"], "Did you mean 'run'?", 2),

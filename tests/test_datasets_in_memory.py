@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.data.dataset import Dataset, from_arrays, from_torch, read_split
+from bench.data.dataset import Dataset, from_arrays, from_split, read_split
 
 IMAGES = torch.arange(256).reshape(4, 1, 8, 8).to(torch.uint8)
 LABELS = [0, 1, 2, 1]
@@ -57,7 +57,10 @@ def test_labels_may_be_any_whole_numbers() -> None:
         ({"test_images": [], "test_labels": []}, "test has no images"),
         ({"images": [IMAGES[0], IMAGES[1, :, :4]]}, r"train image 1 has shape (1, 4, 8), image 0"),
         ({"test_images": IMAGES[..., :4]}, "training and test images differ in size"),
-        ({"images": IMAGES.long()}, "train images: type int64 is no pixels; give uint8, or floats"),
+        (
+            {"images": IMAGES.long()},
+            "train images: type int64 is not a type of pixels; give uint8, or floats",
+        ),
         (
             {"images": IMAGES / 100},
             "train images: values from 0 to 2.55; floats must be in",
@@ -92,10 +95,8 @@ def test_a_name_that_records_could_misread_is_refused(name: str) -> None:
 class Listed:
     """A torch dataset in all but name."""
 
-    def __init__(self, items: list[Any], classes: list[str] | None = None) -> None:
+    def __init__(self, items: list[Any]) -> None:
         self.items = items
-        if classes:
-            self.classes = classes
 
     def __len__(self) -> int:
         return len(self.items)
@@ -104,7 +105,7 @@ class Listed:
         return self.items[index]
 
 
-def test_torch_datasets_of_pil_images_and_of_tensors_give_the_same_dataset() -> None:
+def test_torch_datasets_of_pil_images_and_of_tensors_give_the_same_split() -> None:
     from torchvision.transforms.functional import to_tensor
 
     generator = torch.Generator().manual_seed(0)
@@ -114,14 +115,11 @@ def test_torch_datasets_of_pil_images_and_of_tensors_give_the_same_dataset() -> 
         kinds: list[list[Any]] = [pil, list(pixels), [to_tensor(each) for each in pil]]
         labels: list[Any] = [0, np.int64(1), torch.tensor(2), torch.tensor([1]), 0]
         for images in kinds:
-            items = list(zip(images, labels, strict=False))
-            data = from_torch("mine", Listed(items, ["a", "b", "c"]), Listed(items))
-            assert torch.equal(data.train.images, pixels)
-            assert data.test.labels.tolist() == [0, 1, 2, 1, 0][: len(pixels)]
-            assert data.classes == ("a", "b", "c")
-            split = read_split(Listed(items))
+            split = read_split(Listed(list(zip(images, labels, strict=False))))
             assert torch.equal(split.images, pixels)
+            assert split.labels.tolist() == [0, 1, 2, 1, 0][: len(pixels)]
             assert split.ids.tolist() == list(range(len(pixels)))
+            assert from_split(split).classes == ("0", "1", "2")
 
 
 def test_a_subset_of_torch_keeps_its_order() -> None:
@@ -147,7 +145,7 @@ class Endless(torch.utils.data.IterableDataset[Any]):
         (Listed([]), "dataset has no images"),
         (Endless(), "dataset has no length: give a map-style dataset of (image, label)"),
         (Random([0]), "dataset[0] differs when it is read twice: remove its random transforms"),
-        (Listed([1]), "dataset[0] is no (image, label)"),
+        (Listed([1]), "dataset[0] is not a pair (image, label)"),
         (Listed([("a.png", 0)]), "dataset[0] is str: give a PIL image or a tensor"),
         (Listed([(torch.rand(4), 0)]), "dataset[0] is shape (4,): give a PIL image or a tensor"),
         (Listed([(IMAGES[0] / 10, 0)]), "dataset[0]: values from 0 to 6.3; floats must be"),

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from jobs import fragile, patient, refuse, square, threads
+from jobs import OfTwo, fragile, patient, raise_bound, raise_of_two, refuse, square, threads
 
-from bench.execution.executors import Local, Lost
+from bench.errors import Failed
+from bench.execution.executors import Local, Lost, portable
 from bench.execution.options import ExecutionOptions
+from bench.execution.pool import Pool
 from bench.execution.processes import Processes
 from bench.execution.progress import Silent
 from bench.execution.workspace import Workspace
@@ -47,6 +49,77 @@ def test_a_job_whose_worker_dies_is_run_again_but_not_for_ever(tmp_path: Path) -
 def test_what_a_job_raises_is_raised(executor: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="job 2 is bad: give another"):
         through(executor, refuse, [1, 2, 3], tmp_path)
+
+
+UNSENT = [
+    (raise_of_two, "^OfTwo: 3 parts are missing$"),
+    (raise_bound, "^Bound: it is bound$"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("work", "said"), UNSENT)
+def test_an_exception_that_cannot_be_sent_is_told_at_once(
+    work: Any, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(Failed, match=said):
+        through(Processes(1), work, [3], tmp_path)
+
+
+def test_only_what_cannot_be_sent_is_changed() -> None:
+    error = ValueError("eps is 2")
+    assert portable(error) is error
+    nested = RuntimeError(OfTwo(3, "parts"))
+    assert str(portable(nested)) == "RuntimeError: 3 parts"
+
+
+class Dying:
+    """A worker of which each dies in its first job."""
+
+    started = 0
+
+    def __init__(self, slot: int) -> None:
+        Dying.started += 1
+        self.closed = 0
+
+    def ready(self) -> bool:
+        return True
+
+    def submit(self, work: Any, job: Any) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def close(self) -> None:
+        self.closed += 1
+
+    @staticmethod
+    def receive(workers: list[Any], seconds: float) -> Iterator[tuple[Any, str, Any]]:
+        for worker in workers:
+            yield worker, "died", "killed"
+
+
+@pytest.mark.parametrize(("stopping", "workers"), [(True, 2), (False, 8)])
+def test_a_worker_that_dies_while_stopping_is_not_replaced(
+    stopping: bool, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Dying, "started", 0)
+    begun: list[int] = []
+    pool = Pool(
+        square, [1, 2], 2, Dying, Dying.receive, Silent(),
+        lambda: stopping and len(begun) == 2, begun.append,
+    )  # fmt: skip
+    receive = pool.receive
+
+    def later(busy: list[Any], seconds: float) -> Iterator[tuple[Any, str, Any]]:
+        if stopping and not pool.stopping:
+            return
+        yield from receive(busy, seconds)
+
+    pool.receive = later
+    found = dict(pool.run())
+    assert Dying.started == workers
+    assert len(found) == (0 if stopping else 2)
+    assert all(worker.closed == 1 for worker in pool.slots)
 
 
 @pytest.mark.slow
@@ -92,9 +165,12 @@ def test_threads_do_not_depend_on_how_many_jobs_are_left(tmp_path: Path) -> None
 
 
 def test_impossible_options_are_refused() -> None:
-    with pytest.raises(ValueError, match="--jobs 2 needs --executor processes or ray"):
+    where = "needs --executor processes, ray or slurm"
+    with pytest.raises(ValueError, match=f"--jobs 2 {where}"):
         executor("local", jobs=2)
-    with pytest.raises(ValueError, match="--deadline 9 needs --executor processes or ray"):
-        executor("local", deadline=9.0)
+    for deadline in (1.0, 9.0):
+        with pytest.raises(ValueError, match=f"--deadline {deadline:g} {where}"):
+            executor("local", deadline=deadline)
+    assert isinstance(executor("local", jobs=1), Local)
     with pytest.raises(ValueError, match=r"--jobs 9999 is more than the \d+ processor cores"):
         executor("processes", jobs=9999)

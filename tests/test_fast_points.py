@@ -173,6 +173,27 @@ def test_a_damaged_estimator_is_trained_again_to_the_same(tmp_path: Path) -> Non
     assert Trained.load(path).digest == first.about["estimator"] == second.about["estimator"]
 
 
+def test_an_estimator_lacks_nothing_that_is_used_of_it(tmp_path: Path) -> None:
+    made(tmp_path)
+    path, given = estimator_file(tmp_path), tmp_path / "given.safetensors"
+    whole = Trained.load(path)
+    used = ("attack", "examples", "check", "gradients", "channels", "density", "agreement", "cost")
+    broken = [{name: value for name, value in whole.about.items() if name != lost} for lost in used]
+    for name in ("passes", "seconds", "share_of_pass"):
+        cost = {one: value for one, value in whole.about["cost"].items() if one != name}
+        broken.append(whole.about | {"cost": cost})
+    wrong = {
+        "attack": 3, "examples": "24", "check": 0, "density": "1", "agreement": {"found": "all"}
+    }  # fmt: skip
+    broken += [whole.about | {name: value} for name, value in wrong.items()]
+    for about in broken:
+        Trained.of(whole.network, about).save(given)
+        with pytest.raises(ValueError, match=r"given\.safetensors does not hold an estimator of"):
+            Trained.load(given)
+    Trained.of(whole.network, whole.about).save(given)
+    assert Trained.load(given).digest == whole.digest
+
+
 def test_what_records_say_of_predicted_points(tmp_path: Path) -> None:
     _, _, found = made(tmp_path)
     known = coverage.of_search(found)
@@ -227,7 +248,7 @@ def test_an_estimator_from_elsewhere_gives_the_same_points(tmp_path: Path) -> No
     ("options", "said"),
     [
         (["--refine", "5"], "--refine has no effect on points without --fast; remove it"),
-        (["--fast", "--estimator", __file__], "is no safetensors file"),
+        (["--fast", "--estimator", __file__], "is not a safetensors file"),
         (["--fast", "--attack", "sigma-zero", "--refine", "3"], "sigma-zero cannot start from"),
     ],
 )

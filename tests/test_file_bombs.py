@@ -198,5 +198,5 @@ def test_an_image_that_is_a_device_is_refused(tmp_path: Path) -> None:
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "1.png").write_bytes(image_file())
     (tmp_path / "train/a/2.png").symlink_to("/dev/zero")
-    with pytest.raises(ValueError, match=r"2\.png in .* is no file of up to"):
+    with pytest.raises(ValueError, match=r"2\.png in .* is not a file of up to"):
         catalog.load(str(tmp_path))

@@ -170,7 +170,7 @@ def test_torchvisions_weights_are_read_from_its_cache_and_nothing_in_them_is_run
     found = first.state_dict()
     assert all(torch.equal(found[key], state[key]) for key in state if not key.startswith("fc"))
     torch.save({"conv1.weight": print}, place)
-    with pytest.raises(ValueError, match="is no file of weights"):
+    with pytest.raises(ValueError, match="is not a file of weights"):
         published.read(place)
 
 

@@ -129,8 +129,8 @@ def test_a_link_or_a_pipe_in_the_folder_is_refused_by_every_command(
     if path.exists():
         path.rename(tmp_path / "moved")
     path.symlink_to(target) if kind == "link" else os.mkfifo(path)
-    for folder in (existing_results, results_folder):
-        with pytest.raises(ValueError, match=rf"{place} is (a link|no regular file): a results"):
+    for folder in (existing_results, results_folder, load_results):
+        with pytest.raises(ValueError, match=rf"{place} is (a link|not a regular file): a results"):
             folder(results)
     shown = typed("tables", results, tmp_path)
     assert (shown.exit_code, shown.stderr.count("\n")) == (2, 1)

@@ -61,7 +61,7 @@ def test_images_of_many_sizes_become_squares(tmp_path: Path) -> None:
     [
         (
             {"train/ant/0.png": b"no image"},
-            r"train/ant/0\.png in .*a(\.zip)? cannot be read: it is no image of JPEG, PNG",
+            r"train/ant/0\.png in .*a(\.zip)? cannot be read: it is not an image of JPEG, PNG",
         ),
         ({"train/ant/0.png": image_file(0)[:45]}, r"train/ant/0\.png in .* cannot be read"),
         ({"train/cat/x.txt": b""}, "class folder train/cat has no images"),
@@ -137,7 +137,7 @@ def test_archives_larger_than_memory_are_refused(
     with pytest.raises(ValueError, match="refused: it unpacks to"):
         load(str(path))
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(ValueError, match="is no zip archive"):
+    with pytest.raises(ValueError, match="is not a zip archive"):
         load(str(path))
 
 

@@ -187,7 +187,7 @@ def test_a_damaged_file_ends_a_training_with_its_name(
     (Path(data.source) / "train" / "bee" / "007.png").write_bytes(b"no image")
     recipe = Recipe(data="mine", model="resnet8", epochs=1, batch_size=16)
     with pytest.raises(
-        ValueError, match=r"train/bee/007\.png in .* cannot be read: it is no image"
+        ValueError, match=r"train/bee/007\.png in .* cannot be read: it is not an image"
     ):
         loop.train(recipe, 0, data)
 

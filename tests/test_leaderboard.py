@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,37 @@ def test_several_seeds_are_one_row() -> None:
     found = board(record("a", [5] * 10), record("a", [7] * 10, seed=1))
     (entry,) = found.entries
     assert (entry.seeds, entry.pixels.value) == (2, 6)
+
+
+def test_evaluations_with_a_limit_on_passes_and_other_images_keep_boards_of_their_own() -> None:
+    def limited(n: int) -> Record:
+        found = record("x", [5] * n, n)
+        return replace(found, key=f"x-{n}", job={"images": n, "query_cap": 300})
+
+    boards = make_boards([limited(6), limited(50)], lambda each: each.curve)
+    assert [each.title.split(", ")[-2:] for each in boards] == [
+        ["6 images", "at most 300 passes"],
+        ["50 images", "at most 300 passes"],
+    ]
+
+
+def test_large_numbers_of_pixels_are_written_without_an_exponent(tmp_path: Path) -> None:
+    found = record("x", [1234] * 10)
+    means = {"l0_pixels_mean": 1234.4, "l0_elements_mean": 999.6}
+    Store(tmp_path).add(replace(found, metrics={**found.metrics, **means}))
+    (made,), _ = write_leaderboard(Store(tmp_path), [], tmp_path / "board.html")
+    assert made.verdict == "x needs the fewest pixels in the median, 1234 [1234, 1234]."
+    page = (tmp_path / "board.html").read_text()
+    assert re.findall(r'<td class="number">(\d{4}.*?)</td>', page) == [
+        "1234 [1234, 1234]", "1234", "1000"
+    ]  # fmt: skip
+
+
+def test_a_name_in_the_numbers_stays_as_it_is_and_infinity_is_null(tmp_path: Path) -> None:
+    Store(tmp_path).add(record("Infinity-RS", []))
+    write_leaderboard(Store(tmp_path), [], tmp_path / "board.html")
+    ((entry,),) = [each["entries"] for each in json.loads((tmp_path / "board.json").read_text())]
+    assert (entry["attack"], entry["pixels"]["value"]) == ("Infinity-RS", None)
 
 
 class Page(HTMLParser):

@@ -231,7 +231,7 @@ def test_weights_that_a_factory_draws_anew_are_refused(folder: Path) -> None:
         ("run --model gone.py:make", 4, "there is no file gone.py: write it as FILE.py:NAME"),
         ("run --model gone_package:make", 4, "there is no package 'gone_package' here: install"),
         ("run --model net.py:made", 2, "net.py has no 'made'; it has: nn, make, plain"),
-        ("run --model net.py:number", 2, "is no factory: it is called with classes=10"),
+        ("run --model net.py:number", 2, "is not a factory: it is called with classes=10"),
         ("run --model net.py:none", 2, "gave a NoneType: it must give an nn.Module"),
         ("run --model net.py:narrow", 2, "gave (2, 3) for 2 images: it must give logits of shape"),
         ("run --model net.py:broken", 2, "failed on images of shape (2, 1, 8, 8): RuntimeError"),

@@ -100,7 +100,11 @@ def test_the_image_has_a_column_for_each_augmentation(
 
 @pytest.mark.parametrize(
     ("harm", "message"),
-    [("truncate", "no safetensors file"), ("flip", "damaged"), ("text", "no safetensors file")],
+    [
+        ("truncate", "not a safetensors file"),
+        ("flip", "damaged"),
+        ("text", "not a safetensors file"),
+    ],
 )
 def test_damage_is_noticed(data: Dataset, tmp_path: Path, harm: str, message: str) -> None:
     path = tmp_path / "p.safetensors"

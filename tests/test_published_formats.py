@@ -138,7 +138,7 @@ class Hostile:
 def test_a_batch_with_code_in_it_runs_nothing(tmp_path: Path) -> None:
     files = cifar10_python() | {"test_batch": pickle.dumps({"data": Hostile(tmp_path / "owned")})}
     folder(tmp_path / "cifar-10-batches-py", files)
-    with pytest.raises(ValueError, match=r"test_batch is no CIFAR batch: it asks for .*\.mkdir"):
+    with pytest.raises(ValueError, match=r"test_batch is not a CIFAR batch: it asks for .*\.mkdir"):
         load("cifar10", root=tmp_path)
     assert not (tmp_path / "owned").exists()
 

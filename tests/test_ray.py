@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 from jobs import linger, square
+from test_executors import UNSENT
 
 from attacks.dense import PGD
 from bench import registry
+from bench.errors import Failed
 from bench.execution import signals
 from bench.execution.executors import Local, Lost
 from bench.execution.progress import Silent
@@ -108,6 +110,15 @@ def test_trainings_and_attacks_give_the_same_as_here(connected: Any, tmp_path: P
         shards[name] = [outcomes[0].verdict.l2.tolist(), outcomes[0].forwards.tolist()]
     assert found["here"] == found["there"]
     assert shards["here"] == shards["there"]
+
+
+@pytest.mark.usefixtures("connected")
+@pytest.mark.parametrize(("work", "said"), UNSENT)
+def test_an_exception_that_cannot_be_sent_is_told_at_once(
+    work: Any, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(Failed, match=said):
+        through(Ray(1), work, [3], tmp_path)
 
 
 def test_an_address_where_nobody_answers_is_one_clear_line(tmp_path: Path) -> None:

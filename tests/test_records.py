@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from bench.files.atomic import write
 from bench.records.record import OWN, Record
 from bench.records.store import Store
+from bench.reporting.results_folder import pack
 
 
 def record(seed: int = 0, **changes: Any) -> Record:
@@ -275,3 +277,15 @@ def test_a_file_is_written_whole_or_not_at_all(
         write(path, "third")
     assert path.read_text() == "second"
     assert [each.name for each in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_a_packed_folder_is_compressed_and_the_same_each_time(tmp_path: Path) -> None:
+    for seed in range(20):
+        Store(tmp_path).add(record(seed))
+    for name in ("a.zip", "b.zip"):
+        pack(tmp_path, tmp_path / name)
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        packed = archive.getinfo("records.jsonl")
+        assert packed.compress_size < packed.file_size / 2
+        assert archive.read("records.jsonl") == (tmp_path / "records.jsonl").read_bytes()

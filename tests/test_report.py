@@ -287,14 +287,14 @@ ODD: dict[str, dict[str, object]] = {
     "it has no label 'augmentation'": {"augmentation": 1.5},
     "machine is ['x']": {"machine": ["x"]},
     "machine is 3": {"machine": 3},
-    "accuracy is 1e+308, which is no fraction": {"accuracy": 1e308},
+    "accuracy is 1e+308, which is not a fraction": {"accuracy": 1e308},
     "seconds is -1e+308": {"seconds": -1e308},
     "accuracy is nan": {"accuracy": math.nan},
     "seconds is inf": {"seconds": math.inf},
     "its version is 99, not 1": {"version": 99},
     "kind is 'king'": {"kind": "king"},
     "key is '../../etc'": {"key": "../../etc"},
-    "model is '\\ud800', which is no text": {"model": "\ud800"},
+    "model is '\\ud800', which is not a text": {"model": "\ud800"},
 }
 """What is said of a training → what is wrong with it."""
 ODD_ATTACKS: dict[str, dict[str, object]] = {
@@ -336,7 +336,7 @@ def test_each_line_that_holds_no_record_is_named_and_the_rest_is_shown(tmp_path:
 def test_no_record_is_written_that_could_not_be_read(tmp_path: Path) -> None:
     store = Store(tmp_path)
     for odd in ({"accuracy": math.nan}, {"seconds": 10**400}):
-        with pytest.raises(ValueError, match="which is no"):
+        with pytest.raises(ValueError, match="which is not a"):
             store.add(run("none", 0, 0.5, metrics=odd))
     assert not store.path.exists()
 

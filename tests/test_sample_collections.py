@@ -113,7 +113,7 @@ def test_nothing_in_a_shard_is_executed_and_damage_is_named(tmp_path: Path) -> N
     shard(tmp_path / "train-000.tar", [bad])
     assert len(catalog.load(f"wds:{tmp_path}").train.labels) == 3
     for sample, text in (
-        ({"png": b"no image", "cls": b"0"}, "sample 0000 of .* is no image of JPEG"),
+        ({"png": b"no image", "cls": b"0"}, "sample 0000 of .* is not an image of JPEG"),
         ({"png": png(1), "cls": b"one"}, "cannot be read: invalid literal"),
         ({"png": png(1), "cls": b"-1"}, "has the class -1: classes count from 0"),
         ({"json": json.dumps({}).encode()}, "has no image and .cls file: it has json"),

@@ -18,11 +18,14 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from attacks import Goal
 from bench.cli import main
 from bench.data import catalog
+from bench.records.record import Record
 from bench.records.store import Store
 from bench.robustness import submissions
-from bench.robustness.judge import correct_images
+from bench.robustness.judge import correct_images, judge
+from bench.robustness.rejudging import Judged, Terms
 from bench.training import victims
 
 ROOT = Path(__file__).parent.parent
@@ -288,7 +291,7 @@ NAN[1, 0, 0, 0] = float("nan")
 PICKLE = pickle.dumps(Evil())
 HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "pickle": (content("adversarial.pt", PICKLE), "can hold programs and are never loaded"),
-    "pickle in disguise": (content(submissions.TENSORS, PICKLE), "is no safetensors file"),
+    "pickle in disguise": (content(submissions.TENSORS, PICKLE), "is not a safetensors file"),
     "link": (
         lambda folder: (folder / submissions.TENSORS).symlink_to("/etc/passwd"),
         "is refused: it is a link",
@@ -297,8 +300,8 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda folder: (folder / "0.png").symlink_to("/dev/zero"),
         "is refused: it is a link",
     ),
-    "pipe": (lambda folder: os.mkfifo(folder / "0.png"), "it is no plain file"),
-    "folder": (lambda folder: (folder / "0.png").mkdir(), "it is no plain file"),
+    "pipe": (lambda folder: os.mkfifo(folder / "0.png"), "it is not a plain file"),
+    "folder": (lambda folder: (folder / "0.png").mkdir(), "it is not a plain file"),
     "large file": (
         sparse_file,
         "bytes, at most",
@@ -307,7 +310,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "wrong size": (content("0.png", png(9, 8)), "it has 9x8 pixels instead of 8x8"),
     "16 bits": (content("0.png", png(8, 8, bits=16)), "save one image of 8 bits in mode L"),
     "palette": (content("0.png", png(8, 8, colour=2)), "its mode is RGB"),
-    "no image": (content("0.png", b"MZ"), "it is no PNG or BMP"),
+    "no image": (content("0.png", b"MZ"), "it is not a PNG or BMP"),
     "lossy": (content("0.jpg", b""), "this format changes pixels or colours; save PNG or BMP"),
     "name": (content("..%2f0.png", png(8, 8)), "its name is not the index of a test image"),
     "twice": (
@@ -340,7 +343,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "newline": (about(attack="a\nb"), "attack: String should match pattern"),
     "nested": (
         with_tensors(submissions.ABOUT, b"[" * 10**4),
-        "is no JSON",
+        "is not JSON",
     ),
 }  # fmt: skip
 
@@ -359,6 +362,34 @@ def test_a_hostile_folder_is_refused_in_one_line(kind: str, tmp_path: Path) -> N
 
 def test_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     assert "No such file or directory" in refusal(tmp_path / "out", tmp_path / "nothing")
+
+
+class Counted(list[int]):
+    """Counts how often its entries are gone through."""
+
+    count = 0
+
+    def __iter__(self) -> Iterator[int]:
+        self.count += 1
+        return super().__iter__()
+
+
+def test_missing_images_are_gone_through_once_for_all_images() -> None:
+    images, ids = CHOSEN.images, CHOSEN.ids.tolist()
+    labels = {"attack": "theirs", "victim": "means", "data": "digits"}
+    missing = Counted(ids[:3])
+    found = Judged(
+        record=Record(kind="attack", key="a", seed=0, labels=labels, metrics={}),
+        terms=Terms(eps="1", aim="untargeted", seed=0, images=4),
+        ids=ids,
+        verdict=judge(NETWORK, images, CHOSEN.labels, Goal(CHOSEN.labels), images, 1.0),
+        missing=missing,
+        extra=[],
+        unchanged=[],
+        almost=[],
+    ).to_json()
+    assert [each["not_submitted"] for each in found["per_image"]] == [True, True, True, False]
+    assert missing.count == 1
 
 
 def test_too_many_files_are_not_listed(tmp_path: Path) -> None:

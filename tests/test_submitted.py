@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from jobs import refuse, square
-from test_executors import through
+from jobs import leave, refuse, square
+from test_executors import UNSENT, through
 
 from bench.cli import main
+from bench.errors import Failed
 from bench.execution.options import ExecutionOptions
 from bench.execution.submitted import Submitted
 
@@ -36,6 +37,14 @@ def test_submitted_jobs_give_the_same(tmp_path: Path) -> None:
 def test_what_a_submitted_job_raises_is_raised(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="job 2 is bad: give another"):
         through(Submitted(1, cluster="local"), refuse, [1, 2, 3], tmp_path)
+
+
+@pytest.mark.parametrize(("work", "said"), [*UNSENT, (leave, r"called sys.exit\(3\) during a job")])
+def test_what_cannot_be_sent_or_exits_is_told_and_not_submitted_again(
+    work: Any, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(Failed, match=said):
+        through(Submitted(1, cluster="local"), work, [3], tmp_path)
 
 
 def test_without_slurm_the_executor_says_what_is_missing(

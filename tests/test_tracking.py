@@ -148,7 +148,6 @@ def test_a_record_that_replaces_another_replaces_its_run(tracker: Tracker) -> No
 
 def test_a_seed_runs_until_its_record_is_there(tracker: Tracker) -> None:
     tracker.start_seed(record())
-    tracker.beat(record())
     (started,) = runs(tracker, "seed")
     assert started.info.status == "RUNNING"
     assert started.data.tags["bench.pid"] == str(os.getpid())
@@ -411,7 +410,6 @@ def test_a_clock_that_is_set_back_changes_nothing(
     monkeypatch.setattr(time, "time", lambda: float(next(now)))
     for _ in range(2):
         tracker.start_seed(record())
-        tracker.beat(record())
         tracker.log(record(), CURVE)
         tracker.log(record(), CURVE)
         tracker.settle(shown([record()]))

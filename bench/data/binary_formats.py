@@ -41,7 +41,7 @@ def fashion_mnist(path: Path) -> Parts:
             raise Missing(f"{path} lacks {stem}.gz: place all four files of Fashion-MNIST there")
         # two zero bytes, the type (8: bytes), the number of axes, their lengths, then the values
         if data[:4] != bytes([0, 0, 8, axes]) or len(data) < 4 + 4 * axes:
-            raise ValueError(f"{path / stem} is no idx file of bytes with {axes} axes")
+            raise ValueError(f"{path / stem} is not an idx file of bytes with {axes} axes")
         shape = struct.unpack(f">{axes}I", data[4 : 4 + 4 * axes])
         values = np.frombuffer(data, np.uint8, offset=4 + 4 * axes)
         if values.size != math.prod(shape):
@@ -94,16 +94,16 @@ def _cifar(
     else:
         classes = tuple(_entry(files, meta, keys[0], list))
         if not all(isinstance(label, str) for label in classes):
-            raise ValueError(f"{meta} in {path} is no CIFAR batch: its names are no text")
+            raise ValueError(f"{meta} in {path} is not a CIFAR batch: its names are not texts")
 
         def read(name: str) -> tuple[np.ndarray, np.ndarray]:
             pixels = _entry(files, name, "data", np.ndarray)
             labels = _entry(files, name, keys[1], list)
             # also keeps out arrays that claim more than the file has
             if pixels.dtype != np.uint8 or pixels.shape != (len(labels), 3072):
-                raise ValueError(f"{name} in {path} is no CIFAR batch: its images do not fit")
+                raise ValueError(f"{name} in {path} is not a CIFAR batch: its images do not fit")
             if not all(type(label) is int and 0 <= label < len(classes) for label in labels):
-                raise ValueError(f"{name} in {path} is no CIFAR batch: its labels do not fit")
+                raise ValueError(f"{name} in {path} is not a CIFAR batch: its labels do not fit")
             return pixels, np.asarray(labels, np.int64)
 
     def split(names: Sequence[str]) -> Split:
@@ -173,7 +173,7 @@ def _entry(files: dict[str, bytes], name: str, key: str, kind: type[T]) -> T:
     """An entry of a pickled dictionary; raises ValueError where it is not there."""
     found = _unpickle(files[name], name).get(key)
     if not isinstance(found, kind):
-        raise ValueError(f"{name} is no CIFAR batch: it has no {key}")
+        raise ValueError(f"{name} is not a CIFAR batch: it has no {key}")
     return found
 
 
@@ -181,7 +181,7 @@ def _unpickle(data: bytes, name: str) -> dict[str, Any]:
     try:
         found = _Unpickler(io.BytesIO(data), encoding="latin1").load()
     except Exception as error:
-        raise ValueError(f"{name} is no CIFAR batch: {reason(error)}") from error
+        raise ValueError(f"{name} is not a CIFAR batch: {reason(error)}") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{name} is no CIFAR batch: it holds no dictionary")
+        raise ValueError(f"{name} is not a CIFAR batch: it holds no dictionary")
     return {k.decode(errors="replace") if isinstance(k, bytes) else k: v for k, v in found.items()}

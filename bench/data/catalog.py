@@ -86,7 +86,7 @@ def sized(name: str, side: int | None) -> str:
         side: The height and width in pixels; None for what the name says.
 
     Raises:
-        ValueError: The name says another side, or the side is none.
+        ValueError: The name says another side, or the side is not valid.
 
     >>> sized("flowers102(train=100)", 224), sized("tiny-imagenet", 64)
     ('flowers102(train=100, side=224)', 'tiny-imagenet')

@@ -169,7 +169,7 @@ def from_arrays(
         flip: Whether a mirrored image keeps its class, so that training may mirror at random.
 
     Raises:
-        ValueError: A part is empty, the images differ in size or have values that are no pixels,
+        ValueError: A part is empty, the images differ in size or have values that are not pixels,
             or some labels are not integers or not among the classes.
 
     >>> images, labels = torch.rand(4, 3, 8, 8), [0, 1, 0, 1]
@@ -179,28 +179,6 @@ def from_arrays(
     train = _split("train", train_images, train_labels)
     test = _split("test", test_images, test_labels)
     return _own(name, train, test, classes, flip)
-
-
-def from_torch(
-    name: str, train: Any, test: Any, classes: Sequence[str] | None = None, flip: bool = True
-) -> Dataset:
-    """A dataset from two torch datasets, such as those of torchvision.
-
-    Args:
-        name: As in `from_arrays`.
-        train: A map-style dataset of (image, label), read as by `read_split`.
-        test: Another one.
-        classes: The names of the classes; by default the ``classes`` of ``train``, else numbers.
-        flip: As in `from_arrays`.
-
-    Raises:
-        ValueError: As in `from_arrays`, and for random transforms.
-    """
-    if classes is None:
-        found = getattr(train, "classes", None)
-        if isinstance(found, list | tuple) and all(isinstance(each, str) for each in found):
-            classes = found
-    return _own(name, read_split(train, "train"), read_split(test, "test"), classes, flip)
 
 
 def read_split(dataset: Any, name: str = "dataset") -> Split:
@@ -228,7 +206,9 @@ def read_split(dataset: Any, name: str = "dataset") -> Split:
         try:
             image, label = dataset[index]
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{name}[{index}] is no (image, label): {reason(error)}") from None
+            raise ValueError(
+                f"{name}[{index}] is not a pair (image, label): {reason(error)}"
+            ) from None
         images.append(_pixels(f"{name}[{index}]", _tensor(f"{name}[{index}]", image)))
         labels.append(label.item() if isinstance(label, Tensor) and label.numel() == 1 else label)
     found = _split(name, images, labels)
@@ -296,7 +276,9 @@ def _pixels(what: str, images: Tensor) -> UInt8[Tensor, ...]:
         return images
     if not images.is_floating_point():
         kind = str(images.dtype).removeprefix("torch.")
-        raise ValueError(f"{what}: type {kind} is no pixels; give uint8, or floats in [0, 1]")
+        raise ValueError(
+            f"{what}: type {kind} is not a type of pixels; give uint8, or floats in [0, 1]"
+        )
     if images.numel():
         low, high = float(images.min()), float(images.max())
         if not 0 <= low <= high <= 1:

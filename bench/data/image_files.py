@@ -85,7 +85,7 @@ class Files:
     def read(self, name: str) -> bytes:
         """The contents of one file; safe to call from several threads.
 
-        Raises ValueError for one that is damaged, larger than 64 MiB or no plain file.
+        Raises ValueError for one that is damaged, larger than 64 MiB or not a plain file.
         """
         if self.archive is not None:
             return zips.read(self.archive, self.prefix + name)
@@ -93,15 +93,15 @@ class Files:
         about = path.stat()
         # a link may lead to a device or a pipe, which have no end
         if not stat.S_ISREG(about.st_mode) or about.st_size > LARGEST_FILE:
-            raise ValueError(f"{name} in {self.path} is no file of up to {LARGEST_FILE} bytes")
+            raise ValueError(f"{name} in {self.path} is not a file of up to {LARGEST_FILE} bytes")
         return path.read_bytes()
 
     def text(self, name: str) -> str:
-        """The contents of one text file; raises ValueError for one that is none."""
+        """The contents of one text file; raises ValueError for one that is not text."""
         try:
             return self.read(name).decode()
         except UnicodeDecodeError as error:
-            raise ValueError(f"{name} in {self.path} is no text: {reason(error)}") from error
+            raise ValueError(f"{name} in {self.path} is not a text: {reason(error)}") from error
 
     def images(
         self, parts: Sequence[Sequence[str]], side: int | None
@@ -223,7 +223,7 @@ class Files:
                 return file.convert("RGB")
         except UnidentifiedImageError as error:  # its own text names no file
             raise ValueError(
-                f"{name} in {self.path} cannot be read: it is no image of {', '.join(FORMATS)}"
+                f"{name} in {self.path} cannot be read: it is not an image of {', '.join(FORMATS)}"
             ) from error
         except Exception as error:
             raise ValueError(f"{name} in {self.path} cannot be read: {reason(error)}") from error

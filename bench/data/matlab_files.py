@@ -36,7 +36,7 @@ def table(files: Files, name: str, variable: str, key: str, value: str) -> dict[
 def _bounded(content: bytes) -> None:
     """Raise ValueError for what would unpack to more than `LARGEST_TABLE` bytes."""
     if content[126:128] != b"IM":
-        raise ValueError("it is no Matlab file of version 5, little-endian")
+        raise ValueError("it is not a Matlab file of version 5, little-endian")
     whole, place = len(content), 128  # the header; then elements: type, length, content
     while place + 8 <= len(content):
         kind, length = struct.unpack_from("<II", content, place)

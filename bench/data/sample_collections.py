@@ -150,7 +150,7 @@ def _sample(name: str, sample: dict[str, Any]) -> Pair:
         label = int(sample["cls"])
     except UnidentifiedImageError:  # its own text names no file
         known = ", ".join(FORMATS)
-        raise ValueError(f"sample {key} of {name} is no image of {known}") from None
+        raise ValueError(f"sample {key} of {name} is not an image of {known}") from None
     except Exception as error:
         raise ValueError(f"sample {key} of {name} cannot be read: {reason(error)}") from None
     if label < 0:

@@ -8,6 +8,8 @@ is given to another worker; after `bench.execution.pool.TRIES` attempts it is re
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -36,6 +38,20 @@ def called(work: Work, job: Any, workspace: Workspace, progress: Progress, stop:
             f"an augmentation, attack or network called sys.exit({error.code!r}) during a job; "
             "it must raise an error instead"
         ) from None
+
+
+def portable(error: Exception) -> Exception:
+    """Return an exception of a job as another process can read it.
+
+    One that cannot be sent, or that cannot be built again from what is sent (its ``__init__`` takes
+    other arguments than its message), becomes a `Failed` with its type and its message.
+    """
+    try:
+        pickle.dumps(error)
+        copy.deepcopy(error)  # is built again as it would be elsewhere
+    except Exception:  # whatever a class of the user's own raises when it is built
+        return Failed(f"{type(error).__name__}: {error}")
+    return error
 
 
 def silently(index: int) -> None:

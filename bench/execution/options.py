@@ -101,12 +101,13 @@ class ExecutionOptions:
             ValueError: More jobs than cores or GPUs, or an option without effect on the executor.
         """
         if self.executor == "local":
-            for name, value in (("jobs", self.jobs), ("deadline", self.deadline)):
-                if value not in (None, 1):
-                    raise ValueError(
-                        f"--{name} {value:g} needs --executor processes or ray: the local executor "
-                        "runs one job at a time"
-                    )
+            elsewhere = "needs --executor processes, ray or slurm: the local executor"
+            if self.jobs not in (None, 1):
+                raise ValueError(f"--jobs {self.jobs} {elsewhere} runs one job at a time")
+            if self.deadline is not None:
+                raise ValueError(
+                    f"--deadline {self.deadline:g} {elsewhere} has no other worker for a job"
+                )
             return Local()
         if self.executor == "slurm":
             from bench.execution.submitted import Submitted

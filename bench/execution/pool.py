@@ -129,9 +129,12 @@ class Pool:
         """Handle the end of a job: its result, its exception, or the death of its worker."""
         assignment = self.busy.pop(worker)
         if kind == "died":
+            if self.stopping:  # no job is left for a new worker
+                del self.slots[worker]
+                worker.close()
+                return
             worker = self.replace_worker(worker)
-            if not self.stopping:
-                yield from self.retry(assignment, value)
+            yield from self.retry(assignment, value)
         elif kind == "raised":
             self.error = self.error or value
             self.cancel()

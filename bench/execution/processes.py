@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bench.data.dataset import MEMORY
-from bench.execution.executors import Begin, Stop, Work, called, silently
+from bench.execution.executors import Begin, Stop, Work, called, portable, silently
 from bench.execution.pool import Pool, Relay, Worker
 from bench.execution.progress import Progress
 from bench.execution.workspace import open_datasets
@@ -123,7 +123,7 @@ def _serve(
     try:
         code.adopt(sources)
     except Exception as error:  # told with the first job
-        pipe.send(("raised", error))
+        pipe.send(("raised", portable(error)))
         return
     for data in in_memory:
         workspace.adopt(data)
@@ -140,7 +140,7 @@ def _serve(
         except (EOFError, BrokenPipeError):
             return
         except Exception as error:
-            answer = ("raised", error)
+            answer = ("raised", portable(error))
         with suppress(BrokenPipeError):  # the main process has ended
             pipe.send(answer)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bench.execution import signals
-from bench.execution.executors import Begin, Stop, Work, called, silently
+from bench.execution.executors import Begin, Stop, Work, called, portable, silently
 from bench.execution.pool import Pool, Relay, Worker
 from bench.execution.progress import Progress
 from bench.execution.workspace import open_datasets
@@ -99,7 +99,7 @@ class _Actor:
             value = called(work, job, self.workspace, relay, lambda: self.stop_requested)
             return "result", value, lines
         except Exception as error:
-            return "raised", error, lines
+            return "raised", portable(error), lines
 
     def stop(self) -> None:
         """Ask the job to stop soon."""

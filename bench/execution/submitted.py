@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bench.data.dataset import MEMORY
-from bench.execution.executors import Begin, Lost, Stop, Work, silently
+from bench.execution.executors import Begin, Lost, Stop, Work, called, portable, silently
 from bench.execution.pool import TRIES, Relay
 from bench.execution.progress import Progress
 from bench.execution.workspace import open_datasets
@@ -140,9 +140,10 @@ def serve(
     try:
         for data in in_memory:
             workspace.adopt(data)
-        return "result", work(job, workspace, Relay(lines.append), lambda: False), lines
+        relay = Relay(lines.append)
+        return "result", called(work, job, workspace, relay, lambda: False), lines
     except Exception as error:
-        return "raised", error, lines
+        return "raised", portable(error), lines
 
 
 def _outcome(submitted: Any, attempt: int, progress: Progress) -> tuple[str, Any]:

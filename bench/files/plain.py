@@ -25,14 +25,14 @@ def wrong(path: Path, folder: Path) -> str:
         if above.is_symlink():
             return f"{above} is a link"
         if above.exists() and not above.is_dir():
-            return f"{above} is no folder"
+            return f"{above} is not a folder"
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
         return ""
     if stat.S_ISLNK(mode):
         return f"{path} is a link"
-    return "" if stat.S_ISREG(mode) else f"{path} is no regular file"
+    return "" if stat.S_ISREG(mode) else f"{path} is not a regular file"
 
 
 def check(path: Path, folder: Path) -> None:
@@ -68,7 +68,7 @@ def read(path: Path, folder: Path, largest: int = LARGEST) -> bytes:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no regular file of the folder, or too large.
+        ValueError: It is not a regular file of the folder, or too large.
     """
     check(path, folder)
     size = path.stat().st_size

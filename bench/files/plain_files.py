@@ -57,7 +57,7 @@ def read(folder: Path, name: str, largest: int) -> bytes:
     try:
         about = os.fstat(handle)
         if not stat.S_ISREG(about.st_mode):
-            raise ValueError(f"{path} is refused: it is no plain file")
+            raise ValueError(f"{path} is refused: it is not a plain file")
         if about.st_size > largest:
             raise ValueError(
                 f"{path} is refused: it has {about.st_size} bytes, at most {largest} are needed"

@@ -72,12 +72,12 @@ def read(path: Path, covered: str | None = None) -> tuple[dict[str, Tensor], dic
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is damaged, or no safetensors file.
+        ValueError: It is damaged, or not a safetensors file.
     """
     from safetensors import SafetensorError, safe_open
 
     if path.exists() and not path.is_file():  # a pipe would be waited for
-        raise ValueError(f"{path} is no safetensors file: it is no regular file")
+        raise ValueError(f"{path} is not a safetensors file: it is not a regular file")
     try:
         with safe_open(path, "pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
@@ -85,7 +85,7 @@ def read(path: Path, covered: str | None = None) -> tuple[dict[str, Tensor], dic
     except FileNotFoundError:
         raise
     except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path} is no safetensors file: {reason(error)}") from error
+        raise ValueError(f"{path} is not a safetensors file: {reason(error)}") from error
     if covered is not None and not {covered, "sha256"} <= metadata.keys():
         raise ValueError(f"{path} has no {covered} with a checksum")
     expected = checksums.of_tensors(tensors, metadata[covered] if covered else "")
@@ -102,7 +102,7 @@ def unpack(content: bytes, name: str) -> dict[str, Tensor]:
         name: What an error calls it.
 
     Raises:
-        ValueError: It is no safetensors file.
+        ValueError: It is not a safetensors file.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -110,5 +110,5 @@ def unpack(content: bytes, name: str) -> dict[str, Tensor]:
     try:
         found: dict[str, Tensor] = load(content)
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{name} is no safetensors file: {reason(error)}") from error
+        raise ValueError(f"{name} is not a safetensors file: {reason(error)}") from error
     return found

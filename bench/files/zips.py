@@ -24,7 +24,7 @@ def open_zip(path: Path, largest_file: int, largest_whole: int) -> zipfile.ZipFi
     except FileNotFoundError:
         raise
     except Exception as error:  # a damaged directory raises what its bytes happen to mean
-        raise ValueError(f"{path} is no zip archive: {reason(error)}") from error
+        raise ValueError(f"{path} is not a zip archive: {reason(error)}") from error
     try:
         entries = archive.infolist()
         for entry in entries:

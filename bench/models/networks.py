@@ -306,7 +306,7 @@ def admit(text: str) -> str:
     if code.is_reference(text):
         text = code.admit(text)
         if not callable(code.find(text)):
-            raise ValueError(f"{text} is no factory: it is called with classes=10")
+            raise ValueError(f"{text} is not a factory: it is called with classes=10")
     check(text)
     return text
 

@@ -140,7 +140,7 @@ def read(path: Path) -> dict[str, Tensor]:
         weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
         return {name: each.detach() for name, each in weights.items()}
     except Exception as error:  # a damaged file raises what its bytes happen to mean
-        raise ValueError(f"{path} is no file of weights: {reason(error)}") from error
+        raise ValueError(f"{path} is not a file of weights: {reason(error)}") from error
 
 
 def _origin(name: str) -> tuple[str | None, list[str], str | None]:

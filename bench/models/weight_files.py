@@ -45,7 +45,8 @@ def load_network(data: Dataset, name: str, path: Path, seed: int, **others: Any)
         **others: As in `networks.build_for`.
 
     Raises:
-        FileNotFoundError, ValueError: As `load_weights`.
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged, or does not fit; see `take`.
     """
     weights = read(path)
     network = networks.build_for(data, name, seed=seed, stem=stem(weights), **others)
@@ -93,16 +94,6 @@ def state_dict(path: Path) -> dict[str, Tensor]:
             f"{path} holds no weights: save them with torch.save(model.state_dict(), FILE)"
         )
     return {name.removeprefix("module."): each for name, each in found.items()}
-
-
-def load_weights(model: Normalised, path: Path) -> None:
-    """Load a file of weights into the inner network, which keeps its device.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is damaged, or does not fit; see `take`.
-    """
-    take(model, read(path), path)
 
 
 def take(model: Normalised, weights: Mapping[str, Tensor], path: Path) -> None:

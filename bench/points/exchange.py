@@ -213,7 +213,7 @@ def _list(path: Path, h: int, w: int, xy: bool) -> Int16[Tensor, "k 2"]:
 
     largest = 16 * h * w + 2**12  # two numbers of 8 bytes per pixel, and a header
     if not path.is_file():
-        raise ValueError(f"{path} is no file")
+        raise ValueError(f"{path} is not a file")
     if (size := path.stat().st_size) > largest:
         raise ValueError(f"{path} has {size} bytes, more than a list of {h}x{w} pixels can have")
     values = _array(path.read_bytes(), str(path))

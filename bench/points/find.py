@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +95,9 @@ def find_points(
     of the model, and the attack. An interrupted search continues from its last finished block.
 
     Args:
-        model: Victim model: a network for images in [0, 1]; the name of an architecture, which is
-            trained on the dataset unless ``victim`` has its weights; or None for the default.
+        model: Victim model: a network for images in [0, 1], which is moved to the device for the
+            search and back after it; the name of an architecture, which is trained on the dataset
+            unless ``victim`` has its weights; or None for the default.
         dataset: Any torch ``Dataset`` of (image, label), with images as PIL, uint8 or float in
             [0, 1], all of one size; the name or path of a dataset, whose training images are taken;
             or a `bench.Dataset`. A model name needs one of the last two.
@@ -129,11 +132,12 @@ def find_points(
     if isinstance(model, nn.Module):
         if victim or mean or std:
             raise ValueError("victim, mean and std have no effect on a network; remove them")
-        model.to(workspace.device)
         chosen: nn.Module | Victim = model
+        place: AbstractContextManager[None] = _moved(model, workspace.device)
     else:
+        place = nullcontext()
         chosen = points_victim(data, victim=victim, model=model, mean=mean, std=std)
-    with signals.listen(progress.say) as stop:
+    with place, signals.listen(progress.say) as stop:
         found = adversarial(
             data,
             workspace,
@@ -145,6 +149,18 @@ def find_points(
             stop=stop,
         )
     return knowing(found, data)
+
+
+@contextmanager
+def _moved(network: nn.Module, device: str) -> Iterator[None]:
+    """Have a network of the caller's on a device, and move it back in the end."""
+    tensors = chain(network.parameters(), network.buffers())
+    home = next((each.device for each in tensors), None)
+    network.to(device)
+    try:
+        yield
+    finally:
+        network.to(home)
 
 
 def chosen_attack(data: str, text: str | None = None, eps: float | None = None) -> str:

@@ -175,7 +175,9 @@ def imported_points(name: str, data: Dataset, workspace: Workspace) -> Points:
 def evidence(
     recipe: Recipe, guide: Bool[Tensor, "n 1 h w"], data: Dataset, workspace: Workspace
 ) -> dict[str, float]:
-    """Return what a record says about the points of its guide; see `coverage.OF_POINTS`.
+    """Return what a record says about the points of its guide.
+
+    `bench.records.coverage.OF_POINTS` has the names.
 
     Args:
         recipe: A recipe with a fixed guide.

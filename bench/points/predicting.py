@@ -197,10 +197,11 @@ def _check(about: Any) -> None:
     """Raises ``ValueError``, ``KeyError`` or ``TypeError`` unless all that is used is there."""
     if type(about["attack"]) is not str:
         raise ValueError("its attack is not a text")
-    for name, most in (("channels", 1000), ("gradients", 1000), ("examples", None), ("check", None)):
-        value = about[name]
-        if type(value) is not int or value < 1 or (most is not None and value > most):
+    for name in ("channels", "gradients", "examples", "check"):
+        if type(about[name]) is not int or about[name] < 1:
             raise ValueError(f"its {name} is not a number")
+    if max(about["channels"], about["gradients"]) > 1000:
+        raise ValueError("its network is too large")
     cost = [about["cost"][name] for name in ("passes", "seconds", "share_of_pass")]
     for value in (about["density"], *cost, *dict(about["agreement"]).values()):
         if type(value) not in (int, float) or not math.isfinite(value) or value < 0:

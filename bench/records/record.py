@@ -1,7 +1,7 @@
-"""What one job with one seed gave, and the folder that keeps it: the source of truth.
+"""The record: what one job with one seed gave, and how it becomes a line of JSON and back.
 
-``records.jsonl`` holds one line per record; the curves are beside it, one file per record, so that
-listing thousands of records stays fast.
+A line holds labels, metrics, the job and the machine; the curve, the trace and the images of a
+record are not in it. `bench.records.store` keeps both.
 """
 
 from __future__ import annotations

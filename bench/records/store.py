@@ -41,7 +41,7 @@ class Store:
         """Write a record: first curve, trace and images, then its line, each whole or not at all.
 
         Raises:
-            ValueError: It is none that could be read again, or the folder has a link in its place.
+            ValueError: It could not be read back, or the folder has a link in its place.
             OSError: It cannot be written; the file is unchanged.
         """
         entry = record.to_json()

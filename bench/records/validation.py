@@ -49,7 +49,7 @@ NEEDED = {
 
 def _name(text: str) -> str:
     if not 0 < len(text) <= LONGEST_NAME or not text.isprintable():
-        raise ValueError(f"{printable(text, 80)!r} is no name")
+        raise ValueError(f"{printable(text, 80)!r} is not a name")
     return text
 
 
@@ -67,7 +67,7 @@ def _value(name: str, value: Any) -> None:
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise ValueError(f"{name} is {_shown(value)}, which is no text") from None
+            raise ValueError(f"{name} is {_shown(value)}, which is not a text") from None
         wrong = name in FRACTIONS
     else:
         wrong = isinstance(value, bool) or not isinstance(value, int | float)
@@ -75,7 +75,7 @@ def _value(name: str, value: Any) -> None:
         wrong = wrong or (name in FRACTIONS and not 0 <= value <= 1)
     if wrong:
         what = "fraction" if name in FRACTIONS else "text or number of a usual size"
-        raise ValueError(f"{name} is {_shown(value)}, which is no {what}")
+        raise ValueError(f"{name} is {_shown(value)}, which is not a {what}")
 
 
 def _number(value: int | float) -> int | float:
@@ -131,12 +131,12 @@ class Line(BaseModel):
     def _is_an_attack(self, rest: dict[str, Any]) -> None:
         images = self.job.get("images")
         if not isinstance(images, int) or isinstance(images, bool) or images < 1:
-            raise ValueError(f"its images are {_shown(images)}, which is no number of images")
+            raise ValueError(f"its images are {_shown(images)}, which is not a number of images")
         for name, known in (("role", ("sparse", "ceiling", "floor")), ("bounded", ("yes", "no"))):
             if rest[name] not in known:
                 raise ValueError(f"{name} is {_shown(rest[name])}, not {' or '.join(known)}")
         if not positive(rest["eps"]):
-            raise ValueError(f"eps is {_shown(rest['eps'])}, which is no number above 0")
+            raise ValueError(f"eps is {_shown(rest['eps'])}, which is not a number above 0")
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
@@ -165,7 +165,7 @@ POINT = frozenset(["changes", "pixels", "elements"])
 
 
 def check_curve(curve: Any, needed: Collection[str] = ()) -> list[dict[str, int | float]]:
-    """The curve that was read from a file; raises ``ValueError`` for what is none.
+    """The curve that was read from a file; raises ``ValueError`` for anything else.
 
     Args:
         curve: A JSON value.
@@ -184,9 +184,9 @@ def check_curve(curve: Any, needed: Collection[str] = ()) -> list[dict[str, int 
 
 
 def check(line: Any) -> Line:
-    """The line as the model; raises ``ValueError`` with the first reason why it is no record."""
+    """The line as the model; raises ``ValueError`` with the first reason why it is not a record."""
     if not isinstance(line, dict):
-        raise ValueError("it is no object")
+        raise ValueError("it is not an object")
     if line.get("version") != VERSION:
         raise ValueError(f"its version is {_shown(line.get('version'))}, not {VERSION}")
     try:

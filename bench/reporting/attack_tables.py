@@ -240,7 +240,8 @@ def in_common(settings: Mapping[AttackSetting, Sequence[Record]]) -> list[str]:
 def attack_entries(records: Iterable[Record]) -> list[dict[str, Any]]:
     """The attacks as JSON: one object per attack and eps, each metric with its interval over seeds.
 
-    With a single seed the interval of the success is Wilson's, over the images.
+    With a single seed the interval of the success is Wilson's, over the images. A median or
+    quartile that is infinite for some seed is null, as tables show ∞.
     """
     entries = []
     for group in group_attacks(records).values():
@@ -254,6 +255,9 @@ def attack_entries(records: Iterable[Record]) -> list[dict[str, Any]]:
                     "seeds": [m.seed for m in members],
                 }
                 for metric in metrics:
+                    if any(_infinite(each, metric) for each in members):
+                        entry[metric] = interval_entry(None) | {"n": len(members)}
+                        continue
                     values = [m.metrics[metric] for m in members if metric in m.metrics]
                     entry[metric] = interval_entry(mean_interval(values))
                 if len(members) == 1 and "success_low" in first.metrics:

@@ -81,6 +81,15 @@ class Published:
     starred: bool = False
 
 
+def three_digits(value: float) -> str:
+    """A number to three significant digits; a large one to the unit, without an exponent.
+
+    >>> three_digits(12.34), three_digits(999.6), three_digits(1234.0)
+    ('12.3', '1000', '1234')
+    """
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"
+
+
 def interval_entry(interval: Interval | OverImages | None) -> dict[str, Any]:
     """An interval as JSON; one over images says how many ``images``, and is null where infinite."""
     if interval is None:

@@ -16,9 +16,6 @@ from bench.reporting.grouping import RunGroup
 from bench.reporting.table import Table
 from bench.training.recipes import Recipe
 
-POINTS = ("attack", "random", "corners-matched", "saliency")
-"""Guides that need the adversarial points: as they are, or their number."""
-
 COLUMNS = (
     Column("accuracy", percent=True),
     Column("seconds per run"),
@@ -95,6 +92,6 @@ def point_seconds(results: Path) -> dict[str, float]:
 def uses_points(record: Record) -> bool:
     """Whether a run needs the adversarial points of its dataset."""
     try:
-        return guides.needed(Recipe.from_json(dict(record.job))) in POINTS
+        return guides.from_points(Recipe.from_json(dict(record.job)))
     except (ValueError, TypeError, LookupError):
         return False

@@ -27,6 +27,7 @@ from bench.records.record import Curve, Record
 from bench.records.statistics import mean_interval
 from bench.records.store import Store
 from bench.reporting import plots
+from bench.reporting.cells import three_digits
 from bench.reporting.grouping import (
     AttackSetting,
     bound_in_words,
@@ -63,7 +64,7 @@ class Number:
     high: float | None = None
 
     def shown(self, percent: bool = False) -> str:
-        """The number as text, in percent or with three digits; empty where it is not known.
+        """The number as text, in percent or to three digits; empty where it is not known.
 
         >>> Number(0.5, 0.25, 0.75).shown(percent=True), Number(12.34).shown()
         ('50.0 [25.0, 75.0]', '12.3')
@@ -72,7 +73,7 @@ class Number:
         def text(value: float) -> str:
             if math.isinf(value):
                 return "∞"
-            return f"{100 * value:.1f}" if percent else f"{value:.3g}"
+            return f"{100 * value:.1f}" if percent else three_digits(value)
 
         if self.value is None:
             return ""
@@ -170,11 +171,28 @@ def write_leaderboard(
             "make such records"
         )
     counts = Counter(entry.known for board in boards for entry in board.entries)
-    html = fill("leaderboard.html", boards=boards, counts=counts, warnings=warnings, ks=CHANGES)
+    html = fill(
+        "leaderboard.html",
+        boards=boards,
+        counts=counts,
+        warnings=warnings,
+        ks=CHANGES,
+        three_digits=three_digits,
+    )
     atomic.write(path, html)
-    numbers = json.dumps([asdict(b) | {"svg": ""} for b in boards], default=str, allow_nan=True)
-    atomic.write(path.with_suffix(".json"), numbers.replace("Infinity", "null") + "\n")
+    numbers = _finite([asdict(board) | {"svg": ""} for board in boards])
+    text = json.dumps(numbers, default=str, allow_nan=False)
+    atomic.write(path.with_suffix(".json"), text + "\n")
     return boards, warnings
+
+
+def _finite(value: Any) -> Any:
+    """JSON values with None for each number that is not finite."""
+    if isinstance(value, float):
+        return finite(value)
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def make_boards(
@@ -209,8 +227,8 @@ def make_boards(
                 svg = plots.draw(attack_panels(drawn), "svg", f"board-{len(boards)}").decode()
                 board.svg = inline(svg)
             name = _name(setting.victim, setting.data, setting.goal, eps, setting.images)
-            if setting.query_cap:
-                name = (setting.victim, setting.data, eps, setting.limit, setting.goal)
+            if setting.limit:
+                name = (*name, setting.limit)
             boards[name] = board
             if worst := worst_cases(members, images):
                 last[name] = worst

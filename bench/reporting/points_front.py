@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.points.front import Entry, Front
-from bench.reporting.cells import Cell, Column, Key, Row
+from bench.reporting.cells import Cell, Column, Key, Row, three_digits
 from bench.reporting.panels import Line, Panel
 from bench.reporting.table import Table
 
@@ -42,8 +42,8 @@ def table(front: Front) -> Table:
 def _cells(entry: Entry) -> list[str]:
     return [
         f"{entry.passes:.1f}" if entry.passes % 1 else f"{entry.passes:.0f}",
-        f"{entry.passes / 2:.3g}",
-        f"{1000 * entry.seconds:.3g}",
+        three_digits(entry.passes / 2),
+        three_digits(1000 * entry.seconds),
         f"{entry.points:.0f}",
         *(f"{100 * share:.1f}" for share in (entry.found, entry.near, *entry.broken.values())),
         "*" * entry.best,

@@ -47,7 +47,7 @@ def report(judged: Judged, about: About | None) -> str:
     if about is not None and about.claims is not None:
         lines += compared(about.claims, judged)
     if "passes_reported" not in metrics:
-        lines.append("Missing: the passes of each image, which images do not tell.")
+        lines.append("Missing: the passes of each image, which cannot be read from images.")
     if judged.terms.images is None:
         lines.append("Not stored: give --images N to judge it on the images of bench attack-eval.")
     else:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from bench.files.text import flat, printable_lines
 from bench.records.over_images import OverImages
 from bench.records.statistics import Comparison, Equivalence, Interval
-from bench.reporting.cells import Cell, Column, Key, Published, Row
+from bench.reporting.cells import Cell, Column, Key, Published, Row, three_digits
 from bench.reporting.layout import Printed, blocks, printed_columns
 
 if TYPE_CHECKING:
@@ -309,7 +309,7 @@ def of_images(cell: OverImages, percent: bool) -> tuple[str, str]:
             return "∞"
         if percent:
             return f"{100 * value:.1f}"
-        return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+        return three_digits(value)
 
     if cell.low is None or cell.high is None:
         return shown(cell.value), ""

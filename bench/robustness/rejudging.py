@@ -30,7 +30,7 @@ SOURCE = "re-judged from images"
 """The label ``source`` of records of submissions; those of attacks run here have none."""
 
 OURS = ("forwards", "backwards", "forwards_max", "backwards_max", "seconds_per_image", "errors")
-"""Metrics that images do not tell."""
+"""Metrics that cannot be read from images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,11 +127,11 @@ class Judged:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values, with one object per image."""
-        verdict = self.verdict
+        verdict, missing = self.verdict, set(self.missing)
         names = ("success", "misclassified", "success_8bit", "outside_box", "beyond_eps")
         sizes = ("l0_pixels", "l0_elements", "l2", "linf")
         columns = {name: getattr(verdict, name).tolist() for name in (*names, *sizes)}
-        columns["not_submitted"] = [each in set(self.missing) for each in self.ids]
+        columns["not_submitted"] = [each in missing for each in self.ids]
         return {
             "attack": self.record.labels["attack"],
             "source": SOURCE,

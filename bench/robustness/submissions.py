@@ -149,7 +149,7 @@ def read_about(folder: Path) -> About | None:
     """Read submission.json, or a file of that kind by its own path; None if it is not there.
 
     Raises:
-        ValueError: It is no JSON, or does not follow the schema; the first fault is named.
+        ValueError: It is not JSON, or does not follow the schema; the first fault is named.
     """
     place, name = (folder, ABOUT) if folder.is_dir() else (folder.parent, folder.name)
     try:
@@ -160,7 +160,7 @@ def read_about(folder: Path) -> About | None:
     try:
         value = parse(content)
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {reason(error)}") from error
+        raise ValueError(f"{path} is not JSON: {reason(error)}") from error
     try:
         return About.model_validate(value)
     except ValidationError as error:
@@ -320,7 +320,7 @@ def _pixels(folder: Path, name: str, shape: tuple[int, int, int]) -> np.ndarray:
                 )
             return np.asarray(file).reshape(h, w, c)
     except Exception as error:  # a damaged image raises what its bytes happen to mean
-        said = "it is no PNG or BMP" if "identify" in str(error) else reason(error)
+        said = "it is not a PNG or BMP" if "identify" in str(error) else reason(error)
         raise ValueError(f"{path} cannot be read: {said}") from error
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.execution.folders import existing_results
 from bench.records.record import Record
 from bench.records.store import Store
 from bench.studies.attack_study import AttackStudy
@@ -51,15 +51,11 @@ def load_results(results: str | Path | None = None) -> Results:
 
     Raises:
         FileNotFoundError: The folder does not exist.
+        ValueError: It has links, pipes or devices among its files.
 
     Example:
         >>> from tempfile import mkdtemp
         >>> len(load_results(mkdtemp()))
         0
     """
-    folder = Path(results or os.environ.get("BENCH_RESULTS") or "results")
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"there is no results folder {folder}; bench run and bench.compare create one"
-        )
-    return Results(tuple(Store(folder).all()))
+    return Results(tuple(Store(existing_results(results)).all()))

@@ -134,7 +134,6 @@ class StudyRuns:
             "bench.kind": "seed",
             "bench.name": record.name,
             "bench.seed": str(record.seed),
-            "bench.heartbeat": now(),
             "mlflow.parentRunId": parent,
             **_owner(),
             **shown.label_tags(record),
@@ -260,11 +259,6 @@ def is_live(run: Any) -> bool:
         return False
     tags = run.data.tags
     return tags.get("bench.host") != socket.gethostname() or _alive(tags.get("bench.pid", ""))
-
-
-def now() -> str:
-    """The time as text."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _owner() -> dict[str, str]:

@@ -29,7 +29,7 @@ from filelock import FileLock
 
 from bench.records.record import Curve, Record
 from bench.records.tracking import database, repair, shown
-from bench.records.tracking.runs import Place, StudyRuns, now, place
+from bench.records.tracking.runs import Place, StudyRuns, place
 from bench.records.tracking.shown import Cell, Inputs
 from bench.records.tracking.text import database_uri, mask, mlflow_name, tracker_error
 
@@ -44,7 +44,6 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
 }
 PATIENCE, SHARE = 60.0, 0.1  # seconds that a server may cost, and more if it is so little of a run
-BEAT = 30.0  # seconds between two heartbeats
 
 
 def _guarded(
@@ -115,7 +114,6 @@ class Tracker:
         self.on = True
         self.lock = FileLock(self.folder / "mlflow.lock", timeout=120)
         self.runs: StudyRuns
-        self._beaten: dict[str, float] = {}
         self._monitors: dict[str, Any] = {}
         self._began, self._spent = time.monotonic(), 0.0
         with contextlib.suppress(OSError):  # what uses the folder says so itself
@@ -140,16 +138,6 @@ class Tracker:
 
             self._monitors[record.name] = SystemMetricsMonitor(run, tracking_uri=self.uri)
             self._monitors[record.name].start()
-
-    @_guarded
-    def beat(self, record: Record) -> None:
-        """Say that the seed is still being trained; may be called as often as one likes."""
-        moment = time.monotonic()
-        if moment - self._beaten.get(record.name, -math.inf) < BEAT:
-            return
-        self._beaten[record.name] = moment
-        if found := self.runs.seed(self.runs.experiment(place(record)[0]), record.name):
-            self.client.set_tag(found.info.run_id, "bench.heartbeat", now())
 
     @_guarded
     def end_seed(self, record: Record, status: Literal["KILLED", "FAILED"]) -> None:
