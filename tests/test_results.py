@@ -328,6 +328,37 @@ def test_what_is_said_of_deletion_with_crop_and_flip_is_in_its_tables() -> None:
         assert shown in section, shown
 
 
+def test_what_is_said_of_predicted_points_is_in_its_tables() -> None:
+    def cell(name: str, row: str) -> str:
+        table = (RESULTS / f"fast-points/{name}.md").read_text()
+        assert "over n = 10 seeds" in table
+        found = re.search(
+            rf"^\| {re.escape(row)} +\| +(\S+ ± [\d.]+)\S* +\| +(.+?) +\|", table, re.M
+        )
+        assert found
+        p = found[2].replace("\\", "")
+        return f"{found[1]} (p {p})" if p.startswith("<") else f"{found[1]} (p = {p})"
+
+    exact, predicted = "advmask [points=advmask.published]", "advmask [points=advmask.fast]"
+    for row, places in (
+        (
+            "predicted points - no deletion",
+            [("differences", predicted), ("occlusion-none", predicted)],
+        ),
+        ("exact points - no deletion", [("differences", exact), ("occlusion-none", exact)]),
+        ("predicted - exact points", [("exact", predicted), ("occlusion", predicted)]),
+    ):
+        clean, occluded = (cell(*place) for place in places)
+        assert f"| {row} | {clean} | {occluded} |" in said("fast-points")
+    assert "with predicted ones 1.81 ± 0.99;" in SHOWN
+    coverage = (RESULTS / "fast-points/coverage.md").read_text()
+    assert re.search(r"published\] \| 27\.03 .+?\| +17\.18", coverage)
+    assert re.search(r"fast\] +\| 31\.29 .+?\| +1\.23", coverage)
+    assert "31.3 % of the pixels are deleted with predicted points and 27.0 %" in said(
+        "fast-points"
+    )
+
+
 def test_what_is_said_of_seeking_and_avoiding_the_points_is_in_its_tables() -> None:
     section = (RESULTS / "seeking/README.md").read_text()
     rows = dict(re.findall(r"^\| (\S+ \S \S+) \| (.+) \|$", section, re.M))
