@@ -123,7 +123,7 @@ def admit(kind: Kind, text: str) -> str:
     cls: Any = code.find(name)
     if not _of_kind(kind, cls):
         wanted = "a method `mask`" if kind == "augmentations" else "a method `__call__`"
-        raise ValueError(f"{name} is no {kind[:-1]}: it must be a dataclass with {wanted}")
+        raise ValueError(f"{name} is not an {kind[:-1]}: it must be a dataclass with {wanted}")
     try:
         cls()
     except TypeError as error:

@@ -190,7 +190,7 @@ def import_(path: Path, name: str, xy: bool, place: DataOptions) -> None:
             f"--name {name!r} is a built-in guide or has characters besides A-Z a-z 0-9 - _ ."
         )
     if not path.is_dir():
-        sections.refuse(f"{path.name}, which is no folder", "xy")
+        sections.refuse(f"{path.name}, which is not a folder", "xy")
     workspace, known = locate(place.open(ExecutionOptions(device="cpu")), place.dataset("digits"))
     data = workspace.dataset(known)
     taken = from_folder(path, data, xy=xy) if path.is_dir() else from_numpy(path, data)
