@@ -237,7 +237,11 @@ def test_weights_that_a_factory_draws_anew_are_refused(folder: Path) -> None:
         ("run --model net.py:broken", 2, "failed on images of shape (2, 1, 8, 8): RuntimeError"),
         ("run --model net.py:nothing", 2, "failed when it was called with classes=10: TypeError"),
         ("run --model net.py:make@00000000", 2, "net.py has changed: its content is"),
-        ("run --aug net.py:make", 2, "is not an augmentation: it must be a dataclass with a method"),
+        (
+            "run --aug net.py:make",
+            2,
+            "is not an augmentation: it must be a dataclass with a method",
+        ),
         ("run --aug mine.py:Needy", 2, "give each of its fields a default"),
         ("run --aug mine.py:Left(rows=2)", 2, "has no option 'rows'; it has: columns, fill, share"),
         ("run --aug wrong.py:Left", 2, "wrong.py cannot be loaded: SyntaxError"),
