@@ -107,9 +107,10 @@ def test_runs_say_their_cost_and_method_and_tables_refuse_other_baselines() -> N
     assert search not in planned.stderr
     guided = typed("run", "--aug", "advmask", "--data", "digits(train=60)", "--dry-run")
     assert search in guided.stderr
-    refused = typed("tables", "--baseline", "cutuot")
-    assert refused.exit_code == 2
-    assert "no run is called 'cutuot': did you mean 'cutout" in refused.output
+    for words in (["tables"], ["tables", "differences"], ["tables", "quality"]):
+        refused = typed(*words, "--baseline", "cutuot")
+        assert refused.exit_code == 2
+        assert "no run is called 'cutuot': did you mean 'cutout" in refused.output
 
 
 def test_a_failed_run_is_still_to_be_done(tmp_path: Path) -> None:

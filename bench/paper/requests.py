@@ -251,8 +251,10 @@ def _tables_of_runs(request: TableRequest, runs: Sequence[Record]) -> MadeTables
     if not runs:
         raise ValueError("there are no runs for such a table yet: bench run makes them")
     metric, baseline = request.metric or "accuracy", request.baseline
-    rows = dict.fromkeys(group.row.label for group in group_runs(runs))
-    if request.name == "runs" and baseline not in rows and baseline != TableRequest.baseline:
+    groups = group_runs(runs)
+    rows = dict.fromkeys(group.row.label for group in groups)
+    named = rows if request.name == "runs" else {*rows, *(group.row.name for group in groups)}
+    if baseline not in named and baseline != TableRequest.baseline:
         raise ValueError(f"no run is called {baseline!r}: {registry.suggest(baseline, rows)}")
     if request.name == "differences":
         return MadeTables([run_tables.differences(runs, metric, baseline)])
