@@ -1,11 +1,19 @@
 """Settings that every test shares."""
 
+from __future__ import annotations
+
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from bench.records.tracking.tracker import Tracker
 
 # before anything imports them: no telemetry, no version check, no network
 os.environ.update(
@@ -45,3 +53,29 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 def no_copies(monkeypatch: pytest.MonkeyPatch) -> None:
     """Decoded images are not kept from one file to the next."""
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with its tables made, which takes seconds; tests copy it."""
+    from bench.records.tracking.tracker import Tracker
+
+    folder = tmp_path_factory.mktemp("store")
+    assert Tracker(None, folder, warn=pytest.fail).on
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def warned() -> list[str]:
+    """The warnings that a tracker gave."""
+    return []
+
+
+@pytest.fixture
+def tracker(empty_store: Path, tmp_path: Path, warned: list[str]) -> Iterator[Tracker]:
+    """A tracker that must not warn."""
+    from bench.records.tracking.tracker import Tracker
+
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    yield Tracker(None, tmp_path, warn=warned.append)
+    assert warned == []

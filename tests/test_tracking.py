@@ -10,16 +10,16 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from example_runs import CURVE, both, record, runs, shown
 
 from bench.execution.workspace import Workspace
 from bench.records.record import Record
-from bench.records.tracking.shown import Cell, Inputs
+from bench.records.tracking.shown import Inputs
 from bench.records.tracking.text import mask
 from bench.records.tracking.tracker import Tracker
 from bench.reporting import run_tables
@@ -28,63 +28,11 @@ from bench.studies.tracking import TrackingOptions
 
 pytestmark = pytest.mark.slow
 
-CURVE = [{"epoch": epoch + 1, "loss": 1 / (epoch + 1), "test_accuracy": 0.5} for epoch in range(9)]
-
-
-def record(seed: int = 0, method: str = "cutout", **changes: Any) -> Record:
-    fields: dict[str, Any] = {
-        "kind": "run",
-        "key": f"key-of-{method}",
-        "seed": seed,
-        "labels": {"augmentation": method, "data": "digits", "model": "resnet18"},
-        "metrics": {"accuracy": 0.75 + seed / 100, "l0": math.inf, "loss": math.nan},
-        "job": {"epochs": 9, "victim": {"data": "digits"}},
-        "machine": {"device": "cpu"},
-    }
-    return Record(**fields | changes)
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with its tables made, which takes seconds; tests copy it."""
-    folder = tmp_path_factory.mktemp("store")
-    assert Tracker(None, folder, warn=pytest.fail).on
-    return folder / "mlflow.db"
-
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files go below the current folder where a server has no place for them."""
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def warned() -> list[str]:
-    """The warnings that a tracker gave."""
-    return []
-
-
-@pytest.fixture
-def tracker(empty_store: Path, tmp_path: Path, warned: list[str]) -> Iterator[Tracker]:
-    """A tracker that must not warn."""
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
-    yield Tracker(None, tmp_path, warn=warned.append)
-    assert warned == []
-
-
-def shown(found: list[Record]) -> list[Cell]:
-    """What the parents of these records show."""
-    return cells(found, lambda each: CURVE)
-
-
-def runs(tracker: Tracker, kind: str) -> list[Any]:
-    """The seeds or the cells, oldest first."""
-    experiments = [each.experiment_id for each in tracker.client.search_experiments()]
-    return list(
-        tracker.client.search_runs(
-            experiments, f"tags.`bench.kind` = '{kind}'", order_by=["attributes.start_time ASC"]
-        )
-    )
 
 
 def test_a_seed_holds_what_its_record_holds(tracker: Tracker) -> None:
@@ -182,11 +130,6 @@ def test_seeds_whose_process_died_are_reaped_and_no_others(tracker: Tracker) -> 
     assert states == {"0": "RUNNING", "1": "KILLED", "2": "RUNNING"}
 
 
-def both() -> list[Record]:
-    better = [record(seed, metrics={"accuracy": 0.9 + seed**2 / 1000}) for seed in range(3)]
-    return [*(record(seed, "none") for seed in range(3)), *better]
-
-
 @pytest.mark.slow
 def test_a_parent_holds_the_intervals_over_its_seeds(tracker: Tracker) -> None:
     for one in both():
@@ -267,140 +210,6 @@ def test_four_processes_start_on_an_empty_folder_in_silence(tmp_path: Path) -> N
     tracker = Tracker(None, folder, warn=pytest.fail)
     assert len(runs(tracker, "seed")) == 4
     assert len(runs(tracker, "cell")) == 1
-
-
-@pytest.fixture
-def mute() -> Iterator[str]:
-    """The address of a server that accepts and never answers."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        server.listen()
-        yield f"http://me:geheim@127.0.0.1:{server.getsockname()[1]}"
-
-
-def test_a_server_that_does_not_answer_costs_one_warning(
-    mute: str, tmp_path: Path, warned: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-    for address in (mute, "http://127.0.0.1:9"):
-        start = time.monotonic()
-        tracker = Tracker(address, tmp_path, warn=warned.append)
-        tracker.log(record())
-        tracker.settle(shown([record()]))
-        assert not tracker.on
-        assert time.monotonic() - start < 10
-    assert len(warned) == 2
-    assert all("the server does not answer" in text for text in warned)
-    assert all("results are kept all the same" in text for text in warned)
-    assert "geheim" not in "".join(warned)
-
-
-@pytest.mark.parametrize(
-    ("uri", "message"),
-    [
-        ("file:///somewhere", "MLflow keeps no folders any more: use sqlite"),
-        ("nonsense://host?token=geheim", "token=\\*\\*\\*"),
-    ],
-)
-def test_an_address_that_cannot_be_costs_one_warning(
-    uri: str, message: str, tmp_path: Path
-) -> None:
-    with pytest.warns(UserWarning, match=message) as caught:
-        Tracker(uri, tmp_path).log(record())
-    assert len(caught) == 1
-    assert "geheim" not in str(caught[0].message)
-
-
-def test_a_database_of_another_version_says_how_to_upgrade(
-    empty_store: Path, tmp_path: Path, warned: list[str]
-) -> None:
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
-    with sqlite3.connect(tmp_path / "mlflow.db") as database:
-        database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
-    database.close()
-    assert not Tracker(None, tmp_path, warn=warned.append).on
-    assert f"mlflow db upgrade sqlite:///{tmp_path}/mlflow.db" in warned[0]
-
-
-def test_a_store_that_breaks_in_the_middle_costs_one_warning(
-    empty_store: Path, tmp_path: Path, warned: list[str]
-) -> None:
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
-    tracker = Tracker(None, tmp_path, warn=warned.append)
-    with sqlite3.connect(tmp_path / "mlflow.db") as database:
-        database.execute("DROP TABLE metrics")
-    database.close()
-    for seed in range(3):
-        tracker.log(record(seed), CURVE)
-    assert len(warned) == 1
-
-
-@pytest.mark.slow
-def test_a_store_that_breaks_at_the_end_costs_one_warning(
-    empty_store: Path, tmp_path: Path, warned: list[str]
-) -> None:
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
-    tracker = Tracker(None, tmp_path, warn=warned.append)
-    for one in both():
-        tracker.log(one)
-    assert warned == []
-    with sqlite3.connect(tmp_path / "mlflow.db") as database:
-        database.execute("DROP TABLE latest_metrics")
-    database.close()
-    tracker.settle(shown(both()))
-    tracker.end_seed(record(), "KILLED")
-    assert len(warned) == 1
-
-
-class Slow:
-    """A client whose server takes its time for every answer."""
-
-    def __init__(self, client: Any, seconds: float) -> None:
-        self.client, self.seconds, self.asked = client, seconds, 0
-
-    def __getattr__(self, name: str) -> Any:
-        self.asked += 1
-        time.sleep(self.seconds)
-        return getattr(self.client, name)
-
-
-def slow(tracker: Tracker, seconds: float) -> Slow:
-    """Make a tracker one of a slow server."""
-    tracker.far = True
-    tracker.client = Slow(tracker.client, seconds)
-    return tracker.client
-
-
-def test_a_server_that_is_slow_costs_a_minute_and_one_warning(
-    empty_store: Path, tmp_path: Path, warned: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
-    tracker = Tracker(None, tmp_path, warn=warned.append)
-    monkeypatch.setattr("bench.records.tracking.tracker.PATIENCE", tracker._spent + 0.5)
-    server = slow(tracker, 0.25)
-    tracker.log(record(0))  # more than ten questions
-    assert not tracker.on
-    asked = server.asked
-    tracker.log(record(1))
-    assert server.asked == asked
-    assert len(warned) == 1
-    assert "its server is slow" in warned[0]
-
-
-@pytest.mark.slow
-def test_a_slow_server_is_borne_where_it_is_little_beside_the_run(
-    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("bench.records.tracking.tracker.PATIENCE", 0.1)
-    slow(tracker, 0.02)
-    tracker._began -= 10_000  # the run has lasted for hours
-    tracker.log(record(0))
-    assert tracker.on
-    # and so is it by who makes everything anew
-    tracker._began += 10_000
-    tracker.strict = True
-    tracker.equalise([record(0), record(1)], anew=True)
-    assert tracker.on
 
 
 def test_a_clock_that_is_set_back_changes_nothing(
