@@ -337,9 +337,10 @@ def label(augmentation: Any, data: str, side: int | None) -> str:
         return express(augmentation)
     if side is not None:
         return express(augmentation, cls.preset(whole(data), side))
-    small, large = (vars(cls.preset(whole(data), each)) for each in (32, 64))
-    moved = [name for name in small if small[name] != large[name]]
-    return express(augmentation, cls.preset(whole(data), 32), moved)
+    small, large = (cls.preset(whole(data), each) for each in (32, 64))
+    names = [field.name for field in dataclasses.fields(cls)]
+    moved = [name for name in names if getattr(small, name) != getattr(large, name)]
+    return express(augmentation, small, moved)
 
 
 def _value(node: ast.expr) -> Any:

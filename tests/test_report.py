@@ -8,6 +8,7 @@ import math
 import re
 import shutil
 import subprocess
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -429,6 +430,22 @@ def test_a_command_for_a_folder_writes_what_depends_on_the_side_of_its_images() 
         assert f"cutout(length={length})" in written
         assert f"--padding {padding}" in written
     assert "--padding" not in commands.run(Recipe(data="cifar10", model="resnet8", padding=4), [0])
+
+
+def test_a_method_of_ones_own_with_slots_is_written_for_a_folder_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @dataclass(frozen=True, slots=True)
+    class Stripes:
+        width: int = 4
+
+        @classmethod
+        def preset(cls, data: str, side: int) -> Stripes:
+            return cls(side // 8)
+
+    monkeypatch.setitem(augmentations.BUILTIN, "stripes", Stripes)
+    assert registry.label(Stripes(4), "mine", None) == "stripes(width=4)"
+    assert registry.label(Stripes(4), "cifar10", 32) == "stripes"
 
 
 def _words(command: str) -> list[str]:
