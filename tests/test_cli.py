@@ -131,7 +131,7 @@ def test_tables_and_figures_come_from_the_records(tmp_path: Path) -> None:
     assert "minus that of none with the same seed" in differences.stdout
     lacking = bench("tables", "differences", "--baseline", "has")
     assert lacking.exit_code == 2
-    assert "no method shares a seed with has in the same settings" in lacking.stderr
+    assert "no run is called 'has': bench run --aug has adds one" in lacking.stderr
     assert bench("figures", "differences").exit_code == 0
     drawn = json.loads((tmp_path / "results/figures/differences.json").read_text())
     (line,) = drawn["numbers"]

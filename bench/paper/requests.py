@@ -255,7 +255,10 @@ def _tables_of_runs(request: TableRequest, runs: Sequence[Record]) -> MadeTables
     rows = dict.fromkeys(group.row.label for group in groups)
     named = rows if request.name == "runs" else {*rows, *(group.row.name for group in groups)}
     if baseline not in named and baseline != TableRequest.baseline:
-        raise ValueError(f"no run is called {baseline!r}: {registry.suggest(baseline, rows)}")
+        advice = registry.suggest(baseline, rows)
+        if baseline in registry.classes("augmentations"):
+            advice = f"bench run --aug {baseline} adds one"
+        raise ValueError(f"no run is called {baseline!r}: {advice}")
     if request.name == "differences":
         return MadeTables([run_tables.differences(runs, metric, baseline)])
     if request.name == "quality":
