@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from brightness import Brightness, draw_images
 from click.testing import CliRunner
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
@@ -31,36 +31,9 @@ def untimed(record: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in record.items() if not any(u in name for u in UNTIMED)}
 
 
-class Brightness(nn.Module):
-    """Class 1 where the mean of an image is above a half: one pixel more or less moves it."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        score = 40 * (images.mean((1, 2, 3)) - 0.5)
-        return torch.stack([-score, score], 1)
-
-
-@dataclasses.dataclass(frozen=True)
-class Painter(attacks.BaseAttack):
-    """Makes an image much brighter or darker everywhere, wherever it may act."""
-
-    eps: float | None = 0.5
-    unit = "pixels"
-
-    def passes(self, shape: tuple[int, ...]) -> int:
-        return 1
-
-    def _attack(
-        self, model: nn.Module, images: Tensor, goal: attacks.Goal, generators: object
-    ) -> Tensor:
-        return torch.where(images > 0.5, images - 0.4, images + 0.4)
-
-
 @pytest.fixture
 def images() -> tuple[Tensor, Tensor]:
-    """Six images of 4x4 pixels, half of them above a half by the least that can be seen."""
-    levels = torch.tensor([0.49, 0.48, 0.47, 0.51, 0.52, 0.53])
-    values = levels.view(-1, 1, 1, 1).expand(-1, 3, 4, 4).clone()
-    return values, (levels > 0.5).long()
+    return draw_images()
 
 
 def mine(name: str) -> bench.Dataset:
@@ -164,125 +137,6 @@ def test_the_tracker_holds_the_same_runs_from_both(tmp_path: Path) -> None:
         )  # fmt: skip
     assert seen[0] == seen[1]
     assert len(seen[0]) == 2
-
-
-def test_a_network_in_memory_is_attacked_and_judged(images: tuple[Tensor, Tensor]) -> None:
-    x, y = images
-    study = bench.evaluate_attacks(
-        ["jsma", attacks.SigmaZero(steps=60)], model=Brightness(), images=x, labels=y, eps=0.5
-    )
-    assert set(study.rows) == {"jsma", "sigma-zero(steps=60)"}
-    for name, row in study.rows.items():
-        assert row.adversarial is not None
-        assert row.adversarial.shape == x.shape
-        changed = (row.adversarial != x).any(1).flatten(1).sum(1)
-        broken = Brightness()(row.adversarial).argmax(1) != y
-        assert row.success == broken.double().mean(), name
-        assert row.l0_pixels_mean == changed[broken].double().mean()
-        assert float((row.adversarial - x).abs().max()) <= 0.5 + 1e-6
-    # the mean of 16 pixels moves over a half by one pixel of at most 0.48 for each 0.03
-    assert study.rows["jsma"].success == 1
-    assert study.table().rows
-    assert "jsma" in study._repr_html_()
-    targeted = bench.evaluate_attacks(
-        "jsma", model=Brightness(), images=x, labels=y, eps=0.5, targeted=True
-    )
-    assert targeted.records[0].labels["goal"] == "random"
-
-
-def test_an_attack_and_its_judge_compute_in_full_float32(images: tuple[Tensor, Tensor]) -> None:
-    """On CUDA PyTorch rounds convolutions to TF32 by default, and a device alone moves success."""
-    seen = []
-
-    class Watched(Brightness):
-        def forward(self, x: Tensor) -> Tensor:
-            seen.append(torch.backends.cudnn.allow_tf32)
-            return super().forward(x)
-
-    before = torch.backends.cudnn.allow_tf32
-    bench.evaluate_attacks("jsma", model=Watched(), images=images[0], labels=images[1], eps=0.5)
-    assert before  # PyTorch's default, or this test would prove nothing
-    assert not any(seen)
-    assert torch.backends.cudnn.allow_tf32 is before
-
-
-def test_an_attack_with_a_network_of_its_own_is_judged_in_memory_and_not_stored(
-    images: tuple[Tensor, Tensor], tmp_path: Path
-) -> None:
-    class Map(nn.Module):
-        def forward(self, images: Tensor) -> Tensor:
-            return images.mean(1, keepdim=True)
-
-    x, y = images
-    attack = attacks.GreedyFool(distortion=Map())
-    study = bench.evaluate_attacks([attack], model=Brightness(), images=x, labels=y, eps=0.5)
-    assert list(study.rows) == ["greedyfool(distortion=Map)"]
-    assert study.rows["greedyfool(distortion=Map)"].success == 1
-    assert study.records[0].labels["eps"] == "1/2"
-    with pytest.raises(ValueError, match=r"distortion=Map\) has a network as an option"):
-        bench.evaluate_attacks([attack], data=DATA, **quiet(tmp_path))
-    assert not (tmp_path / "records.jsonl").exists()
-
-
-def test_a_network_in_memory_takes_batches_of_the_size_that_was_asked_for(
-    images: tuple[Tensor, Tensor],
-) -> None:
-    sizes = set()
-
-    class Watched(Brightness):
-        def forward(self, x: Tensor) -> Tensor:
-            sizes.add(len(x))
-            return super().forward(x)
-
-    x, y = images
-    found = bench.evaluate_attacks(
-        "sigma-zero(steps=5)", model=Watched(), images=x, labels=y, eps=0.5, batch_size=3
-    )
-    assert 3 in sizes
-    usual = bench.evaluate_attacks(
-        "sigma-zero(steps=5)", model=Brightness(), images=x, labels=y, eps=0.5
-    )
-    assert torch.equal(*(each.rows["sigma-zero(steps=5)"].adversarial for each in (found, usual)))
-
-
-def test_what_means_nothing_for_a_network_in_memory_is_refused(
-    images: tuple[Tensor, Tensor], tmp_path: Path
-) -> None:
-    x, y = images
-    message = "nothing is stored: remove mean, results, fresh"
-    with pytest.raises(ValueError, match=message):
-        bench.evaluate_attacks(
-            "jsma",
-            model=Brightness(),
-            images=x,
-            labels=y,
-            mean=(0.5,),
-            results=tmp_path,
-            fresh=True,
-        )
-
-
-@pytest.mark.parametrize("eps", [float("inf"), float("nan")])
-def test_an_eps_that_is_no_number_is_refused_by_name(
-    eps: float, images: tuple[Tensor, Tensor]
-) -> None:
-    x, y = images
-    with pytest.raises(ValueError, match=f"eps is {eps}: it must be above 0 and at most 1"):
-        bench.evaluate_attacks("jsma", model=Brightness(), images=x, labels=y, eps=eps)
-
-
-def test_images_that_the_network_gets_wrong_are_not_attacked(
-    images: tuple[Tensor, Tensor],
-) -> None:
-    x, y = images
-    wrong = y.clone()
-    wrong[0] = 1
-    study = bench.evaluate_attacks("jsma", model=Brightness(), images=x, labels=wrong, eps=0.5)
-    row = study.rows["jsma"]
-    assert row.adversarial is not None
-    assert torch.equal(row.adversarial[0], x[0])
-    assert study.records[0].metrics["images"] == 5
-    assert study.records[0].metrics["correct"] == pytest.approx(5 / 6)
 
 
 @pytest.mark.slow
@@ -455,51 +309,3 @@ def test_a_job_is_recorded_under_the_dataset_that_it_was_trained_on(tmp_path: Pa
     other = jobs.Job(Recipe(data="nosuch", model="resnet8", epochs=1), 0)
     with pytest.raises(ValueError, match="nosuch"):
         jobs.work(other, workspace, Silent(), lambda: False)
-
-
-def test_pixels_outside_the_region_stay_and_changing_them_is_no_success(
-    images: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(attacks.BUILTIN, "painter", Painter)
-    x, y = images
-    region = torch.zeros(1, 1, *x.shape[2:], dtype=torch.bool)
-    region[..., :2, :] = True
-    study = bench.evaluate_attacks(
-        ["jsma", "painter"], model=Brightness(), images=x, labels=y, eps=0.5, region=region
-    )
-    row = study.rows["jsma"]
-    assert row.adversarial is not None
-    assert not ((row.adversarial != x) & ~region).any()
-    (painted,) = (each for each in study.records if each.labels["attack"] == "painter")
-    assert painted.metrics["success"] == 0
-    assert painted.metrics["outside_region"] == len(x)
-    assert painted.message == f"{len(x)} outside the region"
-
-
-def test_each_image_has_the_target_that_was_given(images: tuple[Tensor, Tensor]) -> None:
-    x, y = images
-    study = bench.evaluate_attacks(
-        "jsma", model=Brightness(), images=x, labels=y, eps=0.5, targets=1 - y
-    )
-    found = study.rows["jsma"].adversarial
-    assert found is not None
-    assert torch.equal(Brightness()(found).argmax(1), 1 - y)
-    assert study.records[0].labels["goal"] == "given"
-
-
-def test_targets_and_regions_that_do_not_fit_are_refused_in_one_line(
-    images: tuple[Tensor, Tensor],
-) -> None:
-    x, y = images
-    every = torch.ones(len(x), 1, *x.shape[2:], dtype=torch.bool)
-    for given, text in [
-        ({"targets": y}, "the target of image 0 is its own class, 0: choose another one"),
-        ({"targets": 1 - y[:2]}, "targets have shape (2,) for 6 images: give one class for each"),
-        ({"targets": y + 7}, "targets are in [7, 8], but the network has 2 classes, from 0"),
-        ({"region": every[:, :, 1:]}, "the region is torch.bool of shape (6, 1, 3, 4): give"),
-        ({"targets": 1 - y, "target": "next"}, "target is 'next', but targets are given: remove"),
-    ]:
-        with pytest.raises(ValueError, match=re.escape(text)):
-            bench.evaluate_attacks("jsma", model=Brightness(), images=x, labels=y, eps=0.5, **given)
-    with pytest.raises(ValueError, match="targets and region are for a network in memory"):
-        bench.evaluate_attacks("jsma", data="digits", region=every)
