@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 
 from attacks.closest import Closest
 from attacks.goal import Goal, Images, Labels, Logits, Region, Shape, as_goal
-from attacks.victim import first_answer_checked, frozen, out_of_memory
+from attacks.victim import first_answer_checked, frozen, images_kept, out_of_memory
 
 __all__ = [
     "Attack", "BaseAttack", "Goal", "Images", "Labels", "Logits", "Region", "Role", "Shape",
@@ -135,7 +135,8 @@ class BaseAttack(ABC):
             ValueError: If images leave [0, 1] or aren't finite, ``eps`` isn't in (0, 1], labels
                 aren't one integer per image, the region isn't one mask per image, there is not one
                 generator per image, the attack cannot reach such a goal, or the model doesn't
-                return numbers of shape (b, classes), two classes at least.
+                return numbers of shape (b, classes), two classes at least, or changes its images
+                in place.
         """
         return self._call(model, images, goal, generator, failures)
 
@@ -158,7 +159,8 @@ class BaseAttack(ABC):
             raise ValueError(f"failures is {failures!r}: choose 'unchanged' or 'closest'")
         if not len(images):
             return images.clone()
-        with frozen(model), torch.no_grad(), first_answer_checked(model, goal.labels):
+        answer_checked = first_answer_checked(model, goal.labels)
+        with frozen(model), torch.no_grad(), images_kept(model), answer_checked:
             if failures == "unchanged":
                 return self._in_parts(model, images, goal, generators, *others)
             closest = Closest(model, images, goal, self.eps if self.bounded else None)

@@ -36,6 +36,47 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
 
 
 @contextmanager
+def images_kept(model: nn.Module) -> Iterator[None]:
+    """Refuse a model that writes into the images that it is given; the caller's stay as they were.
+
+    The first forward pass inside the block gets a copy, and PyTorch counts what is written into it.
+
+    Args:
+        model: The model under attack.
+
+    Raises:
+        ValueError: The model changes its images in place, so that an attack would go on from others
+            than those that it made.
+    """
+    seen: list[tuple[Tensor, int]] = []
+
+    def copy(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        before.remove()
+        images = inputs[0].clone()
+        if not images.is_inference():  # those are not counted
+            seen.append((images, images._version))
+        return (images, *inputs[1:])
+
+    def look(module: nn.Module, inputs: tuple[Any, ...], answer: Any) -> None:
+        after.remove()
+        for images, version in seen:
+            if images._version != version:
+                raise ValueError(
+                    "the model changes the images that it is given in place: let it change a copy, "
+                    "such as x = x.clone(), or use inplace=False"
+                )
+        seen.clear()
+
+    before = model.register_forward_pre_hook(copy)
+    after = model.register_forward_hook(look)
+    try:
+        yield
+    finally:
+        before.remove()
+        after.remove()
+
+
+@contextmanager
 def first_answer_checked(model: nn.Module, labels: Tensor) -> Iterator[None]:
     """Apply `check_logits` to the first forward pass inside the block, which costs no pass.
 

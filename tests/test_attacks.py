@@ -124,6 +124,19 @@ def test_every_attack_leaves_its_arguments_and_the_global_generator_as_they_were
     assert all(p.grad is None for p in model.parameters())
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_every_attack_refuses_a_model_that_changes_its_images_in_place(name: str) -> None:
+    class Darker(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images.mul_(0.9)
+
+    model, images = network((3, 5, 6), 5), some_images((3, 5, 6), 2, seed=2)
+    before, labels = images.clone(), torch.zeros(2, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"changes the images .* in place: let it change a copy"):
+        attack(name, 0.1)(nn.Sequential(Darker(), model), images, labels)
+    assert torch.equal(images, before)
+
+
 @pytest.mark.parametrize(("name", "targeted"), GOALS)
 def test_every_attack_returns_images_that_already_reach_the_goal(name: str, targeted: bool) -> None:
     model, images = network((3, 5, 6), 5), some_images((3, 5, 6), 4, seed=3)

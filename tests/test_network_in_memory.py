@@ -132,6 +132,20 @@ def test_what_means_nothing_for_a_network_in_memory_is_refused(
         )
 
 
+def test_a_network_that_changes_its_images_in_place_is_refused_and_they_stay(
+    images: tuple[Tensor, Tensor],
+) -> None:
+    class Normalised(Brightness):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.sub_(0.1))
+
+    x, y = images
+    before = x.clone()
+    with pytest.raises(ValueError, match="changes the images that it is given in place"):
+        bench.evaluate_attacks("jsma", model=Normalised(), images=x, labels=y, eps=0.5)
+    assert torch.equal(x, before)
+
+
 @pytest.mark.parametrize("eps", [float("inf"), float("nan")])
 def test_an_eps_that_is_no_number_is_refused_by_name(
     eps: float, images: tuple[Tensor, Tensor]

@@ -14,8 +14,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from attacks import Goal
-from attacks.base import Images, check, frozen
+from attacks.base import Images, check
 from attacks.norms import l0_elements, l0_pixels, l2, linf
+from attacks.victim import frozen, images_kept
 from bench.data import seeds
 from bench.data.floats import as_floats
 from bench.data.splits import Split
@@ -94,8 +95,12 @@ def correct_images(network: nn.Module, test: Split, count: int, device: str) -> 
 
 @full_float32()
 def predict(network: nn.Module, images: Images) -> Float[Tensor, "b k"]:
-    """Return the logits of images, shape (b, k), by new forward passes."""
-    with frozen(network), torch.no_grad():
+    """Return the logits of images, shape (b, k), by new forward passes.
+
+    Raises:
+        ValueError: The network changes the images that it is given in place.
+    """
+    with frozen(network), torch.no_grad(), images_kept(network):
         return torch.cat([network(batch) for batch in images.split(BATCH)])
 
 
