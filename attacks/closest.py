@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from attacks.goal import Goal, Images, Logits
 from attacks.norms import interval
+from attacks.originals import Originals
 
 TOLERANCE = 1e-6  # rounding errors of float32 near 1
 
@@ -15,12 +16,12 @@ TOLERANCE = 1e-6  # rounding errors of float32 near 1
 class Closest(nn.Module):
     """Passes images on to a model and keeps, for each original, the one of the smallest margin.
 
-    A row belongs to the nearest original; of two equal originals the first gets all rows. Rows
-    outside [0, 1], eps or the goal's region are not kept.
+    A row belongs to the image that it was made from (`Originals`). Rows outside [0, 1], eps or the
+    goal's region are not kept.
 
     Args:
         model: The model under attack.
-        images: The originals, of shape (b, c, h, w).
+        images: The originals, distinct, of shape (b, c, h, w).
         goal: Their goal.
         eps: Largest change of an element; None leaves only [0, 1].
 
@@ -32,7 +33,7 @@ class Closest(nn.Module):
     def __init__(self, model: nn.Module, images: Images, goal: Goal, eps: float | None) -> None:
         super().__init__()
         self.model, self.goal = model, goal
-        self.originals = images
+        self.unchanged, self.originals = images, Originals(images)
         self.low, self.high = interval(images, eps, goal.region)
         self.images = images.clone()
         self.margin = torch.full_like(images[:, 0, 0, 0], torch.inf)
@@ -45,17 +46,14 @@ class Closest(nn.Module):
         return logits
 
     def _look(self, attempts: Images, logits: Logits) -> None:
-        owner = self._owner(attempts)
+        owner = self.originals.owner(attempts)
         goal = self.goal[owner]
-        margin = torch.where(self._allowed(attempts, owner), goal.margin(logits), torch.inf)
-        least = self.margin.scatter_reduce(0, owner, margin.nan_to_num(torch.inf), "amin")
+        margin = goal.margin(logits).to(self.margin).nan_to_num(torch.inf)
+        margin = margin.where(self._allowed(attempts, owner), torch.inf)
+        least = self.margin.scatter_reduce(0, owner, margin, "amin")
         rows = ((margin == least[owner]) & (margin < self.margin[owner])).nonzero()[:, 0]
         self.images[owner[rows]] = attempts[rows]
         self.margin = least
-
-    def _owner(self, attempts: Images) -> Int[Tensor, " m"]:
-        flat, own = attempts.flatten(1), self.originals.flatten(1)
-        return (own.square().sum(1) / 2 - flat @ own.T).argmin(1)
 
     def _allowed(self, attempts: Images, owner: Int[Tensor, " m"]) -> Bool[Tensor, " m"]:
         beyond = torch.maximum(self.low[owner] - attempts, attempts - self.high[owner])
@@ -63,6 +61,6 @@ class Closest(nn.Module):
 
     def instead_of_failures(self, adversarial: Images) -> Images:
         """``adversarial`` with the closest attempt for each image that came back unchanged."""
-        unchanged = (adversarial == self.originals).flatten(1).all(1)
+        unchanged = (adversarial == self.unchanged).flatten(1).all(1)
         failed: Float[Tensor, "b 1 1 1"] = (unchanged & (self.margin >= 0))[:, None, None, None]
         return torch.where(failed, self.images, adversarial)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 
 from attacks import Goal
 from attacks.base import Images
-from attacks.victim import out_of_memory
+from attacks.originals import copies
+from attacks.victim import frozen, out_of_memory
 from bench.data import seeds
 from bench.errors import Stopped
 from bench.files import atomic, json_text, tensor_files
@@ -73,17 +75,23 @@ class Block:
 
     def part(self, first: int, after: int) -> Block:
         """Return the images from ``first`` to before ``after``, with their share of the time."""
-        rows, share = slice(first, after), (after - first) / len(self.ids)
-        ids = self.ids[rows]
+        share = (after - first) / len(self.ids)
+        some = self.at(torch.arange(first, after))
+        return replace(
+            some,
+            seconds=self.seconds * share,
+            passing=self.passing * share,
+            errors={i: self.errors[i] for i in some.ids.tolist() if i in self.errors},
+        )
+
+    def at(self, rows: Int[Tensor, " m"]) -> Block:
+        """Return the images at some rows, in their order; seconds and errors stay those of all."""
         return replace(
             self,
-            ids=ids,
+            ids=self.ids[rows],
             adversarial=self.adversarial[rows],
             forwards=self.forwards[rows],
             backwards=self.backwards[rows],
-            seconds=self.seconds * share,
-            passing=self.passing * share,
-            errors={i: self.errors[i] for i in ids.tolist() if i in self.errors},
             fewest=None if self.fewest is None else self.fewest[rows],
         )
 
@@ -122,7 +130,8 @@ def attack(
 
     If the attack raises an error, or memory is too short, it is tried again on each half of the
     batch, such that one image does not affect the others; a single image with an error is returned
-    unchanged.
+    unchanged. Equal images are attacked one after the other, since their passes could not be told
+    apart.
 
     Args:
         trial: The attack and how it is evaluated.
@@ -139,13 +148,26 @@ def attack(
         ValueError: Memory is too short for a single image.
         Stopped: ``stop()`` returned True at a pass.
     """
+
+    def again(rows: Int[Tensor, " m"]) -> Block:
+        there = rows.to(images.device)
+        some = None if counts is None else counts[rows]
+        return attack(
+            trial, seed, network, images[there], labels[there], goal[there], ids[rows], some, stop
+        )
+
+    earlier = copies(images).cpu()
+    if earlier.any():
+        parts = [(earlier == turn).nonzero()[:, 0] for turn in earlier.unique()]
+        return concatenate([again(rows) for rows in parts]).at(torch.cat(parts).argsort())
     best = BestSoFar(images, goal, trial.bound)
     counted = Counted(network, images, labels, trial.query_cap, stop, best)
     adversarial, failed, short = images, "", False
     with peak_memory(images.device) as peak:
         start = counted.clock()
         try:
-            adversarial = _call(trial, seed, counted, images, goal, ids, counts)
+            with _restored(network):
+                adversarial = _call(trial, seed, counted, images, goal, ids, counts)
         except Stopped:
             raise
         except Exception as error:
@@ -155,16 +177,7 @@ def attack(
         seconds = counted.clock() - start - counted.counting
         largest = peak()
     if failed and len(images) > 1:
-        rows = torch.arange(len(images), device=images.device)
-        return concatenate(
-            [
-                attack(
-                    trial, seed, network, images[half], labels[half], goal[half],
-                    ids[half.cpu()], None if counts is None else counts[half.cpu()], stop,
-                )
-                for half in rows.chunk(2)
-            ]
-        )  # fmt: skip
+        return concatenate([again(half) for half in torch.arange(len(images)).chunk(2)])
     if short:
         raise ValueError("Out of memory with a single image: use a device with more memory.")
     return Block(
@@ -178,6 +191,18 @@ def attack(
         {int(ids[0]): failed} if failed else {},
         best.fewest.cpu(),
     )
+
+
+@contextmanager
+def _restored(network: nn.Module) -> Iterator[None]:
+    """Give the network its mode, flags and buffers back, whatever an attack did to them."""
+    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    try:
+        with frozen(network):
+            yield
+    finally:
+        for buffer, before in buffers:
+            buffer.copy_(before)
 
 
 def _call(

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from attacks.base import Images
+from attacks.originals import Originals, occurrence
 from bench.errors import Stopped
 from bench.robustness.best_so_far import BestSoFar
 
@@ -21,13 +22,13 @@ from bench.robustness.best_so_far import BestSoFar
 class Counted(nn.Module):
     """A network that counts its passes for each image under attack, and can limit them.
 
-    A row of a batch is counted for the nearest original image (AttackBench, Cinà et al. 2025), such
-    that an attack can shrink, repeat and reorder its batches; of two equal originals, the first
-    gets all rows. A backward pass is counted each time a gradient reaches the input, once per row.
+    A row of a batch is counted for the image that it was made from (`Originals`), such that an
+    attack can shrink, repeat and reorder its batches. A backward pass is counted each time a
+    gradient reaches the input, once per row.
 
     Args:
         network: The victim model.
-        images: The images under attack, shape (b, c, h, w).
+        images: The images under attack, distinct, shape (b, c, h, w).
         labels: True classes, shape (b,).
         cap: Most forward and backward passes of an image together; after that the image gets the
             logits of its true label and a gradient of zero, which are not counted.
@@ -54,8 +55,7 @@ class Counted(nn.Module):
         self.network = network
         self.cap, self.stop, self.best = cap, stop, best
         self.labels = labels
-        self.originals = images.flatten(1)
-        self.half_squares = self.originals.square().sum(1) / 2
+        self.originals = Originals(images)
         self.forwards = torch.zeros(len(images), dtype=torch.long, device=images.device)
         self.backwards = torch.zeros_like(self.forwards)
         self.passing = 0.0
@@ -68,7 +68,7 @@ class Counted(nn.Module):
             raise Stopped("stopped in the middle of an attack")
         start = self.clock()
         with torch.no_grad():
-            owner = (self.half_squares - images.flatten(1) @ self.originals.T).argmin(1)
+            owner = self.originals.owner(images)
             served = self.within_cap(owner)
             count_rows(self.forwards, owner[served])
         differentiated = torch.is_grad_enabled() and images.requires_grad
@@ -96,23 +96,19 @@ class Counted(nn.Module):
         rows = served.nonzero()[:, 0]
         answers = self.network(images[rows] if len(rows) else images[:1].detach())
         truth = nn.functional.one_hot(self.labels[owner], answers.shape[1]).to(answers.dtype)
-        logits = truth + 0 * images.flatten(1)[:, :1]
+        logits = truth + (0 * images.flatten(1)[:, :1]).to(truth)
         return logits.index_put((rows,), answers) if len(rows) else logits
 
     def within_cap(self, owner: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
         """Return which rows are within the cap; rows of one image are served in order."""
         if self.cap is None:
             return torch.ones_like(owner, dtype=torch.bool)
-        grouped, order = owner.sort(stable=True)
-        place = torch.arange(len(owner), device=owner.device)
-        earlier = torch.empty_like(owner)
-        earlier[order] = place - torch.searchsorted(grouped, grouped)
-        return (self.forwards + self.backwards)[owner] + earlier < self.cap
+        return (self.forwards + self.backwards)[owner] + occurrence(owner) < self.cap
 
     def clock(self) -> float:
         """Return the time in seconds, after a GPU has finished its work."""
-        if self.originals.is_cuda:
-            torch.cuda.synchronize(self.originals.device)
+        if self.forwards.is_cuda:
+            torch.cuda.synchronize(self.forwards.device)
         return time.perf_counter()
 
 
