@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from smooth import draw_images, network
@@ -85,3 +87,34 @@ def test_the_closest_attempt_of_equal_images_does_not_depend_on_their_batch(
     ]
     assert (together != images).flatten(1).any(1).all()
     assert torch.equal(together, torch.cat(alone))
+
+
+@dataclasses.dataclass(frozen=True)
+class Careless(attacks.BaseAttack):
+    """Puts the model in training mode and leaves it there."""
+
+    eps: float | None = 1.0
+
+    def passes(self, shape: tuple[int, ...]) -> int:
+        return 1
+
+    def _attack(
+        self, model: torch.nn.Module, images: Tensor, goal: attacks.Goal, generators: object
+    ) -> Tensor:
+        model.train()
+        model(images)
+        return images.clone()
+
+
+def test_an_attack_that_trains_the_network_leaves_it_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, repeated: tuple[torch.nn.Module, Tensor, Tensor, Tensor]
+) -> None:
+    monkeypatch.setitem(attacks.BUILTIN, "careless", Careless)
+    model, images, labels, targets = repeated
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    bench.evaluate_attacks(
+        "careless", model=model, images=images, labels=labels, targets=targets, eps=1.0
+    )
+    assert not any(module.training for module in model.modules())
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
