@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from bench.cli import main
 from bench.records.record import Record
 from bench.records.store import Store
-from bench.reporting.leaderboard import Board, distances, make_boards, write_leaderboard
+from bench.reporting.leaderboard import Board, Number, distances, make_boards, write_leaderboard
 from bench.robustness.rejudging import SOURCE
 from bench.robustness.submissions import About
 
@@ -117,6 +117,48 @@ def test_intervals_that_overlap_are_said_to() -> None:
     assert near.verdict.endswith("before b with 6 [6, 6]; the two intervals overlap.")
     far = board(record("a", [5] * 10), record("b", [6] * 10))
     assert far.verdict.endswith("before b with 6 [6, 6].")
+
+
+def test_nobody_is_ahead_in_a_tie() -> None:
+    found = board(record("jsma", [7] * 10), record("greedyfool", [7] * 10), record("a", [9] * 10))
+    assert found.verdict == (
+        "greedyfool needs 7 [7, 7] pixels in the median, as many as jsma; none needs fewer."
+    )
+    assert [(entry.attack, entry.rank) for entry in found.entries] == [
+        ("greedyfool", 1), ("jsma", 1), ("a", 3)
+    ]  # fmt: skip
+    unequal = board(record("b", [7] * 9), record("a", [7] * 10), record("free", [1], bounded="no"))
+    assert unequal.verdict.startswith("a needs 7 [7, 7] pixels in the median, as many as b;")
+    assert [entry.rank for entry in unequal.entries] == [1, 2, None]
+
+
+def test_intervals_that_do_not_exist_do_not_overlap() -> None:
+    few = board(record("a", [5] * 4, n=4), record("b", [6] * 4, n=4))  # too few images for one
+    assert few.verdict == "a needs the fewest pixels in the median, 5, before b with 6."
+
+
+def test_intervals_over_seeds_are_shares_and_need_a_spread() -> None:
+    found = board(record("a", [5] * 10), record("a", [5] * 2 + [9] * 4, seed=1))
+    assert found.entries[0].success == Number(0.8, 0.0, 1.0)
+    same = board(record("a", [5] * 6), record("a", [5] * 6, seed=1))
+    assert (same.entries[0].success, same.entries[0].pixels) == (Number(0.6), Number(5.0))
+
+
+def test_goals_that_share_an_image_give_no_interval_of_the_median() -> None:
+    found = record("a", [5] * 10, goal="all")
+    found = replace(found, metrics={**found.metrics, "l0_pixels_median": 4.5})
+    assert board(found).entries[0].pixels == Number(4.5)
+
+
+def test_only_the_last_submission_of_a_name_and_seed_counts() -> None:
+    def sent(pixels: int, seed: int = 0) -> Record:
+        found = record("my-attack", [pixels] * 10, seed=seed, source=SOURCE)
+        return replace(found, key=f"sent-{pixels}")
+
+    (entry,) = board(sent(9), sent(2), sent(5)).entries
+    assert (entry.seeds, entry.pixels.value) == (1, 5)
+    (entry,) = board(sent(9), sent(5), sent(7, seed=1)).entries
+    assert (entry.seeds, entry.pixels.value) == (2, 6)
 
 
 def test_a_lost_curve_has_no_median() -> None:

@@ -10,12 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks import Goal
+from attacks import JSMA, Attack, Goal, GreedyFool
 from bench.data.splits import Split
 from bench.robustness.in_memory import prepare
 from bench.robustness.judge import CorrectImages, Verdict, correct_images, goals, judge
 from bench.robustness.metrics import Outcome, curve, join, relate, summarise
 from bench.robustness.pass_counter import Counted, peak_memory
+from bench.robustness.results import pairwise_tests
+from bench.robustness.trials import Trial
 
 
 class Brightness(nn.Module):
@@ -319,6 +321,31 @@ def test_several_goals_give_average_best_and_worst() -> None:
     assert (metrics["success_best"], metrics["success_worst"]) == (2 / 3, 1 / 3)
     assert (metrics["l0_pixels_best"], metrics["l0_pixels_worst"]) == (5, 4)
     assert metrics["success_low"] < 0.5 < metrics["success_high"]
+
+
+def test_the_interval_over_several_goals_is_of_shares_and_needs_a_spread() -> None:
+    metrics = summarise([outcome([2, 8, INF]), outcome([4, INF, INF])])
+    assert (metrics["success_low"], metrics["success_high"]) == (0.0, 1.0)
+    same = summarise([outcome([2, 8]), outcome([4, INF]), outcome([INF, 1])])
+    assert same["success"] == pytest.approx(2 / 3)
+    assert not {"success_low", "success_high"} & same.keys()
+
+
+def test_goals_that_share_an_image_are_one_image_in_a_test() -> None:
+    """Nine goals of two images are no eighteen images."""
+
+    def trial(attack: Attack) -> Trial:
+        return Trial(attack=attack, victim="v", data="d", eps="1", aim="all", images=2)
+
+    few = [outcome([goal, 2 * goal]) for goal in range(1, 10)]
+    many = [outcome([goal + 3, 2 * goal + 3]) for goal in range(1, 10)]
+    (pixels, _) = pairwise_tests({trial(JSMA()): few, trial(GreedyFool()): many})
+    assert (pixels["less"], pixels["more"], pixels["same"]) == (2, 0, 0)
+    assert pixels["difference"] == -3
+    assert pixels["p_holm"] == 0.5
+    many[4] = outcome([8, INF])  # a goal that fails is a failure of its image
+    (pixels, _) = pairwise_tests({trial(JSMA()): few, trial(GreedyFool()): many})
+    assert (pixels["less"], pixels["difference"]) == (2, -3)
 
 
 def test_common_successes_leave_out_references() -> None:

@@ -25,7 +25,7 @@ from bench.records.record import Record
 from bench.records.store import Store
 from bench.robustness import submissions
 from bench.robustness.judge import correct_images, judge
-from bench.robustness.rejudging import Judged, Terms
+from bench.robustness.rejudging import Judged, Terms, check_victim
 from bench.training import victims
 
 ROOT = Path(__file__).parent.parent
@@ -200,6 +200,75 @@ def test_what_submission_json_says_must_not_be_contradicted(tmp_path: Path) -> N
     assert "is about cifar10, but --data is digits" in refusal(tmp_path / "out", folder)
 
 
+VICTIM = victims.choose(catalog.load("digits"))
+
+
+@pytest.mark.parametrize("named", ["", VICTIM.name, VICTIM.model, VICTIM.name.split()[1]])
+def test_a_submission_may_name_its_victim_or_a_part_of_it(named: str, tmp_path: Path) -> None:
+    folder = submit(tmp_path / "in", CHOSEN.ids, attacked(), victim=named)
+    assert judged(tmp_path / "out", folder, "--images", "4")["victim"] == VICTIM.name
+
+
+@pytest.mark.parametrize("named", ["foo", f"{VICTIM.model} 0123456789ab", "resnet20"])
+def test_a_submission_about_another_victim_is_refused(named: str, tmp_path: Path) -> None:
+    folder = submit(tmp_path / "in", CHOSEN.ids, attacked(), victim=named)
+    assert refusal(tmp_path / "out", folder, "--images", "4") == (
+        f"Error: submission.json says that victim is {named}, but --victim and --model give "
+        f"{VICTIM.name}; give the one that it names, or correct the file"
+    )
+
+
+WEIGHTS = Path("/somewhere/my net.safetensors")
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        "my net.safetensors",
+        "my net",
+        "weights/my net.safetensors",
+        "resnet20 0123456789ab",
+        "resnet20 my net.safetensors 0123456789ab",
+    ],
+)
+def test_a_submission_may_name_the_file_of_weights(named: str) -> None:
+    mean = (0.4914008989, 0.4821590014, 0.4465309910) * 6
+    victim = victims.Victim(
+        model="resnet20", data="cifar10", path=WEIGHTS, digest="0123456789ab", mean=mean
+    )
+    check_victim(named, victim)
+    assert len(victim.name) > 200
+    check_victim(victim.name[:200], victim)
+    with pytest.raises(ValueError, match=r"says that victim is resnet20 my net\.pt"):
+        check_victim("resnet20 my net.pt", victim)
+
+
+def test_a_factory_may_be_named_without_the_content_of_its_file() -> None:
+    victim = victims.Victim(model="mine.py:make@0123456789ab", data="digits", digest="ba98")
+    check_victim("mine.py:make", victim)
+    check_victim("timm:vit", victims.Victim(model="timm:vit", data="digits"))
+    check_victim("vit", victims.Victim(model="timm:vit", data="digits"))
+
+
+def test_different_submissions_of_one_name_are_not_averaged_as_seeds(tmp_path: Path) -> None:
+    """The name is that of the template; the last of them counts."""
+    levels = [attacked(), CHOSEN.images, attacked()]
+    levels[2][1] = CHOSEN.images[1]
+    for place, images in enumerate(levels):
+        folder = submit(tmp_path / str(place), CHOSEN.ids, images, attack="my-attack")
+        judged(tmp_path / "out", folder, "--images", "4")
+    assert len(Store(tmp_path / "out").all()) == 3
+    shown = bench(tmp_path / "out", "tables", "attacks", "--format", "json")
+    (entry,) = json.loads(shown.stdout)
+    assert (entry["seeds"], entry["success"]["mean"]) == ([0], 0.25)
+    assert bench(tmp_path / "out", "leaderboard").exit_code == 0
+    ((row,),) = [
+        each["entries"]
+        for each in json.loads((tmp_path / "out/leaderboard/index.json").read_text())
+    ]
+    assert (row["seeds"], row["success"]["value"]) == (1, 0.25)
+
+
 def test_a_prepared_folder_can_be_submitted(tmp_path: Path) -> None:
     folder, out = tmp_path / "task", tmp_path / "out"
     result = bench(out, "judge", str(folder), "--prepare", "--images", "4", "--target", "next")
@@ -334,6 +403,10 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "no indices": (tensors(indices=None), "has no tensor 'indices'"),
     "unknown": (tensors(code=CHOSEN.ids), "the unknown tensor 'code'"),
     "negative passes": (tensors(passes=CHOSEN.ids - 10**6), "are below 0"),
+    "many passes": (
+        tensors(passes=torch.tensor([3, 2**62, 4, 5])),
+        f"are {2**62} for image {int(CHOSEN.ids[1])}: give at most 1000000000000",
+    ),
     "unknown field": (about(file="../../etc/passwd"), "file: Extra inputs are not permitted"),
     "script": (about(link="javascript:alert(1)"), "link: String should match pattern"),
     "wrong type": (about(images="200"), "images: Input should be a valid integer"),

@@ -172,6 +172,21 @@ def test_the_worst_case_over_several_targets_is_that_of_every_pair() -> None:
     assert found["l0_pixels_mean"] == pytest.approx(8 / 3)
 
 
+@pytest.mark.parametrize(
+    ("pixels", "ends"), [([1, None, 6, 2], (0.0, 1.0)), ([1, 2, 3, 4], (None, None))]
+)
+def test_the_interval_over_several_targets_is_of_shares_and_needs_a_spread(
+    pixels: list[int | None], ends: tuple[float | None, float | None]
+) -> None:
+    members = [attacked(name, pixels) for name in "ab"]
+    members = [replace(each, metrics=each.metrics | {"images": 2.0}) for each in members]
+    (worst,) = worst_cases(members, own_images)
+    assert (
+        worst.record.metrics.get("success_low"),
+        worst.record.metrics.get("success_high"),
+    ) == ends
+
+
 def test_foreign_records_without_numbers_that_are_usual_are_no_traceback() -> None:
     members = [replace(attacked(name, [1, None, 2]), metrics={"images": 2.0}) for name in "ab"]
     (worst,) = worst_cases(members, own_images)

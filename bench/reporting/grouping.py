@@ -246,15 +246,28 @@ def group_attacks(records: Iterable[Record]) -> dict[AttackSetting, list[Record]
 def rows_of_attacks(records: Iterable[Record]) -> dict[Row, list[Record]]:
     """Group records by attack: sparse ones, dense ones, noise, and last their worst case.
 
-    Sparse ones that ignore eps come after the others.
+    Sparse ones that ignore eps come after the others. Of submissions with the same name, eps and
+    seed only the last counts: they are different images, not several seeds of one attack.
     """
     order = ["sparse", "ceiling", "floor", "worst"]
     found: dict[Row, list[Record]] = {}
-    for record in sorted(records, key=lambda r: (order.index(r.labels["role"]), not bounded(r))):
+    for record in sorted(
+        _latest(records), key=lambda r: (order.index(r.labels["role"]), not bounded(r))
+    ):
         notes = ["" if bounded(record) else "ignores eps", record.labels.get("source", "")]
         row = Row(record.labels["attack"], note=", ".join(filter(None, notes)))
         found.setdefault(row, []).append(record)
     return found
+
+
+def _latest(records: Iterable[Record]) -> list[Record]:
+    """The records without the submissions that a later one of their name, eps and seed replaces."""
+    found: dict[object, Record] = {}
+    for place, record in enumerate(records):
+        labels = record.labels
+        submitted = labels.get("source", ""), labels["attack"], labels["eps"], record.seed
+        found[submitted if "source" in labels else place] = record
+    return list(found.values())
 
 
 def bounded(record: Record) -> bool:

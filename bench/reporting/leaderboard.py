@@ -96,6 +96,8 @@ class Entry:
         passes: Mean number of forward and backward passes of an image.
         seeds: Number of seeds.
         ranked: Whether it competes: not if it ignores eps or nobody here has checked it.
+        rank: Its place, which entries with the same numbers share; None where it has no success or
+            does not compete.
         remarks: What a reader should know.
         link: Address of a paper or of code; empty without one.
     """
@@ -110,6 +112,7 @@ class Entry:
     passes: float | None = None
     seeds: int = 1
     ranked: bool = True
+    rank: int | None = None
     remarks: tuple[str, ...] = ()
     link: str = ""
 
@@ -235,12 +238,24 @@ def make_boards(
     for about in submissions:
         _report(boards, about)
     for board in boards.values():
-        board.entries.sort(key=lambda entry: entry.order)
+        board.entries = _placed(board.entries)
         board.verdict = _verdict(board.entries)
     for name, worst in last.items():
         boards[name].entries.append(_together(worst))
         boards[name].note = str(worst[0]) if len(worst) == 1 else ""
     return list(boards.values())
+
+
+def _placed(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries in order, each with its rank."""
+    ordered = sorted(entries, key=lambda entry: entry.order)
+    merits = [entry.order[:-1] for entry in ordered]  # all but the name
+    return [
+        replace(entry, rank=merits.index(merit) + 1)
+        if entry.ranked and entry.success.value
+        else entry
+        for entry, merit in zip(ordered, merits, strict=True)
+    ]
 
 
 def _name(victim: str, data: str, goal: str, eps: str, images: str) -> tuple[str, ...]:
@@ -299,12 +314,22 @@ def _mean(same: Sequence[Record], metric: str) -> float | None:
 
 def _success(same: Sequence[Record]) -> Number:
     if len(same) > 1:
-        interval = mean_interval([each.metrics.get("success", 0.0) for each in same])
-        return Number(interval.mean, interval.low, interval.high)
+        found = _over_seeds([each.metrics.get("success", 0.0) for each in same])
+        if found.low is None or found.high is None:
+            return found
+        return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
     metrics = same[0].metrics
     return Number(
         metrics.get("success", 0.0), metrics.get("success_low"), metrics.get("success_high")
     )
+
+
+def _over_seeds(values: Sequence[float]) -> Number:
+    """The mean with Student's interval; without one where the values show no spread."""
+    interval = mean_interval(values)
+    if not interval.std:
+        return Number(interval.mean)
+    return Number(interval.mean, interval.low, interval.high)
 
 
 def _distances(
@@ -319,7 +344,7 @@ def _distances(
             return Number(), (None,) * len(CHANGES)  # the curve was lost
         n = int(float(record.metrics.get("images", record.job["images"])))
         steps = share_steps(curve, "pixels")
-        medians.append(over_images.median(distances(steps, n)))
+        medians.append(_median(record, steps, n))
         shares.append([max((s for c, s in steps if c <= k), default=0.0) for k in CHANGES])
     within = tuple(float(each) for each in np.mean(shares, axis=0))
     if len(medians) == 1:
@@ -327,8 +352,15 @@ def _distances(
     values = [each.value for each in medians]
     if not all(map(math.isfinite, values)):
         return Number(math.inf), within
-    interval = mean_interval(values)
-    return Number(interval.mean, interval.low, interval.high), within
+    return _over_seeds(values), within
+
+
+def _median(record: Record, steps: Sequence[tuple[float, float]], n: int) -> OverImages:
+    """The median of the pixels of n images; without an interval where goals share an image."""
+    found = over_images.median(distances(steps, n))
+    if record.labels["goal"] != "all":
+        return found
+    return OverImages(record.metrics.get("l0_pixels_median", found.value), None, None, n)
 
 
 def distances(steps: Sequence[tuple[float, float]], n: int) -> list[float]:
@@ -384,7 +416,7 @@ def _report(boards: dict[tuple[str, ...], Board], about: About) -> None:
 
 
 def _verdict(entries: Sequence[Entry]) -> str:
-    """Who needs the fewest pixels in the median, and whether the next could be as good."""
+    """Who needs the fewest pixels in the median, and whether others need as many or could."""
     ranked = [entry for entry in entries if entry.ranked]
     if not ranked:
         return "Nothing on this board was checked, so nothing is ranked."
@@ -393,11 +425,17 @@ def _verdict(entries: Sequence[Entry]) -> str:
         return "No attack succeeds on any image, so none is ahead."
     if best.pixels.value is None or math.isinf(best.pixels.value):
         return "No attack succeeds on half of the images, so none has a median."
-    text = f"{best.attack} needs the fewest pixels in the median, {best.pixels.shown()}"
+    median = best.pixels.shown()
+    if equals := [each.attack for each in others if each.pixels.value == best.pixels.value]:
+        return (
+            f"{best.attack} needs {median} pixels in the median, as many as {', '.join(equals)}; "
+            "none needs fewer."
+        )
+    text = f"{best.attack} needs the fewest pixels in the median, {median}"
     if not others or others[0].pixels.value is None:
         return f"{text}."
     second = others[0].pixels
-    high, low = finite(best.pixels.high), finite(second.low)
-    overlap = high is None or low is None or low <= high
+    high, low = best.pixels.high, second.low
+    overlap = high is not None and low is not None and low <= high
     apart = "; the two intervals overlap" if overlap else ""
     return f"{text}, before {others[0].attack} with {second.shown()}{apart}."

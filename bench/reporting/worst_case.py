@@ -9,7 +9,7 @@ import numpy as np
 
 from bench.records import over_images
 from bench.records.record import Curve, Record
-from bench.records.statistics import mean_interval, wilson
+from bench.records.statistics import wilson
 from bench.reporting.grouping import bounded, eps_values, group_attacks
 
 NAME = "worst case"
@@ -121,15 +121,18 @@ def _combine(members: Sequence[Record], entries: Sequence[Curve]) -> WorstCase:
 
 
 def _success(won: np.ndarray, images: int) -> dict[str, float]:
-    """The success rate and its interval: Wilson's, or Student's where goals share an image."""
-    found = {"success": float(won.mean())}
+    """The success rate and its interval, as `bench.robustness.metrics.summarise` gives them."""
+    low: float | None
+    high: float | None
     if won.size == images:
-        found["success_low"], found["success_high"] = wilson(int(won.sum()), won.size)
+        low, high = wilson(int(won.sum()), won.size)
     else:
-        interval = mean_interval(won.reshape(-1, images).mean(0))
-        if interval.low is not None and interval.high is not None:
-            found |= {"success_low": interval.low, "success_high": interval.high}
-    return found
+        from bench.robustness.metrics import share_interval
+
+        low, high = share_interval(won.reshape(-1, images).mean(0))
+    ends = {"success_low": low, "success_high": high}
+    known = {name: end for name, end in ends.items() if end is not None}
+    return {"success": float(won.mean()), **known}
 
 
 def _norms(picked: Mapping[str, np.ndarray], images: int) -> dict[str, float]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from bench.records import over_images
@@ -137,12 +137,25 @@ def _mean(values: Tensor) -> float:
 
 
 def _rate(outcomes: Sequence[Outcome]) -> tuple[float | None, float | None]:
-    """Return Wilson's interval of the success, or Student's where goals share an image."""
+    """Return Wilson's interval of the success, or `share_interval` where goals share an image."""
     successes = torch.stack([each.verdict.success for each in outcomes]).double()
     if len(outcomes) == 1:
         return wilson(int(successes.sum()), successes.shape[1])
-    interval = mean_interval(successes.mean(0).numpy())
-    return interval.low, interval.high
+    return share_interval(successes.mean(0).numpy())
+
+
+def share_interval(shares: Float[np.ndarray, " n"]) -> tuple[float | None, float | None]:
+    """Return Student's interval of the mean of n shares, cut off at 0 and 1.
+
+    Both ends are None where all shares are equal, which says nothing about their spread.
+
+    >>> share_interval(np.array([0.5, 1.0])), share_interval(np.array([1.0, 1.0]))
+    ((0.0, 1.0), (None, None))
+    """
+    interval = mean_interval(shares)
+    if not interval.std or interval.low is None or interval.high is None:
+        return None, None
+    return max(interval.low, 0.0), min(interval.high, 1.0)
 
 
 def relate(

@@ -29,6 +29,9 @@ from bench.training.victims import Victim
 SOURCE = "re-judged from images"
 """The label ``source`` of records of submissions; those of attacks run here have none."""
 
+LONGEST_VICTIM = 200
+"""The most characters of a victim model's name in submission.json."""
+
 OURS = ("forwards", "backwards", "forwards_max", "backwards_max", "seconds_per_image", "errors")
 """Metrics that cannot be read from images."""
 
@@ -168,8 +171,11 @@ def rejudge(
         progress: Shows the training of a victim model that is trained here.
 
     Raises:
-        ValueError: The victim model classifies too few images correctly.
+        ValueError: The submission names another victim model, or the victim model classifies too
+            few images correctly.
     """
+    if submission.about is not None:
+        check_victim(submission.about.victim, victim)
     data = workspace.dataset(victim.data)
     network, chosen = images_under_attack(submission, rules, victim, workspace, progress)
     place = {index: row for row, index in enumerate(chosen.ids.tolist())}
@@ -198,6 +204,25 @@ def rejudge(
         unchanged=chosen.ids[sent & (verdict.l0_elements == 0)].tolist(),
         almost=chosen.ids[almost].tolist(),
     )
+
+
+def check_victim(said: str, victim: Victim) -> None:
+    """Refuse a submission that names another network, file of weights or content of weights.
+
+    Args:
+        said: What submission.json says: the name of a victim model in records, which `prepare` may
+            have cut, or some of its words; a file may have a folder before it or lack its ending.
+        victim: The victim model that is used.
+    """
+    own = {*victim.name.split(), victim.model.partition("@")[0], victim.model.removeprefix("timm:")}
+    if victim.path is not None:
+        own |= {*victim.path.name.split(), *victim.path.stem.split()}
+    other = [word for word in said.split() if not {word, word.rpartition("/")[2]} & own]
+    if other and said != victim.name[:LONGEST_VICTIM]:
+        raise ValueError(
+            f"{ABOUT} says that victim is {said}, but --victim and --model give {victim.name}; "
+            "give the one that it names, or correct the file"
+        )
 
 
 def images_under_attack(
@@ -319,7 +344,7 @@ def prepare(
         tensors["targets"] = goal.labels.cpu()
     about = template(
         "my-attack",
-        victim=victim.name[:200],
+        victim=victim.name[:LONGEST_VICTIM],
         data=victim.data,
         goal=rules.aim,
         seed=rules.seed,

@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from attacks import Unit, traits
 from bench import registry
 from bench.records.record import Record
@@ -93,7 +95,9 @@ def pairwise_tests(trials: Mapping[Trial, Sequence[Outcome]]) -> list[dict[str, 
     """Compare every two bounded sparse attacks by Wilcoxon's signed-rank test on the same images.
 
     It is applied to the number of changed pixels, and to that of changed elements, each with Holm's
-    correction over all pairs.
+    correction over all pairs. With several goals per image (all other classes) an image has the
+    mean over its goals, infinity where one of them fails, since goals that share an image are not
+    independent.
 
     Args:
         trials: One outcome per goal for each trial.
@@ -103,16 +107,19 @@ def pairwise_tests(trials: Mapping[Trial, Sequence[Outcome]]) -> list[dict[str, 
         `bench.records.statistics.paired_images`, and ``p_holm``; ``p`` is None and ``p_holm``
         missing where no image differs.
     """
-    verdicts = {
-        trial.name: join(outcomes).verdict
+    rivals = {
+        trial.name: [outcome.verdict for outcome in outcomes]
         for trial, outcomes in trials.items()
         if trial.bounded and traits(trial.attack).role == "sparse"
     }
-    return _tests(verdicts, "pixels") + _tests(verdicts, "elements")
+    return _tests(rivals, "pixels") + _tests(rivals, "elements")
 
 
-def _tests(verdicts: Mapping[str, Verdict], unit: Unit) -> list[dict[str, Any]]:
-    distances = {name: verdict.distance(unit) for name, verdict in verdicts.items()}
+def _tests(rivals: Mapping[str, Sequence[Verdict]], unit: Unit) -> list[dict[str, Any]]:
+    distances = {
+        name: np.mean([verdict.distance(unit) for verdict in verdicts], axis=0)
+        for name, verdicts in rivals.items()
+    }
     found = [
         {"unit": unit, "attack": a, "other": b, **vars(paired_images(distances[a], distances[b]))}
         for a, b in itertools.combinations(distances, 2)

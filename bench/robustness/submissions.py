@@ -43,6 +43,7 @@ ABOUT, TENSORS, TASK, README = (
 LOSSLESS = (".png", ".bmp")
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".npy", ".npz", ".ckpt", ".bin", ".joblib")
 LARGEST_TEXT = 1 << 16  # bytes of submission.json
+MOST_PASSES = 10**12  # of one image
 SHARE = "a share from 0 to 1"
 
 Goal = Literal["untargeted", "random", "least-likely", "next"]
@@ -253,6 +254,11 @@ def _tensors(folder: Path, test: Split) -> tuple[Tensor, Images, Tensor | None]:
         )
     if passes is not None and int(passes.min()) < 0:
         raise ValueError(f"passes of {path} are below 0 for image {int(ids[passes.argmin()])}")
+    if passes is not None and int(passes.max()) > MOST_PASSES:
+        raise ValueError(
+            f"passes of {path} are {int(passes.max())} for image {int(ids[passes.argmax()])}: give "
+            f"at most {MOST_PASSES}"
+        )
     return ids.long(), images, None if passes is None else passes.long()
 
 
