@@ -11,9 +11,15 @@ import torch
 from torch import Generator, Tensor, nn
 
 from attacks.closest import Closest
-from attacks.goal import Goal, Images, Labels, Logits, Region, Shape, as_goal
+from attacks.goal import Goal, Images, Labels, Logits, Region, Shape, as_goal, differentiable
 from attacks.originals import copies
-from attacks.victim import first_answer_checked, frozen, images_kept, out_of_memory
+from attacks.victim import (
+    first_answer_checked,
+    first_gradient_checked,
+    frozen,
+    images_kept,
+    out_of_memory,
+)
 
 __all__ = [
     "Attack", "BaseAttack", "Goal", "Images", "Labels", "Logits", "Region", "Role", "Shape",
@@ -113,8 +119,9 @@ class BaseAttack(ABC):
 
         Images that already reach the goal come back unchanged; so do images for which nothing was
         found. The arguments, the model's mode and its ``requires_grad`` flags stay as they were;
-        during the attack the model is in eval mode. A batch for which memory is too short is
-        attacked in halves, whose passes come on top of those that were made in vain.
+        during the attack the model is in eval mode, and ``torch.inference_mode`` is left. A batch
+        for which memory is too short is attacked in halves, whose passes come on top of those that
+        were made in vain.
 
         Args:
             model: Maps images in [0, 1] to logits of shape (b, classes).
@@ -133,14 +140,15 @@ class BaseAttack(ABC):
             The adversarial images, of the shape, dtype and device of ``images``.
 
         Raises:
-            ValueError: If images leave [0, 1] or aren't finite, ``eps`` isn't in (0, 1], labels
-                aren't one integer per image, the region isn't one mask per image, there is not one
-                generator per image, the attack cannot reach such a goal, or the model doesn't
-                return numbers of shape (b, classes), two classes at least, or changes its images
-                in place.
+            ValueError: If images leave [0, 1], aren't finite or aren't float32 or float64, ``eps``
+                isn't in (0, 1], labels aren't one integer per image, the region isn't one mask per
+                image, there is not one generator per image, the attack cannot reach such a goal, or
+                the model doesn't return numbers of shape (b, classes), two classes at least, has
+                no gradient where the attack needs one, or changes its images in place.
         """
         return self._call(model, images, goal, generator, failures)
 
+    @torch.inference_mode(mode=False)
     def _call(
         self,
         model: nn.Module,
@@ -155,13 +163,15 @@ class BaseAttack(ABC):
         goal = as_goal(goal, images)
         generator = Generator().manual_seed(0) if generator is None else generator
         generators = streams(generator, len(images))
-        images = images.detach()
+        images = differentiable(images.detach())
+        others = tuple(map(differentiable, others))
         if failures not in ("unchanged", "closest"):
             raise ValueError(f"failures is {failures!r}: choose 'unchanged' or 'closest'")
         if not len(images):
             return images.clone()
         answer_checked = first_answer_checked(model, goal.labels)
-        with frozen(model), torch.no_grad(), images_kept(model), answer_checked:
+        gradient_checked = first_gradient_checked(model)
+        with frozen(model), torch.no_grad(), images_kept(model), answer_checked, gradient_checked:
             if failures == "unchanged":
                 return self._in_parts(model, images, goal, generators, *others)
             found = images.clone()
@@ -311,16 +321,20 @@ def streams(generator: Streams, count: int) -> Sequence[Generator]:
 
 
 def check(images: Images, eps: float | None) -> None:
-    """Refuse an eps outside (0, 1] and images that leave [0, 1] or are not finite.
+    """Refuse an eps outside (0, 1] and images of another type, outside [0, 1] or not finite.
 
     Args:
-        images: Batch of shape (b, c, h, w).
+        images: Batch of shape (b, c, h, w), float32 or float64.
         eps: Largest change of an element; None for no bound.
 
     Raises:
         ValueError: With the offending value.
     """
     check_eps(eps)
+    if images.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"images are {images.dtype}: give float32 or float64 images and a model that takes them"
+        )
     if not torch.isfinite(images).all():
         raise ValueError("images hold values that are not finite (NaN or infinity)")
     if images.numel() and (images.min() < 0 or images.max() > 1):

@@ -124,7 +124,7 @@ class _Search:
             point = self.current(rows).requires_grad_()
             margin = self.goal[rows].margin(self.model(point))
             (slope,) = torch.autograd.grad(margin.sum(), point)
-        self.margin[rows] = margin.detach()
+        self.margin[rows] = margin.detach().to(self.margin)
         self.slope[rows] = self._units(slope.nan_to_num(0))
         self.moves[rows] = 0
 
@@ -155,7 +155,7 @@ class _Search:
         colour = torch.where(recolour[:, None], random, corner[index, :, come])
         tried = values.masked_fill(largest(goes, count)[:, None], 0)
         tried[index[~shrinking], :, come[~shrinking]] = colour[~shrinking]
-        margin = self.goal[rows].margin(self.model(self._attacked(rows, tried)))
+        margin = self.goal[rows].margin(self.model(self._attacked(rows, tried))).to(self.margin)
         better = (margin <= self.margin[rows]) | shrinking
         there = rows[better]
         self.values[there], self.margin[there] = tried[better], margin[better]

@@ -95,5 +95,10 @@ def as_goal(goal: Goal | Tensor, images: Tensor) -> Goal:
                 f"the region is {region.dtype} of shape {tuple(region.shape)}: give torch.bool of "
                 f"shape {wanted}, True where an image may change"
             )
-        region = region.to(images.device)
-    return Goal(labels.to(images.device, torch.long), targeted, region)
+        region = differentiable(region.to(images.device))
+    return Goal(differentiable(labels.to(images.device, torch.long)), targeted, region)
+
+
+def differentiable(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy of one of ``torch.inference_mode``, which autograd does not take."""
+    return tensor.clone() if tensor.is_inference() else tensor

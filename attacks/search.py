@@ -24,8 +24,9 @@ def fewest_changes(attempt: Attempt, images: Images, rows: Bool[Tensor, " b"], m
 
     Counts are doubled from 1 until the attempt succeeds, at most up to ``most``, and then bisected;
     the whole batch shares each call, every image at its own count. A success that needed fewer
-    changes than it was allowed moves the bound further. Images without a success come back
-    unchanged. Exact where success is monotone in the count.
+    changes than it was allowed moves the bound further; one that reports more counts as having kept
+    to its count, so that the search ends. Images without a success come back unchanged. Exact where
+    success is monotone in the count.
     """
     best = images.clone()
     fails = torch.zeros_like(rows, dtype=torch.long)
@@ -37,6 +38,6 @@ def fewest_changes(attempt: Attempt, images: Images, rows: Bool[Tensor, " b"], m
         attacked, changes = attempt(pending, counts)
         found = changes > 0
         best[pending[found]] = attacked[found]
-        works[pending[found]] = changes[found]
+        works[pending[found]] = changes.minimum(counts)[found]
         fails[pending[~found]] = counts[~found]
     return best

@@ -110,6 +110,8 @@ class SparseFool(BaseAttack):
             moved, crossed = cross(start, normal, beyond, low[rows], high[rows])
             points[rows] = moved
             rows, moved = rows[crossed], moved[crossed]
+            if not len(rows):
+                break
             image = images[rows]
             further = image + (1 + self.overshoot) * (moved - image)
             further = further.clamp(low[rows], high[rows])
@@ -141,6 +143,8 @@ class SparseFool(BaseAttack):
                 step = _nearest(leads, point, goal[rows].region)
             finite = step.flatten(1).isfinite().all(1)
             rows, step = rows[finite], step[finite]
+            if not len(rows):
+                break
             total[rows] += step
             logits = model(images[rows] + (1 + self.overshoot) * total[rows])
             left = goal[rows].reached(logits)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -19,10 +20,11 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
     """The model in eval mode with constant parameters; mode and flags are restored at the end.
 
     Args:
-        model: Any module. Its buffers and parameters keep their values.
+        model: Any module. Its buffers and parameters keep their values. Parameters that were made
+            in ``torch.inference_mode`` have no gradient anyway, and a flag that cannot be restored.
     """
     modes = [(module, module.training) for module in model.modules()]
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    flags = [(each, each.requires_grad) for each in model.parameters() if not each.is_inference()]
     model.eval()
     for parameter, _ in flags:
         parameter.requires_grad_(False)
@@ -97,6 +99,54 @@ def first_answer_checked(model: nn.Module, labels: Tensor) -> Iterator[None]:
         yield
     finally:
         hook.remove()
+
+
+@contextmanager
+def first_gradient_checked(model: nn.Module) -> Iterator[None]:
+    """Refuse a model without a gradient at the first forward pass that is made for one.
+
+    Such a pass gets images that require a gradient, while gradients are switched on. An attack that
+    makes none works on any model.
+
+    Args:
+        model: The model under attack.
+
+    Raises:
+        ValueError: The logits do not depend on the images in a way that autograd sees, or the model
+            was built in ``torch.inference_mode``.
+    """
+
+    def wanted(inputs: tuple[Any, ...]) -> bool:
+        return torch.is_grad_enabled() and inputs[0].requires_grad
+
+    def look_at_weights(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if not wanted(inputs):
+            return
+        before.remove()
+        if any(each.is_inference() for each in chain(module.parameters(), module.buffers())):
+            raise ValueError(
+                "the model was built or loaded in torch.inference_mode(), so it has no gradient: "
+                "build it outside, or choose an attack without gradients, such as sparse-rs"
+            )
+
+    def look_at_logits(module: nn.Module, inputs: tuple[Any, ...], answer: Tensor) -> None:
+        if not wanted(inputs):
+            return
+        after.remove()
+        if not answer.requires_grad:
+            raise ValueError(
+                "the model's logits have no gradient with respect to its images: leave detach(), "
+                "torch.no_grad() and torch.inference_mode() out of its forward pass, or choose an "
+                "attack without gradients, such as sparse-rs"
+            )
+
+    before = model.register_forward_pre_hook(look_at_weights)
+    after = model.register_forward_hook(look_at_logits)
+    try:
+        yield
+    finally:
+        before.remove()
+        after.remove()
 
 
 def check_logits(answer: Any, count: int, labels: Tensor | None = None) -> None:

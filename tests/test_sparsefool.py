@@ -131,3 +131,34 @@ def test_a_target_is_refused() -> None:
 def test_a_wrong_setting_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SparseFool(**options)
+
+
+class Picky(nn.Module):
+    """Refuses empty batches; from one call on its logits are not numbers."""
+
+    def __init__(self, model: nn.Module, until: int) -> None:
+        super().__init__()
+        self.model, self.left = model, until
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not len(images):
+            raise RuntimeError("an empty batch")
+        self.left -= 1
+        logits: Tensor = self.model(images)
+        return logits if self.left >= 0 else logits * torch.nan
+
+
+@pytest.mark.parametrize("until", [1, 2, 3, 4, 5, 1000])
+@pytest.mark.parametrize("kind", ["usual", "flat", "nowhere", "one pixel"])
+def test_the_model_is_never_called_on_an_empty_batch(kind: str, until: int) -> None:
+    size = (2, 1, 1) if kind == "one pixel" else SIZE
+    model, images = plane(size, 2), some_images(size, 4, seed=7, spread=0.02)
+    if kind == "flat":
+        model.weight.data.zero_()
+        model.bias.data[0] += 1
+    region = torch.full((4, 1, *size[1:]), kind != "nowhere")
+    goal = Goal(model(images).argmax(1).detach(), region=region)
+    found = SparseFool(eps=0.1)(Picky(model, until), images, goal)
+    assert found.shape == images.shape
+    if kind in ("flat", "nowhere"):
+        assert torch.equal(found, images)
