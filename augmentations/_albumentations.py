@@ -17,11 +17,17 @@ from torch.utils.data import get_worker_info
 
 from augmentations import BUILTIN
 from augmentations.base import Augmentation, Ramp, delete, draw, points_to_guide
-from augmentations.samples import current
+from augmentations.samples import current, fractions, guided, made, per_channel
+
+REMEDY = (
+    "call with guide=map or keypoints=points, in a pipeline with keypoint_params=A.KeypointParams("
+    "format='xy', remove_invisible=False), as WithTransform(dataset, pipeline, points=points) does"
+)
 
 
 def describe(augmentation: Augmentation) -> tuple[str, dict[str, Any]]:
     """A built-in augmentation as its name and its options in JSON's types."""
+    made(augmentation)
     for name, cls in BUILTIN.items():
         if type(augmentation) is cls:
             options = asdict(augmentation)  # type: ignore[call-overload]
@@ -69,6 +75,7 @@ class Deletion(albumentations.ImageOnlyTransform):  # type: ignore[misc]
         p: float = 1.0,
         progress: float | None = None,
     ) -> None:
+        fractions(mean)
         super().__init__(p=p)
         # in shared memory, so that it reaches workers that persist; nan: None
         self._progress = torch.full((), torch.nan, dtype=torch.float64).share_memory_()
@@ -118,6 +125,7 @@ class Deletion(albumentations.ImageOnlyTransform):  # type: ignore[misc]
         seed, noise = np.random.SeedSequence(entropy).generate_state(2).tolist()
         generator = torch.Generator().manual_seed(seed)
         guide = self._guide(data, h, w)
+        guided(self.augmentation, guide, REMEDY)
         progress = self.progress if draws is None or draws.progress is None else draws.progress
         canvas = torch.empty(1, 1, h, w)
         if progress is None:
@@ -139,8 +147,8 @@ class Deletion(albumentations.ImageOnlyTransform):  # type: ignore[misc]
         out = delete(
             images,
             mask,
-            mean=torch.tensor(self.mean).expand(c),
-            std=None if self.std is None else torch.tensor(self.std).expand(c),
+            mean=per_channel("mean", self.mean, c),
+            std=None if self.std is None else per_channel("std", self.std, c),
             fill=self.augmentation.fill,
             generator=torch.Generator().manual_seed(noise),
         )

@@ -13,9 +13,21 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from augmentations.base import Augmentation, delete, draw, points_to_guide
-from augmentations.samples import current
+from augmentations.samples import (
+    as_pil,
+    current,
+    fractions,
+    guided,
+    made,
+    only_bytes,
+    per_channel,
+)
 
 POINTS = getattr(tv_tensors, "KeyPoints", ())  # not in every release
+REMEDY = (
+    "give tv_tensors.KeyPoints beside the image, as WithTransform(dataset, pipeline, "
+    "points=points) does; MaskedLoader takes maps of any kind"
+)
 
 
 class Deletion(v2.Transform):  # type: ignore[misc]
@@ -31,6 +43,8 @@ class Deletion(v2.Transform):  # type: ignore[misc]
         seed: int,
         progress: float,
     ) -> None:
+        made(augmentation)
+        fractions(mean)
         super().__init__()
         self.augmentation = augmentation
         self.mean = mean
@@ -65,6 +79,7 @@ class Deletion(v2.Transform):  # type: ignore[misc]
         if points is not None and self.augmentation.wants is not None:
             rows = points.as_subclass(Tensor).reshape(len(canvas), -1, 2)
             guide = torch.stack([points_to_guide(row, h, w) for row in rows])[:, None]
+        guided(self.augmentation, guide, REMEDY)
         draws = current()
         progress = self.progress if draws is None or draws.progress is None else draws.progress
         mask = draw(self.augmentation, canvas, self._stream(), guide=guide, progress=progress)
@@ -75,15 +90,18 @@ class Deletion(v2.Transform):  # type: ignore[misc]
         if not self._is_image(inpt):
             return inpt
         if isinstance(inpt, Image):
-            return functional.to_pil_image(self.transform(functional.pil_to_tensor(inpt), params))
+            pixels = functional.pil_to_tensor(as_pil(inpt, "the image"))
+            return functional.to_pil_image(self.transform(pixels, params))
         c, h, w = inpt.shape[-3:]
         whole = not inpt.is_floating_point()
+        if whole:
+            only_bytes(inpt)
         values = inpt.as_subclass(Tensor).reshape(-1, c, h, w)
         out = delete(
             values / 255 if whole else values,
             params["mask"],
-            mean=torch.tensor(self.mean).expand(c),
-            std=None if self.std is None else torch.tensor(self.std).expand(c),
+            mean=per_channel("mean", self.mean, c),
+            std=None if self.std is None else per_channel("std", self.std, c),
             fill=self.augmentation.fill,
             generator=self._stream(),
         ).view(inpt.shape)

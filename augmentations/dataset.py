@@ -9,7 +9,18 @@ import torch
 from torch import Generator, Tensor
 
 from augmentations.base import Augmentation, delete, draw
-from augmentations.samples import Draws, Indexed, Samples, as_bytes, as_floats, drawn, stream
+from augmentations.samples import (
+    Draws,
+    Indexed,
+    Samples,
+    as_bytes,
+    as_floats,
+    drawn,
+    fractions,
+    made,
+    per_channel,
+    stream,
+)
 
 SAMPLED = 2000  # images that the mean colour is estimated from
 
@@ -42,8 +53,9 @@ class WithMask(Samples):
         epochs: The length of the training, for augmentations whose share of masked images grows:
             in epoch e (from 0) ``(e + 1) / epochs`` of the training counts as done. None uses the
             final share throughout.
-        mean: The colour of deleted pixels per channel, on the scale of the images. By default that
-            of the dataset, estimated once from at most 2,000 images at even distances.
+        mean: The colour of deleted pixels per channel, on the scale of the images: in [0, 1] where
+            they are bytes. By default that of the dataset, estimated once from at most 2,000 images
+            at even distances.
         std: Standard deviation per channel, for augmentations that fill with noise; by default
             estimated with the mean.
         transform: Applied to each masked image, as a PIL image of bytes; timm's ``create_loader``
@@ -86,14 +98,11 @@ class WithMask(Samples):
         std: Sequence[float] | None = None,
         transform: Callable[[Any], Any] | None = None,
     ) -> None:
-        name = type(augmentation).__name__
+        made(augmentation)
         if padding < 0:
             raise ValueError(f"padding is {padding}: it must be at least 0 pixels")
         if augmentation.wants is not None and points is None:
-            raise ValueError(
-                f"{name} needs points, one entry per image: WithMask(dataset, {name}(), points); "
-                "bench.find_points(model, dataset) finds adversarial points"
-            )
+            raise ValueError(_lacking(type(augmentation).__name__, augmentation.wants))
         super().__init__(dataset, points, seed, epochs)
         self.augmentation = augmentation
         self.padding = padding
@@ -105,11 +114,14 @@ class WithMask(Samples):
             std = found[1] if std is None else std
         self.mean = tuple(mean)
         self.std = None if std is None else tuple(std)
+        self._beyond = not all(0 <= value <= 1 for value in self.mean)
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         index = range(self._count)[index]  # from the end, or refused
         given, label = self._sample(index)
         image = as_floats(given)
+        if self._beyond and not _is_float(given):
+            fractions(self.mean)
         epoch = self._next_epoch(index)
         generator = stream(self.seed, epoch, index)
         progress = self._progress(epoch)
@@ -129,8 +141,8 @@ class WithMask(Samples):
         masked = delete(
             image[None],
             mask,
-            mean=torch.tensor(self.mean).expand(c),
-            std=None if self.std is None else torch.tensor(self.std).expand(c),
+            mean=per_channel("mean", self.mean, c),
+            std=None if self.std is None else per_channel("std", self.std, c),
             fill=self.augmentation.fill,
             generator=generator,
         )
@@ -177,3 +189,23 @@ class WithMask(Samples):
         mean = total / pixels
         std = (squares / pixels - mean**2).clamp(min=0).sqrt()
         return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def _is_float(image: Any) -> bool:
+    """Whether an image has values of any range, and not bytes."""
+    dtype = getattr(image, "dtype", None)  # a PIL image has none
+    return dtype is not None and "float" in str(dtype)
+
+
+def _lacking(name: str, wants: str) -> str:
+    """What an augmentation says that has no points or no other guide."""
+    given = f"WithMask(dataset, {name}(), points)"
+    if wants == "saliency":
+        return (
+            f"{name} needs the saliency of each image, one map (h, w) of values of at least 0 per "
+            f"image: {given}; MaskedLoader takes that of a network in training"
+        )
+    return (
+        f"{name} needs points, one entry per image: {given}; "
+        "bench.find_points(model, dataset) finds adversarial points"
+    )

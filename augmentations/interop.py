@@ -18,8 +18,11 @@ from torch import Generator, Tensor
 
 from augmentations.base import Augmentation, Fill, Guide, Images, Mask, Ramp, choice, delete, draw
 from augmentations.relocation import Rule, demanded, relocate, wanted
+from augmentations.samples import guided, made, per_channel
 
 CANVAS = 0.314159  # a value that no eraser writes, unlike white or black
+
+REMEDY = "give MaskedLoader guide=, a function that makes maps (b, 1, h, w) of (images, targets)"
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,8 @@ def as_albumentations(
         An ``albumentations.ImageOnlyTransform``.
 
     Raises:
-        ValueError: The augmentation is not built in, or a hyperparameter is out of range.
+        ValueError: The augmentation is not built in, or a hyperparameter or the mean is out of
+            range.
 
     >>> import albumentations as A
     >>> import numpy as np
@@ -162,12 +166,12 @@ def as_torchvision(
 ) -> Any:
     """An augmentation as a torchvision v2 transform with a generator of its own.
 
-    Takes images or batches of them, float in [0, 1] or uint8, and PIL images; each image gets its
-    own mask, the share that is due at ``progress``. Points for AdvMask are the sample's
-    ``tv_tensors.KeyPoints``, which follow crops and flips. Draws come from ``seed``,
-    and in the workers of a DataLoader from the worker's seed too, so that they differ between
-    workers and epochs; torch's global state is not touched. In a `WithTransform` they are the same
-    for any number of workers, and after a resumed training.
+    Takes images or batches of them, float in [0, 1] or uint8, and PIL images, which come out as
+    grey (``L``) or RGB; each image gets its own mask, the share that is due at ``progress``. Points
+    for AdvMask are the sample's ``tv_tensors.KeyPoints``, which follow crops and flips. Draws come
+    from ``seed``, and in the workers of a DataLoader from the worker's seed too, so that they
+    differ between workers and epochs; torch's global state is not touched. In a `WithTransform`
+    they are the same for any number of workers, and after a resumed training.
 
     Args:
         augmentation: What to delete.
@@ -179,6 +183,9 @@ def as_torchvision(
 
     Returns:
         A ``torchvision.transforms.v2.Transform``.
+
+    Raises:
+        ValueError: The mean is outside of [0, 1].
 
     >>> from torchvision.transforms import v2
     >>> from augmentations import Cutout
@@ -225,10 +232,14 @@ class MaskedLoader:
     progress: float = field(default=1.0, kw_only=True)
     _first: int | None = field(default=None, init=False, repr=False)  # the first seed
 
+    def __post_init__(self) -> None:
+        made(self.augmentation)
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for images, targets in self.loader:
             c = images.shape[1]
             guide = self.guide(images, targets) if self.guide else None
+            guided(self.augmentation, guide, REMEDY)
             mask = draw(
                 self.augmentation, images, self.generator, guide=guide, progress=self.progress
             )
@@ -236,8 +247,8 @@ class MaskedLoader:
                 delete(
                     images,
                     mask,
-                    mean=torch.tensor(self.mean).expand(c),
-                    std=torch.tensor(self.std).expand(c),
+                    mean=per_channel("mean", self.mean, c),
+                    std=per_channel("std", self.std, c),
                     fill=self.augmentation.fill,
                     generator=self.generator,
                 ),

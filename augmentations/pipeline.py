@@ -15,6 +15,7 @@ from augmentations.samples import (
     Samples,
     as_bytes,
     as_floats,
+    as_pil,
     drawn,
     is_pil,
     stream,
@@ -35,11 +36,15 @@ class WithTransform(Samples):
 
     Args:
         dataset: A map-style dataset of (image, label). Images are PIL images, tensors (c, h, w) or
-            arrays (h, w) or (h, w, c); floats in [0, 1] or uint8. Labels pass unchanged.
+            arrays (h, w) or (h, w, c); floats in [0, 1] or uint8. PIL images become grey or RGB.
+            Labels pass unchanged.
         transform: A pipeline. One of albumentations gets arrays (h, w, c) and, where there are
             points, keypoints as (x, y): make it with ``keypoint_params=KeypointParams(format="xy",
             remove_invisible=False)``. Any other gets a PIL image or a tensor and, where there are
-            points, ``tv_tensors.KeyPoints`` as second argument.
+            points, ``tv_tensors.KeyPoints`` as second argument. torchvision's RandAugment,
+            TrivialAugmentWide, AutoAugment and AugMix take no points: they raise "Inputs of type
+            KeyPoints are not supported". Its rotations may move a point by a pixel against the
+            image.
         points: One entry for each index, as for `WithMask`; None: the pipeline gets images alone.
         seed: Any whole number.
         epochs: The length of the training, for augmentations whose share of masked images grows:
@@ -49,7 +54,7 @@ class WithTransform(Samples):
     Raises:
         ValueError: There are not as many entries as images, an entry does not fit its image, an
             image is not the one whose points were found, a sample is no (image, label) pair, or the
-            pipeline takes no keypoints.
+            pipeline takes no keypoints or others than (x, y).
 
     What the pipeline gives as an array or as a PIL image comes out as a float tensor (c, h, w),
     uint8 divided by 255; its tensors pass as they are.
@@ -80,12 +85,8 @@ class WithTransform(Samples):
         super().__init__(dataset, points, seed, epochs)
         self._pipeline = transform
         self._arrays = hasattr(transform, "set_random_state")  # albumentations
-        if points is not None and self._arrays and "keypoints" not in _processors(transform):
-            raise ValueError(
-                "the pipeline takes no keypoints, so points would not follow its crops and flips: "
-                "make it with A.Compose(transforms, keypoint_params=A.KeypointParams("
-                "format='xy', remove_invisible=False))"
-            )
+        if points is not None and self._arrays:
+            _check_keypoints(transform)
 
     @property
     def transform(self) -> Callable[..., Any]:
@@ -125,7 +126,9 @@ class WithTransform(Samples):
         return transform(image=array, keypoints=places.flip(1).numpy().astype(np.float32))["image"]
 
     def _on_tensor(self, image: Any, places: Tensor | None, seed: int) -> Any:
-        if not is_pil(image):
+        if is_pil(image):
+            image = as_pil(image)
+        else:
             from torchvision import tv_tensors
 
             image = tv_tensors.Image(as_floats(image) if isinstance(image, np.ndarray) else image)
@@ -134,9 +137,23 @@ class WithTransform(Samples):
         return _plain(self._pipeline(image, _keypoints(places, image))[0])
 
 
-def _processors(transform: Any) -> Any:
-    """What an albumentations pipeline moves beside images."""
-    return getattr(transform, "processors", {})
+def _check_keypoints(transform: Any) -> None:
+    """Refuse an albumentations pipeline that does not take points as keypoints (x, y)."""
+    taken = getattr(transform, "processors", {}).get("keypoints")
+    remedy = (
+        "make it with A.Compose(transforms, keypoint_params=A.KeypointParams("
+        "format='xy', remove_invisible=False))"
+    )
+    if taken is None:
+        raise ValueError(
+            "the pipeline takes no keypoints, so points would not follow its crops and flips: "
+            f"{remedy}"
+        )
+    if taken.params.format != "xy":
+        raise ValueError(
+            f"the pipeline takes keypoints of format {taken.params.format!r}, but points are given "
+            f"as (x, y): {remedy}"
+        )
 
 
 def _array(image: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import zlib
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -149,7 +149,7 @@ class Samples(Dataset[tuple[Any, Any]]):
 def as_floats(image: Any) -> Float[Tensor, "c h w"]:
     """A tensor, an array or a PIL image as a float tensor; uint8 becomes [0, 1]."""
     if is_pil(image):
-        image = np.array(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+        image = np.array(as_pil(image))
     if isinstance(image, np.ndarray):
         h, w = image.shape[:2]
         image = torch.from_numpy(image.reshape(h, w, -1)).permute(2, 0, 1).contiguous()
@@ -161,9 +161,34 @@ def as_floats(image: Any) -> Float[Tensor, "c h w"]:
         )
     if image.is_floating_point():
         return image.float()
+    only_bytes(image)
+    return image.float() / 255
+
+
+def only_bytes(image: Tensor) -> None:
+    """Refuse an image of whole numbers that are not bytes."""
     if image.dtype != torch.uint8:
         raise ValueError(f"images are {image.dtype}: they must be floats in [0, 1] or uint8")
-    return image.float() / 255
+
+
+def as_pil(image: Any, what: str = "an image of the dataset") -> Any:
+    """A PIL image as grey (``L``) or RGB, without palette or transparency.
+
+    Args:
+        image: Of any mode with at most 8 bits per channel; black and white becomes grey, all others
+            but ``L`` become RGB.
+        what: What messages call it.
+
+    Raises:
+        ValueError: It has more than 8 bits per channel.
+    """
+    if image.mode in ("L", "RGB"):
+        return image
+    if image.mode[0] in "IF":
+        raise ValueError(
+            f"{what} has more than 8 bits per channel: convert it to 8 (its mode is {image.mode})"
+        )
+    return image.convert("L" if image.mode == "1" else "RGB")
 
 
 def as_bytes(image: Float[Tensor, "c h w"]) -> Any:
@@ -175,6 +200,49 @@ def as_bytes(image: Float[Tensor, "c h w"]) -> Any:
 def is_pil(image: Any) -> bool:
     """Whether an image is one of PIL's, which is not imported for this."""
     return hasattr(image, "convert") and hasattr(image, "mode")
+
+
+def per_channel(name: str, values: Sequence[float], c: int) -> Float[Tensor, " c"]:
+    """Values as a tensor of one for each channel; a single one is for all of them.
+
+    >>> per_channel("mean", (0.5,), 3).tolist()
+    [0.5, 0.5, 0.5]
+    """
+    found = torch.tensor(values)
+    if found.numel() not in (1, c):
+        raise ValueError(
+            f"{name} has {found.numel()} values, but the image has {c} channel{'s' * (c > 1)}: "
+            "give one value per channel, or one for all"
+        )
+    return found.expand(c)
+
+
+def fractions(mean: Sequence[float]) -> None:
+    """Refuse a mean colour outside of [0, 1]."""
+    given = torch.tensor(mean)
+    if not ((given >= 0) & (given <= 1)).all():
+        raise ValueError(f"mean is {mean}: give values in [0, 1], those of bytes divided by 255")
+
+
+def made(augmentation: Any) -> None:
+    """Refuse the class of an augmentation in the place of an augmentation."""
+    if isinstance(augmentation, type):
+        name = augmentation.__name__
+        raise ValueError(f"give an augmentation, such as {name}(), not the class {name}")
+
+
+def guided(augmentation: Any, guide: Any, remedy: str) -> None:
+    """Refuse a missing guide, and say what to pass where.
+
+    Args:
+        augmentation: What deletes.
+        guide: Its guide or None.
+        remedy: What gives it one.
+    """
+    if augmentation.wants is not None and guide is None:
+        what = {"attack": "positive where a point is", "saliency": "the saliency of each pixel"}
+        told = what.get(augmentation.wants, augmentation.wants)
+        raise ValueError(f"{type(augmentation).__name__} needs a guide: {told}; {remedy}")
 
 
 def fingerprint(image: Float[Tensor, "c h w"]) -> int | None:

@@ -86,6 +86,17 @@ def test_arrays_that_are_no_dataset_are_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("channels", [2, 4])
+def test_only_grey_and_rgb_images_become_a_dataset(channels: int) -> None:
+    images = torch.arange(4 * channels * 64).reshape(4, channels, 8, 8).to(torch.uint8)
+    with pytest.raises(
+        ValueError, match=f"train images have {channels} channels: give 1"
+    ) as caught:
+        mine(images, test_images=images)
+    assert "\n" not in str(caught.value)
+    read_split(torch.utils.data.TensorDataset(images, torch.tensor(LABELS)))  # for points alone
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "mine (2)", "digits(train=5)", ".."])
 def test_a_name_that_records_could_misread_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="a dataset cannot be called"):

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import struct
 import zipfile
 import zlib
@@ -101,6 +102,58 @@ def test_half_a_folder_is_refused(tmp_path: Path) -> None:
     (files / "train" / "cat").mkdir()
     with pytest.raises(ValueError, match="class folder train/cat has no images"):
         load(str(files))
+
+
+@pytest.mark.parametrize(
+    ("train", "test"), [("Train", "Test"), ("training", "validation"), ("TRAIN", "valid")]
+)
+def test_parts_with_other_names_are_no_classes(tmp_path: Path, train: str, test: str) -> None:
+    shown = sorted([f"{train}/", f"{test}/"])
+    renamed = {"train": train, "test": test}
+    files = {}
+    for name, content in tree(train=8, test=8).items():
+        top, _, rest = name.partition("/")
+        files[f"{renamed[top]}/{rest}"] = content
+    with pytest.raises(
+        ValueError, match=f"{' and '.join(shown)} look like parts.*rename"
+    ) as caught:
+        load(str(folder(tmp_path / "a", files)))
+    assert "\n" not in str(caught.value)
+
+
+def test_one_class_may_be_called_like_a_part(tmp_path: Path) -> None:
+    files = {f"{name}/{k}.png": image_file(k) for name in ("Bus", "Train") for k in range(10)}
+    assert load(str(folder(tmp_path / "a", files))).classes == ("Bus", "Train")
+
+
+def test_where_both_are_there_val_is_not_used(tmp_path: Path) -> None:
+    files = tree()
+    held = {
+        name.replace("test/", "val/"): image_file(200) for name in files if name.startswith("test/")
+    }
+    data = load(str(folder(tmp_path / "a", files | held)))
+    assert values(data.test) == [10, 11, 110, 111]
+    only = {name: content for name, content in (files | held).items() if "test/" not in name}
+    assert values(load(str(folder(tmp_path / "b", only))).test) == [200] * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "digits(trian=12)",
+            "digits(trian=12) has an unknown option 'trian': did you mean 'train'?",
+        ),
+        ("a/three(tset=3)", "unknown option 'tset': did you mean 'test'?"),
+        ("digits(size=8)", "unknown option 'size': "),
+        ("Dataset ImageFolder\n    Number of datapoints: 4", "is an object and no name or path"),
+        ("<a.TensorDataset object at 0x7f12>", "bench.from_arrays"),
+    ],
+)
+def test_names_that_cannot_be_meant_say_what_is_wrong(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        load(name)
+    assert "\n" not in str(caught.value)
 
 
 def link() -> zipfile.ZipInfo:

@@ -182,6 +182,61 @@ def test_missing_points_are_told() -> None:
         as_torchvision(AdvMask(), mean=GREY)(torch.zeros(3, 8, 8))
 
 
+def test_what_a_missing_guide_is_passed_as_is_said() -> None:
+    with pytest.raises(ValueError, match=r"AdvMask needs a guide.*guide=map or keypoints=points"):
+        as_albumentations(AdvMask(), mean=GREY)(image=image())
+    with pytest.raises(ValueError, match=r"AdvMask needs a guide.*give tv_tensors.KeyPoints"):
+        as_torchvision(AdvMask(), mean=GREY)(torch.zeros(3, 8, 8))
+    batches = [(torch.ones(4, 3, 32, 32), torch.arange(4))]
+    with pytest.raises(ValueError, match=r"KeepAugment needs a guide: .*give MaskedLoader guide="):
+        list(MaskedLoader(batches, KeepAugment(), stream()))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.int16, torch.int64, torch.bool])
+def test_tensors_of_other_whole_numbers_are_refused(dtype: torch.dtype) -> None:
+    images = torch.ones(3, 16, 16).to(dtype)
+    with pytest.raises(ValueError, match=f"images are {dtype}: they must be floats .* or uint8"):
+        as_torchvision(Cutout(4), mean=GREY)(images)
+
+
+def adapted(library: str, **options: Any) -> Any:
+    """What deletes from a grey image of one channel."""
+    if library == "torchvision":
+        return lambda: as_torchvision(Cutout(4), **options)(torch.ones(1, 8, 8))
+    if library == "albumentations":
+        image = np.ones((8, 8, 1), np.float32)
+        return lambda: as_albumentations(Cutout(4), **options)(image=image)
+    batches = [(torch.ones(2, 1, 8, 8), torch.arange(2))]
+    return lambda: list(MaskedLoader(batches, Cutout(4), stream(), **options))
+
+
+@pytest.mark.parametrize("library", ["torchvision", "albumentations", "loader"])
+def test_a_mean_that_does_not_fit_the_image_is_refused(library: str) -> None:
+    with pytest.raises(ValueError, match="mean has 3 values, but the image has 1 channel: give"):
+        adapted(library, mean=GREY)()
+    adapted(library, mean=(0.5,))()
+
+
+@pytest.mark.parametrize("library", ["torchvision", "albumentations"])
+@pytest.mark.parametrize("mean", [(125.0,), (-0.1,), (float("nan"),)])
+def test_a_mean_outside_of_0_and_1_is_refused(library: str, mean: tuple[float]) -> None:
+    with pytest.raises(ValueError, match=r"mean is \(.*: give values in \[0, 1\]"):
+        adapted(library, mean=mean)()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: as_torchvision(Cutout, mean=GREY),
+        lambda: as_albumentations(Cutout, mean=GREY),
+        lambda: MaskedLoader([], Cutout, stream()),
+    ],
+)
+def test_a_class_is_no_augmentation(make: Any) -> None:
+    with pytest.raises(ValueError, match=r"such as Cutout\(\), not the class Cutout"):
+        make()
+
+
 class Tensors(Dataset[Tensor]):
     def __init__(self, transform: Any) -> None:
         self.transform = transform

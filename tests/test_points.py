@@ -235,6 +235,15 @@ def test_a_victim_is_the_same_when_it_was_just_trained_when_read_and_when_damage
 ATTACK = "sigma-zero(steps=3)"
 
 
+def test_a_network_with_fewer_classes_than_the_labels_is_refused(tmp_path: Path) -> None:
+    images = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    dataset = torch.utils.data.TensorDataset(images, torch.arange(6))
+    few = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4))
+    with pytest.raises(ValueError, match=r"labels are in \[0, 5\], but the network has 4 classes"):
+        find.find_points(few, dataset, attack=ATTACK, results=tmp_path, quiet=True)
+    assert not list(tmp_path.glob("points/*.safetensors"))
+
+
 @pytest.mark.slow
 def test_a_stopped_search_continues_and_a_damaged_block_is_done_again(
     data: Dataset, workspace: Workspace, tmp_path: Path
@@ -329,7 +338,10 @@ def test_the_victim_model_may_be_a_file_of_weights(data: Dataset, tmp_path: Path
     [
         (("--victim", "resnet8"), "is the name of a network: train it on the dataset with --model"),
         (("--victim", "w.safetensors"), "--victim w.safetensors needs --model"),
-        (("--victim", "w.safetensors", "--model", "resnet8"), "there are no weights at"),
+        (
+            ("--victim", "w.safetensors", "--model", "resnet8"),
+            "there is no file of weights w.safetensors",
+        ),
         (("--mean", "0.5"), "--mean and --std need --victim"),
     ],
 )

@@ -207,7 +207,8 @@ class Endless(IterableDataset[Any]):
     ("wrong", "text"),
     [
         ({"augmentation": AdvMask()}, "AdvMask needs points, one entry per image: WithMask"),
-        ({"augmentation": KeepAugment()}, "KeepAugment needs points"),
+        ({"augmentation": KeepAugment()}, "KeepAugment needs the saliency of each image, one map"),
+        ({"augmentation": Cutout}, r"give an augmentation, such as Cutout\(\), not the class Cut"),
         ({"points": torch.ones(5, 1, H, W)}, "points for 5 images, but 24 images"),
         ({"padding": -1}, "padding is -1: it must be at least 0"),
         ({"epochs": 0}, "epochs is 0: it must be at least 1"),
@@ -226,6 +227,27 @@ def test_what_does_not_fit_is_refused_in_one_line(wrong: dict[str, Any], text: s
     with pytest.raises(ValueError, match=text) as caught:
         WithMask(**(settings | wrong))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_mean_that_does_not_fit_the_image_is_refused_in_one_line(channels: int) -> None:
+    data = TensorDataset(torch.ones(2, channels, 8, 8), torch.arange(2))
+    wanted = f"mean has 3 values, but the image has {channels} channel"
+    with pytest.raises(ValueError, match=wanted) as caught:
+        WithMask(data, Cutout(4), mean=BLACK)[0]
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="std has 3 values"):
+        WithMask(data, RandomErasing(share=Ramp(1.0)), mean=(0.5,), std=(0.2,) * 3)[0]
+
+
+@pytest.mark.parametrize("kind", ["pil", "array", "uint8"])
+def test_a_mean_of_bytes_is_refused_for_bytes(kind: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"mean is \(125.0, 120.0, 110.0\): give values in \[0, 1\]"
+    ):
+        WithMask(Kinds(kind), Cutout(4), mean=(125.0, 120.0, 110.0))[0]
+    normalised = WithMask(images(), Cutout(4), mean=(-1.0, 0.0, 2.0))
+    assert (normalised[0][0] == 2.0).any()
 
 
 def test_points_that_do_not_fit_their_image_are_named() -> None:

@@ -26,6 +26,7 @@ from augmentations import (
     as_torchvision,
 )
 from augmentations.samples import fingerprint
+from bench.data.dataset import read_split
 
 N, SIDE = 20, 16
 GREY = (0.5, 0.5, 0.5)
@@ -213,6 +214,63 @@ def test_a_pipeline_without_points_needs_no_keypoints() -> None:
         WithTransform(Marked("array"), erase, points()[:3])
     with pytest.raises(ValueError, match="epochs is 0"):
         WithTransform(Marked("array"), erase, epochs=0)
+
+
+@pytest.mark.parametrize("library", ["torchvision", "albumentations"])
+def test_forgotten_points_are_asked_for_where_they_belong(library: str) -> None:
+    data = WithTransform(Marked("array"), pipeline(library, POINTS))
+    with pytest.raises(ValueError, match=r"AdvMask needs a guide: .* points=points\)") as caught:
+        data[1]
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("format", ["yx", "xya"])
+def test_points_are_given_to_no_keypoints_of_another_format(format: str) -> None:
+    erase = albumentations.Compose(
+        [albumentations.HorizontalFlip(), as_albumentations(POINTS, mean=GREY)],
+        keypoint_params=albumentations.KeypointParams(format=format, remove_invisible=False),
+    )
+    with pytest.raises(ValueError, match=f"keypoints of format '{format}', but .*format='xy'"):
+        WithTransform(Marked("array"), erase, points())
+
+
+def coloured(mode: str) -> Image.Image:
+    values = np.random.default_rng(3).integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
+    image = Image.fromarray(values)
+    if mode == "LA":
+        return image.convert("L").convert("LA")
+    return image.convert(mode)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+def test_pil_images_of_every_mode_are_read_alike_everywhere(mode: str) -> None:
+    image = coloured(mode)
+    right = image.convert("L" if mode in ("1", "L") else "RGB")
+    wanted = v2.functional.pil_to_tensor(right).float() / 255
+    split = read_split([(image, 0), (image, 1)])
+    assert torch.equal(split.images[0], v2.functional.to_image(right))
+    found = Contents([torch.tensor([[1, 2]])] * 2)
+    found.contents = torch.tensor([fingerprint(each / 255) for each in split.images.float()])
+    never = AdvMask(share=Ramp(0.0))
+    data = [(image, 0), (image, 1)]
+    assert torch.equal(WithMask(data, never, found)[0][0], wanted)
+    deletion = as_torchvision(never, mean=(0.5,))
+    assert torch.equal(WithTransform(data, v2.Compose([deletion]), found)[0][0], wanted)
+    alone = as_torchvision(Cutout(share=Ramp(0.0)), mean=(0.5,))(image)
+    assert alone.mode == right.mode
+    assert np.array_equal(np.asarray(alone), np.asarray(right))
+
+
+@pytest.mark.parametrize("mode", ["I", "I;16", "F"])
+def test_pil_images_of_more_than_8_bits_are_refused(mode: str) -> None:
+    image = Image.new(mode, (8, 8))
+    for read in (
+        lambda: WithMask([(image, 0)], Cutout(4), mean=(0.5,))[0],
+        lambda: WithTransform([(image, 0)], as_torchvision(Cutout(4), mean=(0.5,)))[0],
+        lambda: as_torchvision(Cutout(4), mean=(0.5,))(image),
+    ):
+        with pytest.raises(ValueError, match="more than 8 bits per channel: convert it to 8"):
+            read()
 
 
 class Contents(list[Tensor]):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from augmentations.samples import as_pil
 from bench.data.file_images import FileImages
 from bench.data.splits import Parts, Split, part
 from bench.errors import reason
@@ -158,10 +159,10 @@ def from_arrays(
     Args:
         name: What records call it: letters, digits and ``._+-``. Records also hold a digest of the
             content, so that two datasets of one name are never taken for each other.
-        train_images: Tensor, array or sequence of images, shape (n, c, h, w), or (n, h, w) for one
-            channel: bytes (uint8), or floats in [0, 1]. A float x becomes the byte
-            ``round(255 * x)``: exact for k/255, as torchvision's ``ToTensor`` makes them, and half
-            a level off at most for others.
+        train_images: Tensor, array or sequence of images, shape (n, 3, h, w), or (n, 1, h, w) or
+            (n, h, w) for one channel: bytes (uint8), or floats in [0, 1]. A float x becomes the
+            byte ``round(255 * x)``: exact for k/255, as torchvision's ``ToTensor`` makes them, and
+            half a level off at most for others.
         train_labels: Whole numbers from 0, shape (n,).
         test_images: Like the training images, with the same channels and size.
         test_labels: Like the training labels.
@@ -169,8 +170,8 @@ def from_arrays(
         flip: Whether a mirrored image keeps its class, so that training may mirror at random.
 
     Raises:
-        ValueError: A part is empty, the images differ in size or have values that are not pixels,
-            or some labels are not integers or not among the classes.
+        ValueError: A part is empty, the images differ in size, have values that are not pixels or
+            other than 1 or 3 channels, or some labels are not integers or not among the classes.
 
     >>> images, labels = torch.rand(4, 3, 8, 8), [0, 1, 0, 1]
     >>> from_arrays("mine", images, labels, images, labels).classes
@@ -178,6 +179,12 @@ def from_arrays(
     """
     train = _split("train", train_images, train_labels)
     test = _split("test", test_images, test_labels)
+    for part_name, split in (("train", train), ("test", test)):
+        if (c := split.images.shape[1]) not in (1, 3):
+            raise ValueError(
+                f"{part_name} images have {c} channels: give 1 for grey or 3 for RGB, which the "
+                "corruptions of test images need"
+            )
     return _own(name, train, test, classes, flip)
 
 
@@ -187,7 +194,7 @@ def read_split(dataset: Any, name: str = "dataset") -> Split:
     Args:
         dataset: A map-style dataset (with a length) of (image, label). Images are PIL's, or tensors
             of shape (c, h, w) or (h, w) of bytes or of floats in [0, 1], as in `from_arrays`; a
-            PIL image with a palette or with transparency becomes RGB. Labels are integers.
+            PIL image becomes grey or RGB (`as_pil`). Labels are integers.
         name: What messages call it.
 
     Raises:
@@ -308,11 +315,8 @@ def _labels(part: str, labels: Array) -> Int[Tensor, " n"]:
 def _tensor(what: str, image: Any) -> Tensor:
     """An image of a torch dataset, channels first."""
     if isinstance(image, Image.Image):
-        if image.mode[0] in "IF":
-            raise ValueError(f"{what} has more than 8 bits per channel: convert it to 8")
-        mode = "L" if image.mode in ("1", "L") else "RGB"
-        pixels = np.array(image if image.mode == mode else image.convert(mode))
-        return torch.from_numpy(pixels if mode == "L" else pixels.transpose(2, 0, 1))
+        pixels = np.array(as_pil(image, what))
+        return torch.from_numpy(pixels if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
     if isinstance(image, Tensor) and image.ndim in (2, 3):
         return image[0] if image.ndim == 3 and image.shape[0] == 1 else image
     kind = f"shape {tuple(image.shape)}" if isinstance(image, Tensor) else type(image).__name__

@@ -14,12 +14,16 @@ from bench.data.seeds import generator
 from bench.data.splits import Parts, Split, cut
 from bench.errors import Missing
 
+PARTS = {"train", "training", "test", "testing", "val", "valid", "validation"}
+"""What people call the folders of parts; only the exact names of `read` are taken as such."""
+
 
 def read(path: Path, side: int | None) -> Parts:
     """Read a folder or zip of images: in a layout of ImageNet or Tiny-ImageNet, or by class.
 
     The class folders lie in ``train`` and ``test`` (or ``val``), or at the top: then a fixed fifth
-    of each class becomes the test part. Raises ValueError when a part or a class has no images.
+    of each class becomes the test part. Raises ValueError when a part or a class has no images, or
+    when two class folders are called like parts.
     """
     files = Files(path)
     if "wnids.txt" in files.names:
@@ -30,6 +34,11 @@ def read(path: Path, side: int | None) -> Parts:
     if "train" not in tops:
         if tops & {"test", "val"}:
             raise ValueError(f"{path} has a test part but no train/ with a folder per class")
+        if len(parts := [top for top in sorted(tops) if top.casefold() in PARTS]) > 1:
+            raise ValueError(
+                f"{path}: {' and '.join(f'{top}/' for top in parts)} look like parts of a dataset, "
+                "not like classes: rename them to train/ and test/"
+            )
         found = by_class(files, "")
         names = [name for some in found.values() for name in some]
         # which ones are set aside depends on the labels alone

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from attacks.base import frozen
 from bench import registry
 from bench.data.catalog import facts
 from bench.data.dataset import Dataset
@@ -120,7 +121,7 @@ def find_points(
 
     Raises:
         ValueError: The images have different sizes, a name is unknown, arguments contradict each
-            other, or no attack succeeded.
+            other, the model does not have the classes of the labels, or no attack succeeded.
         Missing: The dataset or the weights were not found.
         Stopped: Ctrl-C or SIGTERM; finished blocks are stored.
     """
@@ -349,7 +350,8 @@ def adversarial(
         stop: Whether to stop soon.
 
     Raises:
-        ValueError: No attack succeeded, or a stored file is damaged.
+        ValueError: No attack succeeded, a stored file is damaged, or the victim model does not have
+            the classes of the dataset.
         Stopped: ``stop()`` returned True.
         Failed: The worker of a block died at every attempt.
     """
@@ -360,6 +362,7 @@ def adversarial(
             found = Points.load(search.path)
         else:
             network = search.open(workspace, progress, stop)
+            _check_classes(network, data, workspace.device)
             chosen = Local() if search.network is not None else executor or Local()
             progress.say(f"Finding adversarial points: {search.cost(data, workspace, network)}")
             if search.fast is None:
@@ -372,6 +375,17 @@ def adversarial(
                 block.path.unlink(missing_ok=True)
     found.fits(data)
     return found
+
+
+def _check_classes(network: nn.Module, data: Dataset, device: str) -> None:
+    """Refuse a victim model with fewer classes than the labels of the training images."""
+    with frozen(network), torch.no_grad():
+        classes = network(as_floats(data.train.images[:1], device)).shape[1]
+    low, high = (int(each) for each in data.train.labels.aminmax())
+    if low < 0 or high >= classes:
+        raise ValueError(
+            f"labels are in [{low}, {high}], but the network has {classes} classes, from 0"
+        )
 
 
 def describe(network: nn.Module) -> dict[str, str]:
