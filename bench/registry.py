@@ -7,12 +7,15 @@ Values are Python literals, fractions such as ``8/255``, and ``Ramp(low, high)``
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import functools
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from importlib import metadata
+from types import MappingProxyType
 from typing import Any, Literal, get_type_hints
 
 from bench.errors import reason
@@ -20,6 +23,9 @@ from bench.files import code
 
 Kind = Literal["augmentations", "attacks"]
 LONGEST = 2000  # characters that the options of a method may have
+
+_named: ContextVar[Mapping[str, type[Any]]] = ContextVar("_named", default=MappingProxyType({}))
+"""The classes that go by their own names for the time being; see `named`."""
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
@@ -33,7 +39,7 @@ def suggest(word: str, known: Iterable[str]) -> str:
     "did you mean 'cutout'?"
     """
     known = list(known)
-    near = difflib.get_close_matches(word, known, n=1)
+    near = difflib.get_close_matches(str(word), known, n=1)
     return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
 
 
@@ -121,6 +127,12 @@ def admit(kind: Kind, text: str) -> str:
         return text
     name = code.admit(name)
     cls: Any = code.find(name)
+    _check_class(kind, name, cls)
+    return f"{name}{bracket}{options}"
+
+
+def _check_class(kind: Kind, name: str, cls: Any) -> None:
+    """Refuse what is no class of a method, or lacks defaults."""
     if not _of_kind(kind, cls):
         wanted = "a method `mask`" if kind == "augmentations" else "a method `__call__`"
         raise ValueError(f"{name} is not an {kind[:-1]}: it must be a dataclass with {wanted}")
@@ -128,7 +140,6 @@ def admit(kind: Kind, text: str) -> str:
         cls()
     except TypeError as error:
         raise ValueError(f"{name}: give each of its fields a default: {reason(error)}") from None
-    return f"{name}{bracket}{options}"
 
 
 def _of_kind(kind: Kind, cls: Any) -> bool:
@@ -138,14 +149,61 @@ def _of_kind(kind: Kind, cls: Any) -> bool:
     return any(method in vars(base) for base in cls.__mro__)
 
 
+def check(kind: Kind, method: Any) -> None:
+    """Refuse an object that cannot be named: it must be a frozen dataclass with defaults.
+
+    Args:
+        kind: ``"augmentations"`` or ``"attacks"``.
+        method: The object.
+
+    Raises:
+        ValueError: It is none, is a class, or its class is not frozen or lacks a default.
+    """
+    name = getattr(method, "__name__", type(method).__name__)
+    if isinstance(method, type):
+        raise ValueError(f"{name} is a class: give an object, {name}()")
+    _check_class(kind, name, type(method))
+    if type(method).__hash__ is None:
+        raise ValueError(f"{name} can be changed: write @dataclass(frozen=True) above the class")
+
+
+@contextlib.contextmanager
+def named(kind: Kind, methods: Iterable[Any]) -> Iterator[None]:
+    """Let objects whose class has no name go by the name of the class, while nothing is stored.
+
+    Args:
+        kind: ``"augmentations"`` or ``"attacks"``.
+        methods: Objects that `check` accepts.
+
+    Raises:
+        ValueError: A class is called like another method.
+    """
+    known = makers(kind)
+    has_name = {make if isinstance(make, type) else type(make()) for make in known.values()}
+    found: dict[str, type[Any]] = {}
+    for cls in dict.fromkeys(map(type, methods)):
+        if cls in has_name:
+            continue
+        if cls.__name__ in {*known, *found}:
+            raise ValueError(f"two {kind} are named {cls.__name__}: rename one")
+        found[cls.__name__] = cls
+    before = _named.set({**_named.get(), **found})
+    try:
+        yield
+    finally:
+        _named.reset(before)
+
+
 def makers(kind: Kind) -> dict[str, Callable[[], Any]]:
     """Return everything that `build` accepts by name, with what creates it with its defaults.
 
-    These are all classes, those that `admit` loaded, and their named readings: class methods that a
-    class lists in ``readings``, as ``"advmask.published"`` for ``AdvMask.published``.
+    These are all classes, those that `admit` loaded, those of `named`, and their named readings:
+    class methods that a class lists in ``readings``, as ``"advmask.published"`` for
+    ``AdvMask.published``.
     """
     own = {name: each for name, each in code.admitted().items() if _of_kind(kind, each)}
-    known = {**classes(kind), **own}
+    unstored = {name: each for name, each in _named.get().items() if _of_kind(kind, each)}
+    known = {**classes(kind), **own, **unstored}
     readings = {
         f"{name}.{reading}": getattr(cls, reading)
         for name, cls in known.items()
@@ -288,27 +346,36 @@ def express(method: Any, base: Any = None, always: Collection[str] = ()) -> str:
             cls: Any = make if isinstance(make, type) else type(make())
             if type(method) is cls:
                 return write(name, method, make() if base is None else base, always)
-    raise ValueError(f"{type(method).__name__} is not registered: add it to BUILTIN")
+    name = type(method).__name__
+    raise ValueError(
+        f"{name} is not registered: add it to BUILTIN, or give the text 'FILE.py:{name}'"
+    )
 
 
-def short(attack: Any) -> str:
+def short(attack: Any, always: Collection[str] = ()) -> str:
     """Return the shortest text of an attack: from its defaults or from one of its named readings.
 
     Keys and records have what `express` gives, which never depends on the readings of a class.
+
+    Args:
+        attack: The attack.
+        always: Options that are written even where they are equal.
 
     >>> from attacks import CWL0
     >>> short(CWL0.official()), short(CWL0(steps=20))
     ('cw-l0.official', 'cw-l0(steps=20)')
     """
-    texts = [express(attack)]
+    texts = [express(attack, always=always)]
     for name, make in makers("attacks").items():
         if not isinstance(make, type) and type(base := make()) is type(attack):
-            texts.append(write(name, attack, base))
+            texts.append(write(name, attack, base, always))
     return min(texts, key=lambda text: (text.count("="), len(text)))
 
 
 def writable(method: Any) -> bool:
-    """Whether the text of a method builds it again, which it does not for one with a network."""
+    """Whether the text of a method builds it again: it has no network, and no name of `named`."""
+    if type(method) in _named.get().values():
+        return False
     return not any(callable(getattr(method, field.name)) for field in dataclasses.fields(method))
 
 

@@ -253,6 +253,20 @@ def test_found_points_guide_the_masks_of_a_dataset(
         (lambda: bench.compare("none", data=mine("digits")), "choose another name"),
         (lambda: bench.evaluate_attacks("jsma", eps="9"), "eps is 9: it must be above 0"),
         (lambda: bench.evaluate_attacks("jsma", eps="x"), "write it as 8/255 or 0.03"),
+        (
+            lambda: bench.evaluate_attacks("jsma", eps=256 / 255),
+            "eps is 1.00.*: it must be above 0",
+        ),
+        (
+            lambda: bench.evaluate_attacks("jsma", data=DATA, eps=1e-9),
+            "eps is 1/10{9}: .* round it",
+        ),
+        (lambda: bench.evaluate_attacks("jsma", batch_size=0), "batch_size is 0: .* at least 1"),
+        (lambda: bench.evaluate_attacks("jsma", target="given"), "no targets are: give targets"),
+        (
+            lambda: bench.evaluate_attacks("jsma", target="untargeted", targeted=True),
+            "target is 'untargeted', but targeted is True: remove one",
+        ),
         (lambda: bench.evaluate_attacks("jsmaa"), "did you mean 'jsma'"),
         (
             lambda: bench.evaluate_attacks("jsma", model=Brightness()),

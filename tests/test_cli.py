@@ -195,6 +195,11 @@ def test_a_missing_cell_is_named_with_the_command_that_fills_it(tmp_path: Path) 
         ),
         (["tables", "--eps", "8/255"], "--eps has no effect on runs; remove it", 2),
         (
+            ["attack-eval", "--eps", "1e-9"],
+            "1e-9 is 1/1000000000: records hold at most nine digits above and below the line",
+            2,
+        ),
+        (
             ["tables", "attacks", "--baseline", "has"],
             "--baseline has no effect on attacks",
             2,

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import subprocess
+import sys
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from brightness import Brightness, draw_images
@@ -13,6 +17,9 @@ from torch import Tensor, nn
 
 import attacks
 import bench
+from bench.studies.attack_designs import fraction
+
+ROOT = Path(__file__).parents[1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,9 +216,165 @@ def test_targets_and_regions_that_do_not_fit_are_refused_in_one_line(
         ({"targets": 1 - y[:2]}, "targets have shape (2,) for 6 images: give one class for each"),
         ({"targets": y + 7}, "targets are in [7, 8], but the network has 2 classes, from 0"),
         ({"region": every[:, :, 1:]}, "the region is torch.bool of shape (6, 1, 3, 4): give"),
+        ({"region": every[:5]}, "(5, 1, 4, 4): give torch.bool of shape (6, 1, 4, 4), or (1, 1, 4"),
         ({"targets": 1 - y, "target": "next"}, "target is 'next', but targets are given: remove"),
     ]:
         with pytest.raises(ValueError, match=re.escape(text)):
             bench.evaluate_attacks("jsma", model=Brightness(), images=x, labels=y, eps=0.5, **given)
     with pytest.raises(ValueError, match="targets and region are for a network in memory"):
         bench.evaluate_attacks("jsma", data="digits", region=every)
+
+
+def test_a_region_has_a_row_for_each_image_and_not_for_each_correct_one(
+    images: tuple[Tensor, Tensor],
+) -> None:
+    x, y = images
+    wrong = y.clone()
+    wrong[0] = 1
+    region = torch.ones(len(x), 1, *x.shape[2:], dtype=torch.bool)
+    for rows in (5, 3):
+        with pytest.raises(ValueError, match=r"give torch.bool of shape \(6, 1, 4, 4\), or"):
+            bench.evaluate_attacks(
+                "jsma", model=Brightness(), images=x, labels=wrong, eps=0.5, region=region[:rows]
+            )
+    region[1:] = False
+    study = bench.evaluate_attacks(
+        "jsma", model=Brightness(), images=x, labels=wrong, eps=0.5, region=region
+    )
+    assert study.rows["jsma"].success == 0
+
+
+def test_an_aim_that_is_none_is_refused_and_those_that_are_keep_their_names(
+    images: tuple[Tensor, Tensor],
+) -> None:
+    given = {"model": Brightness(), "images": images[0], "labels": images[1], "eps": 0.5}
+    for options, text in [
+        ({"target": "given"}, "target is 'given', but no targets are: give targets"),
+        ({"target": "untargeted", "targeted": True}, "target is 'untargeted', but targeted is"),
+    ]:
+        with pytest.raises(ValueError, match=text):
+            bench.evaluate_attacks("jsma", **given, **options)
+    for options, goal in [({"target": "next"}, "next"), ({"target": "untargeted"}, "untargeted")]:
+        study = bench.evaluate_attacks("jsma", **given, **options)
+        assert study.records[0].labels["goal"] == goal
+
+
+def test_the_row_of_an_attack_that_ignores_eps_takes_no_others_place(
+    images: tuple[Tensor, Tensor],
+) -> None:
+    study = bench.evaluate_attacks(
+        ["sigma-zero(steps=20)", "sigma-zero(steps=20, eps=None)"],
+        model=Brightness(), images=images[0], labels=images[1], eps=0.1,
+    )  # fmt: skip
+    assert list(study.rows) == ["sigma-zero(steps=20)", "sigma-zero(eps=None, steps=20)"]
+    bound, free = (row.metrics["linf_max"] for row in study.rows.values())
+    assert bound <= 0.1 + 1e-6 < free
+
+
+@dataclasses.dataclass(frozen=True)
+class Bright:
+    """Follows the protocol alone: all pixels by ``eps`` away from the middle or towards it."""
+
+    eps: float = 0.1
+    up: bool = True
+
+    def __call__(
+        self, model: nn.Module, images: Tensor, goal: attacks.Goal, generator: object
+    ) -> Tensor:
+        return (images + self.eps * (1 if self.up else -1)).clamp(0, 1)
+
+
+def test_an_attack_of_ones_own_is_an_object_in_memory_and_named_where_results_are_stored(
+    images: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
+    given = {"model": Brightness(), "images": images[0], "labels": images[1], "eps": 0.3}
+    study = bench.evaluate_attacks([Bright(), Bright(up=False), Painter(), "jsma"], **given)
+    assert list(study.rows) == ["Bright", "Bright(up=False)", "Painter", "jsma"]
+    assert study.rows["Bright"].success == study.rows["Bright(up=False)"].success == 0.5
+    assert study.rows["Bright"].metrics["linf_max"] == pytest.approx(0.3)
+    assert study.records[1].labels["hyperparameters"] == "Bright(eps=0.3, up=False)"
+    with pytest.raises(ValueError, match=r"Bright is not registered: .* text 'FILE.py:Bright'"):
+        bench.evaluate_attacks([Bright()], data="digits(train=60, test=40)", results=tmp_path)
+    assert not (tmp_path / "records.jsonl").exists()
+
+
+def test_what_is_no_attack_is_refused_in_one_line(images: tuple[Tensor, Tensor]) -> None:
+    @dataclasses.dataclass
+    class Open:
+        eps: float = 0.1
+
+        def __call__(self, *given: object) -> None: ...
+
+    @dataclasses.dataclass(frozen=True)
+    class Needy:
+        eps: float
+
+        def __call__(self, *given: object) -> None: ...
+
+    for attack, text in [
+        (Bright, "Bright is a class: give an object, Bright()"),
+        (Open(), "Open can be changed: write @dataclass(frozen=True) above the class"),
+        (Needy(0.1), "Needy: give each of its fields a default"),
+    ]:
+        with pytest.raises(ValueError, match=re.escape(text)):
+            bench.evaluate_attacks([attack], model=Brightness(), images=images[0], labels=images[1])
+
+
+def test_numbers_of_other_types_are_taken_as_what_they_are(images: tuple[Tensor, Tensor]) -> None:
+    x, y = images
+    given = {"model": Brightness(), "images": x, "batch_size": 4}
+    study = bench.evaluate_attacks("jsma", labels=y.to(torch.uint8), eps=np.float32(0.3), **given)
+    assert study.records[0].labels["eps"] == "3/10"
+    for eps, text in [
+        (np.float32(8 / 255), "8/255"),
+        (np.float64(0.3), "3/10"),
+        (np.int64(1), "1"),
+        (Fraction(1, 3), "1/3"),
+        (0.123, "123/1000"),
+    ]:
+        assert str(fraction(eps)) == text
+    targets = (1 - y).to(torch.uint8)
+    study = bench.evaluate_attacks("jsma", labels=y, targets=targets, eps=0.5, **given)
+    assert study.rows["jsma"].success == 1
+    for size in (0, -1):
+        with pytest.raises(ValueError, match=f"batch_size is {size}: it must be at least 1"):
+            bench.evaluate_attacks("jsma", labels=y, **(given | {"batch_size": size}))
+
+
+WRONG = [
+    ({"target": "leastlikely"}, "there is no target 'leastlikely': did you mean 'least-likely'?"),
+    ({"attacks": [3]}, "int is not an attack: it must be a dataclass with a method `__call__`"),
+    ({"eps": None}, "eps is None: write it as 8/255 or 0.03"),
+    ({"labels": [0] * 6}, "a network in memory needs images and labels, and images need a network"),
+    ({"labels": "y.float()"}, "labels are of type torch.float32: give integers, one class per"),
+    ({"targets": "1.0 - y"}, "targets are of type torch.float32: give integers, from 0"),
+    ({"model": None, "images": 4, "target": "nexxt"}, "there is no target 'nexxt': did you mean"),
+]
+
+
+@pytest.mark.slow
+def test_what_has_the_wrong_type_is_refused_in_one_line() -> None:
+    """In a process without the type checks of the tests."""
+    script = """
+import ast, sys, bench
+from brightness import Brightness, draw_images
+x, y = draw_images()
+for options in ast.literal_eval(sys.argv[1]):
+    given = {"attacks": "jsma", "model": Brightness(), "images": x, "labels": y, **options}
+    for name in ("labels", "targets"):
+        if isinstance(given.get(name), str):
+            given[name] = eval(given[name])
+    try:
+        bench.evaluate_attacks(**given)
+        print("it ran")
+    except Exception as error:
+        print(f"{type(error).__name__}: {error}")
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", script, repr([options for options, _ in WRONG])],
+        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PATH": ""},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    for line, (_, text) in zip(run.stdout.splitlines(), WRONG, strict=True):
+        assert line.startswith(f"ValueError: {text}")

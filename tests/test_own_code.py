@@ -1,6 +1,7 @@
 """Networks, augmentations and attacks of a user's own, from files and packages."""
 
 import json
+import os
 import pickle
 import re
 import subprocess
@@ -261,6 +262,57 @@ def test_what_is_wrong_with_own_code_is_one_line(
     assert text in done.output
     assert done.exit_code == exit_code
     assert len(done.output.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "text"),
+    [
+        ('fill: str = "mean"', 'fill: str = "blue"', "Left: fill is 'blue': choose 'mean' or"),
+        ("share: Ramp = Ramp(1.0)", "share: float = 1.0", "Left: share is 1.0: give it a field"),
+        (
+            "expand(b, 1, h, w)",
+            "expand(b, 3, h, w)",
+            "Left: its mask is torch.bool of shape (70, 3, 8, 8): return torch.bool of shape (70, ",
+        ),
+        (
+            "expand(b, 1, h, w)",
+            "expand(b, 1, h, w).float()",
+            "Left: its mask is torch.float32 of shape (70, 1, 8, 8): return torch.bool of shape",
+        ),
+        (
+            "return (torch",
+            "return None and (torch",
+            "Left: its mask is NoneType: return torch.bool",
+        ),
+    ],
+)
+@pytest.mark.parametrize("wants", ["None", '"saliency"'])
+def test_what_draws_no_masks_is_refused_in_one_line(
+    folder: Path, before: str, after: str, text: str, wants: str
+) -> None:
+    assert before in METHODS
+    methods = METHODS.replace(before, after)
+    if wants != "None":  # then masks are drawn in the training loop, batch by batch
+        methods = methods.replace("wants: ClassVar[str | None] = None", f"wants = {wants}")
+        text = text.replace("(70, ", "(64, ")
+    (folder / "mine.py").write_text(methods)
+    done = typed("run", "--aug", "mine.py:Left", "--model", "net.py:make", *SMALL)
+    assert text in done.output
+    assert done.exit_code == 2
+    assert len(done.output.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_an_augmentation_without_a_fill_is_refused_in_one_line(folder: Path) -> None:
+    (folder / "mine.py").write_text(METHODS.replace('    fill: str = "mean"\n', ""))
+    words = ["run", "--aug", "mine.py:Left", "--model", "net.py:make", *SMALL]
+    run = subprocess.run(  # without the type checks of the tests
+        [sys.executable, "-m", "bench", *words],
+        env=os.environ | {"PYTHONPATH": str(Path(bench.__file__).parents[1])},
+        cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 2
+    assert run.stderr == "Error: Left has no fill: give it a field fill: str = 'mean', or 'noise'\n"
 
 
 def test_a_package_beside_the_user_is_found_and_named_with_its_content(folder: Path) -> None:

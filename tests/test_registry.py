@@ -144,5 +144,29 @@ def test_a_method_that_is_not_registered_cannot_be_expressed() -> None:
         size: int = 1
 
     stranger: Any = Stranger()
-    with pytest.raises(ValueError, match="Stranger is not registered: add it to BUILTIN"):
+    with pytest.raises(ValueError, match="Stranger is not registered: add it to BUILTIN, or"):
         registry.express(stranger)
+    with registry.named("attacks", []), pytest.raises(ValueError, match="is not registered"):
+        registry.express(stranger)
+
+
+def test_an_object_goes_by_the_name_of_its_class_for_a_while() -> None:
+    @dataclass(frozen=True)
+    class Stranger:
+        size: int = 1
+
+        def __call__(self) -> None: ...
+
+    published = attacks.AdvMask.published()
+    with registry.named("attacks", [Stranger(), Stranger(2), attacks.JSMA(), published]):
+        assert registry.express(Stranger(2)) == "Stranger(size=2)"
+        assert registry.short(published) == "advmask.published"
+        assert registry.short(attacks.JSMA()) == "jsma"
+        assert not registry.writable(Stranger())
+    assert "Stranger" not in registry.makers("attacks")
+    other = type("Stranger", (Stranger,), {})
+    with (
+        pytest.raises(ValueError, match="two attacks are named Stranger: rename one"),
+        registry.named("attacks", [Stranger(), other()]),
+    ):
+        pass

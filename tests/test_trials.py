@@ -506,6 +506,17 @@ def test_an_attack_without_eps_is_not_bounded(chosen: CorrectImages, place: Work
     assert not outcome.verdict.beyond_eps.any()
 
 
+def test_the_name_of_an_attack_says_where_it_ignores_the_eps_of_its_table() -> None:
+    sigma = [attacks.SigmaZero(steps=20, eps=eps) for eps in (0.1, None)]
+    jsma = [attacks.JSMA(eps=eps) for eps in (0.1, None)]
+    names = [trial(each).name for each in (*sigma, *jsma, attacks.CWL0.official())]  # type: ignore[arg-type]
+    assert names == [
+        "sigma-zero(steps=20)", "sigma-zero(eps=None, steps=20)", "jsma", "jsma(eps=None)",
+        "cw-l0.official",
+    ]  # fmt: skip
+    assert trial(sigma[1]).to_json()["attack"] == "sigma-zero(steps=20)"  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("field", "value"), [("images", 0), ("query_cap", 0)])
 def test_impossible_trials_are_refused(field: str, value: int) -> None:
     with pytest.raises(ValueError, match=rf"{field} is 0: .* at least 1"):

@@ -96,6 +96,14 @@ class Eps(click.ParamType[Fraction, str]):
             self.fail(f"{value} is above 1{near}", param, ctx)
         if eps <= 0:
             self.fail(f"{value} is not above 0", param, ctx)
+        from bench.records.validation import positive
+
+        if not positive(str(eps)):
+            self.fail(
+                f"{value} is {eps}: records hold at most nine digits above and below the line; "
+                "round it, such as to 8/255",
+                param, ctx,
+            )  # fmt: skip
         return eps
 
 

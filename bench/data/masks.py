@@ -2,16 +2,68 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Generator, Tensor
 
 if TYPE_CHECKING:
-    from augmentations import Augmentation
+    from augmentations import Augmentation, Guide, Images, Mask
 
 NAMES = ("deleted_share", "masks_below_minimum", "masks_at_maximum")
 """What `describe` measures, as records name it."""
+
+
+def check(augmentation: Augmentation) -> None:
+    """Refuse an augmentation without the fields that training needs.
+
+    Raises:
+        ValueError: ``share`` or ``fill`` is missing or of another kind.
+    """
+    from augmentations.base import Fill, Ramp, choice
+
+    name, share = type(augmentation).__name__, getattr(augmentation, "share", None)
+    if not isinstance(share, Ramp):
+        raise ValueError(f"{name}: share is {share!r}: give it a field share: Ramp = Ramp(0.5)")
+    if not hasattr(augmentation, "fill"):
+        raise ValueError(f"{name} has no fill: give it a field fill: str = 'mean', or 'noise'")
+    try:
+        choice("fill", augmentation.fill, Fill)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+class _Checked:
+    """An augmentation whose masks are checked as they are drawn."""
+
+    def __init__(self, augmentation: Augmentation) -> None:
+        self._augmentation = augmentation
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._augmentation, name)
+
+    def mask(self, images: Images, generator: Generator, guide: Guide | None = None) -> Mask:
+        """Draw one mask per image."""
+        mask: Any = self._augmentation.mask(images, generator, guide)
+        wanted = (len(images), 1, *images.shape[2:])
+        if isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape == wanted:
+            return mask
+        found = type(mask).__name__
+        if isinstance(mask, Tensor):
+            found = f"{mask.dtype} of shape {tuple(mask.shape)}"
+        raise ValueError(
+            f"{type(self._augmentation).__name__}: its mask is {found}: return torch.bool of shape "
+            f"{wanted}, True where a pixel is deleted"
+        )
+
+
+def checked(augmentation: Augmentation) -> Augmentation:
+    """The same augmentation, which refuses what its ``mask`` returns unless it is one.
+
+    That is torch.bool of shape (b, 1, h, w); see `augmentations.base.Augmentation`.
+    """
+    return cast("Augmentation", _Checked(augmentation))
 
 
 def bounds(augmentation: Augmentation) -> tuple[float, float] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Integer
 from torch import Tensor, nn
 
 from attacks import Goal
@@ -22,7 +22,7 @@ from bench.robustness.trials import Trial, change_counts
 
 
 def prepare(
-    network: nn.Module, images: Images, labels: Int[Tensor, " n"]
+    network: nn.Module, images: Images, labels: Integer[Tensor, " n"]
 ) -> tuple[Dataset, CorrectImages]:
     """Return the images as a dataset, and those of them that the network classifies correctly.
 
@@ -41,7 +41,9 @@ def prepare(
             f"labels have shape {tuple(labels.shape)} for {len(images)} images: give one class "
             "for each image"
         )
-    labels = labels.to(images.device)
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise ValueError(f"labels are of type {labels.dtype}: give integers, one class per image")
+    labels = labels.to(images.device, torch.long)
     logits = predict(network, images)
     check_logits(logits)
     classes = logits.shape[1]
@@ -78,7 +80,7 @@ def prepare(
 def given_goal(
     chosen: CorrectImages,
     images: Images,
-    targets: Int[Tensor, " t"] | None,
+    targets: Integer[Tensor, " t"] | None,
     region: Bool[Tensor, "r 1 y x"] | None,
 ) -> Goal | None:
     """The goal of the chosen images where the caller has given targets or a region, else None.
@@ -104,12 +106,14 @@ def given_goal(
                 f"targets have shape {tuple(targets.shape)} for {len(images)} images: give one "
                 "class for each image"
             )
+        if targets.is_floating_point() or targets.dtype == torch.bool:
+            raise ValueError(f"targets are of type {targets.dtype}: give integers, from 0")
         if int(targets.min()) < 0 or int(targets.max()) >= classes:
             raise ValueError(
                 f"targets are in [{int(targets.min())}, {int(targets.max())}], but the network has "
                 f"{classes} classes, from 0"
             )
-        wanted = targets.to(images.device)[rows]
+        wanted = targets.to(images.device, torch.long)[rows]
         if len(own := (wanted == chosen.labels).nonzero()):
             image = int(chosen.ids[int(own[0])])
             raise ValueError(
@@ -117,9 +121,13 @@ def given_goal(
                 "another one"
             )
     if region is not None:
-        if region.shape[:1] == (1,):
-            region = region.expand(len(images), -1, -1, -1)
-        region = region.to(images.device)[rows] if len(region) == len(images) else region
+        every, one = ((n, 1, *images.shape[2:]) for n in (len(images), 1))
+        if region.dtype != torch.bool or region.shape not in (every, one):
+            raise ValueError(
+                f"the region is {region.dtype} of shape {tuple(region.shape)}: give torch.bool of "
+                f"shape {every}, or {one} for all images, True where an image may change"
+            )
+        region = region.expand(every).to(images.device)[rows]
     return as_goal(Goal(wanted, targets is not None, region), chosen.images)
 
 

@@ -24,6 +24,8 @@ from bench.models.arithmetic import full_float32
 from bench.models.networks import check_logits
 
 Aim = Literal["untargeted", "random", "least-likely", "next", "all", "given"]
+TARGETS = ("random", "least-likely", "next", "all")
+"""The ways to choose target classes."""
 
 ROUNDING = 1e-6
 """Tolerance of the check against eps: float32 rounds values near 1 to multiples of 6e-8."""
@@ -115,6 +117,9 @@ def goals(aim: Aim, chosen: CorrectImages, seed: int) -> list[Goal]:
             to the caller.
         chosen: The images under attack.
         seed: Seed of random targets.
+
+    Raises:
+        ValueError: Another aim.
     """
     labels, classes = chosen.labels, chosen.logits.shape[1]
     if aim == "untargeted":
@@ -127,6 +132,8 @@ def goals(aim: Aim, chosen: CorrectImages, seed: int) -> list[Goal]:
         targets = [(labels + torch.stack(steps).to(labels.device)) % classes]
     elif aim == "least-likely":
         targets = [chosen.logits.argmin(1)]
+    elif aim not in TARGETS:
+        raise ValueError(f"the aim is {aim!r}: choose untargeted, {', '.join(TARGETS)}")
     else:
         targets = [(labels + step) % classes for step in range(1, classes if aim == "all" else 2)]
     return [Goal(target, targeted=True) for target in targets]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -68,17 +68,21 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """Name of the attack in tables: its options without eps, which a table has in common."""
+        """Name of the attack in tables: its options without eps, which a table has in common.
+
+        An attack that ignores the eps of its table, since its own is None, has that in its name.
+        """
         method: Any = self.attack
-        if getattr(method, "eps", None) is not None:
+        free = getattr(method, "eps", 0) is None
+        if not free and "eps" in {field.name for field in fields(method)}:
             method = replace(method, eps=type(method)().eps)
-        text = registry.short(method)
+        text = registry.short(method, always=("eps",) if free else ())
         return text if self.matched is None else f"{text}, as many pixels"
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values, without those that are None."""
-        fields = {name: value for name, value in vars(self).items() if value is not None}
-        return fields | {"attack": registry.express(self.attack)}
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        return given | {"attack": registry.express(self.attack)}
 
     @property
     def key(self) -> str:
@@ -88,10 +92,10 @@ class Trial:
     @property
     def attacked(self) -> dict[str, Any]:
         """What determines how an image is attacked; blocks also serve trials of more images."""
-        fields = self.to_json()
+        determining = self.to_json()
         if self.matched is None:  # the counts of a matched trial depend on all images
-            del fields["images"]
-        return fields
+            del determining["images"]
+        return determining
 
 
 class _NetworkCalled(Exception):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
+from numbers import Rational, Real
 from typing import Any
+
+import numpy as np
 
 from attacks import Attack
 from bench import registry
@@ -18,6 +21,8 @@ from bench.robustness.judge import Aim
 from bench.robustness.trials import Trial
 from bench.training.victims import Victim
 
+Number = float | Fraction | np.floating[Any] | np.integer[Any] | str
+"""What an eps may be given as."""
 IMAGES = 6
 """Default number of images: few enough for all attacks and the training of a victim model to end
 within three minutes on two cores, though VFGA has up to 22 passes for each of 3,072 elements."""
@@ -123,8 +128,9 @@ class AttackDesign:
 
 def _with_eps(attack: Any, eps: float) -> Any:
     """An attack that no text builds, with an eps where it has its default one."""
-    default = getattr(type(attack)(), "eps", None)
-    return replace(attack, eps=eps) if default and attack.eps == default else attack
+    if "eps" not in {field.name for field in fields(attack)}:
+        return attack
+    return replace(attack, eps=eps) if attack.eps == type(attack)().eps else attack
 
 
 @dataclass(frozen=True)
@@ -180,11 +186,11 @@ def plan(
     return [PlannedTrial(trial, seed, (trial.key, seed) in done) for trial, seed in wanted]
 
 
-def fraction(eps: float | Fraction | str) -> Fraction:
+def fraction(eps: Number) -> Fraction:
     """Return an eps as an exact fraction; a float that is n/255 becomes that fraction.
 
     Args:
-        eps: Number or text, such as ``8 / 255``, ``"8/255"`` or ``"0.03"``.
+        eps: Number, of NumPy too, or text, such as ``8 / 255``, ``"8/255"`` or ``"0.03"``.
 
     Raises:
         ValueError: Not a number, or not above 0 and at most 1.
@@ -192,12 +198,15 @@ def fraction(eps: float | Fraction | str) -> Fraction:
     >>> fraction(8 / 255), fraction("0.03")
     (Fraction(8, 255), Fraction(3, 100))
     """
-    if isinstance(eps, float) and not math.isfinite(eps):
-        raise ValueError(f"eps is {eps}: it must be above 0 and at most 1, which is no bound")
-    if isinstance(eps, float) and (near := Fraction(round(eps * 255), 255)) and float(near) == eps:
-        return near
+    number: Any = eps
+    near = None
+    if isinstance(number, Real) and not isinstance(number, Rational):
+        if not math.isfinite(number):
+            raise ValueError(f"eps is {eps}: it must be above 0 and at most 1, which is no bound")
+        near = Fraction(round(float(number) * 255), 255)
     try:
-        found = Fraction(eps) if not isinstance(eps, float) else Fraction(repr(eps))
+        exact = near is not None and type(number)(float(near)) == number
+        found = near if near is not None and exact else Fraction(str(number))
     except (ValueError, ZeroDivisionError):
         raise ValueError(f"eps is {eps!r}: write it as 8/255 or 0.03") from None
     if not 0 < found <= 1:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Integer
 from torch import Tensor, nn
 
 from attacks import Attack
@@ -23,15 +23,15 @@ from bench.execution.options import ExecutionOptions
 from bench.execution.progress import Progress, open_progress
 from bench.execution.workspace import Workspace
 from bench.records.record import Record
-from bench.records.validation import check_seeds
+from bench.records.validation import check_seeds, positive
 from bench.reporting import attack_tables, formats
 from bench.reporting.table import Table
 from bench.reporting.worst_case import WorstCase, worst_cases
 from bench.robustness import evaluation, in_memory, results
-from bench.robustness.judge import Aim
+from bench.robustness.judge import TARGETS, Aim
 from bench.robustness.metrics import Outcome, summarise
 from bench.robustness.trials import Trial
-from bench.studies.attack_designs import IMAGES, AttackDesign, fraction
+from bench.studies.attack_designs import IMAGES, AttackDesign, Number, fraction
 from bench.studies.attack_recorder import AttackRecorder
 from bench.studies.comparison import place
 from bench.studies.tracking import TrackingOptions
@@ -113,10 +113,10 @@ def evaluate_attacks(
     *,
     model: nn.Module | str | None = None,
     images: Images | int = IMAGES,
-    labels: Int[Tensor, " n"] | None = None,
-    eps: float | Fraction | str | Sequence[float | Fraction | str] = "8/255",
+    labels: Integer[Tensor, " n"] | None = None,
+    eps: Number | Sequence[Number] = "8/255",
     targeted: bool = False,
-    targets: Int[Tensor, " t"] | None = None,
+    targets: Integer[Tensor, " t"] | None = None,
     region: Bool[Tensor, "r 1 y x"] | None = None,
     data: str | Path | Dataset = "photos",
     victim: str | None = None,
@@ -144,7 +144,9 @@ def evaluate_attacks(
 
     Args:
         attacks: Attacks by name with options, or objects; empty: every attack that can reach the
-            goal. An object's own eps must be None or equal to ``eps``.
+            goal. An object's own eps must be None or equal to ``eps``. One whose class has no name
+            here goes by that of its class; it is for a network in memory, for results are stored
+            only of ``FILE.py:CLASS`` and other names.
         model: A network for images in [0, 1], or the name of the victim model's architecture.
         images: Images in [0, 1], shape (n, c, h, w), float; or the number of test images to attack.
         labels: True classes of the images, shape (n,), for a network in memory.
@@ -158,7 +160,8 @@ def evaluate_attacks(
             ``PACKAGE:FACTORY`` or ``timm:NAME``.
         mean: Per-channel mean subtracted by a victim model that was trained elsewhere.
         std: Per-channel standard deviation that it divides by.
-        target: How target classes are chosen; None: ``"random"`` if ``targeted``.
+        target: How target classes are chosen, ``"random"``, ``"least-likely"``, ``"next"`` or
+            ``"all"``; None: ``"random"`` if ``targeted``.
         query_cap: Most forward and backward passes of an image together; None: no limit.
         batch_size: Images attacked as one batch; lower it if memory is short.
         seeds: Number of seeds (0, 1, …), or a list of seeds.
@@ -183,13 +186,22 @@ def evaluate_attacks(
     several = (
         [attacks] if isinstance(attacks, str) or not isinstance(attacks, Sequence) else attacks
     )
+    for each in several:
+        if not isinstance(each, str):
+            registry.check("attacks", each)
     bounds = [eps] if isinstance(eps, str) or not isinstance(eps, Sequence) else eps
     fractions = tuple(fraction(each) for each in bounds)
-    aim: Aim = target or ("random" if targeted else "untargeted")
+    aim = _aim(target, targeted, targets is not None)
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}: it must be at least 1")
     chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     check_seeds(chosen)
     if isinstance(model, nn.Module) or isinstance(images, Tensor):
-        if not isinstance(model, nn.Module) or not isinstance(images, Tensor) or labels is None:
+        if (
+            not isinstance(model, nn.Module)
+            or not isinstance(images, Tensor)
+            or not isinstance(labels, Tensor)
+        ):
             raise ValueError(
                 "a network in memory needs images and labels, and images need a network: "
                 "give model=network, images=(n, c, h, w) and labels=(n,)"
@@ -198,20 +210,15 @@ def evaluate_attacks(
             raise ValueError(
                 "a network in memory is attacked at one eps with one seed; give one of each"
             )
-        if targets is not None:
-            if target is not None:
-                raise ValueError(
-                    f"target is {target!r}, but targets are given: remove one of the two"
-                )
-            aim = "given"
         _refuse_stored(
             victim=victim, mean=mean, std=std, results=results, execution=execution,
             tracking=tracking, fresh=fresh or None,
         )  # fmt: skip
-        return attack_in_memory(
-            tuple(several), model, images, labels, fractions[0], aim, chosen[0], query_cap,
-            targets, region, batch_size,
-        )  # fmt: skip
+        with registry.named("attacks", [each for each in several if not isinstance(each, str)]):
+            return attack_in_memory(
+                tuple(several), model, images, labels, fractions[0], aim, chosen[0], query_cap,
+                targets, region, batch_size,
+            )  # fmt: skip
     if targets is not None or region is not None:
         raise ValueError(
             "targets and region are for a network in memory: give model=network, images=(n, c, h, "
@@ -235,6 +242,21 @@ def evaluate_attacks(
     return run(design, workspace, options, tracking, open_progress(quiet))
 
 
+def _aim(target: str | None, targeted: bool, given: bool) -> Aim:
+    """What the attacks should reach; ``given`` says whether there are targets for each image."""
+    if target is None:
+        return "given" if given else "random" if targeted else "untargeted"
+    if target not in get_args(Aim):
+        raise ValueError(f"there is no target {target!r}: {registry.suggest(target, TARGETS)}")
+    if given:
+        raise ValueError(f"target is {target!r}, but targets are given: remove one of the two")
+    if target == "given":
+        raise ValueError("target is 'given', but no targets are: give targets=(n,), or remove it")
+    if target == "untargeted" and targeted:
+        raise ValueError("target is 'untargeted', but targeted is True: remove one of the two")
+    return cast("Aim", target)
+
+
 def _refuse_stored(**given: object) -> None:
     """Refuse arguments that mean nothing for a network in memory, unless they are None."""
     idle = [name for name, value in given.items() if value is not None]
@@ -249,12 +271,12 @@ def attack_in_memory(
     attacks: tuple[str | Attack, ...],
     network: nn.Module,
     images: Images,
-    labels: Int[Tensor, " n"],
+    labels: Integer[Tensor, " n"],
     eps: Fraction,
     aim: Aim,
     seed: int,
     query_cap: int | None,
-    targets: Int[Tensor, " t"] | None = None,
+    targets: Integer[Tensor, " t"] | None = None,
     region: Bool[Tensor, "r 1 y x"] | None = None,
     batch_size: int | None = None,
 ) -> AttackStudy:
@@ -310,10 +332,16 @@ def run(
     Raises:
         OSError: The results cannot be written; nothing was run.
         ValueError: An attack that was named cannot reach the aim, or has a network as an option,
-            which no stored result can name.
+            which no stored result can name; or no record holds the eps.
         Stopped: Ctrl-C or SIGTERM; finished blocks of images are stored.
     """
     progress = progress or open_progress()
+    for eps in design.eps:
+        if not positive(str(eps)):
+            raise ValueError(
+                f"eps is {eps}: records hold at most nine digits above and below the line; round "
+                "it, such as to 8/255"
+            )
     for each in design.attacks:
         if not isinstance(each, str) and not registry.writable(each):
             raise ValueError(

@@ -120,9 +120,11 @@ def train(
 
     Raises:
         Diverged: The loss, or a logit of an evaluation, is not finite.
+        ValueError: The augmentation lacks a field, or what it draws are no masks.
         Stopped: ``stop()`` returned True; the last finished epoch has been saved.
     """
     progress = progress or Silent()
+    masks.check(recipe.augmentation)
     training, validation = split(recipe, seed, data)
     side = data.train.images.shape[-1]
     policy = (
@@ -268,7 +270,8 @@ def train_epoch(
         if mask is None:
             guide = live_saliency.saliency(cut_by(recipe), network, images, batch.labels)
             stream = seeds.generator(seed, "masks", epoch, step)
-            mask = draw(recipe.augmentation, images, stream, guide=guide, progress=done)
+            drawn_by = masks.checked(recipe.augmentation)
+            mask = draw(drawn_by, images, stream, guide=guide, progress=done)
             if deleted is not None:  # the first numbers of the stream, as `draw` uses them
                 stream = seeds.generator(seed, "masks", epoch, step)
                 chance = torch.rand(len(images), generator=stream).to(device)
