@@ -286,7 +286,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
 def test_weights_that_are_not_there_are_missing(tmp_path: Path) -> None:
     result = bench(tmp_path, "attack-eval", "--victim", "no.safetensors", "--model", "resnet8")
     assert result.exit_code == 4
-    assert "there are no weights at no.safetensors" in result.stderr
+    assert "there is no file of weights no.safetensors" in result.stderr
 
 
 def test_a_timm_network_with_other_classes_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from pathlib import Path
 from unittest.mock import ANY
 
@@ -22,6 +23,9 @@ from bench.records.store import Store
 from bench.reporting.figures import occlusion_figures
 from bench.reporting.panels import (
     LONGEST_LINE,
+    Distribution,
+    Distributions,
+    Estimate,
     Estimates,
     Line,
     Panel,
@@ -311,3 +315,24 @@ def test_occlusion_draws_a_line_for_each_recipe_with_its_own_seeds(tmp_path: Pat
     shown = CliRunner().invoke(main, ["figures", "occlusion", "--results", str(tmp_path)])
     assert shown.exit_code == 0, shown.output
     assert (tmp_path / "figures/occlusion-digits-resnet8.png").exists()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("rows", [1, 10])
+def test_long_names_and_titles_leave_the_axes_room(count: int, rows: int) -> None:
+    name = "advmask [advmask.published(eps=0.3, step_size=0.15, steps=20, restarts=2)]"
+    values, title = (
+        [1.0, 2.0, 40.0],
+        "clean images\nphotos(train=300, side=64)\n/ resnet18 from timm",
+    )
+    shapes = [Distribution(name, values)] * rows
+    gained = [Estimate(name, mean_interval(values), values)] * rows
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for entries in (
+            Distributions(title, "deleted / %", shapes, (0.0, 100.0)),
+            Estimates(title, "points", gained),
+            Estimates(title, "points", [Estimate("has", None)] * rows),
+        ):
+            text = draw([entries] * count, "svg").decode()
+    assert "resnet18 from timm" in text

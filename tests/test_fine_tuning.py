@@ -203,7 +203,7 @@ def test_a_file_of_another_network_is_refused_before_anything_is_searched_or_tra
     assert not list((tmp_path / "r").rglob("*.safetensors"))
     result = run(tmp_path / "r", *asked, "--pretrained", str(tmp_path / "no.safetensors"))
     assert result.exit_code == 4
-    assert f"there are no weights at {tmp_path / 'no.safetensors'}" in result.output
+    assert f"there is no file of weights {tmp_path / 'no.safetensors'}" in result.output
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from bench.records.store import Store
 from bench.reporting import formats, run_tables
 from bench.reporting.cells import Column, Published, Row
 from bench.reporting.table import Table, of_images, rounded
+from bench.studies.comparison import Study
 
 
 def test_a_cell_is_the_interval_of_its_seeds_and_the_baseline_comes_first() -> None:
@@ -321,5 +322,59 @@ def test_differences_are_paired_by_seed_with_their_interval_and_what_could_be_sh
     assert gained[Row("has"), column] == pytest.approx(gains)
     assert set(gained) == {(Row(row), column) for row in ("has", "cutout")}
     for compared in (run_tables.differences, run_tables.gains):
-        with pytest.raises(ValueError, match="no method shares a seed with none"):
-            compared(alone)
+        with pytest.raises(ValueError, match="only none has finished runs: add another --aug"):
+            compared([*alone, *records("has", [None], "cifar100 / resnet_18")])
+
+
+def test_a_metric_that_no_run_has_is_refused_and_its_lack_is_no_failure() -> None:
+    mixed = [*records("none", NONE), *records("has", SAME)]
+    for made in (run_tables.grid, run_tables.differences, run_tables.gains):
+        with pytest.raises(
+            ValueError, match="no run has the metric 'acuracy': did you mean 'accura"
+        ):
+            made(mixed, "acuracy")
+    with pytest.raises(ValueError, match="no run has the metric 'zzz': there are: accuracy"):
+        run_tables.intervals(mixed, metric="zzz")
+    newer = [
+        replace(each, metrics={**each.metrics, "nll": 0.1 * each.seed})
+        for each in records("cutout", [*NONE[:3], None])
+    ]
+    older = [*mixed, *newer[:2], replace(newer[2], metrics={}), newer[3]]
+    table = run_tables.grid([replace(each, metrics={**each.metrics}) for each in older], "nll")
+    assert table.failed == {("cutout", "cifar10 / resnet18"): 1}
+    assert table.cells["none", "cifar10 / resnet18"] == "not measured"
+    for output in (formats.text, formats.latex, formats.markdown, formats.json):
+        assert "not measured" in output(table)
+    entries = {each["augmentation"]: each for each in run_tables.intervals(older, metric="nll")}
+    assert [entries[name]["failed"] for name in ("none", "cutout")] == [0, 1]
+
+
+def test_a_baseline_that_no_run_is_called_is_refused() -> None:
+    mixed = [*records("cutout", NONE), *records("has", SAME)]
+    for known in ("none", "has", None):
+        Study(tuple(mixed)).table(baseline=known)
+    for made in (Study(tuple(mixed)).table, Study(tuple(mixed)).intervals):
+        with pytest.raises(ValueError, match="no run is called 'cuotut': did you mean 'cutout'"):
+            made(baseline="cuotut")
+    with pytest.raises(ValueError, match="bench run --aug gridmask adds one"):
+        Study(tuple(mixed)).to_latex(baseline="gridmask")
+
+
+def test_large_numbers_of_points_have_no_exponent() -> None:
+    mixed = [
+        *records("none", [0.2, 0.9]),
+        *records("has", [0.9, 0.3]),
+        *records("cutout", NONE[:2]),
+    ]
+    for table in (run_tables.grid(mixed), run_tables.differences(mixed)):
+        for output in (formats.text, formats.latex, formats.json):
+            assert "e+0" not in output(table)
+    assert "e+0" not in json.dumps([each["verdict"] for each in run_tables.intervals(mixed)[1:]])
+
+
+def test_the_usual_number_of_seeds_is_one_that_has_an_interval() -> None:
+    single = [record for name in ("has", "cutout", "gridmask") for record in records(name, [0.9])]
+    table = run_tables.grid([*records("none", NONE[:2]), *single])
+    assert "over n = 2 seeds unless stated" in formats.caption(table)
+    assert formats.text(table).count("(n=1)") == 3
+    assert "(n=1)" not in formats.text(run_tables.grid(single))

@@ -39,13 +39,18 @@ def occlusion(
     from bench.execution.progress import open_progress
     from bench.records.store import Store
     from bench.reporting.grouping import Selection
+    from bench.reporting.run_tables import where as where_of
     from bench.robustness.occlusion import evaluate_runs, with_weights
 
     workspace, name = place.open(where), None
     if (chosen := place.chosen()) is not None:
         workspace, name = workspace.locate(chosen)
-    selected = Selection(data=name, model=model).runs(Store(workspace.results).all())
+    records = Store(workspace.results).all()
+    selected = Selection(data=name, model=model).runs(records)
     runs = with_weights(selected, workspace.results)
+    if not runs and (others := with_weights(records, workspace.results)):
+        asked = " / ".join(filter(None, (name, model)))
+        raise ValueError(f"there is no trained network of {asked}: there are {where_of(others)}")
     if not runs:
         raise ValueError("there are no trained networks to test yet: bench run makes them")
     found, problems = evaluate_runs(runs, workspace, open_progress(quiet))

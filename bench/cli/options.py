@@ -17,6 +17,7 @@ from bench.cli.sections import (
     execution,
     gathered,
     output,
+    refuse,
     together,
     trained,
 )
@@ -38,6 +39,8 @@ def _execution_options() -> type[ExecutionOptions]:
 def _tracking_options() -> type[TrackingOptions]:
     from bench.studies.tracking import TrackingOptions
 
+    if click.get_current_context().params.get("no_tracking"):
+        refuse("--no-tracking", "tracking_uri", "log_weights", "system_metrics")
     return TrackingOptions
 
 
@@ -137,7 +140,8 @@ which = compared(
     type=types.Name(types.data_names),
     help="A dataset by name, an image folder or zip with train/CLASS/* and test/CLASS/*, hf:NAME "
     "(Hugging Face datasets), or wds:PATTERN (WebDataset).  "
-    "[default: digits; photos for attack-eval]",
+    "[default: digits; photos for attack-eval; every dataset with records for figures and "
+    "occlusion]",
 )
 side = compared(
     "--side",

@@ -96,11 +96,16 @@ def plan(
     )
     from bench.execution.folders import existing_results
     from bench.records.store import Store
+    from bench.reporting import run_tables
     from bench.reporting.grouping import Selection
     from bench.studies import seeds_needed
 
     folder = existing_results(results)
-    records = Selection(data=data, model=model).runs(Store(folder).all())
+    every = Store(folder).all()
+    records = Selection(data=data, model=model).runs(every)
+    if not records and (others := run_tables.where(every)):
+        asked = " / ".join(filter(None, (data, model)))
+        raise ValueError(f"{folder} has no runs of {asked}: there are {others}")
     if not records:
         raise ValueError(f"{folder} has no such runs: start a pilot with bench run --seeds 5")
     found = seeds_needed.needed(records, difference / 100, baseline)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
+from bench import registry
 from bench.execution.executors import Executor, Local
 from bench.execution.folders import existing_results, results_folder
 from bench.execution.workspace import Workspace, pick_device
 
 JOBS_ON_SLURM = 16
 """Jobs that are submitted at a time, unless a user says another number."""
+
+
+ExecutorName = Literal["local", "processes", "ray", "slurm"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,18 +36,24 @@ class ExecutionOptions:
         address: Address of an existing Ray cluster; None starts a local one.
         gpus: GPUs per job on Ray, where it may be a fraction, or on SLURM.
         deadline: Seconds after which a job is given to another worker; it fails the third time.
+
+    Raises:
+        ValueError: There is no such executor, or an option has no effect on it.
     """
 
     device: str = "auto"
     threads: int | None = None
     workers: int | None = None
-    executor: Literal["local", "processes", "ray", "slurm"] = "local"
+    executor: ExecutorName = "local"
     jobs: int | None = None
     address: str | None = None
     gpus: float | None = None
     deadline: float | None = None
 
     def __post_init__(self) -> None:
+        if self.executor not in (known := get_args(ExecutorName)):
+            hint = registry.suggest(self.executor, known)
+            raise ValueError(f"there is no executor {self.executor!r}: {hint}")
         for name, value, uses in (
             ("address", self.address, ("ray",)),
             ("gpus", self.gpus, ("ray", "slurm")),

@@ -24,8 +24,8 @@ def check(path: Path) -> str:
         return checksums.of_file(path)[:12]
     except FileNotFoundError:
         raise Missing(
-            f"there are no weights at {path}: give a safetensors or .pt file, FILE.py:FACTORY, or "
-            "timm:NAME"
+            f"there is no file of weights {path}: give a safetensors or .pt file; --pretrained "
+            "also takes timm or torchvision, and --victim FILE.py:FACTORY or timm:NAME"
         ) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ TORCH = (".pt", ".pth")
 """Endings of the files that ``torch.save`` writes."""
 WRAPPED = ("state_dict", "model", "model_state_dict")
 """Entries of a checkpoint in which training programs keep the weights."""
+COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+"""What torch's messages tell a terminal, such as to write bold."""
 SHOWN = 8  # of the entries of a weights file that do not fit
 
 
@@ -83,7 +86,7 @@ def state_dict(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # torch raises many kinds
         raise ValueError(
             f"{path} holds no plain weights: save them with torch.save(model.state_dict(), FILE); "
-            f"{reason(error, 100)}"
+            f"{reason(ValueError(COLOURS.sub('', str(error))), 100)}"
         ) from None
     if isinstance(found, Mapping):
         found = next((found[name] for name in WRAPPED if isinstance(found.get(name), dict)), found)

@@ -18,7 +18,7 @@ from bench.records.record import Record
 from bench.records.store import Store
 from bench.reporting import attack_tables, budgets, formats, quality_table, run_tables
 from bench.reporting.cells import Column
-from bench.reporting.grouping import Method, Selection, group_attacks, group_runs
+from bench.reporting.grouping import Method, Selection, group_attacks
 from bench.reporting.latex import Layout
 from bench.reporting.panels import Unit
 from bench.reporting.table import Table
@@ -251,14 +251,7 @@ def _tables_of_runs(request: TableRequest, runs: Sequence[Record]) -> MadeTables
     if not runs:
         raise ValueError("there are no runs for such a table yet: bench run makes them")
     metric, baseline = request.metric or "accuracy", request.baseline
-    groups = group_runs(runs)
-    rows = dict.fromkeys(group.row.label for group in groups)
-    named = rows if request.name == "runs" else {*rows, *(group.row.name for group in groups)}
-    if baseline not in named and baseline != TableRequest.baseline:
-        advice = registry.suggest(baseline, rows)
-        if baseline in registry.classes("augmentations"):
-            advice = f"bench run --aug {baseline} adds one"
-        raise ValueError(f"no run is called {baseline!r}: {advice}")
+    run_tables.check_baseline(runs, baseline, whole=request.name == "runs")
     if request.name == "differences":
         return MadeTables([run_tables.differences(runs, metric, baseline)])
     if request.name == "quality":

@@ -10,6 +10,7 @@ import functools
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -403,7 +404,7 @@ def verdict(comparison: Comparison) -> str:
         return f"{points}, significant (Holm p {holm})"
     return (
         f"{points}, not resolvable with {comparison.n} seeds (Holm p {holm}): an effect below "
-        f"{100 * comparison.detectable:.2g} points could not have been shown"
+        f"{two_digits(100 * comparison.detectable)} points could not have been shown"
     )
 
 
@@ -428,6 +429,15 @@ def decision(
     if comparison.difference and comparison.p_holm is not None and comparison.p_holm < 1 - LEVEL:
         return "better" if (comparison.difference > 0) == (best == "high") else "worse"
     return "equivalent" if equal.verdict == "yes" else "undecided"
+
+
+def two_digits(value: float) -> str:
+    """A number to two significant digits, without an exponent.
+
+    >>> two_digits(0.524), two_digits(123.0), two_digits(0.0000123)
+    ('0.52', '120', '0.000012')
+    """
+    return f"{Decimal(f'{value:.2g}'):f}"
 
 
 def p_value(p: float) -> str:

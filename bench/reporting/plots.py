@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast, get_args
 
 from bench.files.text import printable_lines
 from bench.reporting.panels import Distributions, Estimates, Panel
@@ -30,6 +31,12 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 COLUMN, PAGE = 3.25, 6.75
 """Widths in inches of a column of text and of a page with two columns."""
+
+NAME, TITLE = 28, 40
+"""Characters in a line of the name of a row, and of a title, in a column of text."""
+
+LINE = 0.14
+"""Height in inches of a line of a name or of a title."""
 
 Style = Literal["pdf", "png", "svg"]
 
@@ -53,8 +60,8 @@ def style_of(path: Path) -> Style:
 def draw(panels: Sequence[Drawn], style: Style, name: str = "bench") -> bytes:
     """Draw panels, at most three in a row, with one legend.
 
-    One panel has the width of a text column, several that of a page. The same panels give the same
-    bytes.
+    One panel has the width of a text column, several that of a page, and so has one whose rows have
+    long names. The same panels give the same bytes.
 
     Args:
         panels: What to draw.
@@ -68,10 +75,11 @@ def draw(panels: Sequence[Drawn], style: Style, name: str = "bench") -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    panels = [_printable(panel) for panel in panels]
     wide = min(len(panels), 3)
     lines = -(-len(panels) // wide)
-    width = COLUMN if wide == 1 else PAGE
+    panels = [_printable(panel) for panel in panels]
+    width = COLUMN if wide == 1 and not any(map(_has_long_rows, panels)) else PAGE
+    panels = [_wrapped(panel, 2 if width == PAGE and wide == 1 else 1) for panel in panels]
     labels = list(
         dict.fromkeys(
             line.label for panel in panels if isinstance(panel, Panel) for line in panel.lines
@@ -149,6 +157,35 @@ def _printable(part: Any) -> Any:
     return part
 
 
+def _has_long_rows(panel: Drawn) -> bool:
+    """Whether names of its rows would leave a text column no room for the axes."""
+    return _in_rows(panel) and any(len(entry.label) > NAME for entry in panel.entries)
+
+
+def _in_rows(panel: Drawn) -> TypeGuard[Estimates | Distributions]:
+    """Whether it has a row for each entry."""
+    return isinstance(panel, Distributions) or (isinstance(panel, Estimates) and not panel.joined)
+
+
+def _wrapped(panel: Drawn, room: int) -> Drawn:
+    """A panel whose title and names of rows are broken into lines.
+
+    Args:
+        panel: The panel.
+        room: How many times the usual characters a line may have.
+    """
+    if not _in_rows(panel):
+        return panel
+    entries: Any = [replace(each, label=_broken(each.label, NAME * room)) for each in panel.entries]
+    lines = [_broken(line, TITLE * room) for line in panel.title.split("\n")]
+    return replace(panel, title="\n".join(lines), entries=entries)
+
+
+def _broken(text: str, width: int) -> str:
+    """A text in lines of at most so many characters, cut after the sixth."""
+    return textwrap.fill(text, width, max_lines=6, placeholder=" …", break_on_hyphens=False)
+
+
 def _settings(name: str) -> dict[Any, Any]:
     return {
         "font.size": 8,
@@ -175,13 +212,18 @@ def _saved(figure: Any, style: Style) -> bytes:
 
 def _height(panels: Sequence[Drawn]) -> float:
     """Inches of one line of panels: rows of estimates need room for each."""
-    rows = [
-        len(panel.entries) for panel in panels if isinstance(panel, Estimates) and not panel.joined
-    ]
-    ridges = [len(panel.entries) for panel in panels if isinstance(panel, Distributions)]
-    if rows or ridges:
-        return 0.75 + max(0.19 * max(rows, default=0), 0.27 * max(ridges, default=0))
+    rows = [panel for panel in panels if _in_rows(panel)]
+    if rows:
+        title = max(panel.title.count("\n") for panel in rows)
+        return 0.75 + LINE * title + max(map(_height_of_rows, rows))
     return 2.5 if any(isinstance(panel, Panel) for panel in panels) else 2.1
+
+
+def _height_of_rows(panel: Estimates | Distributions) -> float:
+    """Inches of the rows of a panel, each of which has room for the longest name."""
+    least = 0.27 if isinstance(panel, Distributions) else 0.19
+    lines = max((entry.label.count("\n") + 1 for entry in panel.entries), default=1)
+    return len(panel.entries) * max(least, LINE * lines + 0.04)
 
 
 def line_style(number: int) -> dict[str, str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bench import registry
 from bench.records.coverage import mean_coverage
 from bench.records.record import Record
 from bench.records.statistics import (
@@ -18,6 +20,7 @@ from bench.records.statistics import (
     equivalence,
     mean_interval,
     p_value,
+    two_digits,
 )
 from bench.reporting.cells import (
     Cell,
@@ -78,6 +81,9 @@ METRICS = {
 """The metrics of a run that tables show, by their names in records."""
 
 
+UNMEASURED = "not measured"
+"""The cell of runs that finished without the metric, such as those of an older version."""
+
 EQUIVALENT = (
     "Verdict: better or worse where the difference is significant; equivalent where it is shown to "
     f"be within ±{100 * MARGIN:g} points (two one-sided paired t-tests, each p < 0.05, not "
@@ -88,6 +94,56 @@ EQUIVALENT = (
 def metric_of_runs(name: str) -> Metric:
     """How a metric of runs is shown; one without an entry in `METRICS` is a number, best if low."""
     return METRICS.get(name) or Metric(name.replace("_", " ").capitalize())
+
+
+def where(records: Iterable[Record]) -> str:
+    """The datasets and networks of runs, for a message, as in ``digits / resnet8``."""
+    return ", ".join(dict.fromkeys(group.column.label for group in group_runs(records)))
+
+
+def check_baseline(records: Iterable[Record], baseline: str | None, *, whole: bool = False) -> None:
+    """Refuse a baseline that no run is called; ``none``, which is the default, may have no runs.
+
+    Args:
+        records: Records of runs.
+        baseline: The method with which others are compared; None for no comparison.
+        whole: Whether it must be named as rows are, with the settings that tell them apart.
+
+    Raises:
+        ValueError: No run is called so.
+    """
+    groups = group_runs(records)
+    rows = dict.fromkeys(group.row.label for group in groups)
+    named = rows if whole else {*rows, *(group.row.name for group in groups)}
+    if baseline is None or baseline in ("none", *named):
+        return
+    advice = registry.suggest(baseline, rows)
+    if baseline in registry.classes("augmentations"):
+        advice = f"bench run --aug {baseline} adds one"
+    raise ValueError(f"no run is called {baseline!r}: {advice}")
+
+
+def _measured(records: Iterable[Record], metric: str) -> list[RunGroup]:
+    """The runs in groups.
+
+    Raises:
+        ValueError: Runs have metrics, and none has this one.
+    """
+    groups = group_runs(records)
+    every = dict.fromkeys(
+        name for group in groups for record in group.records for name in record.metrics
+    )
+    if every and metric not in every:
+        raise ValueError(f"no run has the metric {metric!r}: {registry.suggest(metric, every)}")
+    return groups
+
+
+def _failed(group: RunGroup, metric: str) -> int:
+    """How many seeds broke down, or ended with a metric that is no number."""
+    return sum(
+        record.status == "failed" or not math.isfinite(record.metrics.get(metric, 0.0))
+        for record in group.records
+    )
 
 
 def grid(
@@ -105,17 +161,23 @@ def grid(
 
     Returns:
         A table with an interval for each recipe, the baseline first.
+
+    Raises:
+        ValueError: No run has the metric.
     """
-    groups, shown = group_runs(records), metric_of_runs(metric)
+    groups, shown = _measured(records, metric), metric_of_runs(metric)
     rows = sorted(dict.fromkeys(g.row for g in groups), key=lambda row: row.label != baseline)
     columns = dict.fromkeys(group.column for group in groups)
     cells: dict[Key, Cell] = {(row.label, c.label): None for row in rows for c in columns}
     failed: dict[Key, int] = {}
     for group in groups:
         key, values = (group.row.label, group.column.label), group.values(metric)
-        cells[key] = mean_interval(list(values.values())) if values else None
-        if lost := len(group.records) - len(values):
+        if lost := _failed(group, metric):
             failed[key] = lost
+        if values:
+            cells[key] = mean_interval(list(values.values()))
+        elif lost < len(group.records):
+            cells[key] = UNMEASURED
     return Table(
         title=shown.title,
         rows=rows,
@@ -148,9 +210,9 @@ def differences(
         baseline: The method with which others are compared.
 
     Raises:
-        ValueError: No method shares a seed with the baseline.
+        ValueError: No run has the metric, or no method shares a seed with the baseline.
     """
-    groups, shown = group_runs(records), metric_of_runs(metric)
+    groups, shown = _measured(records, metric), metric_of_runs(metric)
     found, verdicts = _comparisons(groups, metric, baseline), _verdicts(groups, metric, baseline)
     columns: dict[Column, None] = {}
     cells: dict[Key, Cell] = {}
@@ -171,14 +233,14 @@ def differences(
         cells[row, gain.label] = Interval(each.difference, None, half, each.n)
         cells[row, corrected.label] = "" if each.p_holm is None else p_value(each.p_holm)
         cells[row, least.label] = (
-            "" if each.detectable is None else f"{scale * each.detectable:.2g}"
+            "" if each.detectable is None else two_digits(scale * each.detectable)
         )
         if shown.percent:
             cells[row, shows.label] = verdicts[row, group.column.label]
         comparisons[row, gain.label] = each
         covered[row, gain.label] = mean_coverage(group.records)
     if not cells:
-        raise ValueError(_without_baseline(baseline, (group.row for group in groups)))
+        raise ValueError(_without_baseline(baseline, groups, metric))
     labels = {row for row, _ in cells}
     rows = [row for row in dict.fromkeys(group.row for group in groups) if row.label in labels]
     return Table(
@@ -210,9 +272,9 @@ def gains(
         baseline: The method with which others are compared.
 
     Raises:
-        ValueError: No method shares a seed with the baseline.
+        ValueError: No run has the metric, or no method shares a seed with the baseline.
     """
-    groups = group_runs(records)
+    groups = _measured(records, metric)
     found = {
         (row, column): [values[seed] - family[own][seed] for seed in values if seed in family[own]]
         for column, own, family in _families(groups, metric, baseline)
@@ -220,17 +282,22 @@ def gains(
         if row != own
     }
     if not any(found.values()):
-        raise ValueError(_without_baseline(baseline, (group.row for group in groups)))
+        raise ValueError(_without_baseline(baseline, groups, metric))
     return found
 
 
-def _without_baseline(baseline: str, rows: Iterable[Row]) -> str:
+def _without_baseline(baseline: str, groups: Sequence[RunGroup], metric: str) -> str:
+    """Why nothing can be compared with the baseline, and what to do."""
+    rows = (group.row for group in groups)
     several = sorted({row.label for row in rows if row.name == baseline and row.settings})
     if len(several) > 1:
         return (
             f"the runs of {baseline} differ in their settings: name the baseline as tables do, "
             f"such as --baseline {several[0]!r}"
         )
+    finished = [group.row for group in groups if group.values(metric)]
+    if finished and all(baseline in (row.name, row.label) for row in finished):
+        return f"only {baseline} has finished runs: add another --aug to compare with it"
     return f"no method shares a seed with {baseline} in the same settings: add --aug {baseline}"
 
 
@@ -241,8 +308,11 @@ def intervals(
 
     Where the baseline was run with the same settings, an object has the paired difference too, and
     where records say what masks delete, the means of `bench.records.coverage.NAMES`.
+
+    Raises:
+        ValueError: No run has the metric.
     """
-    groups = group_runs(records)
+    groups = _measured(records, metric)
     comparisons = _comparisons(groups, metric, baseline)
     verdicts = _verdicts(groups, metric, baseline)
     found = []
@@ -254,7 +324,7 @@ def intervals(
             "data": first.labels.get("data", ""),
             "key": first.key,
             "metric": metric,
-            "failed": len(group.records) - len(values),
+            "failed": _failed(group, metric),
         }
         entry |= interval_entry(mean_interval(values) if values else None)
         if comparison := comparisons.get((group.row.label, group.column.label)):

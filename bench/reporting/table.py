@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from bench.files.text import flat, printable_lines
 from bench.records.over_images import OverImages
-from bench.records.statistics import Comparison, Equivalence, Interval
+from bench.records.statistics import Comparison, Equivalence, Interval, two_digits
 from bench.reporting.cells import Cell, Column, Key, Published, Row, three_digits
 from bench.reporting.layout import Printed, blocks, printed_columns
 
@@ -72,8 +72,9 @@ class Table:
 
     @cached_property
     def usual_seeds(self) -> int:
-        """The most frequent number of seeds of a cell."""
-        counts = Counter(cell.n for cell in self.cells.values() if isinstance(cell, Interval))
+        """The most frequent number of seeds of a cell: of those with an interval, if there are."""
+        every = [cell.n for cell in self.cells.values() if isinstance(cell, Interval)]
+        counts = Counter([n for n in every if n > 1] or every)
         return max(counts, key=lambda n: (counts[n], n), default=0)
 
     @cached_property
@@ -400,7 +401,7 @@ def _tests(table: Table) -> list[str]:
         for (_, label), each in table.comparisons.items()
         if each.detectable and label in percent
     ]:
-        low, high = f"{min(limits):.2g}", f"{max(limits):.2g}"
+        low, high = two_digits(min(limits)), two_digits(max(limits))
         parts.append(
             f"Differences below {low if low == high else f'{low} to {high}'} points "
             "could not have been shown with 80 % power."

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +55,11 @@ class Study:
         Args:
             metric: Name of a metric of the records.
             baseline: Label of the baseline; None: no tests.
+
+        Raises:
+            ValueError: No run has the metric, or none is called like the baseline.
         """
+        run_tables.check_baseline(self.records, baseline)
         return run_tables.grid(self.records, metric, baseline)
 
     def differences(self, baseline: str = "none", metric: str = "accuracy") -> Table:
@@ -64,7 +70,7 @@ class Study:
             metric: Name of a metric of the records.
 
         Raises:
-            ValueError: No method has a seed in common with the baseline.
+            ValueError: No run has the metric, or no method has a seed in common with the baseline.
         """
         return run_tables.differences(self.records, metric, baseline)
 
@@ -76,7 +82,11 @@ class Study:
         Args:
             metric: Name of a metric of the records.
             baseline: Label of the baseline; None: no tests.
+
+        Raises:
+            ValueError: No run has the metric, or none is called like the baseline.
         """
+        run_tables.check_baseline(self.records, baseline)
         return run_tables.intervals(self.records, baseline, metric)
 
     def to_latex(self, metric: str = "accuracy", baseline: str | None = "none") -> str:
@@ -99,7 +109,7 @@ def compare(
     epochs: int | None = None,
     results: str | Path | None = None,
     threads: int | None = None,
-    guides: Sequence[str] = (),
+    guides: str | Sequence[str] = (),
     points: str | None = None,
     training: TrainingOptions | None = None,
     execution: ExecutionOptions | None = None,
@@ -124,7 +134,8 @@ def compare(
         epochs: Passes over the training images; None: the default of the dataset.
         results: Results folder; None: ``$BENCH_RESULTS``, else ``./results``.
         threads: Processor threads per job; the number changes the last bits of results.
-        guides: Fixed guides for the other augmentations that use one; empty: their defaults.
+        guides: One or several fixed guides for the other augmentations that use one; empty: their
+            defaults.
         points: Attack that finds the adversarial points; None: the dataset's own.
         training: Further training settings.
         execution: Device and executor.
@@ -158,30 +169,73 @@ def compare(
         >>> [record.labels["augmentation"] for record in study.records]
         ['none', 'cutout']
     """
-    from augmentations import Augmentation as Method
-
+    methods, models, chosen = _methods(augmentations), _models(model), _seeds(seeds)
     settings = training or TrainingOptions()
     if epochs is not None:
-        settings = replace(settings, epochs=epochs)
+        settings = replace(settings, epochs=_plain(epochs))
     options = execution or ExecutionOptions()
     if threads is not None:
-        options = replace(options, threads=threads)
+        options = replace(options, threads=_plain(threads))
     root = None if data_root is None else Path(data_root)
     workspace = options.workspace(results, root, download)
     workspace, name = place(workspace, data)
     workspace = fine_tuning.remember(workspace, settings.pretrained)
-    single = isinstance(augmentations, str | Method)
     design = Design(
-        augmentations=(augmentations,) if single else tuple(augmentations),  # type: ignore[arg-type]
+        augmentations=methods,
         data=name,
-        models=(model,) if isinstance(model, str) else tuple(model),
-        seeds=tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
-        guides=tuple(guides),
+        models=models,
+        seeds=chosen,
+        guides=(guides,) if isinstance(guides, str) else tuple(guides),
         points=points,
         training=settings,
         fresh=fresh,
     )
     return run(design.jobs(workspace), workspace, options, tracking, open_progress(quiet))
+
+
+def _methods(given: Any) -> tuple[str | Augmentation, ...]:
+    """The augmentations of a user; raises ``ValueError`` for what is none."""
+    several = isinstance(given, Iterable) and not isinstance(given, str | type)
+    found = tuple(given) if several else (given,)
+    for each in found:
+        if isinstance(each, type):
+            raise ValueError(
+                f"{each.__name__} is a class: give an object, such as {each.__name__}(), or a name"
+            )
+        if not isinstance(each, str) and not callable(getattr(each, "mask", None)):
+            raise ValueError(
+                f"{each!r} is no augmentation: give a name, such as 'cutout', or an object"
+            )
+    return found
+
+
+def _models(given: Any) -> tuple[str, ...]:
+    """The names of networks of a user; raises ``ValueError`` for what is none."""
+    several = isinstance(given, Iterable) and not isinstance(given, str)
+    found = tuple(given) if several else (given,)
+    for each in found:
+        if not isinstance(each, str):
+            raise ValueError(
+                f"model is an object of {type(each).__name__}: give the name of a network, such "
+                "as 'resnet18', or 'FILE.py:FACTORY'"
+            )
+    return found
+
+
+def _seeds(given: Any) -> tuple[int, ...]:
+    """The seeds of a user; raises ``ValueError`` for what is neither a number nor a list."""
+    several = isinstance(given, Iterable) and not isinstance(given, str)
+    try:
+        return tuple(map(operator.index, given)) if several else tuple(range(operator.index(given)))
+    except TypeError:
+        raise ValueError(
+            f"seeds is {given!r}: give a number of seeds, such as 5, or a list, such as [0, 3, 7]"
+        ) from None
+
+
+def _plain(number: Any) -> Any:
+    """An integer of any library as Python's own; anything else stays for its own check."""
+    return int(number) if isinstance(number, Integral) else number
 
 
 def place(workspace: Workspace, data: str | Path | Dataset) -> tuple[Workspace, str]:

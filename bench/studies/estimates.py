@@ -15,6 +15,9 @@ from bench.points import guides
 from bench.records.record import Record
 from bench.studies.jobs import Job
 
+NOT_COUNTED = "the training of the victim model and the search for adversarial points"
+"""What runs with adversarial points need before the first one, unless it is stored."""
+
 
 @functools.cache
 def operations_per_image(model: str, data: str, stem: int | None = None) -> float:
@@ -95,7 +98,7 @@ def cost(jobs: Sequence[Job], records: Sequence[Record], device: str) -> str:
     sought = any(guides.from_points(job.recipe) for job in rest)
     return (
         f"{len(jobs)} runs, {len(jobs) - len(rest)} done, {len(rest)} to run: about {clock(time)} "
-        f"on {device}" + ", the search for adversarial points not counted" * sought
+        f"on {device}" + f", {NOT_COUNTED} not counted" * sought
     )
 
 
@@ -103,8 +106,8 @@ def seconds(jobs: Iterable[Job], records: Sequence[Record], device: str) -> floa
     """Estimate the time of jobs that run one after the other.
 
     The time of finished runs of the same network and dataset is used where there are any, otherwise
-    the number of operations and a short measurement. Testing after each epoch is included, the
-    search for adversarial points is not.
+    the number of operations and a short measurement. Testing after each epoch is included,
+    `NOT_COUNTED` is not.
 
     Args:
         jobs: The jobs.

@@ -1,0 +1,138 @@
+"""What is typed wrong, from Python and at a terminal: one line that says what to give."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from torch import nn
+
+from augmentations import AdvMask
+from bench.cli import main
+from bench.errors import Missing
+from bench.execution.workspace import Workspace
+from bench.models import pretrained, weight_files
+from bench.records.record import Record
+from bench.records.store import Store
+from bench.studies import estimates
+from bench.studies.jobs import Job
+from bench.studies.jobs import weights as weights_of
+from bench.training.recipes import Recipe
+
+
+def typed(*words: str) -> Result:
+    return CliRunner().invoke(main, list(words))
+
+
+REFUSED = {
+    "bench.compare([Cutout])": "Cutout is a class: give an object, such as Cutout(), or a name",
+    "bench.compare(Cutout)": "Cutout is a class: give an object, such as Cutout(), or a name",
+    "bench.compare([5])": "5 is no augmentation: give a name, such as 'cutout', or an object",
+    "bench.compare('none', model=nn.Linear(2, 2))": "model is an object of Linear: give the name",
+    "bench.compare('none', model=[nn.Flatten()])": "model is an object of Flatten: give the name",
+    "bench.compare('none', seeds=2.5)": "seeds is 2.5: give a number of seeds, such as 5, or a",
+    "bench.compare('none', seeds=[0.5])": "seeds is [0.5]: give a number of seeds, such as 5, or",
+    "bench.compare('advmask', guides='randm')": "there is no guide 'randm': did you mean 'random'?",
+    "bench.ExecutionOptions(executor='proceses')": "no executor 'proceses': did you mean 'process",
+}
+
+
+def without_type_checks(code: str, folder: Path) -> str:
+    """What a program prints; unlike in this process, its arguments are not checked by their types.
+
+    Args:
+        code: The program after the imports.
+        folder: Where it runs.
+    """
+    start = "import bench, numpy as np; from torch import nn; from augmentations import Cutout\n"
+    words = [sys.executable, "-c", start + code]
+    return subprocess.run(words, check=True, cwd=folder, capture_output=True, text=True).stdout
+
+
+def test_what_cannot_be_compared_is_refused_in_one_line(tmp_path: Path) -> None:
+    code = (
+        f"for each in {list(REFUSED)}:\n"
+        "    try: eval(each); print('accepted')\n"
+        "    except ValueError as error: print(error)\n"
+    )
+    for line, (asked, text) in zip(
+        without_type_checks(code, tmp_path).splitlines(), REFUSED.items(), strict=True
+    ):
+        assert text in line, asked
+
+
+@pytest.mark.slow
+def test_integers_of_numpy_are_integers_and_a_guide_may_stand_alone(tmp_path: Path) -> None:
+    code = (
+        "common = dict(data='digits(train=40, test=20)', model='resnet8', epochs=np.int64(1),\n"
+        "    threads=np.int32(1), quiet=True, tracking=bench.TrackingOptions(no_tracking=True))\n"
+        "one = bench.compare('none', seeds=np.int64(1), **common)\n"
+        "two = bench.compare('none', seeds=[np.int64(0), np.int64(7)], **common)\n"
+        "alone = bench.compare('advmask', seeds=1, guides='everywhere', **common)\n"
+        "print([r.seed for s in (one, two, alone) for r in s.records])\n"
+    )
+    assert without_type_checks(code, tmp_path) == "[0, 0, 7, 0]\n"
+
+
+def test_a_file_of_weights_that_is_not_there_is_told_with_what_is_accepted(tmp_path: Path) -> None:
+    for name in ("net.py:make", "gone.safetensors"):
+        with pytest.raises(Missing, match=r"there is no file of weights .*--pretrained also takes"):
+            pretrained.check(tmp_path / name)
+
+
+def test_a_pickled_network_is_refused_without_codes_of_a_terminal(tmp_path: Path) -> None:
+    torch.save(nn.Linear(2, 2), tmp_path / "whole.pt")
+    with pytest.raises(ValueError, match="holds no plain weights") as caught:
+        weight_files.state_dict(tmp_path / "whole.pt")
+    assert str(caught.value).isprintable()
+
+
+def test_the_cost_names_what_comes_before_runs_with_points() -> None:
+    job = Job(Recipe(data="digits", model="resnet8", epochs=1, augmentation=AdvMask()), 0)
+    said = estimates.cost([job], [], "cpu")
+    assert "the training of the victim model and the search for adversarial points not" in said
+
+
+@pytest.mark.parametrize(
+    "words", [("--tracking-uri", "sqlite:///x.db"), ("--log-weights",), ("--system-metrics",)]
+)
+def test_tracking_options_without_tracking_are_refused(words: tuple[str, ...]) -> None:
+    done = typed("run", "--no-tracking", "--dry-run", *words)
+    assert done.exit_code == 2
+    assert f"{words[0]} has no effect on --no-tracking; remove it" in done.stderr
+
+
+def stored(folder: Path) -> None:
+    """The record of a run on Fashion-MNIST, and a file for its weights."""
+    recipe = Recipe(data="fashion-mnist", model="resnet8", epochs=1)
+    record = Record(
+        kind="run", key=recipe.key, seed=0, metrics={"accuracy": 0.5}, job=recipe.to_json(),
+        labels={"augmentation": "none", "model": "resnet8", "data": "fashion-mnist"},
+    )  # fmt: skip
+    Store(folder).add(record)
+    path = weights_of(record, Workspace(results=folder))
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("chosen", [("--data", "digits"), ("--model", "resnet18")])
+def test_what_is_there_is_named_where_nothing_fits(chosen: tuple[str, str], tmp_path: Path) -> None:
+    stored(tmp_path)
+    for words, text in (
+        (("occlusion",), "there is no trained network of"),
+        (("plan", "--difference", "1"), "has no runs of"),
+    ):
+        done = typed(*words, *chosen, "--results", str(tmp_path))
+        assert done.exit_code == 2
+        assert text in done.stderr
+        assert f"{chosen[1]}: there are fashion-mnist / resnet8" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["figures", "occlusion"])
+def test_help_says_what_is_taken_without_a_dataset(command: str) -> None:
+    shown = " ".join(typed(command, "--help").output.split())
+    assert "every dataset with records for figures and occlusion" in shown
