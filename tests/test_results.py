@@ -182,9 +182,9 @@ def test_the_verdicts_with_crop_and_flip_are_those_of_the_first_look() -> None:
         record = json.loads(line)
         name = " + ".join(filter(None, [record["augmentation"], record.get("guide")]))
         accuracies.setdefault(name, {})[record["seed"]] = record["accuracy"]
-    whole = {name: values for name, values in accuracies.items() if len(values) == 5}
-    decisions = SequentialDesign(methods=2, most=10, margin=0.005).decide(whole, "none", 1)
-    assert set(decisions) == {"advmask", "advmask + random"}
+    assert {len(values) for values in accuracies.values()} == {5}
+    decisions = SequentialDesign(methods=4, most=10, margin=0.005).decide(accuracies, "none", 1)
+    assert set(decisions) == {"cutout", "random-erasing", "advmask", "advmask + random"}
     assert {decision.verdict for decision in decisions.values()} == {"undecided"}
     for name, decision in decisions.items():
         assert f"- `{name}`: {decision}" in said("crop")
@@ -330,23 +330,31 @@ def test_at_equal_passes_the_attack_is_first_but_for_the_ties_that_are_named(
     assert f"{24 - len(tied)} of the 24 comparisons" in said(study)
 
 
+def differences(path: str) -> dict[str, tuple[str, str]]:
+    """The differences of a table over five seeds, and their p-values, as sentences write them."""
+    table = (RESULTS / path).read_text().replace("\\", "")
+    assert "over n = 5 seeds" in table
+    found = re.findall(r"^\| (\S.*?) +\| +(\S+ ± [\d.]+)\S* +\| +(.+?) +\|", table, re.M)
+    return {name: (cell, p if p.startswith("<") else f"= {p}") for name, cell, p in found}
+
+
 def test_what_is_said_of_deletion_with_crop_and_flip_is_in_its_tables() -> None:
     section = said("crop")
-    for name, shown in (
-        ("differences", "AdvMask {advmask} points against no deletion"),
-        ("differences", "the same squares on random points {advmask + random} "),
-        ("occlusion", "AdvMask gains {advmask} points, random points {advmask + random};"),
-        ("controls", "Random points against adversarial ones: {advmask + random} "),
-        ("occlusion-advmask", "Random points are {advmask + random} points above"),
-        ("corruption", "{advmask} and {advmask + random} points."),
-    ):
-        table = (RESULTS / f"crop/{name}.md").read_text()
-        assert "over n = 5 seeds" in table
-        for method, cell in re.findall(
-            r"^\| (advmask\S*(?: \+ random)?) +\| +(\S+ ± [\d.]+)", table, re.M
-        ):
-            shown = shown.replace(f"{{{method}}}", cell)
-        assert shown in section, shown
+    columns = [
+        differences(f"crop/{name}.md") for name in ("differences", "occlusion", "corruption")
+    ]
+    assert len(columns[0]) == 4
+    for name in columns[0]:
+        cells = [f"{column[name][0]} (p {column[name][1]})" for column in columns]
+        assert f"| {name} | {' | '.join(cells)} |" in section
+    clean, p = differences("crop/controls.md")["advmask + random"]
+    assert (
+        f"Random points against adversarial ones: {clean} points on clean images (p {p})" in section
+    )
+    occluded, _ = differences("crop/occlusion-advmask.md")["advmask + random"]
+    assert f"{occluded} on occluded ones" in section
+    assert f"AdvMask {columns[0]['advmask'][0]} points, " in " ".join(SHOWN.split())
+    assert f"Random Erasing {columns[0]['random-erasing'][0]});" in " ".join(SHOWN.split())
 
 
 def test_what_is_said_of_predicted_points_is_in_its_tables() -> None:
