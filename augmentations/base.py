@@ -271,8 +271,38 @@ def draw(
     """
     chosen = torch.rand(len(images), 1, generator=generator, device=generator.device)
     chosen = (chosen < augmentation.share.at(progress)).to(images.device)
-    mask = augmentation.mask(images, generator, guide)
+    mask = draw_all(augmentation, images, generator, guide)
     return _both(mask, chosen[:, :, None, None])
+
+
+def draw_all(
+    augmentation: Augmentation, images: Images, generator: Generator, guide: Guide | None = None
+) -> Mask:
+    """Draw a mask for every image, and refuse what is none.
+
+    Args:
+        augmentation: Draws the masks.
+        images: Floats, shape (b, c, h, w); only shape and device count.
+        generator: All draws come from it.
+        guide: What the augmentation ``wants``, shape (b, 1, h, w).
+
+    Returns:
+        Shape (b, 1, h, w), True where deleted.
+
+    Raises:
+        ValueError: The augmentation returns something else, or the guide does not fit.
+    """
+    mask: object = augmentation.mask(images, generator, guide)
+    wanted = (len(images), 1, *images.shape[2:])
+    if isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape == wanted:
+        return mask
+    found = type(mask).__name__
+    if isinstance(mask, Tensor):
+        found = f"{mask.dtype} of shape {tuple(mask.shape)}"
+    raise ValueError(
+        f"{type(augmentation).__name__}: its mask is {found}: return torch.bool of shape "
+        f"{wanted}, True where a pixel is deleted"
+    )
 
 
 def delete(

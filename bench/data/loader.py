@@ -12,12 +12,11 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Generator, Tensor
 
-from augmentations.base import Augmentation, Guide, Images, Mask
+from augmentations.base import Augmentation, Guide, Images, Mask, draw_all
 from bench.data.crops import crop
 from bench.data.file_images import FileImages, ahead
 from bench.data.floats import as_floats
 from bench.data.image_operations import Policy
-from bench.data.masks import checked
 from bench.data.seeds import generator
 from bench.data.splits import Split
 
@@ -222,7 +221,7 @@ class Loader:
         guide = self._guide(places, moves) if self.augmentation.wants is not None else None
         # only the shape of the images counts
         blank = torch.zeros(1, 1, 1, 1).expand(len(places), *self.images.shape[1:])
-        return checked(self.augmentation).mask(blank, stream, guide), chance
+        return draw_all(self.augmentation, blank, stream, guide), chance
 
     def _guide(self, places: Int[Tensor, " b"], moves: Moves) -> Guide:
         """The guide of some images, moved as they are."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
-import torch
 from jaxtyping import Int
-from torch import Generator, Tensor
+from torch import Tensor
 
 if TYPE_CHECKING:
-    from augmentations import Augmentation, Guide, Images, Mask
+    from augmentations import Augmentation
 
 NAMES = ("deleted_share", "masks_below_minimum", "masks_at_maximum")
 """What `describe` measures, as records name it."""
@@ -32,38 +31,6 @@ def check(augmentation: Augmentation) -> None:
         choice("fill", augmentation.fill, Fill)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
-
-
-class _Checked:
-    """An augmentation whose masks are checked as they are drawn."""
-
-    def __init__(self, augmentation: Augmentation) -> None:
-        self._augmentation = augmentation
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._augmentation, name)
-
-    def mask(self, images: Images, generator: Generator, guide: Guide | None = None) -> Mask:
-        """Draw one mask per image."""
-        mask: Any = self._augmentation.mask(images, generator, guide)
-        wanted = (len(images), 1, *images.shape[2:])
-        if isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape == wanted:
-            return mask
-        found = type(mask).__name__
-        if isinstance(mask, Tensor):
-            found = f"{mask.dtype} of shape {tuple(mask.shape)}"
-        raise ValueError(
-            f"{type(self._augmentation).__name__}: its mask is {found}: return torch.bool of shape "
-            f"{wanted}, True where a pixel is deleted"
-        )
-
-
-def checked(augmentation: Augmentation) -> Augmentation:
-    """The same augmentation, which refuses what its ``mask`` returns unless it is one.
-
-    That is torch.bool of shape (b, 1, h, w); see `augmentations.base.Augmentation`.
-    """
-    return cast("Augmentation", _Checked(augmentation))
 
 
 def bounds(augmentation: Augmentation) -> tuple[float, float] | None:

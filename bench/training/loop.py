@@ -270,8 +270,7 @@ def train_epoch(
         if mask is None:
             guide = live_saliency.saliency(cut_by(recipe), network, images, batch.labels)
             stream = seeds.generator(seed, "masks", epoch, step)
-            drawn_by = masks.checked(recipe.augmentation)
-            mask = draw(drawn_by, images, stream, guide=guide, progress=done)
+            mask = draw(recipe.augmentation, images, stream, guide=guide, progress=done)
             if deleted is not None:  # the first numbers of the stream, as `draw` uses them
                 stream = seeds.generator(seed, "masks", epoch, step)
                 chance = torch.rand(len(images), generator=stream).to(device)
