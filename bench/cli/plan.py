@@ -103,11 +103,11 @@ def plan(
     folder = existing_results(results)
     every = Store(folder).all()
     records = Selection(data=data, model=model).runs(every)
-    if not records and (others := run_tables.where(every)):
-        asked = " / ".join(filter(None, (data, model)))
-        raise ValueError(f"{folder} has no runs of {asked}: there are {others}")
     if not records:
-        raise ValueError(f"{folder} has no such runs: start a pilot with bench run --seeds 5")
+        asked = " / ".join(filter(None, (data, model)))
+        others = run_tables.where(every)
+        lack = f"no runs of {asked}: there are {others}" if asked and others else "no such runs"
+        raise ValueError(f"{folder} has {lack}; start a pilot with bench run --seeds 5")
     found = seeds_needed.needed(records, difference / 100, baseline)
     if as_json:
         echo(json.dumps({"difference": difference / 100, "needed": [
