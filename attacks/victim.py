@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 
 class NotFinite(ValueError):
@@ -71,11 +72,8 @@ def images_kept(model: nn.Module) -> Iterator[None]:
 
     before = model.register_forward_pre_hook(copy)
     after = model.register_forward_hook(look)
-    try:
+    with _removed(before, after):
         yield
-    finally:
-        before.remove()
-        after.remove()
 
 
 @contextmanager
@@ -95,10 +93,18 @@ def first_answer_checked(model: nn.Module, labels: Tensor) -> Iterator[None]:
         check_logits(answer, len(inputs[0]), labels)
 
     hook = model.register_forward_hook(look)
+    with _removed(hook):
+        yield
+
+
+@contextmanager
+def _removed(*hooks: RemovableHandle) -> Iterator[None]:
+    """Remove hooks at the end, also those that have removed themselves."""
     try:
         yield
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager
@@ -142,11 +148,8 @@ def first_gradient_checked(model: nn.Module) -> Iterator[None]:
 
     before = model.register_forward_pre_hook(look_at_weights)
     after = model.register_forward_hook(look_at_logits)
-    try:
+    with _removed(before, after):
         yield
-    finally:
-        before.remove()
-        after.remove()
 
 
 def check_logits(answer: Any, count: int, labels: Tensor | None = None) -> None:

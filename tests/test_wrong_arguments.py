@@ -34,6 +34,7 @@ REFUSED = {
     "bench.compare([5])": "5 is no augmentation: give a name, such as 'cutout', or an object",
     "bench.compare('none', model=nn.Linear(2, 2))": "model is an object of Linear: give the name",
     "bench.compare('none', model=[nn.Flatten()])": "model is an object of Flatten: give the name",
+    "bench.compare('none', data=nn.Flatten())": "data is an object of Flatten: give its images",
     "bench.compare('none', seeds=2.5)": "seeds is 2.5: give a number of seeds, such as 5, or a",
     "bench.compare('none', seeds=[0.5])": "seeds is [0.5]: give a number of seeds, such as 5, or",
     "bench.compare('advmask', guides='randm')": "there is no guide 'randm': did you mean 'random'?",

@@ -32,8 +32,6 @@ PART = re.compile(r"(?P<whole>.+?)(?P<options>\((?=(train|test|side)\b)[^()]*\))
 OPTIONS = ("train", "test", "side")  # in the order in which names have them
 OPTION = re.compile(r".+\(\s*(\w+)\s*=[^()]*\)")
 """A name with options, of which the first is none of `OPTIONS` where `PART` does not match."""
-OBJECT = re.compile(r"<.+ object at 0x\w+>|Dataset\b[^\n]*\n.*", re.DOTALL)
-"""What Python shows of a dataset that is an object, as those of torch and torchvision are."""
 LARGEST_SIDE = 4096  # pixels
 
 
@@ -273,12 +271,6 @@ def locate(name: str, *, root: Path | None = None, download: bool = False) -> Pa
 
 def _given(name: str) -> Path:
     """A path to images that the user gave."""
-    if OBJECT.fullmatch(name):
-        shown = name.partition("\n")[0]
-        raise ValueError(
-            f"{shown!r} is an object and no name or path: give its images and labels to "
-            "bench.from_arrays, or the folder that it reads"
-        )
     path = Path(name).expanduser()
     if path.is_dir() or path.is_file():
         return path.resolve()

@@ -193,10 +193,15 @@ def compare(
     return run(design.jobs(workspace), workspace, options, tracking, open_progress(quiet))
 
 
+def _listed(given: Any) -> tuple[Any, ...]:
+    """What a user gives as one or several."""
+    several = isinstance(given, Iterable) and not isinstance(given, str | type)
+    return tuple(given) if several else (given,)
+
+
 def _methods(given: Any) -> tuple[str | Augmentation, ...]:
     """The augmentations of a user; raises ``ValueError`` for what is none."""
-    several = isinstance(given, Iterable) and not isinstance(given, str | type)
-    found = tuple(given) if several else (given,)
+    found = _listed(given)
     for each in found:
         if isinstance(each, type):
             raise ValueError(
@@ -211,8 +216,7 @@ def _methods(given: Any) -> tuple[str | Augmentation, ...]:
 
 def _models(given: Any) -> tuple[str, ...]:
     """The names of networks of a user; raises ``ValueError`` for what is none."""
-    several = isinstance(given, Iterable) and not isinstance(given, str)
-    found = tuple(given) if several else (given,)
+    found = _listed(given)
     for each in found:
         if not isinstance(each, str):
             raise ValueError(
@@ -249,9 +253,15 @@ def place(workspace: Workspace, data: str | Path | Dataset) -> tuple[Workspace, 
         The workspace that knows the dataset, and the dataset's name.
 
     Raises:
-        ValueError: A dataset in memory has the name of a published one.
+        ValueError: A dataset in memory has the name of a published one, or an object is no such
+            dataset.
         Missing: The dataset was not found.
     """
+    if not isinstance(data, str | Path | Dataset):
+        raise ValueError(
+            f"data is an object of {type(data).__name__}: give its images and labels to "
+            "bench.from_arrays, or the folder that it reads"
+        )
     if isinstance(data, Dataset):
         if data.source == MEMORY and registry.whole(data.name) in catalog.names():
             raise ValueError(
