@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -200,7 +201,14 @@ def test_a_dry_run_does_nothing(tmp_path: Path) -> None:
 def test_a_dry_run_says_when_nothing_is_missing(tmp_path: Path) -> None:
     asked = ("attack-eval", "--images", "4", "--eps", "0.3", "--targeted")  # aimless cannot
     assert bench(tmp_path, *asked).exit_code == 0
-    assert "5 of 5 attacks are done" in bench(tmp_path, *asked, "--dry-run").stdout
+    assert bench(tmp_path, *asked, "--dry-run").stdout.endswith("5 of 5 attacks are done\n")
+
+
+def test_a_dry_run_says_which_attacks_a_run_repeats_for_their_images(tmp_path: Path) -> None:
+    assert bench(tmp_path, "attack-eval", *TWO).exit_code == 0
+    shutil.rmtree(next((tmp_path / "attacks").iterdir()))
+    said = bench(tmp_path, "attack-eval", *TWO, "--dry-run").stdout
+    assert f"the images of 1 of them are not in {tmp_path}: a run repeats them" in said
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,8 @@ def attack_eval(
         for each in planned:
             echo(each)
         echo(f"{sum(each.done for each in planned)} of {len(planned)} attacks are done")
+        if gone := sum(each.done and each.images_stored is False for each in planned):
+            echo(f"the images of {gone} of them are not in {workspace.results}: a run repeats them")
         return
     study = attack_study.run(design, workspace, where, tracking, progress)
     report(study, images, str(workspace.results), as_json=as_json)

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench import registry
-from bench.errors import Missing
+from bench.errors import Missing, suggest
 from bench.paper import published
 from bench.records.record import Record
 from bench.records.store import Store
@@ -162,7 +161,7 @@ def _check_experiment(name: str) -> None:
 
     names = (*TABLES, *tables.EXPERIMENTS)
     if name not in names:
-        raise ValueError(f"there is no table {name!r}: {registry.suggest(name, names)}")
+        raise ValueError(f"there is no table {name!r}: {suggest(name, names)}")
 
 
 def _tables_of_experiment(request: TableRequest, store: Store, workspace: Workspace) -> MadeTables:

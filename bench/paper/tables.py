@@ -12,6 +12,7 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from bench.data.catalog import facts
+from bench.errors import suggest
 from bench.paper import published
 from bench.paper.attack_settings import AttackSettings
 from bench.paper.experiments import Experiment, first_columns, stand_in
@@ -45,7 +46,6 @@ from bench.paper.scales import (
     places,
 )
 from bench.paper.where import where as where_to_delete
-from bench.registry import suggest
 from bench.training.victims import usual_victim
 
 

@@ -141,11 +141,14 @@ class PlannedTrial:
         trial: The trial.
         seed: Its seed.
         done: Whether its record exists.
+        images_stored: Whether its images are stored, so that a run does not attack them again;
+            None where nobody looked.
     """
 
     trial: Trial
     seed: int
     done: bool
+    images_stored: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the trial as ``--dry-run --json`` prints it."""
@@ -158,6 +161,7 @@ class PlannedTrial:
             "images": self.trial.images,
             "seed": self.seed,
             "done": self.done,
+            "images_stored": self.images_stored,
         }
 
     def __str__(self) -> str:
@@ -183,7 +187,15 @@ def plan(
         (trial, seed) for group in applicable.values() for trial in group for seed in design.seeds
     ]
     done = Store(workspace.results).find((trial.key, seed) for trial, seed in wanted)
-    return [PlannedTrial(trial, seed, (trial.key, seed) in done) for trial, seed in wanted]
+    return [
+        PlannedTrial(
+            trial,
+            seed,
+            done=(trial.key, seed) in done,
+            images_stored=trials.folder(trial, seed, workspace).is_dir(),
+        )
+        for trial, seed in wanted
+    ]
 
 
 def fraction(eps: Number) -> Fraction:
