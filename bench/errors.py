@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
+from collections.abc import Iterable
 
 USAGE, FAILED, DATA_MISSING = 2, 3, 4
 
@@ -53,6 +55,21 @@ def reason(error: BaseException, longest: int = 200) -> str:
     """
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= longest else f"{text[:longest]}…"
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return the end of an error message: the nearest known word, or all known words.
+
+    Args:
+        word: What the user typed.
+        known: What would have been valid.
+
+    >>> suggest("cutuot", ["cutout", "has"])
+    "did you mean 'cutout'?"
+    """
+    known = list(known)
+    near = difflib.get_close_matches(str(word), known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
 
 
 def no_space(error: BaseException) -> bool:

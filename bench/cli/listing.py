@@ -58,12 +58,13 @@ def methods(kind: Any) -> list[dict[str, str]]:
     import inspect
 
     from bench import registry
+    from bench.registry import notation
 
     rows = []
     for name, make in registry.makers(kind).items():
         method = make()
         arguments = ", ".join(
-            f"{field.name}={registry.show(getattr(method, field.name))}"
+            f"{field.name}={notation.show(getattr(method, field.name))}"
             for field in dataclasses.fields(method)
         )
         about = (inspect.getdoc(make) or "").partition("\n")[0]

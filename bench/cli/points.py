@@ -112,7 +112,7 @@ def show(
     from bench.execution.progress import open_progress
     from bench.files import atomic
     from bench.points.predicting import Fast, is_fast
-    from bench.registry import whole
+    from bench.registry.notation import whole
     from bench.reporting import image_grid
 
     workspace, data, built = find_or_load(place, search, where, quiet)

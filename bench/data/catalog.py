@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench import registry
 from bench.data import (
     cache,
     dataset,
@@ -24,7 +23,8 @@ from bench.data.dataset import Dataset
 from bench.data.entries import ENTRIES, FOLDER, Entry
 from bench.data.file_images import FileImages
 from bench.data.splits import Parts, decoded_by, in_memory, part
-from bench.errors import Missing
+from bench.errors import Missing, suggest
+from bench.registry import notation
 
 SYSTEM = Path("/usr/share/datasets")  # Debian's place
 PART = re.compile(r"(?P<whole>.+?)(?P<options>\((?=(train|test|side)\b)[^()]*\))")
@@ -75,7 +75,7 @@ def divided(name: str) -> tuple[str, dict[str, object]]:
     match = PART.fullmatch(name)
     if match is None:
         return name, {}
-    return match["whole"], registry.parse(f"part{match['options']}")[1]
+    return match["whole"], notation.parse(f"part{match['options']}")[1]
 
 
 def sized(name: str, side: int | None) -> str:
@@ -276,7 +276,7 @@ def _given(name: str) -> Path:
         return path.resolve()
     if unknown := OPTION.fullmatch(name):
         raise ValueError(
-            f"{name} has an unknown option {unknown[1]!r}: {registry.suggest(unknown[1], OPTIONS)}"
+            f"{name} has an unknown option {unknown[1]!r}: {suggest(unknown[1], OPTIONS)}"
         )
     if "/" in name or path.suffix:
         raise Missing(f"{name} is not there: give a folder or zip with a folder per class")

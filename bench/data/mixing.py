@@ -15,10 +15,10 @@ from torch import Generator, Tensor
 
 from augmentations import ipf
 from augmentations.base import Guide, Images, required
-from bench import registry
 from bench.data.manifold_mixup import ManifoldMixup
 from bench.data.partners import cyclic
 from bench.data.saliency_mix import SaliencyMix
+from bench.errors import suggest
 
 NAMES = {
     "mixup": "two images blended, lambda uniform (Zhang et al. 2018)",
@@ -172,4 +172,4 @@ def build(name: str, *, data: str = "cifar10", side: int = 32) -> AnyMix:
         return ManifoldMixup()
     if name == "ipf-cutmix":
         return IPFCutMix(ipf.published_length(data.partition("(")[0], side))
-    raise ValueError(f"there is no mix {name!r}: {registry.suggest(name, NAMES)}")
+    raise ValueError(f"there is no mix {name!r}: {suggest(name, NAMES)}")

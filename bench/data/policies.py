@@ -11,9 +11,10 @@ from typing import Any
 
 from augmentations.base import scaled
 from augmentations.ipf import published_length
-from bench import registry
 from bench.data.augmix import AugMix
 from bench.data.image_operations import Policy, Step
+from bench.errors import suggest
+from bench.registry import notation
 
 NAMES = {
     "autoaugment": "25 pairs of operations found for CIFAR-10 (Cubuk et al. 2019)",
@@ -148,10 +149,10 @@ def build(text: str, *, side: int, data: str = "cifar10") -> Policy:
 def _read(text: str) -> tuple[str, dict[str, Any], bool]:
     """The name, the options and whether Cutout follows, once all of them are known."""
     base, plus, extra = text.partition("+")
-    name, options = registry.parse(base)
+    name, options = notation.parse(base)
     if name not in NAMES or (plus and extra != "cutout"):
         known = [*NAMES, *(f"{other}+cutout" for other in NAMES if "." not in other)]
-        raise ValueError(f"there is no policy {text!r}: {registry.suggest(text, known)}")
+        raise ValueError(f"there is no policy {text!r}: {suggest(text, known)}")
     if plus and (name.startswith("ipf-") or name.endswith(".published")):
         says = "includes Cutout" if name.startswith("ipf-") else "knows if Cutout follows"
         raise ValueError(f"the policy {name!r} {says}: remove +cutout")

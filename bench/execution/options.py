@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from bench import registry
+from bench.errors import suggest
 from bench.execution.executors import Executor, Local
 from bench.execution.folders import existing_results, results_folder
 from bench.execution.workspace import Workspace, pick_device
@@ -52,7 +52,7 @@ class ExecutionOptions:
 
     def __post_init__(self) -> None:
         if self.executor not in (known := get_args(ExecutorName)):
-            hint = registry.suggest(self.executor, known)
+            hint = suggest(self.executor, known)
             raise ValueError(f"there is no executor {self.executor!r}: {hint}")
         for name, value, uses in (
             ("address", self.address, ("ray",)),

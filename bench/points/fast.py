@@ -35,6 +35,7 @@ from bench.points.coverage import sample
 from bench.points.estimator import Estimator
 from bench.points.predicting import Fast, Trained
 from bench.points.store import Points
+from bench.registry import notation
 from bench.training.victims import Victim
 
 BLOCK = 32
@@ -57,7 +58,7 @@ def place(workspace: Workspace, data: Dataset, victim: Any, how: Fast) -> Path:
     if how.estimator:
         return folder / f"given-{how.estimator}.safetensors"
     about = {"digest": data.digest, "victim": victim, **how.training}
-    return folder / f"{registry.whole(data.name)}-{key(about)}.safetensors"
+    return folder / f"{notation.whole(data.name)}-{key(about)}.safetensors"
 
 
 def give(path: Path, workspace: Workspace, data: Dataset, victim: Any, how: Fast) -> Fast:

@@ -33,6 +33,7 @@ from bench.points.cost import Cost, estimate, measured
 from bench.points.lookup import knowing, opened
 from bench.points.predicting import Fast, Trained, is_fast
 from bench.points.store import Points
+from bench.registry import notation
 from bench.training import victims
 from bench.training.victims import Victim
 
@@ -180,7 +181,7 @@ def chosen_attack(data: str, text: str | None = None, eps: float | None = None) 
         how = Fast.read(text)
         own = None if how.attack == Fast.attack else how.attack
         return str(replace(how, attack=chosen_attack(data, own, eps)))
-    name = registry.parse(text)[0]
+    name = notation.parse(text)[0]
     if "." in name and ":" not in name:  # a named reading has an eps of its own
         attack = registry.build("attacks", text)
     else:
@@ -224,7 +225,7 @@ class Search:
             recipe = chosen.recipe
             about["victim"] = chosen.name if recipe is None else recipe.to_json()
         about["attack"] = attack_text
-        name = f"{registry.whole(data.name)}-{key(about)}"
+        name = f"{notation.whole(data.name)}-{key(about)}"
         folder = (workspace.cache / "points" / name).resolve()
         count = -(-len(data.train.labels) // BLOCK)
         model = key(about["victim"])

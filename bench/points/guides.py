@@ -14,10 +14,10 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from attacks.norms import largest
-from bench import registry
 from bench.data import file_images, seeds
 from bench.data.dataset import Dataset
 from bench.data.floats import as_floats
+from bench.errors import suggest
 from bench.execution.executors import Executor
 from bench.execution.progress import Progress, Silent
 from bench.execution.workspace import Workspace
@@ -166,7 +166,7 @@ def imported_points(name: str, data: Dataset, workspace: Workspace) -> Points:
     path = workspace.results / "points" / f"{name}.safetensors"
     if not path.exists():
         known = [*FIXED, *sorted(file.stem for file in path.parent.glob("*.safetensors"))]
-        raise ValueError(f"there is no guide {name!r}: {registry.suggest(name, known)}")
+        raise ValueError(f"there is no guide {name!r}: {suggest(name, known)}")
     found = Points.load(path)
     found.fits(data)
     return found

@@ -22,6 +22,7 @@ from bench.files import checksums, json_text, tensor_files
 from bench.points import estimator
 from bench.points.estimator import Estimator
 from bench.points.store import Points
+from bench.registry import notation
 
 NAME = "advmask.fast"
 """How fast points are named among the attacks that find points."""
@@ -95,7 +96,7 @@ class Fast:
         Raises:
             ValueError: Unknown option, or a value of the wrong type or range.
         """
-        found: Fast = registry.configured(cls, NAME, registry.parse(text)[1])
+        found: Fast = notation.configured(cls, NAME, notation.parse(text)[1])
         return found
 
     def __str__(self) -> str:
@@ -104,7 +105,7 @@ class Fast:
         >>> str(Fast()), str(Fast(refine=10))
         ('advmask.fast', 'advmask.fast(refine=10)')
         """
-        return registry.write(NAME, self, Fast())
+        return notation.write(NAME, self, Fast())
 
 
 def is_fast(text: str) -> bool:
@@ -113,7 +114,7 @@ def is_fast(text: str) -> bool:
     >>> is_fast("advmask.fast(refine=10)"), is_fast("advmask.published")
     (True, False)
     """
-    return registry.parse(text)[0] == NAME
+    return notation.parse(text)[0] == NAME
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bench import registry
+from bench.errors import suggest
 from bench.records.record import Record
 from bench.records.statistics import mean_interval
 from bench.reporting.cells import Cell, Column, Key, Published, Row, interval_entry
@@ -165,7 +165,7 @@ def across_victims(records: Sequence[Record], metric: str) -> Table:
     """
     known = sorted({name for record in records for name in record.metrics})
     if metric not in known:
-        raise ValueError(f"attacks have no metric {metric!r}: {registry.suggest(metric, known)}")
+        raise ValueError(f"attacks have no metric {metric!r}: {suggest(metric, known)}")
     settings = group_attacks(records)
     shown = (METRICS | FRACTIONS | OTHERS).get(metric) or Column(metric.replace("_", " "))
     cells: dict[Key, Cell] = {}

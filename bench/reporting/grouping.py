@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from bench import registry
+from bench.errors import suggest
 from bench.records.record import Record
 from bench.reporting.cells import Column, Row
 
@@ -63,7 +63,7 @@ class Selection:
         known = dict.fromkeys(text for text, _ in named)
         for method in self.methods:
             if method not in known:
-                hint = registry.suggest(method, known)
+                hint = suggest(method, known)
                 raise ValueError(f"no {kind} is called {method!r}: {hint}")
         return [each for text, each in named if text in self.methods]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bench import registry
+from bench.errors import suggest
 from bench.records.coverage import mean_coverage
 from bench.records.record import Record
 from bench.records.statistics import (
@@ -117,7 +118,7 @@ def check_baseline(records: Iterable[Record], baseline: str | None, *, whole: bo
     named = rows if whole else {*rows, *(group.row.name for group in groups)}
     if baseline is None or baseline in ("none", *named):
         return
-    advice = registry.suggest(baseline, rows)
+    advice = suggest(baseline, rows)
     if baseline in registry.classes("augmentations"):
         advice = f"bench run --aug {baseline} adds one"
     raise ValueError(f"no run is called {baseline!r}: {advice}")
@@ -134,7 +135,7 @@ def _measured(records: Iterable[Record], metric: str) -> list[RunGroup]:
         name for group in groups for record in group.records for name in record.metrics
     )
     if every and metric not in every:
-        raise ValueError(f"no run has the metric {metric!r}: {registry.suggest(metric, every)}")
+        raise ValueError(f"no run has the metric {metric!r}: {suggest(metric, every)}")
     return groups
 
 

@@ -16,6 +16,7 @@ from attacks import Attack
 from attacks.base import Images
 from bench import registry
 from bench.data.dataset import Dataset
+from bench.errors import suggest
 from bench.execution import signals
 from bench.execution.folders import check_writable
 from bench.execution.machine import machine
@@ -247,7 +248,7 @@ def _aim(target: str | None, targeted: bool, given: bool) -> Aim:
     if target is None:
         return "given" if given else "random" if targeted else "untargeted"
     if target not in get_args(Aim):
-        raise ValueError(f"there is no target {target!r}: {registry.suggest(target, TARGETS)}")
+        raise ValueError(f"there is no target {target!r}: {suggest(target, TARGETS)}")
     if given:
         raise ValueError(f"target is {target!r}, but targets are given: remove one of the two")
     if target == "given":

@@ -22,6 +22,7 @@ from bench.execution.progress import Progress, open_progress
 from bench.execution.workspace import Workspace
 from bench.points import coverage
 from bench.records.record import Record
+from bench.registry import notation
 from bench.reporting import formats, run_tables
 from bench.reporting.table import Table
 from bench.studies import estimates, jobs
@@ -263,7 +264,7 @@ def place(workspace: Workspace, data: str | Path | Dataset) -> tuple[Workspace, 
             "bench.from_arrays, or the folder that it reads"
         )
     if isinstance(data, Dataset):
-        if data.source == MEMORY and registry.whole(data.name) in catalog.names():
+        if data.source == MEMORY and notation.whole(data.name) in catalog.names():
             raise ValueError(
                 f"a dataset in memory is called {data.name}, like a published one: choose another "
                 "name"

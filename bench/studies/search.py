@@ -19,6 +19,7 @@ from bench.execution.workspace import Workspace
 from bench.records.record import Record
 from bench.records.statistics import Comparison, Interval, compare
 from bench.records.store import Store
+from bench.registry import notation
 from bench.reporting.cells import comparison_entry
 from bench.studies import comparison, search_spaces
 from bench.studies.designs import Design
@@ -185,7 +186,7 @@ def check(design: Design, budget: int | float) -> None:
         )
     for each in design.augmentations:
         text = each if isinstance(each, str) else registry.express(each)
-        name, options = registry.parse(text)
+        name, options = notation.parse(text)
         if options:
             raise ValueError(f"{text} has hyperparameters already: search {name}")
         search_spaces.candidates(name, 1, design.data, 32)

@@ -12,6 +12,7 @@ from bench import registry
 from bench.data.catalog import facts
 from bench.files.checksums import key
 from bench.models import published
+from bench.registry import notation
 from bench.training import robust
 
 Schedule = Literal["cosine", "steps"]
@@ -131,7 +132,7 @@ class Recipe:
             text = str(fields["augmentation"])
             fields["augmentation"] = registry.build("augmentations", text)
         for name in fields.keys() - {"augmentation"}:
-            fields[name] = registry.checked(cls, "recipe", name, fields[name])
+            fields[name] = notation.checked(cls, "recipe", name, fields[name])
         return cls(**fields)
 
     @property

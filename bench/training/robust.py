@@ -18,11 +18,12 @@ from torch.nn import functional
 
 from attacks import PGD, BaseAttack, SparsePGD
 from attacks.base import Images
-from bench import registry
 from bench.data import seeds
 from bench.data.floats import as_floats
 from bench.data.splits import Split
+from bench.errors import suggest
 from bench.models.arithmetic import full_float32
+from bench.registry import notation
 
 EVALUATED = 500
 """Test images on which the robust accuracy is measured after a training."""
@@ -200,10 +201,10 @@ def build(text: str) -> RobustTraining:
     >>> build("sparse-trades(k=10)")
     SparseTRADES(k=10, steps=10, beta=6.0)
     """
-    name, options = registry.parse(text)
+    name, options = notation.parse(text)
     if name not in METHODS:
-        raise ValueError(f"there is no robust training {name!r}: {registry.suggest(name, METHODS)}")
-    found: RobustTraining = registry.configured(METHODS[name], name, options)
+        raise ValueError(f"there is no robust training {name!r}: {suggest(name, METHODS)}")
+    found: RobustTraining = notation.configured(METHODS[name], name, options)
     return found
 
 
@@ -214,7 +215,7 @@ def express(method: Any) -> str:
     ('sparse-at(steps=5)', 'linf-at')
     """
     name = next(name for name, cls in METHODS.items() if type(method) is cls)
-    return registry.write(name, method, METHODS[name]())
+    return notation.write(name, method, METHODS[name]())
 
 
 @full_float32()
