@@ -189,6 +189,26 @@ def test_a_faster_number_format_is_named_where_the_processor_has_it_and_time_mat
     assert any("--precision bfloat16 trains" in line for line in told.lines) == named
 
 
+@pytest.mark.parametrize(
+    ("epochs", "precision", "able", "named"),
+    [
+        (2000, "bfloat16", False, True),
+        (2, "bfloat16", False, False),
+        (2000, "bfloat16", True, False),
+        (2000, "float32", False, False),
+    ],
+)
+def test_a_slow_number_format_is_named_where_time_matters(
+    epochs: int, precision: Precision, able: bool, named: bool,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(machine, "convolves_bfloat16", lambda: able)
+    recipe = Recipe(data="digits", model="resnet8", epochs=epochs, padding=1, precision=precision)
+    told = Told()
+    comparison.describe([Job(recipe, 0)], Workspace(results=tmp_path, device="cpu"), told)
+    assert any("--precision float32 trains several" in line for line in told.lines) == named
+
+
 def test_progress_names_policy_and_mix_too() -> None:
     words = ["run", "--aug", "cutout", "--mix", "cutmix", "--policy", "trivialaugment"]
     words += ["--data", "digits(train=60, test=20)", "--model", "resnet8", "--seeds", "1"]

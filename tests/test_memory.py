@@ -12,6 +12,7 @@ import torch
 
 from bench.data import catalog
 from bench.data.dataset import from_arrays
+from bench.execution import machine
 from bench.training import memory
 from bench.training.recipes import Recipe
 
@@ -41,6 +42,22 @@ def test_the_network_is_counted_as_by_hand(tmp_path: Path) -> None:
     assert memory.of_network(recipe, data) == pytest.approx(total, rel=1e-3)
     adamw = replace(recipe, optimizer="adamw")  # one more copy of the weights
     assert memory.of_network(adamw, data) - memory.of_network(recipe, data) == 4 * weights
+
+
+def test_bfloat16_is_unpacked_where_the_processor_has_no_convolutions_in_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = catalog.load("digits(train=100)")
+    found = {}
+    for able in (True, False):
+        monkeypatch.setattr(machine, "convolves_bfloat16", lambda able=able: able)
+        for precision in ("float32", "bfloat16"):
+            recipe = Recipe(data=data.name, model="resnet8", batch_size=20, precision=precision)
+            found[precision, able] = memory.of_network(recipe, data)
+    assert found["float32", True] == found["float32", False]
+    # twice, in bytes: 3x3 windows of 16 channels at each of 8x8 pixels of 20 images, two bytes each
+    unpacked = 2 * 9 * 16 * 8 * 8 * 20 * 2
+    assert found["bfloat16", False] - found["bfloat16", True] == unpacked
 
 
 def test_it_grows_with_the_batch_and_no_further_than_the_dataset() -> None:
