@@ -36,8 +36,13 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Everything that is promised, shapes included; the doctests too."""
-    python(session, "pytest", *session.posargs)
+    """Everything that is promised, shapes included; the doctests too. All cores, at most four."""
+    if session.posargs:
+        python(session, "pytest", *session.posargs)
+        return
+    session.env["OMP_NUM_THREADS"] = "1"  # a worker for each core: more threads wait for each other
+    # a file stays on one worker, for its tests may share a training
+    python(session, "pytest", "-n", "logical", "--maxprocesses", "4", "--dist", "loadfile")
 
 
 @nox.session
