@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from bench.records.coverage import NAMES
 from bench.studies.tracking import TrackingOptions
 
 FEW = "advmask.fast(examples=24, check=8)"
+DIGITS = "digits(train=200)"
 PLACES = (9, 12, 18, 27, 36, 45, 50, 53)
 """The pixels that `Ridge` looks at, of 64."""
 
@@ -65,6 +67,14 @@ def made(
         data, workspace, Silent(), victim=network or Ridge(), attack_text=text, **more
     )
     return workspace, data, found
+
+
+@pytest.fixture(scope="module")
+def victims(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds the usual victim model of `DIGITS`, which takes longer to train than all else."""
+    workspace = Workspace(results=tmp_path_factory.mktemp("victims"))
+    find.points_victim(catalog.load(DIGITS)).load(workspace, Silent())
+    return workspace.cache / "victims"
 
 
 def estimator_file(place: Path) -> Path:
@@ -136,19 +146,18 @@ def test_the_planned_cost_is_that_without_second_tries(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_same_points_come_again_from_other_processes_and_after_an_interruption(
-    tmp_path: Path,
-) -> None:
-    data = catalog.load("digits(train=300)")
+    victims: Path, tmp_path: Path,
+) -> None:  # fmt: skip
+    data = catalog.load(DIGITS)
     once, again = Workspace(results=tmp_path / "once"), Workspace(results=tmp_path / "again")
 
     def search(workspace: Workspace, **more: Any) -> Points:
+        shutil.copytree(victims, workspace.cache / "victims", dirs_exist_ok=True)
         victim = find.points_victim(data, model="resnet8")
         return find.adversarial(data, workspace, Silent(), victim=victim, attack_text=FEW, **more)
 
     first = search(once)
     calls = iter([False] * 2)
-    (again.cache).mkdir(parents=True)
-    (once.cache / "victims").rename(again.cache / "victims")
     with pytest.raises(Stopped):
         search(again, stop=lambda: next(calls, True))
     assert not list((again.results / "points").glob("*.safetensors"))
@@ -261,8 +270,9 @@ def test_the_command_refuses_what_cannot_be(tmp_path: Path, options: list[str], 
 
 
 @pytest.mark.slow
-def test_the_command_prints_cost_and_agreement(tmp_path: Path) -> None:
-    options = ["--data", "digits(train=200)", "--fast", "--examples", "24", "--exact-images", "8"]
+def test_the_command_prints_cost_and_agreement(victims: Path, tmp_path: Path) -> None:
+    shutil.copytree(victims, tmp_path / "cache" / "victims")
+    options = ["--data", DIGITS, "--fast", "--examples", "24", "--exact-images", "8"]
     done = CliRunner().invoke(
         main, ["points", "build", *options, "--results", str(tmp_path), "--json", "--quiet"]
     )
@@ -286,15 +296,16 @@ def test_the_text_of_fast_points_is_read_as_it_is_written() -> None:
 
 
 @pytest.mark.slow
-def test_a_training_can_use_fast_points_by_name(tmp_path: Path) -> None:
+def test_a_training_can_use_fast_points_by_name(victims: Path, tmp_path: Path) -> None:
+    shutil.copytree(victims, tmp_path / "cache" / "victims")
     study = bench.compare(
-        ["advmask"], data="digits(train=200)", model="resnet8", seeds=1, epochs=1,
+        ["advmask"], data=DIGITS, model="resnet8", seeds=1, epochs=1,
         points=FEW, results=tmp_path, quiet=True, tracking=TrackingOptions(no_tracking=True),
     )  # fmt: skip
     (record,) = study.records
     assert "advmask.fast(" in record.job["points"]
     assert record.metrics["points_mean"] > 1
-    stored = bench.load_points("digits(train=200)", results=tmp_path)
+    stored = bench.load_points(DIGITS, results=tmp_path)
     assert record.metrics["points_agreement"] == stored.about["agreement"]["found"]
     assert record.metrics["points_epochs"] == stored.about["cost"]["epochs"]
 
