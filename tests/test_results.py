@@ -276,7 +276,7 @@ RIVALS: dict[tuple[str, str], dict[str, list[str]]] = {
     ("attacks-others/vit-96-6", "elements"): {},
     ("attacks-others/robust-resnet20", "pixels"): {
         "more": ["sparse-rs.published"],
-        "about as many": ["fmn-l0.published(unit='pixels')"],
+        "about as many": ["fmn-l0.published(unit='pixels')", "pgd-trim.published"],
     },
     ("attacks-others/robust-resnet20", "elements"): {},
 }

@@ -130,6 +130,15 @@ def test_the_worst_case_has_the_fewest_of_each_unit() -> None:
     assert worst.shares == {"greedyfool": pytest.approx(2 / 3), "jsma": pytest.approx(1 / 3)}
 
 
+def test_the_worst_case_is_the_last_row_whichever_attacks_a_later_victim_has() -> None:
+    names = ["jsma", "greedyfool"]
+    first = [attacked(name, [1, 2]) for name in names]
+    second = [attacked(name, [3, 4], victim="other c3d4") for name in [*names, "sigma-zero"]]
+    made = with_worst_cases([*first, *second], own_images)
+    table = attack_tables.across_victims(made, "success")
+    assert [row.label for row in table.rows] == [*names, "sigma-zero", "worst case"]
+
+
 def test_the_worst_case_comes_from_stored_records(tmp_path: Path) -> None:
     """Numbers of each image lie beside the records; what is no rival does not count."""
     store = Store(tmp_path)

@@ -169,7 +169,7 @@ def across_victims(records: Sequence[Record], metric: str) -> Table:
     settings = group_attacks(records)
     shown = (METRICS | FRACTIONS | OTHERS).get(metric) or Column(metric.replace("_", " "))
     cells: dict[Key, Cell] = {}
-    rows: dict[Row, None] = {}
+    rows = list(rows_of_attacks(records))  # in one order, that of a table of one victim model
     columns: dict[Column, None] = {}
     several = len(eps_values(chain.from_iterable(settings.values()))) > 1
     for setting, members in settings.items():
@@ -181,7 +181,6 @@ def across_victims(records: Sequence[Record], metric: str) -> Table:
                 column = _headed(shown, f"{about}, {setting.victim}", bound)
             columns[column] = None
             for row, same in rows_of_attacks(_at(members, eps)).items():
-                rows[row] = None
                 cells[row.label, column.label] = _cell(same, metric, shown) or ""
     sizes = {setting.size for setting in settings}
     images = "the images" if len(sizes) > 1 else sizes.pop()
@@ -189,7 +188,7 @@ def across_victims(records: Sequence[Record], metric: str) -> Table:
     told = ", ".join([title[0].upper() + title[1:], *in_common(settings)])
     return Table(
         title=f"Sparse attacks: {title}",
-        rows=list(rows),
+        rows=rows,
         columns=list(columns),
         cells=_filled(cells, rows, columns, ""),
         corner="attack",
