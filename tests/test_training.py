@@ -20,7 +20,7 @@ from bench.models.saliency import saliency
 from bench.robustness import quality
 from bench.studies import jobs
 from bench.studies.jobs import Job
-from bench.training import checkpoints, loop, optimizers, robust
+from bench.training import checkpoints, loop, optimizers, robust, steps
 from bench.training.recipes import Recipe
 
 pytestmark = pytest.mark.slow
@@ -232,7 +232,7 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_no_number_is_a_failure(data: Dataset) -> None:
-    with pytest.raises(loop.Diverged, match=r"the loss is nan .* smaller --learning-rate"):
+    with pytest.raises(steps.Diverged, match=r"the loss is nan .* smaller --learning-rate"):
         loop.train(recipe("none", learning_rate=1e30), 0, data)
 
 
@@ -240,7 +240,7 @@ def test_a_loss_that_is_no_number_is_a_failure(data: Dataset) -> None:
 def test_logits_that_are_no_numbers_are_a_failure(data: Dataset, epochs: int) -> None:
     # with one step an epoch, the loss is that of the network before it
     one_step = recipe("none", learning_rate=1e20, batch_size=200, validation=0.0, epochs=epochs)
-    with pytest.raises(loop.Diverged, match=r"are not finite after epoch 1; .*--learning-rate"):
+    with pytest.raises(steps.Diverged, match=r"are not finite after epoch 1; .*--learning-rate"):
         loop.train(one_step, 0, data)
 
 
@@ -266,7 +266,7 @@ def test_a_logit_of_minus_infinity_is_a_failure_though_the_loss_is_finite(
 
     monkeypatch.setattr(networks, "build_for", build_for)
     below = data.train.take((data.train.labels < 9).nonzero()[:, 0]).alone()
-    with pytest.raises(loop.Diverged, match="the loss is nan in epoch 1"):
+    with pytest.raises(steps.Diverged, match="the loss is nan in epoch 1"):
         loop.train(recipe("none", validation=0.0), 0, dataclasses.replace(data, train=below))
 
 

@@ -149,12 +149,13 @@ class Loader:
         images = self.images
         if self.policy is not None:
             images = self._ready(self._change, epoch, progress).to(self.device)
+        order = moves.order.to(self.device)
+        all_shifts, all_flips = moves.shifts.to(self.device), moves.flips.to(self.device)
+        pasted = self.policy is not None and self.policy.keep is not None
         for index in range(len(self)):
-            places = moves.order[index * self.batch_size : (index + 1) * self.batch_size]
-            here = places.to(self.device)
-            shifts = moves.shifts[places].to(self.device)
-            flips = moves.flips[places].to(self.device)
-            pasted = self.policy is not None and self.policy.keep is not None
+            some = slice(index * self.batch_size, (index + 1) * self.batch_size)
+            places, here = moves.order[some], order[some]
+            shifts, flips = all_shifts[here], all_flips[here]
             yield Batch(
                 crop(images, here, shifts, flips, 255.0),
                 self.labels[here],

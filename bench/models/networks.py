@@ -342,6 +342,15 @@ def reseeded(model: nn.Module, seed: int) -> Iterator[None]:
         yield
 
 
+def draws_nothing(name: str) -> bool:
+    """Return whether the network of a name is known to draw no random numbers in training.
+
+    >>> draws_nothing("resnet18"), draws_nothing("shake-shake-26-2x32d")
+    (True, False)
+    """
+    return name in ABOUT and not name.startswith("shake-shake")
+
+
 def reseed(model: nn.Module, seed: int) -> None:
     """Restart the draws of a network's own generators (Shake-Shake); no effect on the others."""
     for module in model.modules():

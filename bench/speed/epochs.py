@@ -17,8 +17,9 @@ from bench.data.loader import Loader
 from bench.execution.progress import Progress
 from bench.models import networks
 from bench.speed.throughput import Rate, paired_rates, synchronise
-from bench.training import loop
+from bench.training import loop, optimizers
 from bench.training.recipes import Recipe
+from bench.training.steps import Step
 
 
 def bare(
@@ -40,12 +41,12 @@ def ours(
     recipe: Recipe,
     data: Dataset,
     network: nn.Module,
-    optimiser: torch.optim.Optimizer,
+    step: Step,
     loader: Loader,
     turn: int,
 ) -> None:
     """Train for one epoch as `bench run` does, late in the schedule: most images are masked."""
-    loop.train_epoch(recipe, 0, data, network, optimiser, loader, recipe.epochs - 1 - turn % 2)
+    loop.train_epoch(recipe, 0, data, network, step, loader, recipe.epochs - 1 - turn % 2)
 
 
 def products(
@@ -133,9 +134,7 @@ def epochs(
     reduced = dataclasses.replace(recipes[0], precision="bfloat16")
     for recipe in [recipes[0], reduced, *recipes[1:]]:
         network = loop.first(recipe, data, None, 0).to(device).to(memory_format=torch.channels_last)
-        optimiser = torch.optim.SGD(
-            network.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4
-        )
+        optimiser = optimizers.build(dataclasses.replace(recipe, learning_rate=0.01), network)
         split = loop.split(recipe, 0, data)[0]
         loader = Loader(
             split,
@@ -166,7 +165,9 @@ def epochs(
             name += ", with its pass for saliency"
         if recipe is reduced:
             name += ", bfloat16"
-        loops[name] = functools.partial(ours, recipe, data, network, optimiser, loader)
+        loops[name] = functools.partial(
+            ours, recipe, data, network, Step(recipe, network, optimiser), loader
+        )
     seconds: dict[str, list[float]] = {name: [] for name in loops}
     with progress.task("epochs", (rounds + 1) * len(loops)) as advance:
         for turn in range(rounds + 1):

@@ -21,7 +21,7 @@ from bench.points import find, guides
 from bench.records.record import Record
 from bench.records.store import Store
 from bench.robustness import quality
-from bench.training import checkpoints, fine_tuning, loop, robust, trained
+from bench.training import checkpoints, fine_tuning, loop, robust, steps, trained
 from bench.training.recipes import Recipe
 
 
@@ -153,7 +153,7 @@ def execute(
             checkpoint=checkpoint(job, workspace),
             stop=stop,
         )
-    except loop.Diverged as error:
+    except steps.Diverged as error:
         return replace(record, status="failed", message=str(error))
     about = {"recipe": recipe.key, "data": data.digest}
     weight_files.save_weights(result.network, weights(record, workspace), about)

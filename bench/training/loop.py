@@ -12,9 +12,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from attacks.victim import NotFinite
 from augmentations import delete, draw
 from augmentations.keep_augment import Saliency
 from bench import registry
@@ -29,12 +27,9 @@ from bench.models import networks
 from bench.models.arithmetic import full_float32
 from bench.models.networks import Normalised
 from bench.records.record import Number
-from bench.training import after_crop, checkpoints, fine_tuning, live_saliency, optimizers, robust
+from bench.training import after_crop, checkpoints, fine_tuning, live_saliency, optimizers
 from bench.training.recipes import Precision, Recipe
-
-
-class Diverged(ValueError):
-    """The loss or some logits are infinite or not a number."""
+from bench.training.steps import Diverged, Step, autocast
 
 
 @dataclass(frozen=True)
@@ -146,6 +141,7 @@ def train(
         guided=any(one is not None and one.points for one in (policy, mix)),
     )
     curve = checkpoints.resume(checkpoint, network, optimiser) if checkpoint else []
+    step = Step(recipe, network, optimiser)
     method = registry.label(recipe.augmentation, recipe.data, side)
     others = recipe.guide, recipe.policy, recipe.mix, recipe.robust
     method = " + ".join(filter(None, (method, *others)))
@@ -154,14 +150,12 @@ def train(
         if curve:
             advance(len(curve))
         for epoch in range(len(curve), recipe.epochs):
-            rate = optimizers.rate(recipe, epoch)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
+            optimizers.set_rate(optimiser, optimizers.rate(recipe, epoch))
             start = time.perf_counter()
             # one tensor from the start: a small one kept from each step would break the heap up
             last = epoch + 1 == recipe.epochs
             deleted = torch.full((len(training),), -1, device=device) if last else None
-            loss = train_epoch(recipe, seed, data, network, optimiser, loader, epoch, stop, deleted)
+            loss = train_epoch(recipe, seed, data, network, step, loader, epoch, stop, deleted)
             trained = time.perf_counter()
             entry = {
                 "epoch": epoch + 1,
@@ -229,7 +223,7 @@ def train_epoch(
     seed: int,
     data: Dataset,
     network: nn.Module,
-    optimiser: torch.optim.Optimizer,
+    step: Step,
     loader: Loader,
     epoch: int,
     stop: Callable[[], bool] = lambda: False,
@@ -242,7 +236,7 @@ def train_epoch(
         seed: Seed of the run.
         data: The dataset.
         network: The network; changed in place.
-        optimiser: Its optimiser.
+        step: Takes its steps.
         loader: Loader of the training images.
         epoch: Number of the epoch, from 0.
         stop: Whether to stop soon.
@@ -263,36 +257,30 @@ def train_epoch(
     mix = mixer(recipe, data)
     total, count = torch.zeros((), device=device), 0
     network.train()
-    for step, batch in enumerate(loader.epoch(epoch, done)):
+    for number, batch in enumerate(loader.epoch(epoch, done)):
         images, targets, mask, due = batch.images, batch.labels, batch.mask, batch.due
         if loader.policy is not None:
-            images = after_crop.finish(loader.policy, network, batch, mean, (seed, epoch, step))
+            images = after_crop.finish(loader.policy, network, batch, mean, (seed, epoch, number))
         if mask is None:
             guide = live_saliency.saliency(cut_by(recipe), network, images, batch.labels)
-            stream = seeds.generator(seed, "masks", epoch, step)
+            stream = seeds.generator(seed, "masks", epoch, number)
             mask = draw(recipe.augmentation, images, stream, guide=guide, progress=done)
             if deleted is not None:  # the first numbers of the stream, as `draw` uses them
-                stream = seeds.generator(seed, "masks", epoch, step)
+                stream = seeds.generator(seed, "masks", epoch, number)
                 chance = torch.rand(len(images), generator=stream).to(device)
                 due = chance < recipe.augmentation.share.at(done)
         if deleted is not None and due is not None:
             deleted[count : count + len(due)] = torch.where(due, mask.flatten(1).sum(1), -1)
         inside: AbstractContextManager[None] = nullcontext()
         if mix is not None:
-            stream = seeds.generator(seed, "mix", epoch, step)
+            stream = seeds.generator(seed, "mix", epoch, number)
             images, targets, inside = after_crop.mix_images(
                 mix, network, images, batch, len(data.classes), stream
             )
-        noise = seeds.generator(seed, "noise", epoch, step) if fill == "noise" else None
+        noise = seeds.generator(seed, "noise", epoch, number) if fill == "noise" else None
         images = delete(images, mask, mean=mean, std=std, fill=fill, generator=noise)
-        with networks.reseeded(network, seeds.derive(seed, "network", epoch, step)):
-            loss = step_loss(
-                recipe, network, images, targets, batch.labels, inside, (seed, epoch, step)
-            )
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        total += loss.detach() * len(batch.labels)
+        loss = step(images, targets, batch.labels, inside, (seed, epoch, number))
+        total += loss * len(batch.labels)
         count += len(batch.labels)
         if stop():
             raise Stopped(f"stopped in epoch {epoch + 1} of {recipe.epochs}")
@@ -302,52 +290,6 @@ def train_epoch(
             f"the loss is {mean_loss} in epoch {epoch + 1}; try a smaller --learning-rate"
         )
     return mean_loss
-
-
-def step_loss(
-    recipe: Recipe,
-    network: nn.Module,
-    images: Tensor,
-    targets: Tensor,
-    labels: Tensor,
-    inside: AbstractContextManager[None],
-    step: tuple[int, int, int],
-) -> Tensor:
-    """Return the loss of one step, on attacked images in adversarial training.
-
-    Args:
-        recipe: How the network is trained.
-        network: The network, in training mode.
-        images: Images in [0, 1], shape (b, c, h, w), after everything else.
-        targets: Classes, shape (b,), or shares of classes, shape (b, k).
-        labels: Classes, shape (b,).
-        inside: What mixes features inside the network, if anything does.
-        step: Seed, epoch and number of the step.
-
-    Raises:
-        Diverged: The network that is to be attacked returns NaN.
-    """
-    if recipe.robust is not None:
-        method = robust.build(recipe.robust)
-        stream = seeds.generator(step[0], "adversarial", *step[1:])
-        try:
-            attacked = method.attacked(network, images, labels, stream)
-        except NotFinite:
-            raise Diverged(
-                f"the logits are NaN in epoch {step[1] + 1}; try a smaller --learning-rate"
-            ) from None
-        with autocast(recipe.precision, images.device):
-            return method.loss(network, images, attacked, labels)
-    head = getattr(network, "early_head", None)
-    with autocast(recipe.precision, images.device), inside:
-        logits = network(images.contiguous(memory_format=torch.channels_last))
-        loss: Tensor = functional.cross_entropy(logits, targets)
-        # 0, or nan where a logit is infinite, which the loss alone may hide
-        loss = loss + (0 * logits.detach()).sum()
-        if head is not None:  # it sees features before they are blended
-            unmixed = isinstance(inside, nullcontext)
-            loss = loss + head.loss(targets if unmixed else labels)
-    return loss
 
 
 def live(recipe: Recipe) -> bool:
@@ -413,8 +355,3 @@ def accuracy(
     if wrong := int(unknown):
         raise Diverged(f"the logits of {wrong} of {len(split.labels)} images are not finite")
     return int(correct) / len(split.labels)
-
-
-def autocast(precision: Precision, device: torch.device) -> torch.autocast:
-    """Return the context of mixed precision for ``"bfloat16"``, and one without effect else."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")

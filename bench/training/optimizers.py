@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bench.training.recipes import Recipe
 
@@ -15,21 +15,41 @@ STEPS = (0.2, 0.4, 160 / 300, 220 / 300, 280 / 300)  # shares of the epochs; Fig
 def build(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
     """Return the optimizer of a recipe for all parameters of a network.
 
+    On a CUDA device its learning rate is a tensor, which a recorded step reads anew each time; see
+    `bench.training.steps`.
+
     Args:
         recipe: The recipe.
-        network: The network.
+        network: The network, on its device.
     """
+    device = next(network.parameters()).device
+    on_cuda = device.type == "cuda"
+    rate = torch.tensor(recipe.learning_rate, device=device) if on_cuda else recipe.learning_rate
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(
-            network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+            network.parameters(),
+            lr=rate,
+            weight_decay=recipe.weight_decay,
+            fused=on_cuda or None,
+            capturable=on_cuda,
         )
     return torch.optim.SGD(
         network.parameters(),
-        lr=recipe.learning_rate,
+        lr=rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         nesterov=recipe.momentum > 0,
+        fused=on_cuda or None,
     )
+
+
+def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of all parameters."""
+    for group in optimiser.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def rate(recipe: Recipe, epoch: int) -> float:

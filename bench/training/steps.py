@@ -1,0 +1,191 @@
+"""One step of a training: the loss, its gradients, and the update of the weights."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from attacks.victim import NotFinite
+from bench.data import seeds
+from bench.models import networks
+from bench.training import robust
+from bench.training.memory import LARGE
+from bench.training.recipes import Precision, Recipe
+
+Number = tuple[int, int, int]
+"""Seed of the training, epoch, and step of the epoch: what a draw depends on."""
+
+
+class Diverged(ValueError):
+    """The loss or some logits are infinite or not a number."""
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """A step that a CUDA device repeats whole, and the tensors that it reads and writes.
+
+    Attributes:
+        graph: The step.
+        images: Read; shape (b, c, h, w).
+        targets: Read; shape (b,) or (b, k).
+        loss: Written; a single number.
+    """
+
+    graph: torch.cuda.CUDAGraph
+    images: Tensor
+    targets: Tensor
+    loss: Tensor
+
+    def repeat(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Take the step with another batch; return the loss, which the next step overwrites."""
+        self.images.copy_(images)
+        self.targets.copy_(targets)
+        self.graph.replay()
+        return self.loss
+
+
+class Step:
+    """Takes the steps of one training.
+
+    Launching the hundreds of kernels of a small network takes a CUDA device longer than computing
+    them. So where a step is `repeatable`, the first batch of each shape is computed as usual, the
+    second is recorded as a CUDA graph, and all from the second on repeat it: the same kernels with
+    the same results, launched at once.
+
+    Args:
+        recipe: How the network is trained.
+        network: The network; changed in place.
+        optimiser: Its optimiser, as `optimizers.build` makes it.
+    """
+
+    def __init__(
+        self, recipe: Recipe, network: nn.Module, optimiser: torch.optim.Optimizer
+    ) -> None:
+        self.recipe = recipe
+        self.network = network
+        self.optimiser = optimiser
+        self._recorded: dict[tuple[torch.Size, torch.Size], Recorded | None] = {}
+
+    def __call__(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        labels: Tensor,
+        inside: AbstractContextManager[None],
+        number: Number,
+    ) -> Tensor:
+        """Take a step.
+
+        Args:
+            images: Images in [0, 1], shape (b, c, h, w), after everything else.
+            targets: Classes, shape (b,), or shares of classes, shape (b, k).
+            labels: Classes, shape (b,).
+            inside: What mixes features inside the network, if anything does.
+            number: Seed, epoch and number of the step.
+
+        Returns:
+            The mean loss over the batch, valid until the next step.
+
+        Raises:
+            Diverged: The network that is to be attacked returns NaN.
+        """
+        blended = not isinstance(inside, nullcontext)
+        if blended or not repeatable(self.recipe, self.network, images):
+            with networks.reseeded(self.network, seeds.derive(number[0], "network", *number[1:])):
+                loss = loss_of(self.recipe, self.network, images, targets, labels, inside, number)
+            return self._update(loss)
+        shapes = images.shape, targets.shape
+        if shapes not in self._recorded:
+            # libraries prepare themselves for a shape, and optimisers their state
+            self._recorded[shapes] = None
+            return self._plain(images, targets)
+        recorded = self._recorded[shapes] or self._record(images, targets)
+        self._recorded[shapes] = recorded
+        return recorded.repeat(images, targets)
+
+    def _record(self, images: Tensor, targets: Tensor) -> Recorded:
+        """Record a step; nothing is computed."""
+        images, targets, graph = images.clone(), targets.clone(), torch.cuda.CUDAGraph()
+        # other threads, which draw masks, may go on
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            loss = self._plain(images, targets)
+        return Recorded(graph, images, targets, loss)
+
+    def _plain(self, images: Tensor, targets: Tensor) -> Tensor:
+        """A step of a network that draws nothing."""
+        return self._update(cross_entropy(self.recipe, self.network, images, targets))
+
+    def _update(self, loss: Tensor) -> Tensor:
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        return loss.detach()
+
+
+def repeatable(recipe: Recipe, network: nn.Module, images: Tensor) -> bool:
+    """Return whether a step is worth recording, and the same for every batch.
+
+    It is on a CUDA device, for batches that the device is through with sooner than with the
+    launches, without attacks in training, in a network of this project that draws nothing.
+
+    Args:
+        recipe: How the network is trained.
+        network: The network.
+        images: A batch, shape (b, c, h, w).
+    """
+    return (
+        images.is_cuda
+        and images[:, 0].numel() < LARGE
+        and recipe.robust is None
+        and networks.draws_nothing(recipe.model)
+        and not hasattr(network, "early_head")
+    )
+
+
+def loss_of(
+    recipe: Recipe,
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    labels: Tensor,
+    inside: AbstractContextManager[None],
+    number: Number,
+) -> Tensor:
+    """Return the loss of a step, on attacked images in adversarial training; see `Step`."""
+    if recipe.robust is not None:
+        method = robust.build(recipe.robust)
+        stream = seeds.generator(number[0], "adversarial", *number[1:])
+        try:
+            attacked = method.attacked(network, images, labels, stream)
+        except NotFinite:
+            raise Diverged(
+                f"the logits are NaN in epoch {number[1] + 1}; try a smaller --learning-rate"
+            ) from None
+        with autocast(recipe.precision, images.device):
+            return method.loss(network, images, attacked, labels)
+    head = getattr(network, "early_head", None)
+    with inside:
+        loss = cross_entropy(recipe, network, images, targets)
+        if head is not None:  # it sees features before they are blended
+            unmixed = isinstance(inside, nullcontext)
+            with autocast(recipe.precision, images.device):
+                loss = loss + head.loss(targets if unmixed else labels)
+    return loss
+
+
+def cross_entropy(recipe: Recipe, network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean cross-entropy of a batch; NaN where a logit is infinite."""
+    with autocast(recipe.precision, images.device):
+        logits = network(images.contiguous(memory_format=torch.channels_last))
+        # 0, or nan where a logit is infinite, which the loss alone may hide
+        finite: Tensor = (0 * logits.detach()).sum()
+        return functional.cross_entropy(logits, targets) + finite
+
+
+def autocast(precision: Precision, device: torch.device) -> torch.autocast:
+    """Return the context of mixed precision for ``"bfloat16"``, and one without effect else."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")

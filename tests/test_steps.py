@@ -1,0 +1,144 @@
+"""Steps of a training: on a CUDA device they are recorded and repeated, with the same results."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench.data import catalog
+from bench.data.dataset import Dataset
+from bench.errors import Stopped
+from bench.models import networks
+from bench.training import loop, optimizers, steps
+from bench.training.recipes import Recipe
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.fixture
+def data() -> Dataset:
+    return catalog.load("digits(train=150, test=50)")
+
+
+def recipe(**fields: Any) -> Recipe:
+    usual: dict[str, Any] = {"data": "digits", "model": "resnet8", "epochs": 4, "batch_size": 64}
+    return Recipe(**(usual | {"learning_rate": 0.05, "validation": 0.0, "padding": 1} | fields))
+
+
+def trained(job: Recipe, data: Dataset, **others: Any) -> tuple[list[torch.Tensor], list[float]]:
+    """Weights and losses of a training on a CUDA device, whose kernels are deterministic here."""
+    before = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    try:
+        found = loop.train(job, 0, data, device="cuda", **others)
+    finally:
+        torch.backends.cudnn.deterministic = before
+    return [*found.network.state_dict().values()], [entry["loss"] for entry in found.curve]
+
+
+def launched(job: Recipe, data: Dataset) -> tuple[list[torch.Tensor], list[float]]:
+    """The same, with each kernel launched anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(steps, "LARGE", 0)
+        return trained(job, data)
+
+
+def same(one: tuple[list[torch.Tensor], Any], other: tuple[list[torch.Tensor], Any]) -> bool:
+    return one[1] == other[1] and all(map(torch.equal, one[0], other[0]))
+
+
+@needs_cuda
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"precision": "bfloat16"},
+        {"optimizer": "adamw", "learning_rate": 1e-3},
+        {"mix": "mixup"},
+        {"model": "vit-96-6", "optimizer": "adamw", "learning_rate": 1e-3},
+    ],
+    ids=str,
+)
+def test_a_repeated_step_computes_what_launched_kernels_do(
+    fields: dict[str, Any], data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repeated = []
+    repeat = steps.Recorded.repeat
+
+    def counted(self: Any, *given: Any) -> torch.Tensor:
+        repeated.append(given[0].shape)
+        return repeat(self, *given)
+
+    monkeypatch.setattr(steps.Recorded, "repeat", counted)
+    job = recipe(**fields)
+    once = trained(job, data)
+    # each of four epochs has two batches of 64 and one of 22; the first of either is launched
+    sizes = [shape[0] for shape in repeated]
+    assert (sizes.count(64), sizes.count(22)) == (7, 3)
+    assert same(once, launched(job, data))
+    assert not same(once, trained(recipe(**fields, weight_decay=0.01), data))
+
+
+@needs_cuda
+def test_a_training_on_cuda_continues_bit_for_bit(data: Dataset, tmp_path: Path) -> None:
+    for job in (recipe(), recipe(optimizer="adamw", learning_rate=1e-3)):
+        whole, folder = trained(job, data), tmp_path / job.key
+        calls = map((6).__le__, itertools.count(1))
+        with pytest.raises(Stopped, match="stopped"):
+            trained(job, data, checkpoint=folder, stop=calls.__next__)
+        assert same(whole, trained(job, data, checkpoint=folder))
+
+
+@needs_cuda
+def test_features_mixed_in_the_network_change_no_recorded_step(data: Dataset) -> None:
+    """Manifold Mixup draws a stage for each batch; of stage 0, which is the images, it is plain."""
+    job = recipe(mix="manifold-mixup")
+    assert same(trained(job, data), launched(job, data))
+
+
+@needs_cuda
+@pytest.mark.parametrize(
+    "fields", [{"model": "shake-shake-26-2x32d"}, {"robust": "sparse-trades(k=2, steps=2)"}], ids=str
+)
+def test_a_step_that_draws_is_not_recorded(
+    fields: dict[str, Any], data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded: list[Any] = []
+    monkeypatch.setattr(steps.Step, "_record", lambda *given: recorded.append(given))
+    trained(recipe(**fields, epochs=2), data)
+    assert not recorded
+
+
+@needs_cuda
+def test_a_step_of_large_batches_is_not_recorded(
+    data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "LARGE", 128 * 8 * 8)
+    network = networks.build_for(data, "resnet8", seed=0)
+    for size, worth in ((128, False), (127, True)):
+        images = torch.zeros(size, 1, 8, 8, device="cuda")
+        assert steps.repeatable(recipe(), network, images) == worth
+
+
+def test_a_step_on_a_cpu_is_never_recorded(data: Dataset) -> None:
+    network = networks.build_for(data, "resnet8", seed=0)
+    assert not steps.repeatable(recipe(), network, torch.zeros(2, 1, 8, 8))
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_the_learning_rate_reaches_the_update(data: Dataset, optimizer: str, device: str) -> None:
+    network = networks.build_for(data, "resnet8", seed=0).to(device)
+    before = [each.clone() for each in network.parameters()]
+    optimiser = optimizers.build(recipe(optimizer=optimizer), network)
+    for rate, moves in ((0.0, False), (0.1, True)):
+        optimizers.set_rate(optimiser, rate)
+        for each in network.parameters():
+            each.grad = torch.ones_like(each)
+        optimiser.step()
+        same = all(map(torch.equal, before, network.parameters()))
+        assert same != moves
