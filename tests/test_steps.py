@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from bench import registry
 from bench.data import catalog
 from bench.data.dataset import Dataset
 from bench.errors import Stopped
@@ -94,6 +95,14 @@ def test_a_training_on_cuda_continues_bit_for_bit(data: Dataset, tmp_path: Path)
 
 
 @needs_cuda
+@pytest.mark.parametrize("saliency", ["full", "low", "early"])
+def test_a_repeated_saliency_is_the_one_that_is_launched(saliency: str, data: Dataset) -> None:
+    method = registry.build("augmentations", f"keepaugment(length=3, saliency='{saliency}')")
+    job = recipe(augmentation=method)
+    assert same(trained(job, data), launched(job, data))
+
+
+@needs_cuda
 def test_features_mixed_in_the_network_change_no_recorded_step(data: Dataset) -> None:
     """Manifold Mixup draws a stage for each batch; of stage 0, which is the images, it is plain."""
     job = recipe(mix="manifold-mixup")
@@ -102,13 +111,15 @@ def test_features_mixed_in_the_network_change_no_recorded_step(data: Dataset) ->
 
 @needs_cuda
 @pytest.mark.parametrize(
-    "fields", [{"model": "shake-shake-26-2x32d"}, {"robust": "sparse-trades(k=2, steps=2)"}], ids=str
+    "fields",
+    [{"model": "shake-shake-26-2x32d"}, {"robust": "sparse-trades(k=2, steps=2)"}],
+    ids=str,
 )
 def test_a_step_that_draws_is_not_recorded(
     fields: dict[str, Any], data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorded: list[Any] = []
-    monkeypatch.setattr(steps.Step, "_record", lambda *given: recorded.append(given))
+    monkeypatch.setattr(steps.Repeated, "_record", lambda *given: recorded.append(given))
     trained(recipe(**fields, epochs=2), data)
     assert not recorded
 
@@ -122,6 +133,47 @@ def test_a_step_of_large_batches_is_not_recorded(
     for size, worth in ((128, False), (127, True)):
         images = torch.zeros(size, 1, 8, 8, device="cuda")
         assert steps.repeatable(recipe(), network, images) == worth
+
+
+class Memory:
+    """A recorded computation that needs no CUDA device: it reads and writes the same tensors."""
+
+    def __init__(self, compute: Any, images: torch.Tensor, targets: torch.Tensor) -> None:
+        self.compute, self.images, self.targets = compute, images.clone(), targets.clone()
+        self.result: torch.Tensor | None = None
+        self.sizes: list[int] = []
+
+    def repeat(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        self.sizes.append(len(self.images.copy_(images)))
+        found = self.compute(self.images, self.targets.copy_(targets))
+        self.result = found if self.result is None else self.result.copy_(found)
+        return self.result
+
+
+@pytest.mark.parametrize("method", ["cutout(length=3)", "keepaugment(length=3)"])
+def test_every_batch_after_the_first_of_its_shape_is_repeated_in_place(
+    method: str, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memories: list[Memory] = []
+
+    def record(self: steps.Repeated, *given: torch.Tensor) -> Memory:
+        memories.append(Memory(self.compute, *given))
+        return memories[-1]
+
+    job = recipe(augmentation=registry.build("augmentations", method))
+    plain = loop.train(job, 0, data)
+    monkeypatch.setattr(steps, "repeatable", lambda *given: True)
+    monkeypatch.setattr(steps.Repeated, "_record", record)
+    repeated = loop.train(job, 0, data)
+    # each of four epochs has two batches of 64 images and one of 22
+    once = [[64] * 7, [22] * 3]
+    found = sorted((memory.sizes for memory in memories), reverse=True)
+    assert found == sorted(once * (2 if "keep" in method else 1), reverse=True)
+    assert [entry["loss"] for entry in plain.curve] == [entry["loss"] for entry in repeated.curve]
+    tensors = zip(
+        plain.network.state_dict().values(), repeated.network.state_dict().values(), strict=True
+    )
+    assert all(torch.equal(one, other) for one, other in tensors)
 
 
 def test_a_step_on_a_cpu_is_never_recorded(data: Dataset) -> None:

@@ -26,7 +26,7 @@ from bench.files.checksums import key
 from bench.models.saliency import saliency
 from bench.points import coverage, find
 from bench.points.store import Points
-from bench.training.loop import live
+from bench.training import live_saliency
 from bench.training.recipes import Recipe
 
 RESPONSES = 256  # images that are made grey at a time
@@ -47,7 +47,7 @@ def needed(recipe: Recipe) -> str | None:
     Args:
         recipe: The recipe.
     """
-    wanted = None if live(recipe) else recipe.augmentation.wants
+    wanted = None if live_saliency.follows(recipe) else recipe.augmentation.wants
     if any(name is not None and name.startswith("ipf-") for name in (recipe.policy, recipe.mix)):
         wanted = wanted or "attack"
     return None if wanted is None else recipe.guide or wanted
@@ -64,7 +64,7 @@ def from_points(recipe: Recipe) -> bool:
 
 def takes(recipe: Recipe) -> bool:
     """Return whether a fixed guide would change how a recipe trains."""
-    return live(recipe) or needed(recipe) is not None
+    return live_saliency.follows(recipe) or needed(recipe) is not None
 
 
 def fixed(

@@ -17,9 +17,28 @@ from bench.data import seeds
 from bench.models.networks import Normalised
 from bench.models.saliency import saliency as gradient
 from bench.models.stages import stage
+from bench.training.recipes import Recipe
 
 WEIGHT = 0.3  # of the early head's loss; third-party code's, as the paper's is unknown here
 POOLED = 4  # the early head sees 4x4 averages of each channel
+
+
+def follows(recipe: Recipe) -> bool:
+    """Return whether the masks follow the saliency of the network in training.
+
+    Args:
+        recipe: The recipe.
+    """
+    return recipe.augmentation.wants == "saliency" and recipe.guide is None
+
+
+def kind(recipe: Recipe) -> Saliency:
+    """Return the saliency that the masks follow; ``"full"`` where they follow none.
+
+    Args:
+        recipe: The recipe.
+    """
+    return getattr(recipe.augmentation, "saliency", "full") if follows(recipe) else "full"
 
 
 def saliency(

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from augmentations import delete, draw
-from augmentations.keep_augment import Saliency
 from bench import registry
 from bench.data import masks, mixing, policies, seeds
 from bench.data.dataset import Dataset
@@ -135,7 +134,7 @@ def train(
         padding=recipe.padding,
         flip=data.flip and recipe.flip,
         device=device,
-        augmentation=None if live(recipe) else recipe.augmentation,
+        augmentation=None if live_saliency.follows(recipe) else recipe.augmentation,
         guide=guide,
         policy=policy,
         guided=any(one is not None and one.points for one in (policy, mix)),
@@ -212,7 +211,7 @@ def first(recipe: Recipe, data: Dataset, weights: Path | None, seed: int) -> Nor
     if recipe.policy is not None:
         side = data.train.images.shape[-1]
         pasted = policies.build(recipe.policy, side=side, data=data.name).keep
-    if "early" in f"{pasted} {cut_by(recipe)}":
+    if "early" in f"{pasted} {live_saliency.kind(recipe)}":
         image = data.train.images[:1].float() / 255
         live_saliency.EarlyHead(network, len(data.classes), image, seed)
     return network
@@ -262,7 +261,7 @@ def train_epoch(
         if loader.policy is not None:
             images = after_crop.finish(loader.policy, network, batch, mean, (seed, epoch, number))
         if mask is None:
-            guide = live_saliency.saliency(cut_by(recipe), network, images, batch.labels)
+            guide = step.saliency(images, batch.labels)
             stream = seeds.generator(seed, "masks", epoch, number)
             mask = draw(recipe.augmentation, images, stream, guide=guide, progress=done)
             if deleted is not None:  # the first numbers of the stream, as `draw` uses them
@@ -290,24 +289,6 @@ def train_epoch(
             f"the loss is {mean_loss} in epoch {epoch + 1}; try a smaller --learning-rate"
         )
     return mean_loss
-
-
-def live(recipe: Recipe) -> bool:
-    """Return whether the masks follow the saliency of the network in training.
-
-    Args:
-        recipe: The recipe.
-    """
-    return recipe.augmentation.wants == "saliency" and recipe.guide is None
-
-
-def cut_by(recipe: Recipe) -> Saliency:
-    """Return the saliency that the masks follow; ``"full"`` where they follow none.
-
-    Args:
-        recipe: The recipe.
-    """
-    return getattr(recipe.augmentation, "saliency", "full") if live(recipe) else "full"
 
 
 def mixer(recipe: Recipe, data: Dataset) -> mixing.AnyMix | None:

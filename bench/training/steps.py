@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -12,7 +14,7 @@ from torch.nn import functional
 from attacks.victim import NotFinite
 from bench.data import seeds
 from bench.models import networks
-from bench.training import robust
+from bench.training import live_saliency, robust
 from bench.training.memory import LARGE
 from bench.training.recipes import Precision, Recipe
 
@@ -26,35 +28,67 @@ class Diverged(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Recorded:
-    """A step that a CUDA device repeats whole, and the tensors that it reads and writes.
+    """A computation that a CUDA device repeats whole, and the tensors that it reads and writes.
 
     Attributes:
-        graph: The step.
+        graph: The computation.
         images: Read; shape (b, c, h, w).
         targets: Read; shape (b,) or (b, k).
-        loss: Written; a single number.
+        result: Written.
     """
 
     graph: torch.cuda.CUDAGraph
     images: Tensor
     targets: Tensor
-    loss: Tensor
+    result: Tensor
 
     def repeat(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Take the step with another batch; return the loss, which the next step overwrites."""
+        """Compute the same of another batch; the next call overwrites the result."""
         self.images.copy_(images)
         self.targets.copy_(targets)
         self.graph.replay()
-        return self.loss
+        return self.result
+
+
+class Repeated:
+    """Computes something of many batches: recorded once for each shape, and then repeated whole.
+
+    Launching the hundreds of kernels of a small network takes longer than a CUDA device takes to
+    compute them. So the first batch of a shape is computed as usual, the second is recorded as a
+    CUDA graph, and all from the second on repeat it: the same kernels with the same results,
+    launched at once.
+
+    Args:
+        compute: Takes images, shape (b, c, h, w), and targets; gives a tensor. It must launch the
+            same kernels each time, on nothing else that changes but what it keeps in place.
+    """
+
+    def __init__(self, compute: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self.compute = compute
+        self._recorded: dict[tuple[torch.Size, torch.Size], Recorded | None] = {}
+
+    def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Return what ``compute`` gives, valid until the next call."""
+        shapes = images.shape, targets.shape
+        if shapes not in self._recorded:
+            # libraries prepare themselves for a shape, and optimisers their state
+            self._recorded[shapes] = None
+            return self.compute(images, targets)
+        recorded = self._recorded[shapes] or self._record(images, targets)
+        self._recorded[shapes] = recorded
+        return recorded.repeat(images, targets)
+
+    def _record(self, images: Tensor, targets: Tensor) -> Recorded:
+        """Record the computation; nothing is computed."""
+        images, targets, graph = images.clone(), targets.clone(), torch.cuda.CUDAGraph()
+        # other threads, which draw masks, may go on
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            result = self.compute(images, targets)
+        return Recorded(graph, images, targets, result)
 
 
 class Step:
-    """Takes the steps of one training.
-
-    Launching the hundreds of kernels of a small network takes a CUDA device longer than computing
-    them. So where a step is `repeatable`, the first batch of each shape is computed as usual, the
-    second is recorded as a CUDA graph, and all from the second on repeat it: the same kernels with
-    the same results, launched at once.
+    """Takes the steps of one training, `Repeated` where they are `repeatable`.
 
     Args:
         recipe: How the network is trained.
@@ -68,7 +102,11 @@ class Step:
         self.recipe = recipe
         self.network = network
         self.optimiser = optimiser
-        self._recorded: dict[tuple[torch.Size, torch.Size], Recorded | None] = {}
+        self._saliency = functools.partial(
+            live_saliency.saliency, live_saliency.kind(recipe), network
+        )
+        self._repeated_saliency = Repeated(self._saliency)
+        self._repeated = Repeated(self._plain)
 
     def __call__(
         self,
@@ -94,26 +132,21 @@ class Step:
             Diverged: The network that is to be attacked returns NaN.
         """
         blended = not isinstance(inside, nullcontext)
-        if blended or not repeatable(self.recipe, self.network, images):
-            with networks.reseeded(self.network, seeds.derive(number[0], "network", *number[1:])):
-                loss = loss_of(self.recipe, self.network, images, targets, labels, inside, number)
-            return self._update(loss)
-        shapes = images.shape, targets.shape
-        if shapes not in self._recorded:
-            # libraries prepare themselves for a shape, and optimisers their state
-            self._recorded[shapes] = None
-            return self._plain(images, targets)
-        recorded = self._recorded[shapes] or self._record(images, targets)
-        self._recorded[shapes] = recorded
-        return recorded.repeat(images, targets)
+        if not blended and repeatable(self.recipe, self.network, images):
+            return self._repeated(images, targets)
+        with networks.reseeded(self.network, seeds.derive(number[0], "network", *number[1:])):
+            loss = loss_of(self.recipe, self.network, images, targets, labels, inside, number)
+        return self._update(loss)
 
-    def _record(self, images: Tensor, targets: Tensor) -> Recorded:
-        """Record a step; nothing is computed."""
-        images, targets, graph = images.clone(), targets.clone(), torch.cuda.CUDAGraph()
-        # other threads, which draw masks, may go on
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            loss = self._plain(images, targets)
-        return Recorded(graph, images, targets, loss)
+    def saliency(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the saliency that masks follow, shape (b, 1, h, w), valid until the next call.
+
+        Args:
+            images: Images in [0, 1], shape (b, c, h, w).
+            labels: Classes, shape (b,).
+        """
+        worth = repeatable(self.recipe, self.network, images)
+        return (self._repeated_saliency if worth else self._saliency)(images, labels)
 
     def _plain(self, images: Tensor, targets: Tensor) -> Tensor:
         """A step of a network that draws nothing."""
