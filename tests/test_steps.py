@@ -17,8 +17,6 @@ from bench.models import networks
 from bench.training import loop, optimizers, steps
 from bench.training.recipes import Recipe
 
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-
 
 @pytest.fixture
 def data() -> Dataset:
@@ -52,7 +50,7 @@ def same(one: tuple[list[torch.Tensor], Any], other: tuple[list[torch.Tensor], A
     return one[1] == other[1] and all(map(torch.equal, one[0], other[0]))
 
 
-@needs_cuda
+@pytest.mark.gpu
 @pytest.mark.parametrize(
     "fields",
     [
@@ -84,7 +82,7 @@ def test_a_repeated_step_computes_what_launched_kernels_do(
     assert not same(once, trained(recipe(**fields, weight_decay=0.01), data))
 
 
-@needs_cuda
+@pytest.mark.gpu
 def test_a_training_on_cuda_continues_bit_for_bit(data: Dataset, tmp_path: Path) -> None:
     for job in (recipe(), recipe(optimizer="adamw", learning_rate=1e-3)):
         whole, folder = trained(job, data), tmp_path / job.key
@@ -94,7 +92,7 @@ def test_a_training_on_cuda_continues_bit_for_bit(data: Dataset, tmp_path: Path)
         assert same(whole, trained(job, data, checkpoint=folder))
 
 
-@needs_cuda
+@pytest.mark.gpu
 @pytest.mark.parametrize("saliency", ["full", "low", "early"])
 def test_a_repeated_saliency_is_the_one_that_is_launched(saliency: str, data: Dataset) -> None:
     method = registry.build("augmentations", f"keepaugment(length=3, saliency='{saliency}')")
@@ -102,14 +100,14 @@ def test_a_repeated_saliency_is_the_one_that_is_launched(saliency: str, data: Da
     assert same(trained(job, data), launched(job, data))
 
 
-@needs_cuda
+@pytest.mark.gpu
 def test_features_mixed_in_the_network_change_no_recorded_step(data: Dataset) -> None:
     """Manifold Mixup draws a stage for each batch; of stage 0, which is the images, it is plain."""
     job = recipe(mix="manifold-mixup")
     assert same(trained(job, data), launched(job, data))
 
 
-@needs_cuda
+@pytest.mark.gpu
 @pytest.mark.parametrize(
     "fields",
     [{"model": "shake-shake-26-2x32d"}, {"robust": "sparse-trades(k=2, steps=2)"}],
@@ -124,7 +122,7 @@ def test_a_step_that_draws_is_not_recorded(
     assert not recorded
 
 
-@needs_cuda
+@pytest.mark.gpu
 def test_a_step_of_large_batches_is_not_recorded(
     data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,7 +179,7 @@ def test_a_step_on_a_cpu_is_never_recorded(data: Dataset) -> None:
     assert not steps.repeatable(recipe(), network, torch.zeros(2, 1, 8, 8))
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_the_learning_rate_reaches_the_update(data: Dataset, optimizer: str, device: str) -> None:
     network = networks.build_for(data, "resnet8", seed=0).to(device)
