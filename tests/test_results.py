@@ -330,12 +330,18 @@ def test_at_equal_passes_the_attack_is_first_but_for_the_ties_that_are_named(
     assert f"{24 - len(tied)} of the 24 comparisons" in said(study)
 
 
-def differences(path: str) -> dict[str, tuple[str, str]]:
-    """The differences of a table over five seeds, and their p-values, as sentences write them."""
+def differences(path: str, seeds: int = 5) -> dict[str, tuple[str, str]]:
+    """The differences of a table over so many seeds, and their p-values, as sentences write them.
+
+    Where a method has another number of seeds, it stands behind the difference.
+    """
     table = (RESULTS / path).read_text().replace("\\", "")
-    assert "over n = 5 seeds" in table
-    found = re.findall(r"^\| (\S.*?) +\| +(\S+ ± [\d.]+)\S* +\| +(.+?) +\|", table, re.M)
-    return {name: (cell, p if p.startswith("<") else f"= {p}") for name, cell, p in found}
+    assert f"over n = {seeds} seeds" in table
+    row = r"^\| (\S.*?) +\| +(\S+ ± [\d.]+)\S*(?: \((n=\d)\))? +\| +(.+?) +\|"
+    return {
+        name: (" ".join(filter(None, [cell, n])), p if p.startswith("<") else f"= {p}")
+        for name, cell, n, p in re.findall(row, table, re.M)
+    }
 
 
 def test_what_is_said_of_deletion_with_crop_and_flip_is_in_its_tables() -> None:
@@ -355,6 +361,27 @@ def test_what_is_said_of_deletion_with_crop_and_flip_is_in_its_tables() -> None:
     assert f"{occluded} on occluded ones" in section
     assert f"AdvMask {columns[0]['advmask'][0]} points, " in " ".join(SHOWN.split())
     assert f"Random Erasing {columns[0]['random-erasing'][0]});" in " ".join(SHOWN.split())
+
+
+def test_what_is_said_of_all_methods_with_crop_and_flip_is_in_its_tables() -> None:
+    section = said("crop-all")
+    columns = [differences(f"crop-all/{name}.md", seeds=4) for name in ("differences", "occlusion")]
+    assert len(columns[0]) == 9
+    for name in columns[0]:
+        seeds = 3 if columns[0][name][0].endswith("n=3") else 4
+        cells = [
+            f"{column[name][0].removesuffix(' n=3')} (p {column[name][1]})" for column in columns
+        ]
+        assert f"| {name} | {seeds} | {' | '.join(cells)} |" in section
+    controls = [cell for cell, _ in differences("crop-all/controls.md", seeds=3).values()]
+    assert f"{', '.join(controls[:2])} and {controls[2]} points on clean images" in section
+    clean, occluded = columns
+    shown = " ".join(SHOWN.split())
+    assert f"show Random Erasing better ({clean['random-erasing'][0]})" in shown
+    adversarial, random = (
+        occluded[name][0].removesuffix(" n=3") for name in ("advmask", "advmask + random")
+    )
+    assert f"AdvMask gains {adversarial} with adversarial and {random} with random points" in shown
 
 
 def test_what_is_said_of_predicted_points_is_in_its_tables() -> None:
