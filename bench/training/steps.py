@@ -18,8 +18,8 @@ from bench.training import live_saliency, robust
 from bench.training.memory import LARGE
 from bench.training.recipes import Precision, Recipe
 
-Number = tuple[int, int, int]
-"""Seed of the training, epoch, and step of the epoch: what a draw depends on."""
+StepId = tuple[int, int, int]
+"""Seed of the training, epoch, and number of the step: what a draw depends on."""
 
 
 class Diverged(ValueError):
@@ -114,7 +114,7 @@ class Step:
         targets: Tensor,
         labels: Tensor,
         inside: AbstractContextManager[None],
-        number: Number,
+        step: StepId,
     ) -> Tensor:
         """Take a step.
 
@@ -123,7 +123,7 @@ class Step:
             targets: Classes, shape (b,), or shares of classes, shape (b, k).
             labels: Classes, shape (b,).
             inside: What mixes features inside the network, if anything does.
-            number: Seed, epoch and number of the step.
+            step: Seed, epoch and number of the step.
 
         Returns:
             The mean loss over the batch, valid until the next step.
@@ -134,8 +134,8 @@ class Step:
         blended = not isinstance(inside, nullcontext)
         if not blended and repeatable(self.recipe, self.network, images):
             return self._repeated(images, targets)
-        with networks.reseeded(self.network, seeds.derive(number[0], "network", *number[1:])):
-            loss = loss_of(self.recipe, self.network, images, targets, labels, inside, number)
+        with networks.reseeded(self.network, seeds.derive(step[0], "network", *step[1:])):
+            loss = loss_of(self.recipe, self.network, images, targets, labels, inside, step)
         return self._update(loss)
 
     def saliency(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -186,17 +186,17 @@ def loss_of(
     targets: Tensor,
     labels: Tensor,
     inside: AbstractContextManager[None],
-    number: Number,
+    step: StepId,
 ) -> Tensor:
     """Return the loss of a step, on attacked images in adversarial training; see `Step`."""
     if recipe.robust is not None:
         method = robust.build(recipe.robust)
-        stream = seeds.generator(number[0], "adversarial", *number[1:])
+        stream = seeds.generator(step[0], "adversarial", *step[1:])
         try:
             attacked = method.attacked(network, images, labels, stream)
         except NotFinite:
             raise Diverged(
-                f"the logits are NaN in epoch {number[1] + 1}; try a smaller --learning-rate"
+                f"the logits are NaN in epoch {step[1] + 1}; try a smaller --learning-rate"
             ) from None
         with autocast(recipe.precision, images.device):
             return method.loss(network, images, attacked, labels)
