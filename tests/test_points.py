@@ -270,6 +270,23 @@ def test_a_stopped_search_continues_and_a_damaged_block_is_done_again(
     assert untouched
 
 
+def test_a_search_stops_at_the_next_pass_of_a_block(data: Dataset, tmp_path: Path) -> None:
+    """The attack on one block takes minutes on large images."""
+    passes: list[int] = []
+    network = networks.build_for(data, "resnet8", seed=0)
+    network.register_forward_hook(lambda *given: passes.append(len(given[2])))
+    with pytest.raises(Stopped, match="stopped after 0 of 12 blocks"):
+        find.adversarial(
+            data,
+            Workspace(results=tmp_path),
+            Silent(),
+            victim=network,
+            stop=lambda: len(passes) > 9,
+        )
+    assert len(passes) == 10
+    assert not list(tmp_path.glob("cache/points/*/block-*.safetensors"))
+
+
 @pytest.mark.slow
 def test_an_interrupted_search_continues_bit_for_bit_in_other_processes(
     workspace: Workspace, tmp_path: Path

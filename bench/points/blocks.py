@@ -98,7 +98,7 @@ def keep(name: str, network: nn.Module) -> None:
 def attack(
     block: Block, workspace: Workspace, progress: Progress, stop: Callable[[], bool]
 ) -> Points | None:
-    """Find the points of a block and store them; return None if asked to stop before it starts."""
+    """Find the points of a block and store them; return None if asked to stop before its end."""
     if stop():
         return None
     if block.network not in _networks:  # in the process of a worker
@@ -108,14 +108,17 @@ def attack(
     start = time.perf_counter()
     data = workspace.dataset(block.data)
     ids = block.indices(len(data.train.labels))
-    network = Counted(_networks[block.network])
-    if block.estimator is None:
-        method = registry.build("attacks", block.attack)
-        found = attack_images(network, data, ids, method, workspace.device, block.seed)
-    else:
-        trained = Trained.load(block.estimator)
-        how = Fast.read(block.attack)
-        found = predict_images(network, data, ids, trained, how, workspace.device, block.seed)
+    network = Counted(_networks[block.network], stop)
+    try:
+        if block.estimator is None:
+            method = registry.build("attacks", block.attack)
+            found = attack_images(network, data, ids, method, workspace.device, block.seed)
+        else:
+            trained = Trained.load(block.estimator)
+            how = Fast.read(block.attack)
+            found = predict_images(network, data, ids, trained, how, workspace.device, block.seed)
+    except Stopped:
+        return None
     measured = {"seconds": time.perf_counter() - start, "passes": network.passes}
     found = replace(found, about=found.about | json.loads(block.about) | measured)
     found.save(block.path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from attacks import Attack, passes
 from attacks.base import Shape, frozen
 from bench.data.floats import as_floats
+from bench.errors import Stopped
 from bench.execution.progress import clock
 
 SECONDS = 2.0
@@ -148,18 +150,22 @@ class Counted(nn.Module):
 
     Args:
         network: Any network.
+        stop: Whether to stop soon.
 
     Attributes:
         passes: Forward and backward passes so far, one for each image of a batch.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, stop: Callable[[], bool] = lambda: False) -> None:
         super().__init__()
         self.network = network
+        self.stop = stop
         self.passes = 0
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return what the network does."""
+        """Return what the network does; raise `Stopped` if asked to stop."""
+        if self.stop():
+            raise Stopped("stopped in the middle of an attack")
         self.passes += len(images)
         outputs: Tensor = self.network(images)
         if outputs.requires_grad:
