@@ -113,6 +113,13 @@ def test_every_study_is_in_the_overview_and_every_link_leads_somewhere() -> None
             assert (path.parent / link).exists(), f"{path}: {link}"
 
 
+def test_no_study_is_left_out_of_the_repository() -> None:
+    """What is under results/ is ignored unless its folder is named."""
+    kept = (ROOT / ".gitignore").read_text().splitlines()
+    for path in RESULTS.glob("*/README.md"):
+        assert f"!results/{path.parent.name}/" in kept
+
+
 def test_the_numbers_of_the_readme_are_those_of_the_results() -> None:
     tables = re.findall(r"((?:^\|.*\n)+)", SHOWN, re.MULTILINE)
     assert tables, "the README shows no table"
