@@ -6,9 +6,11 @@ import json
 import re
 
 import pytest
+from click.testing import CliRunner
 from studies import RESULTS, ROOT, SHOWN, said
 
 import attacks
+from bench.cli import main
 from bench.records.sequential import SequentialDesign
 
 
@@ -30,15 +32,22 @@ def test_the_methods_that_are_said_to_lose_do() -> None:
     assert marks("differences-advmask")["advmask + corners-matched"][1] == "1.00 ± 0.55*"
 
 
+def accuracies(study: str) -> dict[str, dict[int, float]]:
+    """The accuracy of each method of a study with each seed."""
+    found: dict[str, dict[int, float]] = {}
+    for line in (RESULTS / study / "records.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        name = " + ".join(filter(None, [record["augmentation"], record.get("guide")]))
+        found.setdefault(name, {})[record["seed"]] = record["accuracy"]
+    return found
+
+
 def test_the_verdicts_of_the_control_are_those_of_its_design() -> None:
     """The plan fixed looks and margin; the seeds of the last look decide about each method."""
-    accuracies: dict[str, dict[int, float]] = {}
-    for line in (RESULTS / "control/records.jsonl").read_text().splitlines():
-        record = json.loads(line)
-        accuracies.setdefault(record["augmentation"], {})[record["seed"]] = record["accuracy"]
-    (seeds,) = {len(values) for values in accuracies.values()}
+    found = accuracies("control")
+    (seeds,) = {len(values) for values in found.values()}
     plan = SequentialDesign(methods=2, most=30, margin=0.005)
-    decisions = plan.decide(accuracies, "none", plan.looks.index(seeds) + 1)
+    decisions = plan.decide(found, "none", plan.looks.index(seeds) + 1)
     assert set(decisions) == {"cutout", "random-erasing"}
     for text in (" ".join(SHOWN.split()), said("control")):
         for name, decision in decisions.items():
@@ -46,13 +55,8 @@ def test_the_verdicts_of_the_control_are_those_of_its_design() -> None:
 
 
 def test_the_verdicts_of_the_comparison_are_those_of_its_design() -> None:
-    accuracies: dict[str, dict[int, float]] = {}
-    for line in (RESULTS / "comparison/records.jsonl").read_text().splitlines():
-        record = json.loads(line)
-        name = " + ".join(filter(None, [record["augmentation"], record.get("guide")]))
-        accuracies.setdefault(name, {})[record["seed"]] = record["accuracy"]
     plan = SequentialDesign(methods=9, most=10, margin=0.005)
-    decisions = plan.decide(accuracies, "none", 2)
+    decisions = plan.decide(accuracies("comparison"), "none", 2)
     assert len(decisions) == 9
     for name, decision in decisions.items():
         assert f"- `{name}`: {decision}" in said("comparison")
@@ -61,13 +65,9 @@ def test_the_verdicts_of_the_comparison_are_those_of_its_design() -> None:
 
 
 def test_the_verdicts_with_crop_and_flip_are_those_of_the_first_look() -> None:
-    accuracies: dict[str, dict[int, float]] = {}
-    for line in (RESULTS / "crop/records.jsonl").read_text().splitlines():
-        record = json.loads(line)
-        name = " + ".join(filter(None, [record["augmentation"], record.get("guide")]))
-        accuracies.setdefault(name, {})[record["seed"]] = record["accuracy"]
-    assert {len(values) for values in accuracies.values()} == {5}
-    decisions = SequentialDesign(methods=4, most=10, margin=0.005).decide(accuracies, "none", 1)
+    found = accuracies("crop")
+    assert {len(values) for values in found.values()} == {5}
+    decisions = SequentialDesign(methods=4, most=10, margin=0.005).decide(found, "none", 1)
     assert set(decisions) == {"cutout", "random-erasing", "advmask", "advmask + random"}
     assert {decision.verdict for decision in decisions.values()} == {"undecided"}
     for name, decision in decisions.items():
@@ -266,6 +266,19 @@ def test_what_is_said_of_all_methods_with_crop_and_flip_is_in_its_tables() -> No
         occluded[name][0].removesuffix(" n=3") for name in ("advmask", "advmask + random")
     )
     assert f"AdvMask gains {adversarial} with adversarial and {random} with random points" in shown
+
+
+@pytest.mark.slow
+def test_the_seeds_that_one_point_is_said_to_take_are_those_of_bench_plan() -> None:
+    needed = []
+    for study in ("crop-all", "crop"):
+        plan = ["plan", "--difference", "1.0", "--results", str(RESULTS / study)]
+        result = CliRunner().invoke(main, plan)
+        found = re.search(r"  advmask \(.+?; (\d+) seeds;", result.stdout)
+        assert found, result.output
+        needed.append(found[1])
+    assert needed[1] == "10"
+    assert f"takes {needed[0]} seeds by its spread here, and ten by that over" in said("crop-all")
 
 
 def test_what_is_said_of_predicted_points_is_in_its_tables() -> None:

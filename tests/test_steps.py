@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,30 @@ def test_every_batch_after_the_first_of_its_shape_is_repeated_in_place(
         plain.network.state_dict().values(), repeated.network.state_dict().values(), strict=True
     )
     assert all(torch.equal(one, other) for one, other in tensors)
+
+
+def test_a_step_repeats_nothing_unless_it_may(
+    data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "repeatable", lambda *given: True)
+    network = networks.build_for(data, "resnet8", seed=0)
+    optimiser = optimizers.build(recipe(), network)
+    images, labels = torch.rand(4, 1, 8, 8), torch.arange(4)
+    for repeats, recordings in ((False, 0), (True, 2)):
+        recorded: list[Memory] = []
+
+        def record(
+            self: steps.Repeated, *given: torch.Tensor, to: list[Memory] = recorded
+        ) -> Memory:
+            to.append(Memory(self.compute, *given))
+            return to[-1]
+
+        monkeypatch.setattr(steps.Repeated, "_record", record)
+        step = steps.Step(recipe(), network, optimiser, repeats)
+        for number in range(3):
+            step(images, labels, labels, nullcontext(), (0, 0, number))
+            step.saliency(images, labels)
+        assert len(recorded) == recordings
 
 
 def test_a_step_on_a_cpu_is_never_recorded(data: Dataset) -> None:

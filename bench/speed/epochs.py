@@ -115,7 +115,8 @@ def epochs(
 
     The bare loop takes augmented batches from memory: forward, backward and step, nothing else. The
     limit is what its convolutions and matrix products take alone, in float32 and in bfloat16, which
-    the first recipe is timed in as well.
+    the first recipe is timed in as well. On a CUDA device, where recorded steps are repeated, each
+    recipe is also timed with every kernel launched.
     Rounds alternate between the loops, so that a change of the machine's speed affects all; the
     result is the median over rounds, and the median of the ratios within a round.
 
@@ -165,9 +166,13 @@ def epochs(
             name += ", with its pass for saliency"
         if recipe is reduced:
             name += ", bfloat16"
-        loops[name] = functools.partial(
-            ours, recipe, data, network, Step(recipe, network, optimiser), loader
-        )
+        step = Step(recipe, network, optimiser)
+        loops[name] = functools.partial(ours, recipe, data, network, step, loader)
+        if device.startswith("cuda"):
+            step = Step(recipe, network, optimiser, repeats=False)
+            loops[f"{name}, every kernel launched"] = functools.partial(
+                ours, recipe, data, network, step, loader
+            )
     seconds: dict[str, list[float]] = {name: [] for name in loops}
     with progress.task("epochs", (rounds + 1) * len(loops)) as advance:
         for turn in range(rounds + 1):

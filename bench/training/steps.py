@@ -94,14 +94,20 @@ class Step:
         recipe: How the network is trained.
         network: The network; changed in place.
         optimiser: Its optimiser, as `optimizers.build` makes it.
+        repeats: Whether steps may be repeated; False launches every kernel, for comparison.
     """
 
     def __init__(
-        self, recipe: Recipe, network: nn.Module, optimiser: torch.optim.Optimizer
+        self,
+        recipe: Recipe,
+        network: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        repeats: bool = True,
     ) -> None:
         self.recipe = recipe
         self.network = network
         self.optimiser = optimiser
+        self.repeats = repeats
         self._saliency = functools.partial(
             live_saliency.saliency, live_saliency.kind(recipe), network
         )
@@ -131,11 +137,18 @@ class Step:
         Raises:
             Diverged: The network that is to be attacked returns NaN.
         """
-        blended = not isinstance(inside, nullcontext)
-        if not blended and repeatable(self.recipe, self.network, images):
+        unmixed = isinstance(inside, nullcontext)
+        if unmixed and self._repeats(images):
             return self._repeated(images, targets)
         with networks.reseeded(self.network, seeds.derive(step[0], "network", *step[1:])):
-            loss = loss_of(self.recipe, self.network, images, targets, labels, inside, step)
+            if self.recipe.robust is not None:
+                return self._update(self._adversarial(self.recipe.robust, images, labels, step))
+            with inside:
+                loss = self._cross_entropy(images, targets)
+            head = getattr(self.network, "early_head", None)
+            if head is not None:  # it sees features before they are blended
+                with autocast(self.recipe.precision, images.device):
+                    loss = loss + head.loss(targets if unmixed else labels)
         return self._update(loss)
 
     def saliency(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -145,12 +158,36 @@ class Step:
             images: Images in [0, 1], shape (b, c, h, w).
             labels: Classes, shape (b,).
         """
-        worth = repeatable(self.recipe, self.network, images)
-        return (self._repeated_saliency if worth else self._saliency)(images, labels)
+        saliency = self._repeated_saliency if self._repeats(images) else self._saliency
+        return saliency(images, labels)
+
+    def _repeats(self, images: Tensor) -> bool:
+        return self.repeats and repeatable(self.recipe, self.network, images)
 
     def _plain(self, images: Tensor, targets: Tensor) -> Tensor:
         """A step of a network that draws nothing."""
-        return self._update(cross_entropy(self.recipe, self.network, images, targets))
+        return self._update(self._cross_entropy(images, targets))
+
+    def _cross_entropy(self, images: Tensor, targets: Tensor) -> Tensor:
+        """The mean cross-entropy of a batch; NaN where a logit is infinite."""
+        with autocast(self.recipe.precision, images.device):
+            logits = self.network(images.contiguous(memory_format=torch.channels_last))
+            # 0, or nan where a logit is infinite, which the loss alone may hide
+            finite: Tensor = (0 * logits.detach()).sum()
+            return functional.cross_entropy(logits, targets) + finite
+
+    def _adversarial(self, text: str, images: Tensor, labels: Tensor, step: StepId) -> Tensor:
+        """The loss of adversarial training."""
+        method = robust.build(text)
+        stream = seeds.generator(step[0], "adversarial", *step[1:])
+        try:
+            attacked = method.attacked(self.network, images, labels, stream)
+        except NotFinite:
+            raise Diverged(
+                f"the logits are NaN in epoch {step[1] + 1}; try a smaller --learning-rate"
+            ) from None
+        with autocast(self.recipe.precision, images.device):
+            return method.loss(self.network, images, attacked, labels)
 
     def _update(self, loss: Tensor) -> Tensor:
         self.optimiser.zero_grad(set_to_none=True)
@@ -160,10 +197,10 @@ class Step:
 
 
 def repeatable(recipe: Recipe, network: nn.Module, images: Tensor) -> bool:
-    """Return whether a step is worth recording, and the same for every batch.
+    """Return whether a step can be recorded, and is the same for every batch.
 
-    It is on a CUDA device, for batches that the device is through with sooner than with the
-    launches, without attacks in training, in a network of this project that draws nothing.
+    It is on a CUDA device, with batches so small that the memory which a recording keeps does not
+    matter, without attacks in training, in a network of this project that draws nothing.
 
     Args:
         recipe: How the network is trained.
@@ -177,46 +214,6 @@ def repeatable(recipe: Recipe, network: nn.Module, images: Tensor) -> bool:
         and networks.draws_nothing(recipe.model)
         and not hasattr(network, "early_head")
     )
-
-
-def loss_of(
-    recipe: Recipe,
-    network: nn.Module,
-    images: Tensor,
-    targets: Tensor,
-    labels: Tensor,
-    inside: AbstractContextManager[None],
-    step: StepId,
-) -> Tensor:
-    """Return the loss of a step, on attacked images in adversarial training; see `Step`."""
-    if recipe.robust is not None:
-        method = robust.build(recipe.robust)
-        stream = seeds.generator(step[0], "adversarial", *step[1:])
-        try:
-            attacked = method.attacked(network, images, labels, stream)
-        except NotFinite:
-            raise Diverged(
-                f"the logits are NaN in epoch {step[1] + 1}; try a smaller --learning-rate"
-            ) from None
-        with autocast(recipe.precision, images.device):
-            return method.loss(network, images, attacked, labels)
-    head = getattr(network, "early_head", None)
-    with inside:
-        loss = cross_entropy(recipe, network, images, targets)
-        if head is not None:  # it sees features before they are blended
-            unmixed = isinstance(inside, nullcontext)
-            with autocast(recipe.precision, images.device):
-                loss = loss + head.loss(targets if unmixed else labels)
-    return loss
-
-
-def cross_entropy(recipe: Recipe, network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean cross-entropy of a batch; NaN where a logit is infinite."""
-    with autocast(recipe.precision, images.device):
-        logits = network(images.contiguous(memory_format=torch.channels_last))
-        # 0, or nan where a logit is infinite, which the loss alone may hide
-        finite: Tensor = (0 * logits.detach()).sum()
-        return functional.cross_entropy(logits, targets) + finite
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
