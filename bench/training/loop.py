@@ -149,7 +149,8 @@ def train(
         if curve:
             advance(len(curve))
         for epoch in range(len(curve), recipe.epochs):
-            optimizers.set_rate(optimiser, optimizers.rate(recipe, epoch))
+            rate = optimizers.rate(recipe, epoch)
+            optimizers.set_rate(optimiser, rate)
             start = time.perf_counter()
             # one tensor from the start: a small one kept from each step would break the heap up
             last = epoch + 1 == recipe.epochs
@@ -159,7 +160,7 @@ def train(
             entry = {
                 "epoch": epoch + 1,
                 "loss": loss,
-                "learning_rate": optimizers.rate(recipe, epoch),
+                "learning_rate": rate,
             }
             for name, part in (("validation", validation), ("test", data.test)):
                 if len(part.labels):
