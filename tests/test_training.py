@@ -72,18 +72,23 @@ def test_trainings_and_their_metrics_compute_in_full_float32(
     assert torch.backends.cudnn.allow_tf32 is before
 
 
+class Listening(Silent):
+    """Remembers the tasks that were opened."""
+
+    def __init__(self) -> None:
+        self.tasks: list[tuple[str, int, int]] = []
+
+    def task(self, label: str, total: int, done: int = 0) -> Any:
+        self.tasks.append((label, total, done))
+        return super().task(label, total, done)
+
+
 def test_the_progress_of_a_training_names_its_guide(data: Dataset) -> None:
-    seen = []
-
-    class Listening(Silent):
-        def task(self, name: str, total: int) -> Any:
-            seen.append(name)
-            return super().task(name, total)
-
     guide = torch.ones(len(data.train.labels), 1, *data.train.images.shape[-2:], dtype=torch.bool)
     chosen = recipe("advmask", guide="random", epochs=1)
-    loop.train(chosen, 3, data, guide=guide, progress=Listening())
-    (label,) = seen
+    progress = Listening()
+    loop.train(chosen, 3, data, guide=guide, progress=progress)
+    ((label, _, _),) = progress.tasks
     assert label.startswith("advmask")
     assert label.endswith(" + random, resnet8, seed 3")
 
@@ -117,7 +122,10 @@ def test_a_stopped_training_continues_bit_for_bit(
     calls = itertools.count(1)
     with pytest.raises(Stopped, match="stopped"):
         loop.train(recipe(), 0, data, checkpoint=tmp_path, stop=lambda: next(calls) >= stop_after)
-    assert same(whole, loop.train(recipe(), 0, data, checkpoint=tmp_path))
+    progress = Listening()
+    assert same(whole, loop.train(recipe(), 0, data, checkpoint=tmp_path, progress=progress))
+    ((_, total, done),) = progress.tasks
+    assert (total, done) == (3, stop_after // 3)  # two batches and a look at the end of an epoch
 
 
 def test_adamw_continues_bit_for_bit_too(data: Dataset, tmp_path: Path) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from bench.execution.executors import Begin, Lost, Stop, Work
-from bench.execution.progress import Advance, Progress
+from bench.execution.progress import Lines, Progress
 
 TRIES = 3
 
@@ -159,25 +158,17 @@ class Pool:
             yield assignment.index, Lost(f"the worker died {assignment.tries} times, last: {how}")
 
 
-class Relay:
-    """Progress of a job that runs elsewhere: a plain line every ``every`` seconds."""
+class Relay(Lines):
+    """Progress of a job that runs elsewhere: its lines are passed on.
+
+    Args:
+        say: Takes a line.
+        every: Seconds between two lines.
+    """
 
     def __init__(self, say: Callable[[str], None], every: float = 10.0) -> None:
-        self._say, self.every, self.last = say, every, time.monotonic()
-
-    @contextmanager
-    def task(self, label: str, total: int) -> Iterator[Advance]:
-        """Count steps and pass a line on from time to time."""
-        done = 0
-
-        def advance(count: int = 1, note: str = "") -> None:
-            nonlocal done
-            done += count
-            if time.monotonic() - self.last >= self.every:
-                self.last = time.monotonic()
-                self._say(f"{label}: {done}/{total}{note and ', ' + note}")
-
-        yield advance
+        super().__init__(every)
+        self._say = say
 
     def say(self, line: str) -> None:
         """Pass a line on."""

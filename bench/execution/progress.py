@@ -18,12 +18,13 @@ Advance = Callable[..., None]
 class Progress(Protocol):
     """Shows the progress of tasks, which may nest, and messages."""
 
-    def task(self, label: str, total: int) -> AbstractContextManager[Advance]:
+    def task(self, label: str, total: int, done: int = 0) -> AbstractContextManager[Advance]:
         """Open a task.
 
         Args:
             label: Name of the task.
             total: Number of its steps.
+            done: Steps that an earlier command finished: counted, but not in the estimate.
 
         Returns:
             A context that gives the function ``advance(count=1, note="")``, which counts steps.
@@ -39,7 +40,7 @@ class Silent:
     """Shows nothing."""
 
     @contextmanager
-    def task(self, label: str, total: int) -> Iterator[Advance]:
+    def task(self, label: str, total: int, done: int = 0) -> Iterator[Advance]:
         """Count nothing."""
         yield lambda count=1, note="": None
 
@@ -59,9 +60,9 @@ class Lines:
         self.last = time.monotonic()
 
     @contextmanager
-    def task(self, label: str, total: int) -> Iterator[Advance]:
+    def task(self, label: str, total: int, done: int = 0) -> Iterator[Advance]:
         """Count steps and print a line from time to time."""
-        start, done = time.monotonic(), 0
+        start, before = time.monotonic(), done
 
         def advance(count: int = 1, note: str = "") -> None:
             nonlocal done
@@ -69,7 +70,7 @@ class Lines:
             now = time.monotonic()
             if now - self.last >= self.every or (done >= total and now - start >= self.every):
                 self.last = now
-                left = (now - start) / max(done, 1) * (total - done)
+                left = (now - start) / max(done - before, 1) * (total - done)
                 self.say(f"{label}: {done}/{total}, {clock(left)} left{note and ', ' + note}")
 
         yield advance
@@ -101,12 +102,12 @@ class Bars:
         self.depth = 0
 
     @contextmanager
-    def task(self, label: str, total: int) -> Iterator[Advance]:
+    def task(self, label: str, total: int, done: int = 0) -> Iterator[Advance]:
         """Draw a bar below those of the enclosing tasks."""
         if self.depth == 0:
             self.bars.start()
         self.depth += 1
-        bar = self.bars.add_task(label, total=total, note="")
+        bar = self.bars.add_task(label, total=total, completed=done, note="")
         try:
             yield lambda count=1, note="": self.bars.update(bar, advance=count, note=note)
         finally:

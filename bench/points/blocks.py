@@ -184,8 +184,7 @@ def run(
     """
     parts = {block.number: part for block in blocks if (part := block.finished()) is not None}
     rest = [block for block in blocks if block.number not in parts]
-    with progress.task(label, len(blocks)) as advance:
-        advance(len(parts))
+    with progress.task(label, len(blocks), len(parts)) as advance:
         for index, part in executor.map(attack, rest, workspace, progress, stop):
             if isinstance(part, Lost):
                 raise Failed(

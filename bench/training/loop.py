@@ -145,9 +145,7 @@ def train(
     others = recipe.guide, recipe.policy, recipe.mix, recipe.robust
     method = " + ".join(filter(None, (method, *others)))
     label = f"{method}, {recipe.model}, seed {seed}"
-    with progress.task(label, recipe.epochs) as advance:
-        if curve:
-            advance(len(curve))
+    with progress.task(label, recipe.epochs, len(curve)) as advance:
         for epoch in range(len(curve), recipe.epochs):
             rate = optimizers.rate(recipe, epoch)
             optimizers.set_rate(optimiser, rate)
