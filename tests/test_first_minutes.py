@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from filelock import FileLock
 
 from bench.cli import main
 from bench.execution import machine
@@ -136,10 +137,18 @@ def test_an_interrupted_training_names_the_command_that_continues_it(tmp_path: P
     about = {"recipe": job.recipe.to_json(), "seed": 3}
     (folder / "job.json").write_text(json.dumps(about))
     command = commands.run(job.recipe, [3])
-    assert f"{folder.name}; this continues it: {command}" in str(
-        status.status_of(workspace.results)
-    )
     assert "--epochs 7 --seed-list 3" in command
+    entry = {"epoch": 1, "loss": 2.0, "test_accuracy": 0.5, "seconds": 1.0, "test_seconds": 1.0}
+    for curve, done in (({}, 0), ({"curve": [entry, entry | {"epoch": 2}]}, 2)):
+        (folder / "checkpoint.json").write_text(json.dumps(curve))
+        assert (
+            f"interrupted: cutout, resnet8, digits, seed 3: {done} of 7 epochs done; "
+            f"this continues it: {command}"
+        ) in str(status.status_of(workspace.results)).splitlines()
+    with FileLock(workspace.cache / "locks" / f"{folder.name}.lock"):
+        found = status.status_of(workspace.results)
+    assert "running: cutout, resnet8, digits, seed 3: 2 of 7 epochs done" in str(found).splitlines()
+    assert found.to_json()["running"] == [folder.name]
 
 
 @pytest.mark.slow
@@ -195,11 +204,48 @@ def test_a_faster_number_format_is_named_where_time_matters(
     assert [each for each in (FASTER, SLOW) if each in "".join(told.lines)] == named
 
 
-def test_progress_names_policy_and_mix_too() -> None:
-    words = ["run", "--aug", "cutout", "--mix", "cutmix", "--policy", "trivialaugment"]
-    words += ["--data", "digits(train=60, test=20)", "--model", "resnet8", "--seeds", "1"]
-    said = typed(*words, "--epochs", "1", "--no-tracking", "--threads", "1").stderr
-    assert re.search(r"cutout \+ trivialaugment \+ cutmix, resnet8, seed 0: \d+\.\d\d%", said)
+def test_progress_and_lists_name_all_of_a_method_as_tables_do() -> None:
+    around = ["--mix", "cutmix", "--policy", "trivialaugment"]
+    small = ["--data", "digits(train=60, test=20)", "--model", "resnet8", "--seeds", "1"]
+    once = [*small, "--epochs", "1", "--no-tracking", "--threads", "1"]
+    for words, name in (
+        (["cutout", *around], "cutout + trivialaugment + cutmix"),
+        (["none", *around], "trivialaugment + cutmix"),
+        (["advmask + random"], "advmask + random"),
+    ):
+        said = typed("run", "--aug", *words, *once).stderr
+        assert re.search(rf"^{re.escape(name)}, resnet8, seed 0: \d+\.\d\d%", said, re.MULTILINE)
+        told = typed("list", "runs").output.splitlines()[-1]
+        about = f"  {name}, resnet8, digits(train=60, test=20), seed 0: accuracy "
+        assert re.search(rf"^\w+-0{re.escape(about)}\d+\.\d\d%$", told)
+        row = typed("tables", "--format", "csv").output
+        assert name in row
+
+
+def test_a_list_of_runs_tells_attacks_apart_and_says_why_a_run_failed(tmp_path: Path) -> None:
+    job = Job(Recipe(data="digits(train=60, test=20)", model="resnet8", epochs=1), 4)
+    record = describe(job, Workspace(results=tmp_path))
+    store = Store(tmp_path / "results")
+    store.add(replace(record, status="failed", message="the loss is not finite"))
+    attacked = {
+        **{"attack": "jsma", "victim": "resnet8 0f3a", "model": "resnet8", "data": "digits"},
+        **{"goal": "targeted", "eps": "8/255", "bounded": "yes", "role": "sparse"},
+    }
+    job_of_attack = {"images": 8}
+    store.add(
+        replace(
+            record,
+            kind="attack",
+            seed=1,
+            labels=attacked,
+            metrics={"success": 0.125},
+            job=job_of_attack,
+        )
+    )
+    assert [line.split("  ", 1)[1] for line in typed("list", "runs").output.splitlines()] == [
+        "none, resnet8, digits(train=60, test=20), seed 4: failed, the loss is not finite",
+        "jsma, eps 8/255, targeted, resnet8 0f3a, digits, seed 1: success 12.50%",
+    ]
 
 
 def test_a_guide_named_with_an_augmentation_is_its_own_alone(tmp_path: Path) -> None:

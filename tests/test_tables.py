@@ -322,7 +322,7 @@ def test_differences_are_paired_by_seed_with_their_interval_and_what_could_be_sh
     assert gained[Row("has"), column] == pytest.approx(gains)
     assert set(gained) == {(Row(row), column) for row in ("has", "cutout")}
     for compared in (run_tables.differences, run_tables.gains):
-        with pytest.raises(ValueError, match="only none has finished runs: add another --aug"):
+        with pytest.raises(ValueError, match="only none has finished runs: run another method"):
             compared([*alone, *records("has", [None], "cifar100 / resnet_18")])
 
 

@@ -120,12 +120,20 @@ def experiments() -> list[dict[str, str]]:
 def runs(results: str | None) -> list[dict[str, str]]:
     """Return the records of the results folder."""
     from bench.execution.folders import existing_results
+    from bench.records.method import Method
     from bench.records.store import Store
 
     rows = []
     for record in Store(existing_results(results)).all():
-        about = ", ".join(record.labels[name] for name in sorted(record.labels))
-        metric = record.metrics.get("accuracy", record.metrics.get("success"))
-        value = record.message if metric is None else f"{metric:.2%}"
-        rows.append({"name": record.name, "about": f"{about}: {record.status} {value}"})
+        labels, metrics = record.labels, record.metrics
+        if record.kind == "run":
+            parts = [Method.of(record).name, labels["model"], labels["data"]]
+            value = f"accuracy {metrics['accuracy']:.2%}" if "accuracy" in metrics else ""
+        else:
+            aim = f"eps {labels['eps']}, {labels['goal']}"
+            parts = [labels["attack"], aim, labels["victim"], labels["data"]]
+            value = f"success {metrics['success']:.2%}" if "success" in metrics else ""
+        about = ", ".join([*parts, f"seed {record.seed}"])
+        outcome = f"failed, {record.message}" if record.status == "failed" else value
+        rows.append({"name": record.name, "about": f"{about}: {outcome}"})
     return rows

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,6 +111,7 @@ class DataOptions:
 def _note(folder: Path) -> None:
     """Note the command that was typed in a results folder, unless it only shows a plan."""
     from bench.execution import unfinished
+    from bench.files.text import command
 
     ctx = click.get_current_context(silent=True)
     if ctx is None or ctx.params.get("dry_run") or "bench.typed" not in ctx.meta:
@@ -122,7 +122,7 @@ def _note(folder: Path) -> None:
         names.insert(0, each.info_name or "")
         each = each.parent
     words = ["bench", *names, *ctx.meta["bench.typed"]]
-    ctx.with_resource(unfinished.noted(folder, shlex.join(words)))
+    ctx.with_resource(unfinished.noted(folder, command(words)))
 
 
 results = output(

@@ -6,6 +6,8 @@ records may hold any of them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from shlex import quote
 from typing import Any
 
 STRANGER = "\ufffd"
@@ -36,6 +38,18 @@ def flat(text: str, instead: str = STRANGER) -> str:
     'a b c'
     """
     return printable(" ".join(text.split()), instead=instead)
+
+
+def command(words: Iterable[str]) -> str:
+    """Words as one types them into a shell: like ``shlex.join``, with apostrophes readable.
+
+    >>> command(["bench", "run", "--aug", "has(points='avoid')", "--data", "digits(train=200)"])
+    'bench run --aug "has(points=\\'avoid\\')" --data \\'digits(train=200)\\''
+    """
+    return " ".join(
+        f'"{word}"' if "'" in word and not any(each in word for each in '"$`\\!') else quote(word)
+        for word in words
+    )
 
 
 def for_spreadsheet(value: Any) -> Any:

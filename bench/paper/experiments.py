@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from bench.files.text import command
 from bench.paper.attack_settings import AttackSettings
 from bench.paper.contrasts import Contrasts
 from bench.paper.scales import DATA, Scale
@@ -127,7 +127,7 @@ class Experiment:
         words = ["bench", "run", self.name, "--scale", self.scale.name]
         if self.scale.other is not None:
             words += ["--data", self.scale.other.name]
-        return shlex.join(words)
+        return command(words)
 
     def values(self, records: Iterable[Record]) -> dict[Cell, dict[int, float]]:
         """The metric of each cell, by seed; failed and missing seeds are left out."""

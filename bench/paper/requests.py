@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import Missing, suggest
 from bench.paper import published
+from bench.records.method import Method
 from bench.records.record import Record
 from bench.records.store import Store
 from bench.reporting import attack_tables, budgets, formats, quality_table, run_tables
 from bench.reporting.cells import Column
-from bench.reporting.grouping import Method, Selection, group_attacks
+from bench.reporting.grouping import Selection, group_attacks
 from bench.reporting.latex import Layout
 from bench.reporting.panels import Unit
 from bench.reporting.table import Table

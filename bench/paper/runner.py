@@ -67,11 +67,10 @@ class PlannedExperiments:
             seeds = range(each.scale.seeds)
             for (row, column), recipe in each.cells.items():
                 found = sum((recipe.key, seed) in done for seed in seeds)
-                methods = [registry.express(recipe.augmentation), recipe.guide]
-                methods += [recipe.policy, recipe.mix]
+                method = recipe.method(registry.express(recipe.augmentation))
                 lines.append(
                     f"{'done' if found == len(seeds) else 'to run':7} {each.name}: {row} on "
-                    f"{column.label}: {' + '.join(filter(None, methods))}, {recipe.model}, "
+                    f"{column.label}: {method.name}, {recipe.model}, "
                     f"{recipe.data}, {found} of {len(seeds)} seeds done"
                 )
         return lines

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Sequence
 from typing import Any
 
 from bench import registry
 from bench.data.catalog import facts, known_side
+from bench.files.text import command
 from bench.points import find, guides
 from bench.records.record import Record
 from bench.reporting.grouping import group_runs
@@ -54,7 +54,7 @@ def run(recipe: Recipe, seeds: Sequence[int]) -> str:
         words += ["--seeds", str(len(ordered))]
     else:
         words += ["--seed-list", ",".join(map(str, ordered))]
-    return shlex.join(words)
+    return command(words)
 
 
 def _usual(recipe: Recipe) -> dict[str, Any]:

@@ -298,8 +298,11 @@ def _without_baseline(baseline: str, groups: Sequence[RunGroup], metric: str) ->
         )
     finished = [group.row for group in groups if group.values(metric)]
     if finished and all(baseline in (row.name, row.label) for row in finished):
-        return f"only {baseline} has finished runs: add another --aug to compare with it"
-    return f"no method shares a seed with {baseline} in the same settings: add --aug {baseline}"
+        return f"only {baseline} has finished runs: run another method to compare with it"
+    return (
+        f"no method shares a seed with {baseline} in the same settings: run {baseline} too, with "
+        "these settings and seeds, or name another --baseline"
+    )
 
 
 def intervals(

@@ -21,6 +21,7 @@ from bench.execution.options import ExecutionOptions
 from bench.execution.progress import Progress, open_progress
 from bench.execution.workspace import Workspace
 from bench.points import coverage
+from bench.records.method import Method
 from bench.records.record import Record
 from bench.registry import notation
 from bench.reporting import formats, run_tables
@@ -365,8 +366,7 @@ def describe(wanted: Sequence[Job], workspace: Workspace, progress: Progress) ->
 
 def outcome(record: Record) -> str:
     """Return one line on a new record."""
-    methods = (record.labels.get(name) for name in ("augmentation", "policy", "mix"))
-    about = f"{' + '.join(filter(None, methods))}, {record.labels['model']}, seed {record.seed}"
+    about = f"{Method.of(record).name}, {record.labels['model']}, seed {record.seed}"
     if record.status == "failed":
         return f"{about}: failed, {record.message}"
     return (

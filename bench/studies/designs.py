@@ -290,10 +290,9 @@ class PlannedJob:
 
     def __str__(self) -> str:
         recipe = self.job.recipe
-        parts = [registry.express(recipe.augmentation), recipe.guide, recipe.policy, recipe.mix]
-        parts.append(recipe.robust)
+        method = recipe.method(registry.express(recipe.augmentation))
         return (
-            f"{'done' if self.done else 'to run':7} {' + '.join(filter(None, parts))}  "
+            f"{'done' if self.done else 'to run':7} {method.name}  "
             f"{recipe.model}  {recipe.data}  seed {self.job.seed}, {recipe.epochs} epochs"
         )
 

@@ -6,12 +6,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench import registry
+from bench.data.catalog import known_side
 from bench.execution import unfinished
-from bench.files import json_text
+from bench.files import json_text, plain
 from bench.files.locks import locked
 from bench.records.store import Store
+from bench.records.validation import check_curve
 from bench.reporting import commands
 from bench.training.recipes import Recipe
+
+UNKNOWN = OSError, ValueError, LookupError, TypeError
+"""What reading a job of another version raises."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +31,8 @@ class Status:
         failed: Records of both kinds that failed.
         running: Jobs that are running now, by their key and seed.
         stopped: Jobs that were interrupted and can be continued.
-        commands: The command that continues each of these, where it is known.
+        trainings: What each of these two trains and how far it is, where that is known.
+        commands: The command that continues each interrupted job, where it is known.
         running_commands: Commands that are running, as they were typed.
         stopped_commands: Commands that were interrupted: attacks, searches and points too.
     """
@@ -36,6 +43,7 @@ class Status:
     failed: int
     running: list[str]
     stopped: list[str]
+    trainings: dict[str, str] = field(default_factory=dict)
     commands: dict[str, str] = field(default_factory=dict)
     running_commands: list[str] = field(default_factory=list)
     stopped_commands: list[str] = field(default_factory=list)
@@ -52,13 +60,14 @@ class Status:
         lines = [
             f"{self.finished} records finished, {self.failed} failed "
             f"({self.runs} trainings, {self.attacks} attack evaluations)",
-            *(f"running: {name}" for name in (*self.running_commands, *self.running)),
+            *(f"running: {command}" for command in self.running_commands),
+            *(f"running: {self.trainings.get(name, name)}" for name in self.running),
             *(
                 f"interrupted: {command}; the same command continues it"
                 for command in self.stopped_commands
             ),
             *(
-                f"interrupted: {name}; "
+                f"interrupted: {self.trainings.get(name, name)}; "
                 + (
                     f"this continues it: {self.commands[name]}"
                     if name in self.commands
@@ -75,6 +84,7 @@ def status_of(results: Path) -> Status:
     records = Store(results).all()
     running, stopped = unfinished_jobs(results)
     running_commands, stopped_commands = unfinished.found(results)
+    names = [*running, *stopped]
     return Status(
         runs=sum(record.kind == "run" for record in records),
         attacks=sum(record.kind == "attack" for record in records),
@@ -82,19 +92,47 @@ def status_of(results: Path) -> Status:
         failed=sum(record.status == "failed" for record in records),
         running=running,
         stopped=stopped,
+        trainings={name: text for name in names if (text := training(results, name))},
         commands={name: command for name in stopped if (command := continuing(results, name))},
         running_commands=running_commands,
         stopped_commands=stopped_commands,
     )
 
 
+def training(results: Path, name: str) -> str:
+    """Return what a job trains and how many epochs it has finished; empty if it is not known."""
+    try:
+        recipe, seed = _job(results, name)
+    except UNKNOWN:
+        return ""
+    try:
+        curve = check_curve(_kept(results, name, "checkpoint.json")["curve"])
+    except UNKNOWN:  # none yet
+        curve = []
+    text = registry.label(recipe.augmentation, recipe.data, known_side(recipe.data))
+    return (
+        f"{recipe.method(text).name}, {recipe.model}, {recipe.data}, seed {seed}: "
+        f"{len(curve)} of {recipe.epochs} epochs done"
+    )
+
+
 def continuing(results: Path, name: str) -> str:
     """Return the command that continues an interrupted training; empty if it is not known."""
     try:
-        job = json_text.parse((results / "cache/checkpoints" / name / "job.json").read_bytes())
-        return commands.run(Recipe.from_json(job["recipe"]), [int(job["seed"])])
-    except (OSError, ValueError, LookupError, TypeError):  # of another version
+        recipe, seed = _job(results, name)
+        return commands.run(recipe, [seed])
+    except UNKNOWN:
         return ""
+
+
+def _job(results: Path, name: str) -> tuple[Recipe, int]:
+    job = _kept(results, name, "job.json")
+    return Recipe.from_json(job["recipe"]), int(job["seed"])
+
+
+def _kept(results: Path, name: str, file: str) -> Any:
+    folder = results / "cache/checkpoints" / name
+    return json_text.parse(plain.read(folder / file, folder))
 
 
 def unfinished_jobs(results: Path) -> tuple[list[str], list[str]]:

@@ -10,10 +10,10 @@ from augmentations.no_deletion import NoDeletion
 from bench.execution.options import ExecutionOptions
 from bench.execution.progress import Progress
 from bench.execution.workspace import Workspace
+from bench.records.method import Method
 from bench.records.record import Record
 from bench.records.sequential import MOST, Decision, SequentialDesign
 from bench.records.statistics import MARGIN
-from bench.reporting.grouping import Method
 from bench.studies import comparison
 from bench.studies.comparison import Study
 from bench.studies.designs import Design

@@ -141,10 +141,8 @@ def train(
     )
     curve = checkpoints.resume(checkpoint, network, optimiser) if checkpoint else []
     step = Step(recipe, network, optimiser)
-    method = registry.label(recipe.augmentation, recipe.data, side)
-    others = recipe.guide, recipe.policy, recipe.mix, recipe.robust
-    method = " + ".join(filter(None, (method, *others)))
-    label = f"{method}, {recipe.model}, seed {seed}"
+    method = recipe.method(registry.label(recipe.augmentation, recipe.data, side))
+    label = f"{method.name}, {recipe.model}, seed {seed}"
     with progress.task(label, recipe.epochs, len(curve)) as advance:
         for epoch in range(len(curve), recipe.epochs):
             rate = optimizers.rate(recipe, epoch)

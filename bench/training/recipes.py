@@ -12,6 +12,7 @@ from bench import registry
 from bench.data.catalog import facts
 from bench.files.checksums import key
 from bench.models import published
+from bench.records.method import Method
 from bench.registry import notation
 from bench.training import robust
 
@@ -139,6 +140,11 @@ class Recipe:
     def key(self) -> str:
         """Hash of the JSON form, which identifies the job without its seed."""
         return key(self.to_json())
+
+    def method(self, augmentation: str) -> Method:
+        """What is compared, with this text of its augmentation: `registry.label` or `express`."""
+        around = self.guide, self.policy, self.mix, self.robust
+        return Method(augmentation, *(text or "" for text in around))
 
 
 DEFAULT = Recipe()
