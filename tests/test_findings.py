@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from statistics import mean
 
 import pytest
 from click.testing import CliRunner
@@ -243,8 +244,9 @@ def test_what_is_said_of_deletion_with_crop_and_flip_is_in_its_tables() -> None:
     )
     occluded, _ = differences("crop/occlusion-advmask.md")["advmask + random"]
     assert f"{occluded} on occluded ones" in section
-    assert f"AdvMask {columns[0]['advmask'][0]} points, " in " ".join(SHOWN.split())
-    assert f"Random Erasing {columns[0]['random-erasing'][0]});" in " ".join(SHOWN.split())
+    assert f"AdvMask gains {columns[0]['advmask'][0]} points and" in " ".join(SHOWN.split())
+    gain, p = columns[0]["random-erasing"]
+    assert f"Random Erasing {gain} (five seeds, p {p};" in " ".join(SHOWN.split())
 
 
 def test_what_is_said_of_all_methods_with_crop_and_flip_is_in_its_tables() -> None:
@@ -259,9 +261,12 @@ def test_what_is_said_of_all_methods_with_crop_and_flip_is_in_its_tables() -> No
         assert f"| {name} | {seeds} | {' | '.join(cells)} |" in section
     controls = [cell for cell, _ in differences("crop-all/controls.md", seeds=3).values()]
     assert f"{', '.join(controls[:2])} and {controls[2]} points on clean images" in section
+    hidden = [cell for cell, _ in differences("crop-all/controls-occlusion.md", seeds=3).values()]
+    assert f"{', '.join(hidden[:2])} and {hidden[2]} on occluded ones" in section
     clean, occluded = columns
     shown = " ".join(SHOWN.split())
-    assert f"show Random Erasing better ({clean['random-erasing'][0]})" in shown
+    gain, p = clean["random-erasing"]
+    assert f"four on an H100: {gain}, p {p}), but no planned look" in shown
     adversarial, random = (
         occluded[name][0].removesuffix(" n=3") for name in ("advmask", "advmask + random")
     )
@@ -353,3 +358,55 @@ def test_what_is_said_of_cw_l0_with_its_budget_is_that_of_its_records() -> None:
     ]
     *first, last = (f"{pixels[each]['l0_pixels_mean']:.3g}" for each in order)
     assert f"It needs {', '.join(first)} and {last} pixels" in said("attacks")
+
+
+def test_what_is_said_of_what_masks_delete_is_in_the_records() -> None:
+    """Mean shares over the last epochs of all runs, in percent."""
+
+    def means(study: str) -> dict[str, tuple[float, float]]:
+        found: dict[str, list[tuple[float, float]]] = {}
+        for line in (RESULTS / study / "records.jsonl").read_text().splitlines():
+            record = json.loads(line)
+            if "deleted_share" in record:
+                name = " + ".join(filter(None, [record["augmentation"], record.get("guide")]))
+                below = record.get("masks_below_minimum", 0.0)
+                found.setdefault(name, []).append((record["deleted_share"], below))
+        return {
+            name: (100 * mean(d for d, _ in each), 100 * mean(b for _, b in each))
+            for name, each in found.items()
+        }
+
+    controls = [f"advmask + {name}" for name in ("random", "saliency", "corners-matched")]
+    found = means("comparison")
+    order = ["advmask", *controls]
+    shares = [f"{found[name][0]:.1f}" for name in order]
+    assert f"shares: {', '.join(shares[:3])} and {shares[3]} %" in said("comparison")
+    below = [f"{found[name][1]:.0f} %" for name in order]
+    assert f"{below[0]} of AdvMask's masks are below" in said("comparison")
+    assert (
+        f"{below[1]} of those around random, {below[2]} around salient and {below[3]} around"
+        in said("comparison")
+    )
+    shares = [f"{found[name][0]:.0f} %" for name in ("has", "cutout", "advmask")]
+    assert f"the most ({shares[0]} of the pixels; Cutout {shares[1]}, AdvMask {shares[2]})" in said(
+        "comparison"
+    )
+    found = means("crop")
+    ours, other = found["advmask"], found["advmask + random"]
+    assert f"{ours[1]:.0f} % of AdvMask's masks are below" in said("crop")
+    assert (
+        f"{other[1]:.0f} % of its control's, which delete {other[0]:.1f} % of the pixels instead "
+        f"of {ours[0]:.1f} %"
+    ) in said("crop")
+    found = means("crop-all")
+    order = [f"advmask + {name}" for name in ("random", "corners-matched", "saliency")]
+    shares = [f"{found[name][0]:.1f}" for name in order]
+    assert (
+        f"delete {', '.join(shares[:2])} and {shares[2]} % of the pixels where adversarial ones "
+        f"delete {found['advmask'][0]:.1f} %"
+    ) in said("crop-all")
+    below = [f"{found[name][1]:.0f}" for name in order]
+    assert f"{found['advmask'][1]:.0f} % of the masks around adversarial points are below" in said(
+        "crop-all"
+    )
+    assert f"and {', '.join(below[:2])} and {below[2]} % of those around" in said("crop-all")

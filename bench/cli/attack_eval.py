@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     type=types.Name(types.attack_names),
     multiple=True,
     help="Attack, with options as in \"jsma(direction='both')\", or FILE.py:CLASS for one of your "
-    "own; repeat for several.  [default: all]",
+    "own; repeat for several.  [default: all but sparse-autoattack]",
 )
-@options.victim("resnet20; resnet8 for digits")
+@options.victim("resnet8 for digits and photos, else resnet20 or the dataset's")
 @options.data
 @sections.attacked(
     "--images",

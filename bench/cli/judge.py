@@ -28,7 +28,7 @@ def print_schema(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 
 @click.command(cls=sections.Command)
 @click.argument("folder", type=click.Path(path_type=Path))
-@options.victim("resnet20; resnet8 for digits")
+@options.victim("resnet8 for digits and photos, else resnet20 or the dataset's")
 @options.data
 @sections.attacked(
     "--eps",
