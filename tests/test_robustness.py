@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from attacks import JSMA, Attack, Goal, GreedyFool
 from bench.data.splits import Split
+from bench.records.over_images import relate
 from bench.robustness.in_memory import prepare
 from bench.robustness.judge import CorrectImages, Verdict, correct_images, goals, judge
-from bench.robustness.metrics import Outcome, curve, join, relate, summarise
+from bench.robustness.metrics import Outcome, curve, join, summarise
 from bench.robustness.pass_counter import Counted, peak_memory
 from bench.robustness.results import pairwise_tests
 from bench.robustness.trials import Trial

@@ -16,12 +16,13 @@ from torch import nn
 import bench
 from attacks import JSMA, GreedyFool, SigmaZero
 from bench.cli import main
+from bench.records.over_images import relate
 from bench.records.record import Curve, Record
 from bench.records.statistics import paired_images, wilson
 from bench.records.store import Store
 from bench.reporting import attack_tables, formats
 from bench.reporting.leaderboard import make_boards
-from bench.reporting.worst_case import shares, with_worst_cases, worst_cases
+from bench.reporting.worst_case import compared, shares, worst_cases
 from bench.robustness.results import comparison_line
 
 
@@ -134,9 +135,56 @@ def test_the_worst_case_is_the_last_row_whichever_attacks_a_later_victim_has() -
     names = ["jsma", "greedyfool"]
     first = [attacked(name, [1, 2]) for name in names]
     second = [attacked(name, [3, 4], victim="other c3d4") for name in [*names, "sigma-zero"]]
-    made = with_worst_cases([*first, *second], own_images)
+    made = compared([*first, *second], own_images)
     table = attack_tables.across_victims(made, "success")
     assert [row.label for row in table.rows] == [*names, "sigma-zero", "worst case"]
+
+
+@pytest.mark.slow
+def test_tables_compare_attacks_with_those_shown_whatever_they_were_recorded_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three attacks in one command, then one of them in another: the table stays the same."""
+    monkeypatch.chdir(tmp_path)
+
+    def typed(*words: str) -> str:
+        result = CliRunner().invoke(main, list(words))
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    names = ["jsma", "greedyfool", "sigma-zero(steps=20)"]
+    asked = ["attack-eval", "--eps", "0.2", "--images", "6", "--data", "digits(train=60, test=40)"]
+    asked += ["--threads", "1", "--no-tracking"]
+    typed(*asked, *(word for name in names for word in ("--attack", name)))
+    metrics = ("optimality", "l0_common", "optimality_elements")
+    shown = [typed("tables", "attacks", "--metric", metric) for metric in metrics]
+    stored = (tmp_path / "results/records.jsonl").read_text()
+    typed(*asked, "--attack", "sigma-zero(steps=20)")
+    assert [typed("tables", "attacks", "--metric", metric) for metric in metrics] == shown
+    assert (tmp_path / "results/records.jsonl").read_text() == stored
+    # one by one, too, and in another order
+    for name in reversed(names):
+        typed(*asked, "--attack", name, "--results", "alone")
+    for metric, table in zip(metrics, shown, strict=True):
+        one = typed("tables", "attacks", "--metric", metric, "--results", "alone")
+        assert sorted(one.splitlines()) == sorted(table.splitlines())
+
+
+def test_what_is_recomputed_for_a_table_is_what_one_comparison_gives() -> None:
+    made = [attacked("a", [2, 4, None]), attacked("b", [3, 1, 7]), attacked("pgd", [9, 9, 9])]
+    made[2] = replace(made[2], labels=dict(made[2].labels) | {"role": "ceiling"})
+    stale = [replace(made[0], metrics=dict(made[0].metrics) | {"optimality": 1, "l0_common": 99})]
+    *found, _ = compared([*stale, *made[1:]], own_images)
+    wanted = relate(
+        {"a": np.array([2, 4, np.inf]), "b": np.array([3.0, 1, 7]), "pgd": np.array([9.0] * 3)},
+        ["pgd"],
+    )
+    for record in found:
+        values = wanted[record.key]
+        assert {name: record.metrics[name] for name in values} == values
+        assert record.metrics["l0_common_elements"] == 3 * record.metrics["l0_common"]
+    without = [replace(record, images=()) for record in stale]
+    assert compared(without, own_images) == without  # nothing is known of its images
 
 
 def test_the_worst_case_comes_from_stored_records(tmp_path: Path) -> None:
@@ -157,8 +205,8 @@ def test_the_worst_case_comes_from_stored_records(tmp_path: Path) -> None:
     assert [entry["pixels"] for entry in worst.record.curve] == [0.25, 0.5, 0.75, 0.75, 0.75, 0.75]
     assert worst.shares == {"greedyfool": pytest.approx(2 / 3), "jsma": pytest.approx(1 / 3)}
     for shown in (
-        attack_tables.norm_tables(with_worst_cases(store.all(), store.images))[0],
-        attack_tables.across_victims(with_worst_cases(store.all(), store.images), "success"),
+        attack_tables.norm_tables(compared(store.all(), store.images))[0],
+        attack_tables.across_victims(compared(store.all(), store.images), "success"),
     ):
         assert list(shown.rows)[-1].label == "worst case"
     (board,) = make_boards(store.all(), store.curve, images=store.images)

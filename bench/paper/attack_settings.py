@@ -10,7 +10,7 @@ from bench import registry
 from bench.records.record import Record
 from bench.reporting import attack_tables
 from bench.reporting.table import Table
-from bench.reporting.worst_case import Reader, with_worst_cases
+from bench.reporting.worst_case import Reader, compared
 from bench.robustness.judge import Aim
 from bench.robustness.trials import Trial
 from bench.studies.attack_designs import AttackDesign, PlannedTrial
@@ -134,5 +134,5 @@ class AttackSettings:
             images: Reads what an attack did to each image, for the worst case in the last row.
         """
         own = [record for record in self.own(records) if record.status == "finished"]
-        shown = with_worst_cases(own, images)
+        shown = compared(own, images)
         return attack_tables.norm_tables(shown, self.published) if own else []

@@ -22,7 +22,7 @@ from bench.reporting.grouping import Selection, group_attacks
 from bench.reporting.latex import Layout
 from bench.reporting.panels import Unit
 from bench.reporting.table import Table
-from bench.reporting.worst_case import with_worst_cases
+from bench.reporting.worst_case import compared
 
 if TYPE_CHECKING:
     from bench.data.dataset import Dataset
@@ -153,7 +153,7 @@ def _made(request: TableRequest, workspace: Workspace) -> MadeTables:
     if request.name in ("runs", "differences", "quality"):
         return _tables_of_runs(request, _runs(request, store.all()))
     if request.name == "attacks":
-        return _tables_of_attacks(with_worst_cases(_attacks(selected, store), store.images), metric)
+        return _tables_of_attacks(compared(_attacks(selected, store), store.images), metric)
     return _tables_of_experiment(request, store, workspace)
 
 
@@ -212,7 +212,7 @@ def _tables_of_budgets(
     if request.name == "passes":
         return [budgets.fewest_after(members, store.trace, unit) for members in settings]
     return [
-        budgets.success_within(with_worst_cases(members, store.images), store.curve, unit)
+        budgets.success_within(compared(members, store.images), store.curve, unit)
         for members in settings
     ]
 
@@ -229,7 +229,7 @@ def _experiment_of_attacks(
         missing.append(f"{experiment.name} is not complete: {experiment.command()}")
     made = settings.tables(own, store.images)
     if metric is not None:
-        shown = with_worst_cases(own, store.images)
+        shown = compared(own, store.images)
         made = [attack_tables.across_victims(shown, metric)] if own else []
     return MadeTables(made, missing, not missing, attack_tables.attack_entries(own))
 

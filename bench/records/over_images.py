@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from bench.records.statistics import LEVEL, Values, wilson
+from bench.records.statistics import LEVEL, Values, optimality, wilson
 
 
 @dataclass(frozen=True)
@@ -123,3 +124,36 @@ def success_curve(pixels: np.ndarray, elements: np.ndarray) -> list[dict[str, fl
 def finite(value: float | None) -> float | None:
     """A number for JSON, which has no infinity: None instead."""
     return value if value is not None and math.isfinite(value) else None
+
+
+RELATED = tuple(
+    f"{name}{unit}" for name in ("optimality", "l0_common", "common") for unit in ("", "_elements")
+)
+"""Metrics of an attack that depend on which others it is compared with."""
+
+
+def relate(
+    distances: Mapping[str, np.ndarray], references: Collection[str] = ()
+) -> dict[str, dict[str, float]]:
+    """Compare attacks on the same images.
+
+    Args:
+        distances: l0 of each image by attack, infinity for failures.
+        references: Names of attacks that are not sparse.
+
+    Returns:
+        For each attack ``l0_common``, the mean l0 over the ``common`` images on which all sparse
+        attacks succeed, and AttackBench's ``optimality`` (`bench.records.statistics.optimality`);
+        each is left out where it does not exist.
+    """
+    sparse = [values for name, values in distances.items() if name not in references]
+    common = np.isfinite(np.stack(sparse)).all(0) if sparse else np.zeros(0, bool)
+    found: dict[str, dict[str, float]] = {}
+    for name, value in optimality(distances).items():
+        found[name] = {} if value is None else {"optimality": value}
+        if common.any() and np.isfinite(distances[name][common]).all():
+            found[name] |= {
+                "l0_common": float(distances[name][common].mean()),
+                "common": float(common.sum()),
+            }
+    return found

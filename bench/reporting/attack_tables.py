@@ -203,8 +203,10 @@ def _headed(shown: Column, about: str, bound: str) -> Column:
 
 def _over(metric: str, shown: Column, images: str) -> str:
     """Which images a metric is taken over, and what failures are in it."""
-    if metric.endswith(tuple(QUANTILES)):
+    if metric.endswith(tuple(QUANTILES)) or metric.startswith("optimality"):
         return f"{images}, failures counted as infinite"
+    if metric.startswith("l0_common"):
+        return f"those of {images} on which all sparse attacks succeed"
     of_all = ("forwards", "backwards", "seconds_per_image", "pass_ratio", "peak_memory_mb")
     if shown.percent or metric.startswith(of_all):
         return images

@@ -39,7 +39,7 @@ from bench.reporting.panels import (
     occlusion_panels,
 )
 from bench.reporting.table import Table
-from bench.reporting.worst_case import with_worst_cases
+from bench.reporting.worst_case import compared
 from bench.robustness import occlusion
 from bench.training.recipes import Recipe
 
@@ -258,7 +258,7 @@ def add_attacks(page: Page, attacks: Sequence[Record], store: Store) -> None:
             continue
         parts = (setting.data, members[0].labels["model"], setting.goal)
         title = f"{', '.join(parts)}, {setting.size} {setting.limit}".strip()
-        shown = with_worst_cases(members, store.images)
+        shown = compared(members, store.images)
         for norms in attack_tables.norm_tables(shown):
             add_table(page, "attacks", f"{title}, {norms.columns[0].group}", norms)
         for eps in eps_values(members):

@@ -1,9 +1,9 @@
-"""The worst case of several attacks: for each image the one that needs the fewest pixels."""
+"""What depends on all attacks of a table: how close each comes to the best, and the worst case."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -57,31 +57,66 @@ def worst_cases(records: Iterable[Record], images: Reader) -> list[WorstCase]:
         Nothing where there are fewer than two such attacks, or where one of them was recorded
         without what it did to each image.
     """
-    found = []
+    return [
+        _combine(members, entries)
+        for members, entries in _tables(records, images, _counts)
+        if len(members) > 1
+    ]
+
+
+def compared(records: Sequence[Record], images: Reader) -> list[Record]:
+    """The records, each compared with the others of its setting, and each worst case behind them.
+
+    Optimality and the changes on common images (`over_images.relate`) are those among these
+    records, whatever a record was compared with when it was made. Where what an attack did to each
+    image is not stored, its table keeps what the records say.
+    """
+    related = dict(_related(records, images))
+    return [
+        *(related.get(id(record), record) for record in records),
+        *(each.record for each in worst_cases(records, images)),
+    ]
+
+
+def _related(records: Sequence[Record], images: Reader) -> Iterator[tuple[int, Record]]:
+    for members, entries in _tables(records, images, _keeps_eps):
+        metrics: dict[int, dict[str, float]] = {id(each): {} for each in members}
+        references = [
+            str(place) for place, each in enumerate(members) if each.labels["role"] != "sparse"
+        ]
+        for unit, suffix in (("pixels", ""), ("elements", "_elements")):
+            rows = _table(entries, unit, np.inf)
+            distances = {str(place): row for place, row in enumerate(rows)}
+            for place, values in over_images.relate(distances, references).items():
+                metrics[id(members[int(place)])] |= {
+                    f"{name}{suffix}": value for name, value in values.items()
+                }
+        for each in members:
+            kept = {n: v for n, v in each.metrics.items() if n not in over_images.RELATED}
+            yield id(each), replace(each, metrics={**kept, **metrics[id(each)]})
+
+
+def _tables(
+    records: Iterable[Record], images: Reader, counts: Callable[[Record], bool]
+) -> Iterator[tuple[list[Record], list[Curve]]]:
+    """The attacks that count, by setting, eps and seed, with what they did to the same images."""
     for every in group_attacks(records).values():
         for eps in eps_values(every):
-            same = [each for each in every if each.labels["eps"] == eps and _counts(each)]
+            same = [each for each in every if each.labels["eps"] == eps and counts(each)]
             for seed in sorted({each.seed for each in same}):
                 members = [each for each in same if each.seed == seed]
                 entries = [images(each) for each in members]
                 sizes = set(map(len, entries))
-                if len(members) > 1 and len(sizes) == 1 and 0 not in sizes:
-                    found.append(_combine(members, entries))
-    return found
+                if len(sizes) == 1 and 0 not in sizes:
+                    yield members, entries
 
 
-def with_worst_cases(records: Sequence[Record], images: Reader) -> list[Record]:
-    """The records, and that of each worst case behind them."""
-    return [*records, *(each.record for each in worst_cases(records, images))]
+def _keeps_eps(record: Record) -> bool:
+    return record.status == "finished" and bounded(record) and "source" not in record.labels
 
 
 def _counts(record: Record) -> bool:
-    return (
-        record.status == "finished"
-        and record.labels["role"] == "sparse"
-        and bounded(record)
-        and "source" not in record.labels
-    )
+    return _keeps_eps(record) and record.labels["role"] == "sparse"
 
 
 def _combine(members: Sequence[Record], entries: Sequence[Curve]) -> WorstCase:

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bench.records import over_images
-from bench.records.statistics import mean_interval, optimality, wilson
+from bench.records.statistics import mean_interval, wilson
 from bench.robustness.best_so_far import BUDGETS, NEVER
 from bench.robustness.judge import Verdict
 
@@ -156,33 +156,6 @@ def share_interval(shares: Float[np.ndarray, " n"]) -> tuple[float | None, float
     if not interval.std or interval.low is None or interval.high is None:
         return None, None
     return max(interval.low, 0.0), min(interval.high, 1.0)
-
-
-def relate(
-    distances: Mapping[str, np.ndarray], references: Sequence[str] = ()
-) -> dict[str, dict[str, float]]:
-    """Compare attacks on the same images.
-
-    Args:
-        distances: l0 of each image by attack, infinity for failures.
-        references: Names of attacks that are not sparse.
-
-    Returns:
-        For each attack ``l0_common``, the mean l0 over the ``common`` images on which all sparse
-        attacks succeed, and AttackBench's ``optimality`` (`bench.records.statistics.optimality`);
-        each is left out where it does not exist.
-    """
-    sparse = [values for name, values in distances.items() if name not in references]
-    common = np.isfinite(np.stack(sparse)).all(0) if sparse else np.zeros(0, bool)
-    found: dict[str, dict[str, float]] = {}
-    for name, value in optimality(distances).items():
-        found[name] = {} if value is None else {"optimality": value}
-        if common.any() and np.isfinite(distances[name][common]).all():
-            found[name] |= {
-                "l0_common": float(distances[name][common].mean()),
-                "common": float(common.sum()),
-            }
-    return found
 
 
 def curve(verdict: Verdict) -> list[dict[str, float]]:

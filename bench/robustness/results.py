@@ -10,10 +10,11 @@ import numpy as np
 
 from attacks import Unit, traits
 from bench import registry
+from bench.records.over_images import relate
 from bench.records.record import Record
 from bench.records.statistics import paired_images
 from bench.robustness.judge import Verdict
-from bench.robustness.metrics import Outcome, curve, join, per_image, relate, summarise, trace
+from bench.robustness.metrics import Outcome, curve, join, per_image, summarise, trace
 from bench.robustness.trials import Trial
 
 

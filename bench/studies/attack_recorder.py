@@ -9,7 +9,8 @@ from bench.execution.machine import machine
 from bench.execution.progress import Progress
 from bench.execution.workspace import Workspace
 from bench.files import atomic
-from bench.records.record import Record
+from bench.records.over_images import RELATED
+from bench.records.record import Number, Record
 from bench.records.store import Store
 from bench.reporting import image_grid
 from bench.robustness import evaluation, results, trials
@@ -60,7 +61,7 @@ class AttackRecorder:
         known = store.find((record.key, seed) for record in made)
         for trial, record in zip(table, made, strict=True):
             before = known.get((record.key, seed))
-            if before is None or before.metrics != record.metrics or not store.images(before):
+            if before is None or _own(before) != _own(record) or not store.images(before):
                 store.add(record)
             if self.tracker and self.touched:
                 self.touched.add(record)
@@ -74,6 +75,11 @@ class AttackRecorder:
         """Log the intervals over seeds after the last table, or when the study is stopped."""
         if self.touched:
             self.touched.close()
+
+
+def _own(record: Record) -> dict[str, Number]:
+    """The metrics of an attack that do not depend on the others of its table."""
+    return {name: value for name, value in record.metrics.items() if name not in RELATED}
 
 
 def draw(trial: Trial, seed: int, chosen: CorrectImages, workspace: Workspace) -> None:
