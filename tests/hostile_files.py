@@ -235,7 +235,9 @@ def records_file() -> bytes:
 def points_file() -> bytes:
     found = points()
     tensors = {"places": found.places, "offsets": found.offsets, "reached": found.reached}
-    return tensor_files.pack(tensors, {"about": json.dumps(found.about | {"seconds": 1.5})})
+    return tensor_files.pack(
+        tensors, {"about": json.dumps(found.about | {"attack": "jsma", "seconds": 1.5})}
+    )
 
 
 def block_file() -> bytes:

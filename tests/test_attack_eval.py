@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from statsmodels.stats.multitest import multipletests
 from torch import Tensor, nn
 
 import attacks
@@ -440,11 +442,36 @@ def test_a_comparison_names_who_needs_fewer_pixels() -> None:
     line = comparison_line([pair], "advmask")
     assert line.startswith("advmask needs fewer pixels than x (Wilcoxon")
     unclear = {**pair, "p_holm": 0.3}
-    assert "about as many pixels as x" in comparison_line([unclear], "advmask")
+    shown = "no difference in pixels is shown between advmask and x (Wilcoxon"
+    assert comparison_line([unclear], "advmask").startswith(shown)
+    both = comparison_line([pair, {**unclear, "attack": "z"}], "advmask")
+    assert both.startswith(
+        "advmask needs fewer pixels than x; no difference in pixels is shown between advmask and z "
+    )
     assert comparison_line([], "advmask") == ""
     elements = {**pair, "unit": "elements", "other": "y", "attack": "advmask"}
     line = comparison_line([pair, elements], "advmask", "elements")
     assert line.startswith("advmask needs more elements than y (Wilcoxon")
+
+
+@pytest.mark.parametrize(("images", "rivals"), [(6, 14), (11, 14), (12, 14), (5, 2), (6, 2)])
+def test_a_comparison_on_too_few_images_says_how_many_it_takes(images: int, rivals: int) -> None:
+    """Even attacks that differ on every image in the same direction are not told apart by a few."""
+    numbers = np.arange(1.0, images + 1)
+    rows = {f"a{place}": numbers + 100 * 2**place for place in range(rivals)}
+    found = [
+        {"unit": "pixels", "attack": a, "other": b, **vars(paired_images(rows[a], rows[b]))}
+        for a, b in itertools.combinations(rows, 2)
+    ]
+    corrected = multipletests([pair["p"] for pair in found], method="holm")[1]
+    pairs = [{**pair, "p_holm": p} for pair, p in zip(found, corrected, strict=True)]
+    line = comparison_line(pairs, "a0")
+    if min(corrected) < 0.05:
+        assert line.startswith("a0 needs fewer pixels than a1")
+        assert "it takes" not in line
+    else:
+        needed = 12 if rivals == 14 else 6
+        assert f"; {len(pairs)} tests on {images} images can show none: it takes {needed})" in line
 
 
 def test_every_pair_is_tested_in_pixels_and_in_elements(tmp_path: Path) -> None:

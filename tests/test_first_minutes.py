@@ -229,7 +229,7 @@ def test_a_list_of_runs_tells_attacks_apart_and_says_why_a_run_failed(tmp_path: 
     store.add(replace(record, status="failed", message="the loss is not finite"))
     attacked = {
         **{"attack": "jsma", "victim": "resnet8 0f3a", "model": "resnet8", "data": "digits"},
-        **{"goal": "targeted", "eps": "8/255", "bounded": "yes", "role": "sparse"},
+        **{"goal": "random", "eps": "8/255", "bounded": "yes", "role": "sparse"},
     }
     job_of_attack = {"images": 8}
     store.add(
@@ -244,7 +244,8 @@ def test_a_list_of_runs_tells_attacks_apart_and_says_why_a_run_failed(tmp_path: 
     )
     assert [line.split("  ", 1)[1] for line in typed("list", "runs").output.splitlines()] == [
         "none, resnet8, digits(train=60, test=20), seed 4: failed, the loss is not finite",
-        "jsma, eps 8/255, targeted, resnet8 0f3a, digits, seed 1: success 12.50%",
+        "jsma, eps 8/255, targeted (random), resnet8 0f3a, 8 images of digits, seed 1: "
+        "success 12.50%",
     ]
 
 

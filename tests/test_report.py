@@ -18,6 +18,7 @@ from bench import registry
 from bench.cli import main
 from bench.files.atomic import write
 from bench.paper.report_section import add_experiments
+from bench.points import find
 from bench.records.record import Record
 from bench.records.store import NAMED, Store
 from bench.reporting import cost_table, report
@@ -375,13 +376,13 @@ def test_the_search_for_points_is_charged_to_those_who_use_them(tmp_path: Path) 
     import torch
     from safetensors.torch import save
 
-    about = {"data": "digits", "seconds": 40.0}
+    about = {"data": "digits", "attack": find.SPARSE, "seconds": 40.0}
     write(
         tmp_path / "points" / "digits-x.safetensors",
         save({"places": torch.zeros(1)}, {"about": json.dumps(about)}),
     )
     write(tmp_path / "points" / "broken.safetensors", b"no")
-    assert cost_table.point_seconds(tmp_path) == {"digits": 40.0}
+    assert cost_table.point_seconds(tmp_path) == {("digits", find.SPARSE): 40.0}
     groups = group_runs(run(name, seed, 0.9) for name in GAIN for seed in range(2))
     table = cost_table.cost_table(groups, tmp_path)
     assert table is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -145,11 +146,12 @@ def attack_eval(
             echo(f"the images of {gone} of them are not in {workspace.results}: a run repeats them")
         return
     study = attack_study.run(design, workspace, where, tracking, progress)
-    report(study, images, str(workspace.results), as_json=as_json)
+    report(study, images, workspace.results, as_json=as_json)
 
 
-def report(study: AttackStudy, images: int, results: str, *, as_json: bool) -> None:
+def report(study: AttackStudy, images: int, results: Path, *, as_json: bool) -> None:
     """Print the tables, or everything as JSON."""
+    from bench.execution.folders import option
     from bench.reporting import attack_tables, formats
     from bench.reporting.grouping import plural
     from bench.robustness.results import comparison_line
@@ -188,4 +190,4 @@ def report(study: AttackStudy, images: int, results: str, *, as_json: bool) -> N
         for each in study.worst:
             if (each.record.labels["eps"], each.record.seed) == (eps, seed) and str(each):
                 echo(str(each))
-    echo(f"Next: bench tables attacks --results {results}", err=True)
+    echo(f"Next: bench tables attacks{option(results)}", err=True)

@@ -44,7 +44,7 @@ USED: dict[str, set[str]] = {
     help="Unit in which the changes of attacks are counted.",
 )
 @sections.compared(
-    "--model", help="Only this network, in differences, attacks, passes and occlusion."
+    "--model", help="Only this network, in all figures but those of the paper and of coverage."
 )
 @sections.compared(
     "--baseline", default="none", show_default=True, help="Baseline method for comparisons."

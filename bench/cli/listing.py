@@ -122,6 +122,7 @@ def runs(results: str | None) -> list[dict[str, str]]:
     from bench.execution.folders import existing_results
     from bench.records.method import Method
     from bench.records.store import Store
+    from bench.reporting.grouping import AttackSetting
 
     rows = []
     for record in Store(existing_results(results)).all():
@@ -130,8 +131,10 @@ def runs(results: str | None) -> list[dict[str, str]]:
             parts = [Method.of(record).name, labels["model"], labels["data"]]
             value = f"accuracy {metrics['accuracy']:.2%}" if "accuracy" in metrics else ""
         else:
-            aim = f"eps {labels['eps']}, {labels['goal']}"
-            parts = [labels["attack"], aim, labels["victim"], labels["data"]]
+            setting = AttackSetting.of(record)
+            aim = f"eps {labels['eps']}, {setting.goal_in_words}"
+            parts = [labels["attack"], aim, labels["victim"], f"{setting.size} of {labels['data']}"]
+            parts += [setting.limit] * bool(setting.limit)
             value = f"success {metrics['success']:.2%}" if "success" in metrics else ""
         about = ", ".join([*parts, f"seed {record.seed}"])
         outcome = f"failed, {record.message}" if record.status == "failed" else value

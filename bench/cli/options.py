@@ -140,8 +140,8 @@ which = compared(
     type=types.Name(types.data_names),
     help="A dataset by name, an image folder or zip with train/CLASS/* and test/CLASS/*, hf:NAME "
     "(Hugging Face datasets), or wds:PATTERN (WebDataset).  "
-    "[default: digits; photos for attack-eval; every dataset with records for figures and "
-    "occlusion]",
+    "[default: digits; photos for attack-eval and judge; every dataset with records for figures "
+    "and occlusion]",
 )
 side = compared(
     "--side",

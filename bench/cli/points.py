@@ -112,8 +112,8 @@ def show(
     from bench.execution.progress import open_progress
     from bench.files import atomic
     from bench.points.predicting import Fast, is_fast
-    from bench.registry.notation import whole
     from bench.reporting import image_grid
+    from bench.reporting.figures import file_name
 
     workspace, data, built = find_or_load(place, search, where, quiet)
     progress = open_progress(quiet)
@@ -129,7 +129,8 @@ def show(
         } | columns
     columns["advmask"] = columns.pop("masked")
     columns |= image_grid.deletion_images(data, built, count, network)
-    path = output or workspace.results / "figures" / f"points-{whole(data.name)}.png"
+    name = f"{file_name('points', data.name, attack)}.png"
+    path = output or workspace.results / "figures" / name
     atomic.write(path, image_grid.png(image_grid.grid(columns)))
     report(built, data, as_json)
     echo(f"Wrote {path}", err=True)
@@ -180,6 +181,7 @@ def import_(path: Path, name: str, xy: bool, place: DataOptions) -> None:
     """
     import re
 
+    from bench.execution.folders import option
     from bench.execution.options import ExecutionOptions
     from bench.points.exchange import from_folder, from_numpy
     from bench.points.guides import FIXED
@@ -197,7 +199,8 @@ def import_(path: Path, name: str, xy: bool, place: DataOptions) -> None:
     taken.save(workspace.results / "points" / f"{name}.safetensors")
     report(taken, data, as_json=False)
     shown = shlex.quote(place.dataset("digits"))
-    echo(f"Next: bench run --aug advmask --guide {name} --data {shown}")
+    where = option(workspace.results)
+    echo(f"Next: bench run --aug advmask --guide {name} --data {shown}{where}")
 
 
 def report(built: Points, data: Dataset, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -164,7 +165,7 @@ def run(
         training=training,
         fresh=fresh,
     )
-    folder, progress = str(workspace.results), open_progress(quiet)
+    folder, progress = workspace.results, open_progress(quiet)
     if stopping.until is None:
         jobs = design.jobs(workspace)
         where.build(workspace.device)  # refuses what does not fit before the cost is said
@@ -217,9 +218,11 @@ def show_plan(jobs: Sequence[Job], workspace: Workspace, as_json: bool, later: s
 
 
 def report(
-    study: Study, asked: int, results: str, *, as_json: bool, decided: Decided | None = None
+    study: Study, asked: int, results: Path, *, as_json: bool, decided: Decided | None = None
 ) -> None:
     """Print the table, or everything as JSON; exit with 3 if seeds have failed."""
+    from bench.execution.folders import option
+
     if as_json:
         found: dict[str, Any] = {"records": [record.to_json() for record in study.records]}
         found["intervals"] = study.intervals()
@@ -230,7 +233,7 @@ def report(
         echo(study)
         for line in decided.lines() if decided is not None else ():
             echo(line)
-        echo(f"Next: bench tables --results {results}", err=True)
+        echo(f"Next: bench tables{option(results)}", err=True)
     if study.failed:
         echo(f"{len(study.failed)} of {asked} runs failed: {study.failed[0].message}", err=True)
         raise click.exceptions.Exit(SOME_FAILED)

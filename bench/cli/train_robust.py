@@ -10,6 +10,7 @@ import click
 
 from bench.cli import SOME_FAILED, options, sections, types
 from bench.cli.output import echo
+from bench.cli.run import show_plan
 
 if TYPE_CHECKING:
     from bench.cli.options import DataOptions
@@ -100,13 +101,7 @@ def train_robust(
     )
     wanted = design.jobs(workspace)
     if dry_run:
-        planned = designs.plan(wanted, workspace)
-        if as_json:
-            echo(json.dumps({"jobs": [each.to_json() for each in planned]}))
-            return
-        for each in planned:
-            echo(each)
-        echo(f"{sum(each.done for each in planned)} of {len(planned)} runs are done")
+        show_plan(wanted, workspace, as_json)
         return
     study = comparison.run(wanted, workspace, where, tracking, open_progress(quiet))
     if as_json:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bench.files import plain
 from bench.files.atomic import sweep
+from bench.files.text import command
 
 
 def existing_results(given: str | Path | None) -> Path:
@@ -34,6 +35,19 @@ def existing_results(given: str | Path | None) -> Path:
 
 def _chosen(given: str | Path | None) -> Path:
     return Path(given or os.environ.get("BENCH_RESULTS") or "results")
+
+
+def option(folder: Path) -> str:
+    """The option that names a results folder in a command; empty for the one without it.
+
+    >>> option(Path("my results"))
+    " --results 'my results'"
+    """
+    return (
+        ""
+        if folder.resolve() == _chosen(None).resolve()
+        else f" --results {command([str(folder)])}"
+    )
 
 
 def results_folder(given: str | Path | None) -> Path:

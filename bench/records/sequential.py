@@ -66,7 +66,7 @@ class Decision:
             ends = [-end for end in reversed(ends)]
         by = f" by {100 * size:.2f} points"
         if self.verdict not in ("better", "worse"):
-            by = f", difference {100 * size:+.2f} points"
+            by = f", difference {round(100 * size, 2) + 0.0:+.2f} points"  # never -0.00
         interval = f" ({100 * ends[0]:.2f} to {100 * ends[1]:.2f})" if ends else ""
         return f"{self.verdict}{by}{interval}, {looks}"
 

@@ -74,10 +74,13 @@ def fill(method: Record, others: Sequence[Record]) -> str:
 
 
 def moved(method: Record, others: Sequence[Record]) -> Recipe:
-    """The recipe of a record's method in the setting of others."""
-    recipe = Recipe.from_json(dict(others[0].job))
-    if method.labels["data"] == recipe.data:
-        augmentation = Recipe.from_json(dict(method.job)).augmentation
+    """The recipe of a record's method in the setting of others.
+
+    Its points are found by the same attack, or by that of the other dataset where it is its own's.
+    """
+    recipe, own = (Recipe.from_json(dict(each.job)) for each in (others[0], method))
+    if own.data == recipe.data:
+        augmentation = own.augmentation
     else:
         augmentation = registry.build(
             "augmentations",
@@ -85,9 +88,13 @@ def moved(method: Record, others: Sequence[Record]) -> Recipe:
             data=recipe.data,
             side=facts(recipe.data).side,
         )
+    usual = own.points == find.chosen_attack(own.data)
+    points = find.chosen_attack(recipe.data) if usual else own.points
     return dataclasses.replace(
         recipe,
         augmentation=augmentation,
+        points=points,
+        robust=own.robust,
         guide=method.labels.get("guide"),
         policy=method.labels.get("policy"),
         mix=method.labels.get("mix"),

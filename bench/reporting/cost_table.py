@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.files import plain
 from bench.files.json_text import parse
-from bench.points import guides
+from bench.points import find, guides
 from bench.records.record import Record
 from bench.records.statistics import mean_interval
 from bench.reporting.cells import Cell, Column, Key, Row
@@ -47,7 +47,8 @@ def cost_table(groups: Iterable[RunGroup], results: Path) -> Table | None:
         rows.append(row)
         points = 0.0
         if uses_points(done[0]):
-            points = searches.get(done[0].labels["data"], math.nan)
+            attack = str(done[0].job.get("points") or find.SPARSE)
+            points = searches.get((done[0].labels["data"], attack), math.nan)
         whole = mean_interval([points + seconds for seconds in taken]) if points >= 0 else None
         shown: tuple[Cell, ...] = (
             mean_interval(right) if right else None,
@@ -70,22 +71,26 @@ def cost_table(groups: Iterable[RunGroup], results: Path) -> Table | None:
     )
 
 
-def point_seconds(results: Path) -> dict[str, float]:
-    """The seconds that finding adversarial points took, by dataset; of several sets the longest."""
+def point_seconds(results: Path) -> dict[tuple[str, str], float]:
+    """The seconds that finding adversarial points took, by dataset and attack.
+
+    Of several sets, such as those of several victim models, it is the longest.
+    """
     from safetensors import SafetensorError, safe_open
 
-    found: dict[str, float] = {}
+    found: dict[tuple[str, str], float] = {}
     for path in sorted((results / "points").glob("*.safetensors")):
         if plain.wrong(path, results):
             continue
         try:
             with safe_open(path, "pt") as file:
                 about = parse((file.metadata() or {})["about"])
-            data, seconds = str(about["data"]), float(about["seconds"])
+            key = str(about["data"]), str(about["attack"])
+            seconds = float(about["seconds"])
         except (SafetensorError, OSError, KeyError, TypeError, ValueError):
             continue
         if math.isfinite(seconds):
-            found[data] = max(found.get(data, 0.0), seconds)
+            found[key] = max(found.get(key, 0.0), seconds)
     return found
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.files import atomic
+from bench.records.method import Method
 from bench.records.record import Curve, Record
 from bench.records.statistics import Interval, mean_interval, verdict
 from bench.records.store import Store
@@ -21,6 +22,7 @@ from bench.reporting.cells import Cell, Column, Key, Row
 from bench.reporting.cost_table import cost_table
 from bench.reporting.figures import occlusion_curves
 from bench.reporting.grouping import (
+    AttackSetting,
     RunGroup,
     eps_values,
     group_attacks,
@@ -299,8 +301,12 @@ def add_failures(page: Page, found: Sequence[Record]) -> None:
     for record in found:
         if record.status == "failed" or (record.kind == "attack" and record.message):
             labels = record.labels
-            name = labels.get("augmentation") or labels.get("attack", "")
             where = f"{labels['data']} / {labels['model']}"
+            if record.kind == "run":
+                name = Method.of(record).name
+            else:
+                goal = AttackSetting.of(record).goal_in_words
+                name = f"{labels['attack']}, eps {labels['eps']}, {goal}"
             lines.setdefault((name, where, record.message), []).append(record.seed)
     page.failures = [
         (name, where, ", ".join(map(str, seeds)), message)

@@ -28,6 +28,7 @@ from bench.execution.workspace import Workspace
 from bench.files import atomic, checksums, json_text, plain
 from bench.models.networks import check_logits
 from bench.models.saliency import saliency
+from bench.records.method import Method
 from bench.records.record import Curve, Number, Record
 from bench.training import trained
 
@@ -195,6 +196,7 @@ class Occlusion:
         labels = {n: self.record.labels.get(n, "") for n in ("augmentation", "model", "data")}
         return {
             "name": self.record.name,
+            "method": Method.of(self.record).name,
             **labels,
             "seed": self.record.seed,
             "random": area(self.curve, "random"),
@@ -205,7 +207,7 @@ class Occlusion:
     def __str__(self) -> str:
         found = self.to_json()
         return (
-            f"{found['augmentation']}, {found['model']}, {found['data']}, seed {found['seed']}: "
+            f"{found['method']}, {found['model']}, {found['data']}, seed {found['seed']}: "
             f"mean accuracy {found['random']:.2%} with random cells hidden, "
             f"{found['important']:.2%} with the most important pixels hidden"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -144,23 +145,38 @@ def comparison_line(tests: Sequence[Mapping[str, Any]], attack: str, unit: Unit 
         unit: What counts as a change.
 
     Returns:
-        The line; empty if no test involves the attack.
+        The line; empty if no test involves the attack. It says how many images it takes where so
+        many tests cannot show a difference on so few.
     """
-    groups: dict[str, list[str]] = {"fewer": [], "more": [], "about as many": []}
-    for pair in tests:
-        if attack not in (pair["attack"], pair["other"]) or pair["unit"] != unit:
+    groups: dict[str, list[str]] = {"fewer": [], "more": [], "unclear": []}
+    tested = [pair for pair in tests if pair["unit"] == unit and pair["p"] is not None]
+    for pair in tested:  # without a difference on any image there is no evidence
+        if attack not in (pair["attack"], pair["other"]):
             continue
-        if pair["p"] is None:
-            continue  # without a difference on any image there is no evidence
         first = pair["attack"] == attack
         less, more = (pair["less"], pair["more"]) if first else (pair["more"], pair["less"])
         clear = pair.get("p_holm", 1.0) < 0.05
-        verdict = "about as many" if not clear else "fewer" if less > more else "more"
+        verdict = "unclear" if not clear else "fewer" if less > more else "more"
         groups[verdict].append(pair["other"] if first else pair["attack"])
-    parts = [
-        f"{verdict} {unit} {'as' if verdict.endswith('many') else 'than'} {', '.join(others)}"
-        for verdict, others in groups.items()
-        if others
-    ]
+    unclear = groups.pop("unclear")
+    parts = [f"{word} {unit} than {', '.join(others)}" for word, others in groups.items() if others]
+    found = [f"{attack} needs {'; '.join(parts)}"] if parts else []
+    if unclear:
+        found.append(f"no difference in {unit} is shown between {attack} and {', '.join(unclear)}")
+    if not found:
+        return ""
     test = "Wilcoxon on the same images, Holm's correction, p < 0.05"
-    return f"{attack} needs {'; '.join(parts)} ({test})" if parts else ""
+    return f"{'; '.join(found)} ({test}{_too_few(tested)})"
+
+
+def _too_few(tested: Sequence[Mapping[str, Any]]) -> str:
+    """That the images are too few for so many tests; empty where they suffice.
+
+    The smallest p-value on n images, all of which differ in the same direction, is 2^(1 - n), and
+    Holm's correction multiplies it by the number of tests.
+    """
+    images = max(pair["less"] + pair["more"] + pair["same"] for pair in tested)
+    needed = math.floor(1 + math.log2(len(tested) / 0.05)) + 1
+    if images >= needed or any(pair.get("p_holm", 1.0) < 0.05 for pair in tested):
+        return ""
+    return f"; {len(tested)} tests on {images} images can show none: it takes {needed}"

@@ -191,7 +191,7 @@ def plan(
         PlannedTrial(
             trial,
             seed,
-            done=(trial.key, seed) in done,
+            done=(trial.key, seed) in done and not design.fresh,
             images_stored=trials.folder(trial, seed, workspace).is_dir(),
         )
         for trial, seed in wanted

@@ -423,7 +423,15 @@ def _run(
         )
         for trial, outcomes in first.items()
     }
-    return AttackStudy(tuple(recorder.records), rows, tuple(pairs), _worst(recorder.records))
+    # stored attacks and those of other workers come when they are ready
+    records = sorted(
+        recorder.records,
+        key=lambda each: (
+            design.eps.index(Fraction(each.labels["eps"])),
+            design.seeds.index(each.seed),
+        ),
+    )
+    return AttackStudy(tuple(records), rows, tuple(pairs), _worst(records))
 
 
 def _worst(records: Sequence[Record]) -> tuple[WorstCase, ...]:

@@ -25,6 +25,7 @@ from bench.records.method import Method
 from bench.records.record import Record
 from bench.registry import notation
 from bench.reporting import formats, run_tables
+from bench.reporting.grouping import plural
 from bench.reporting.table import Table
 from bench.studies import estimates, jobs
 from bench.studies.designs import Design, TrainingOptions
@@ -339,7 +340,13 @@ def describe(wanted: Sequence[Job], workspace: Workspace, progress: Progress) ->
         f"images, {len(data.classes)} classes ({data.source})"
     )
     flips = "yes" if data.flip and recipe.flip else "no"
-    progress.say(f"{described(recipe)} on {workspace.device}, flip {flips}")
+    settings: dict[str, list[str]] = {}
+    for job in wanted:
+        models = settings.setdefault(described(job.recipe), [])
+        models += [job.recipe.model] * (job.recipe.model not in models)
+    for text, models in settings.items():
+        names = f"{', '.join(models)}: " if len(settings) > 1 else ""
+        progress.say(f"{names}{text} on {workspace.device}, flip {flips}")
     if os.environ.get("OMP_WAIT_POLICY") == "PASSIVE":
         progress.say("threads sleep while they wait (OMP_WAIT_POLICY=PASSIVE), for a busy machine")
     pixels = recipe.epochs * math.prod((len(data.train), *data.train.images.shape[-2:]))
@@ -356,11 +363,11 @@ def describe(wanted: Sequence[Job], workspace: Workspace, progress: Progress) ->
             )
     if need := memory.said(recipe, data):
         progress.say(need)
-    if recipe.policy or recipe.mix:
-        progress.say(f"policy {recipe.policy or 'none'}, mix {recipe.mix or 'none'}")
     for method in dict.fromkeys(filter(None, (job.recipe.robust for job in wanted))):
         progress.say(f"adversarial training: {method}")
-    for text in dict.fromkeys(registry.express(job.recipe.augmentation) for job in wanted):
+    for text in dict.fromkeys(
+        job.recipe.method(registry.express(job.recipe.augmentation)).name for job in wanted
+    ):
         progress.say(f"  {text}")
 
 
@@ -369,9 +376,10 @@ def outcome(record: Record) -> str:
     about = f"{Method.of(record).name}, {record.labels['model']}, seed {record.seed}"
     if record.status == "failed":
         return f"{about}: failed, {record.message}"
+    epochs = plural(round(record.metrics["epochs"]), "epoch")
     return (
-        f"{about}: {record.metrics['accuracy']:.2%} after {record.metrics['epochs']:.0f} epochs "
-        f"of {record.metrics['seconds_per_epoch']:.2f} s"
+        f"{about}: {record.metrics['accuracy']:.2%} after {epochs} of "
+        f"{record.metrics['seconds_per_epoch']:.2f} s"
     )
 
 

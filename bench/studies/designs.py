@@ -304,5 +304,5 @@ def plan(wanted: Sequence[Job], workspace: Workspace) -> list[PlannedJob]:
         wanted: The jobs.
         workspace: The results folder.
     """
-    done = Store(workspace.results).find(job.name for job in wanted)
+    done = Store(workspace.results).find(job.name for job in wanted if not job.fresh)
     return [PlannedJob(job, job.name in done) for job in wanted]

@@ -14,6 +14,7 @@ from bench.models import networks, published
 from bench.points import guides
 from bench.records.record import Record
 from bench.studies.jobs import Job
+from bench.training.recipes import DEFAULT
 
 NOT_COUNTED = "the training of the victim model and the search for adversarial points"
 """What runs with adversarial points need before the first one, unless it is stored."""
@@ -98,15 +99,18 @@ def cost(jobs: Sequence[Job], records: Sequence[Record], device: str) -> str:
     sought = any(guides.from_points(job.recipe) for job in rest)
     return (
         f"{len(jobs)} runs, {len(jobs) - len(rest)} done, {len(rest)} to run: about {clock(time)} "
-        f"on {device}" + f", {NOT_COUNTED} not counted" * sought
+        f"on {device}"
+        + ", one after the other" * (len(rest) > 1)
+        + f", {NOT_COUNTED} not counted" * sought
     )
 
 
 def seconds(jobs: Iterable[Job], records: Sequence[Record], device: str) -> float:
     """Estimate the time of jobs that run one after the other.
 
-    The time of finished runs of the same network and dataset is used where there are any, otherwise
-    the number of operations and a short measurement. Testing after each epoch is included,
+    The time of the last finished run of the same network, dataset, precision and adversarial
+    training on the same kind of device is used where there is one, otherwise the number of
+    operations and a short measurement. Testing after each epoch is included,
     `NOT_COUNTED` is not.
 
     Args:
@@ -118,15 +122,22 @@ def seconds(jobs: Iterable[Job], records: Sequence[Record], device: str) -> floa
         Seconds.
     """
     known = {
-        tuple(map(record.labels.get, ("model", "data", "pretrained"))): record.metrics["seconds"]
-        / record.metrics["epochs"]
+        (
+            *map(record.labels.get, ("model", "data", "pretrained", "robust")),
+            record.job.get("precision", DEFAULT.precision),
+        ): record.metrics["seconds"] / record.metrics["epochs"]
         for record in records
-        if record.kind == "run" and record.status == "finished" and record.metrics.get("epochs")
+        if record.kind == "run"
+        and record.status == "finished"
+        and record.metrics.get("epochs")
+        # a GPU has its own name there
+        and (record.machine.get("device", "cpu") == "cpu") == (device == "cpu")
     }
     total = 0.0
     for job in jobs:
         recipe = job.recipe
-        per_epoch = known.get((recipe.model, recipe.data, recipe.pretrained))
+        alike = recipe.model, recipe.data, recipe.pretrained, recipe.robust, recipe.precision
+        per_epoch = known.get(alike)
         if per_epoch is None:
             total += operations(job) / operations_per_second(device)
         else:

@@ -178,7 +178,8 @@ def work(
     """
     lock = workspace.cache / "locks" / f"{job.recipe.key}-{job.seed}.lock"
     store, saved = Store(workspace.results), checkpoint(job, workspace)
-    what = f"{registry.express(job.recipe.augmentation)}, {job.recipe.model}, seed {job.seed}"
+    method = job.recipe.method(registry.express(job.recipe.augmentation))
+    what = f"{method.name}, {job.recipe.model}, seed {job.seed}"
     with locks.held(lock, what, progress.say, stop):
         done = store.find([job.name]).get(job.name)
         if done is not None and (not job.fresh or checkpoints.belongs(saved, store.curve(done))):

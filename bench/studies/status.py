@@ -9,6 +9,7 @@ from typing import Any
 from bench import registry
 from bench.data.catalog import known_side
 from bench.execution import unfinished
+from bench.execution.folders import option
 from bench.files import json_text, plain
 from bench.files.locks import locked
 from bench.records.store import Store
@@ -120,7 +121,7 @@ def continuing(results: Path, name: str) -> str:
     """Return the command that continues an interrupted training; empty if it is not known."""
     try:
         recipe, seed = _job(results, name)
-        return commands.run(recipe, [seed])
+        return commands.run(recipe, [seed]) + option(results)
     except UNKNOWN:
         return ""
 

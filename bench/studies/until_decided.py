@@ -74,7 +74,8 @@ class Decided:
         """Return one line per method, and how they are meant."""
         margin = f"{100 * self.plan.margin:g} points"
         return [
-            f"Against {self.baseline}, paired by seed, accuracy after the last epoch:",
+            f"Against {self.baseline}, paired by seed, accuracy after the last epoch (the marks of "
+            "a table are those of a fixed number of seeds):",
             *(f"  {name}: {each}" for name, each in self.decisions.items()),
             f"Looks at {', '.join(map(str, self.plan.looks))} seeds. Better, worse: shown with a "
             f"{self.plan.alpha:.0%} error probability over all looks and methods. Equivalent: "
@@ -170,9 +171,9 @@ def run(
     for look, seeds in enumerate(plan.looks, 1):
         before = plan.looks[look - 2] if look > 1 else 0
         wanted = [
-            Job(each, seed, design.fresh and seed >= before)
+            Job(each, seed, design.fresh)
             for each in (baseline, *active)
-            for seed in range(seeds)
+            for seed in range(before, seeds)
         ]
         study = comparison.run(wanted, workspace, execution, tracking, progress)
         for record in study.records:
