@@ -254,14 +254,21 @@ class AdvMask(BaseAttack):
         The first guess is the mask itself: m > 0.5 where the code is positive.
         """
         shape = images[:, :1].shape if self.unit == "pixels" else images.shape
+        if goal.region is not None:  # what cannot change comes last
+            codes = codes.masked_fill(~goal.region.expand(shape).flatten(1), -torch.inf)
         rank = codes.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
         count = (codes > 0).sum(1)
         fails, works = torch.zeros_like(count), torch.full_like(count, codes.shape[1])
         for _ in range(self.searches):
-            chosen = (rank < count[:, None]).view(shape)
-            attacked = (images + delta * chosen).clamp_(0, 1)
-            reached = goal.reached(model(attacked))
-            best.keep(attacked, reached)
-            works, fails = torch.where(reached, count, works), torch.where(reached, fails, count)
+            rows = (works - fails > 1).nonzero()[:, 0]
+            if not len(rows):
+                break
+            asked = count[rows]
+            chosen = (rank[rows] < asked[:, None]).view(-1, *shape[1:])
+            attacked = (images[rows] + delta[rows] * chosen).clamp_(0, 1)
+            reached = goal[rows].reached(model(attacked))
+            best.keep(attacked, reached, rows)
+            works[rows] = torch.where(reached, asked, works[rows])
+            fails[rows] = torch.where(reached, fails[rows], asked)
             works = torch.minimum(works, best.fewest.clamp(max=codes.shape[1]))
             count = (fails + works).div(2, rounding_mode="floor")

@@ -133,8 +133,8 @@ class BaseAttack(ABC):
                 in turn, or one per image, with which no image depends on its batch. None stands
                 for ``torch.Generator().manual_seed(0)``, so that a call repeats itself.
             failures: What stands for an image for which nothing was found: the image itself, or
-                with ``"closest"`` the attempt with the smallest margin among all that the attack
-                showed the model and that keep to [0, 1], eps and the region.
+                with ``"closest"`` the attempt with the smallest margin among the failed ones that
+                the attack showed the model and that keep to [0, 1], eps and the region.
 
         Returns:
             The adversarial images, of the shape, dtype and device of ``images``.

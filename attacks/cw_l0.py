@@ -211,7 +211,8 @@ class CWL0(BaseAttack):
         if self.unit == "pixels":
             touched = touched.any(1, keepdim=True)
         candidates = (touched & allowed if self.importance == "change" else allowed).flatten(1)
-        limit = self.fraction * touched.flatten(1).sum(1, keepdim=True).sqrt()
+        # one leaves at least, or a success without a change to speak of would be found for ever
+        limit = (self.fraction * touched.flatten(1).sum(1, keepdim=True).sqrt()).clamp(min=1)
         scores = scores.flatten(1).where(candidates, torch.inf)
         rank = scores.argsort(dim=1, stable=True).argsort(dim=1)
         spared = (rank >= limit) | (rank > (scores <= self.small).sum(1, keepdim=True))

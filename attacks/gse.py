@@ -107,21 +107,19 @@ class GSE(BaseAttack):
         # the first step, of length rate at most, just passes the threshold at this price
         price = torch.full_like(steep[rows], (self.rate / THRESHOLD) ** 1.5 / self.rate * 0.9999)
         cheap, dear = torch.zeros_like(price), torch.full_like(price, torch.inf)
-        for _ in range(self.searches):
+        for search in range(self.searches):
             if not len(rows):
                 break
             found, won = self._run(
                 model, images[rows], goal[rows], price[:, None, None, None], scale
             )
-            whole = images.clone()
-            whole[rows] = found
-            reached = torch.zeros(len(images), dtype=torch.bool, device=images.device)
-            reached[rows] = won
-            best.keep(whole, reached)
+            best.keep(found, won, rows)
+            if search == 0:  # at a higher price than the first nothing changes at all
+                open_ = ~won
+                rows, scale = rows[open_], scale[open_]
+                price, cheap, dear, won = price[open_], cheap[open_], dear[open_], won[open_]
             cheap, dear = torch.where(won, price, cheap), torch.where(won, dear, price)
-            price = torch.where(
-                cheap == 0, price / 2, torch.where(dear.isinf(), 2 * price, (cheap + dear) / 2)
-            )
+            price = torch.where(cheap == 0, price / 2, (cheap + dear) / 2)
         return best.images
 
     def _run(

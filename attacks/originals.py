@@ -17,9 +17,11 @@ class Originals:
 
     That is the nearest image (AttackBench, Cinà et al. 2025). Deviation: a row that lies farther
     from it than half the way to another image belongs to the one with which it has the most
-    elements in common, the nearest of several, since sparse changes may be large. A row in which
-    nearly everything was changed can still be taken for another image's. Of equal images the first
-    owns all rows: `occurrence` tells them apart.
+    elements in common, the nearest of several, since sparse changes may be large. A row with less
+    than half of its elements in common with any image is dense and could be taken for another
+    image's: in a batch of as many rows as the last one it keeps the owner of the same row there,
+    since attacks keep the order of their rows. Of equal images the first owns all rows:
+    `occurrence` tells them apart.
 
     Args:
         images: Distinct images, of shape (b, c, h, w).
@@ -32,6 +34,8 @@ class Originals:
         gaps.fill_diagonal_(torch.inf)
         self.reach = gaps.amin(1) / 4
         """Half of the squared distance within which a row is surely an image's, of shape (b,)."""
+        self.last = torch.empty(0, dtype=torch.long, device=images.device)
+        """The owners of the last rows that were asked for."""
 
     def owner(self, attempts: Images) -> Int[Tensor, " m"]:
         """The index of the image that each of m rows was made from."""
@@ -42,7 +46,11 @@ class Originals:
         rows = far.nonzero()[:, 0]
         if len(rows) and len(self.flat) > 1:
             for some in rows.split(max(1, COMPARED // self.flat.numel())):
-                owner[some] = self._most_in_common(flat[some], scores[some])
+                found, dense = self._most_in_common(flat[some], scores[some])
+                if len(self.last) == len(flat):
+                    found = torch.where(dense, self.last[some], found)
+                owner[some] = found
+        self.last = owner
         return owner
 
     def _scores(self, flat: Float[Tensor, "m d"]) -> Float[Tensor, "m b"]:
@@ -51,10 +59,12 @@ class Originals:
 
     def _most_in_common(
         self, flat: Float[Tensor, "m d"], scores: Float[Tensor, "m b"]
-    ) -> Int[Tensor, " m"]:
+    ) -> tuple[Int[Tensor, " m"], Bool[Tensor, " m"]]:
+        """Whose row each one is by its elements, and whether it has less than half in common."""
         common = (flat[:, None] == self.flat).sum(2)
-        fewer: Bool[Tensor, "m b"] = common < common.amax(1, keepdim=True)
-        return scores.masked_fill(fewer, torch.inf).argmin(1)
+        most = common.amax(1, keepdim=True)
+        fewer: Bool[Tensor, "m b"] = common < most
+        return scores.masked_fill(fewer, torch.inf).argmin(1), 2 * most[:, 0] < flat.shape[1]
 
 
 def occurrence(values: Int[Tensor, " n"]) -> Int[Tensor, " n"]:

@@ -123,8 +123,10 @@ class SparseRS(BaseAttack):
             k[taken] = torch.where(fewer, chosen[rows].sum(1), k[rows])[better]
             reached = better & (found < 0)
             result[rows[reached]] = attacked[reached]
-            if self.k is not None:
-                rows = rows[~reached]
+            done = reached
+            if self.k is None:  # a single pixel cannot become fewer
+                done = (margin[rows] < 0) & (chosen[rows].sum(1) == 1)
+            rows = rows[~done]
         return result
 
     def _exchanged(self, k: Int[Tensor, " b"], query: int) -> Int[Tensor, " b"]:

@@ -23,9 +23,12 @@ class Sparsest:
         self.images = images.clone()
         self.fewest = torch.full((len(images),), images[0].numel() + 1, device=images.device)
 
-    def keep(self, attacked: Images, reached: Bool[Tensor, " b"]) -> None:
-        """Offer one attempt per image and whether it reached the goal."""
-        changes = self._count(attacked - self._clean)
-        better = reached & (changes < self.fewest)
-        self.fewest = torch.where(better, changes, self.fewest)
-        self.images = torch.where(better[:, None, None, None], attacked, self.images)
+    def keep(
+        self, attacked: Images, reached: Bool[Tensor, " m"], rows: Int[Tensor, " m"] | None = None
+    ) -> None:
+        """Offer one attempt for each image, or for those of some rows, and whether it succeeded."""
+        where = slice(None) if rows is None else rows
+        changes = self._count(attacked - self._clean[where])
+        better = reached & (changes < self.fewest[where])
+        self.fewest[where] = torch.where(better, changes, self.fewest[where])
+        self.images[where] = torch.where(better[:, None, None, None], attacked, self.images[where])

@@ -79,6 +79,7 @@ class Deletion(v2.Transform):  # type: ignore[misc]
         if points is not None and self.augmentation.wants is not None:
             rows = points.as_subclass(Tensor).reshape(len(canvas), -1, 2)
             guide = torch.stack([points_to_guide(row, h, w) for row in rows])[:, None]
+            guide = guide.to(canvas.device)
         guided(self.augmentation, guide, REMEDY)
         draws = current()
         progress = self.progress if draws is None or draws.progress is None else draws.progress

@@ -193,7 +193,7 @@ def points_to_guide(points: Shaped[Tensor, "n 2"], h: int, w: int) -> Float[Tens
     >>> points_to_guide(torch.tensor([[2, 0], [5, 5]]), 2, 3).tolist()
     [[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
     """
-    x, y = points.round().long().unbind(-1)
+    x, y = points.cpu().round().long().unbind(-1)
     inside = (x >= 0) & (x < w) & (y >= 0) & (y < h)
     guide = torch.zeros(h, w)
     guide[y[inside], x[inside]] = 1.0

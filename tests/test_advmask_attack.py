@@ -15,6 +15,7 @@ from attacks.advmask import AdvMask
 from attacks.base import streams
 from attacks.encoder import SGD, Encoder, LinearEncoder, UNetEncoder
 from attacks.norms import l0_pixels
+from attacks.sparsest import Sparsest
 
 pytestmark = pytest.mark.slow
 
@@ -243,3 +244,27 @@ def test_what_makes_no_sense_is_refused() -> None:
 
 def test_advmask_is_built_in() -> None:
     assert isinstance(BUILTIN["advmask"](), AdvMask)
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_the_bisection_asks_nothing_twice_and_only_what_can_change(limited: bool) -> None:
+    """It ends after as many queries as a bisection of the pixels takes."""
+    model, images = network(), draw_images(6)
+    labels = predicted(model, images)
+    region = None
+    if limited:
+        region = torch.zeros(6, 1, *images.shape[2:], dtype=torch.bool)
+        region[:, :, 2:5] = True
+    goal = Goal(labels, region=region)
+    shown: list[Tensor] = []
+
+    delta = torch.where(images > 0.5, -0.2, 0.2).to(images)
+    if region is not None:
+        delta = delta * region
+    codes = torch.randn(6, images[0, 0].numel(), dtype=images.dtype)
+    best = Sparsest(images, l0_pixels)
+    model.register_forward_hook(lambda module, inputs, answer: shown.append(inputs[0]))
+    AdvMask(eps=0.2, searches=40)._search(model, images, goal, delta, codes, best)
+    assert len(shown) <= math.ceil(math.log2(codes.shape[1])) + 2
+    allowed = torch.ones_like(codes, dtype=torch.bool) if region is None else region.flatten(1)
+    assert torch.equal(l0_pixels(shown[0] - images), ((codes > 0) & allowed).sum(1))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from planes import fewest, plane, some_images
+from planes import fewest, plane, some_images, two_classes
 from torch import Generator, Tensor, nn
 
 from attacks import Goal
@@ -99,6 +99,22 @@ def test_the_released_ranking_works_too() -> None:
     goal = predicted(model, images)
     method = CWL0(mode="free", importance="released")
     assert goal.reached(model(attacked(method, model, images, goal))).all()
+
+
+def test_the_released_ranking_ends_where_a_change_too_small_to_count_succeeds() -> None:
+    """Each round leaves at least one element out, as the released code does."""
+    weight = 100 * torch.randn(*SIZE, generator=Generator().manual_seed(1), dtype=torch.float64)
+    images = torch.full((1, *SIZE), 0.5, dtype=torch.float64)
+    model = two_classes(weight, 0.01 - float((images[0] * weight).sum()))
+    method = CWL0(importance="released", eps=5e-5)
+    counted = Counted(model)
+
+    def no_more(module: nn.Module, inputs: tuple[Tensor], answer: Tensor) -> None:
+        assert counted.passes <= method.passes(SIZE)
+
+    model.register_forward_hook(no_more)
+    attacked(method, counted, images, Goal(torch.zeros(1, dtype=torch.long)))
+    assert counted.passes > 0
 
 
 def test_the_official_constants_are_those_of_the_released_code() -> None:

@@ -13,6 +13,7 @@ import torch
 from timm.data import create_loader
 from timm.data.random_erasing import RandomErasing as TimmErasing
 from torch import Generator, Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -27,6 +28,7 @@ from augmentations import (
     KeepAugment,
     Ramp,
     RandomErasing,
+    _torchvision,
 )
 from augmentations.interop import Foreign, MaskedLoader, as_albumentations, as_torchvision
 
@@ -391,3 +393,24 @@ def test_a_masked_loader_asks_for_guides() -> None:
     assert (images[:, :, 16:] == 0).any()
     with pytest.raises(ValueError, match="KeepAugment needs a guide"):
         list(MaskedLoader(batches, KeepAugment(), stream()))
+
+
+@pytest.mark.parametrize(
+    "method", [Cutout(points="seek"), RandomErasing(points="avoid"), GridMask(points="seek")]
+)
+def test_points_of_images_on_a_gpu_become_a_guide_there(method: Augmentation) -> None:
+    """Points lie on the processor, where torchvision has them; tensors on CUDA are imitated."""
+    transform = as_torchvision(method, mean=GREY)
+    points = tv_tensors.KeyPoints(torch.tensor([[1.0, 2], [3, 4]]), canvas_size=(8, 8))
+    seen = []
+
+    def devices(_: object, images: Tensor, *__: object, guide: Tensor, **___: object) -> Tensor:
+        seen.append((images.device.type, guide.device.type))
+        return torch.zeros(1, 1, 8, 8, dtype=torch.bool)
+
+    with FakeTensorMode(allow_non_fake_inputs=True), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_torchvision, "draw", devices)
+        patch.setattr(_torchvision, "guided", lambda *_: None)
+        patch.setattr(_torchvision, "points_to_guide", lambda _, h, w: torch.zeros(h, w))
+        transform.make_params([torch.empty(3, 8, 8, device="cuda"), points])
+    assert seen == [("cuda", "cuda")]

@@ -184,6 +184,36 @@ def test_sparse_rs_shows_no_image_that_cannot_change() -> None:
         assert len(nowhere.shown) == 1
 
 
+def test_sparse_rs_stops_at_a_single_pixel() -> None:
+    """No fewer pixels are possible, so nothing is left to ask for."""
+    weight = torch.full((3, 6, 6), 0.01, dtype=torch.float64)
+    weight[:, 2, 3] = 1.0
+    images = torch.full((1, 3, 6, 6), 0.5, dtype=torch.float64)
+    model = two_classes(weight, 0.1 - float((images[0] * weight).sum()))
+    labels = torch.zeros(1, dtype=torch.long)
+    watched = Watched(model)
+    found = SparseRS(eps=0.2, queries=3000)(watched, images, labels, [Generator().manual_seed(1)])
+    assert int(l0_pixels(found - images)) == 1
+    last = watched.shown[-1]
+    assert torch.equal(last, found)  # the success, and no query after it
+    assert sum(map(len, watched.shown)) < 3000
+
+
+def test_gse_runs_once_where_its_first_price_succeeds() -> None:
+    """At a higher price not even the first step would change anything."""
+    model = plane((3, 6, 6), 3)
+    images = some_images((3, 6, 6), 4, seed=3, spread=0.1)
+    labels = model(images).argmax(1)
+    found, shown = [], []
+    for searches in (1, 10):
+        watched = Watched(model)
+        found.append(GSE(searches=searches)(watched, images, labels))
+        shown.append(sum(map(len, watched.shown)))
+    assert Goal(labels).reached(model(found[0])).all()
+    assert torch.equal(*found)
+    assert shown[0] == shown[1]
+
+
 def test_the_proximal_operator_is_the_minimiser_of_a_grid() -> None:
     points = torch.linspace(-2, 2, 41, dtype=torch.float64).view(1, 1, 1, -1)
     grid = torch.linspace(-2.5, 2.5, 200_001, dtype=torch.float64)

@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 import attacks
 import bench
 from attacks.originals import Originals, copies
+from bench.robustness.pass_counter import Counted
 
 
 def test_a_row_belongs_to_the_image_with_which_it_has_most_in_common() -> None:
@@ -31,6 +32,32 @@ def test_the_nearest_image_owns_a_row_that_has_nothing_in_common_with_any() -> N
     attempts = torch.rand(40, 1, 3, 3, generator=Generator().manual_seed(1))
     nearest = torch.cdist(attempts.flatten(1), images.flatten(1)).argmin(1)
     assert torch.equal(Originals(images).owner(attempts), nearest)
+
+
+def test_dense_rows_keep_the_owners_that_the_same_rows_had_in_the_last_batch() -> None:
+    images = torch.rand(5, 1, 6, 6, generator=Generator().manual_seed(0))
+    dense = torch.rand(5, 1, 6, 6, generator=Generator().manual_seed(1))
+    order = torch.tensor([3, 0, 4, 1, 2])
+    found = Originals(images)
+    assert torch.equal(found.owner(images[order]), order)
+    assert torch.equal(found.owner(dense), order)
+    sparse = images[[0, 0, 1, 2, 3]].clone()
+    sparse[..., :2, :] = 1  # in another order: what they have in common decides
+    assert found.owner(sparse).tolist() == [0, 0, 1, 2, 3]
+
+
+def test_passes_of_a_dense_attack_do_not_depend_on_the_batch() -> None:
+    model, images = network().float(), draw_images(8).float()
+    labels = model(images).argmax(1)
+
+    def passes(rows: Tensor) -> list[list[int]]:
+        counted = Counted(model, images[rows], labels[rows])
+        streams = [Generator().manual_seed(int(row)) for row in rows]
+        attacks.PGDTrim(eps=1.0)(counted, images[rows], labels[rows], streams)
+        return torch.stack([counted.forwards, counted.backwards], 1).tolist()
+
+    whole = torch.arange(8)
+    assert passes(whole) == [passes(row)[0] for row in whole[:, None]]
 
 
 def test_a_single_image_owns_every_row() -> None:

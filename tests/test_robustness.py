@@ -187,6 +187,15 @@ def test_changes_below_half_a_level_vanish_with_rounding() -> None:
     assert not found.success_8bit.item()  # its mean is now 127.33 levels
 
 
+def test_a_success_on_256_levels_keeps_within_eps_too() -> None:
+    """A change of 0.03 is 7.65 levels, which are rounded to 8: more than 0.03."""
+    images = (grey(0.499) * 255).round() / 255
+    for eps, kept in ((0.03, False), (8 / 255, True)):
+        found = verdict(images, images + eps, eps)
+        assert found.success.item()
+        assert found.success_8bit.item() == kept
+
+
 def test_a_target_that_is_the_label_is_refused() -> None:
     with pytest.raises(ValueError, match="target of image 0 is its own label, 1; choose another"):
         verdict(grey(0.9), grey(0.9), 0.1, target=1)

@@ -9,7 +9,7 @@ import torch
 from planes import plane, some_images, two_classes
 from torch import Generator, Tensor, nn
 
-from attacks import BUILTIN, Goal, SigmaZero
+from attacks import BUILTIN, SAPF, Goal, SigmaZero
 from attacks.victim import out_of_memory
 
 NAMES = sorted(BUILTIN)
@@ -81,6 +81,23 @@ def test_the_closest_failed_attempt_comes_back_on_request(name: str) -> None:
     assert closest.max() <= 1
     if name not in ("noise", "greedyfool", "sparsefool"):
         assert (closest != images).flatten(1).any(1).all()
+
+
+def test_the_closest_attempt_is_a_failed_one_also_where_a_dense_start_succeeded() -> None:
+    """SAPF looks for ten pixels at most, from a change of all pixels that succeeds."""
+    weight = torch.ones(SIZE, dtype=torch.float64)
+    images = torch.full((2, *SIZE), 0.5, dtype=torch.float64)
+    needed = 30 * 0.1  # thirty elements by eps
+    model = two_classes(weight, needed - float((images[0] * weight).sum()))
+    goal = Goal(torch.zeros(2, dtype=torch.long))
+    attack = SAPF(eps=0.1, l0=3, strength=1.0, searches=3)
+    shown: list[Tensor] = []
+    model.register_forward_hook(lambda module, inputs, answer: shown.append(inputs[0].detach()))
+    assert torch.equal(attack(model, images, goal), images)
+    assert any(goal.reached(model(each)).all() for each in list(shown) if len(each) == 2)
+    closest = attack(model, images, goal, failures="closest")
+    assert not goal.reached(model(closest)).any()
+    assert (goal.margin(model(closest)) < goal.margin(model(images))).all()
 
 
 def test_successes_and_images_at_the_goal_do_not_change_with_the_request() -> None:

@@ -227,10 +227,11 @@ def judge(
     levels = (sound * 255).round()
     steps = levels - (images * 255).round()
     rounded = predict(network, (levels / 255).clamp(0, 1))
+    within = linf(steps / 255) <= (torch.inf if eps is None else eps + ROUNDING)
     found = {
         "success": valid & goal.reached(logits),
         "misclassified": valid & Goal(labels).reached(logits),
-        "success_8bit": valid & rounded.isfinite().all(1) & goal.reached(rounded),
+        "success_8bit": valid & within & rounded.isfinite().all(1) & goal.reached(rounded),
         "not_finite": ~(finite & known),
         "outside_box": outside & finite,
         "beyond_eps": beyond,

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
+from jaxtyping import Int
+from torch import Tensor, nn
 
 from bench.data.dataset import Dataset
 from bench.data.floats import as_floats
@@ -180,7 +181,9 @@ def rejudge(
     network, chosen = images_under_attack(submission, rules, victim, workspace, progress)
     place = {index: row for row, index in enumerate(chosen.ids.tolist())}
     given = submission.ids.tolist()
-    rows = torch.tensor([row for row, index in enumerate(given) if index in place])
+    rows = torch.tensor(
+        [row for row, index in enumerate(given) if index in place], dtype=torch.long
+    )
     there = torch.tensor([place[index] for index in given if index in place])
     adversarial = chosen.images.clone()
     if len(rows):
@@ -195,7 +198,7 @@ def rejudge(
     tiny = (adversarial - chosen.images).abs().amax(1).flatten(1).cpu()
     almost = ((tiny > 0) & (tiny < 1e-6)).float().mean(1) > 0.5
     return Judged(
-        record=_record(submission, rules, victim, data, chosen, verdict, workspace.device),
+        record=_record(submission, rules, rows, victim, data, chosen, verdict, workspace.device),
         terms=rules,
         ids=chosen.ids.tolist(),
         verdict=verdict,
@@ -266,6 +269,7 @@ def images_under_attack(
 def _record(
     submission: Submission,
     rules: Terms,
+    rows: Int[Tensor, " m"],
     victim: Victim,
     data: Dataset,
     chosen: CorrectImages,
@@ -277,8 +281,8 @@ def _record(
     outcome = Outcome(verdict, nothing, nothing, 0.0, 0.0, None, {})
     metrics = summarise([outcome])
     metrics = {name: value for name, value in metrics.items() if name not in OURS}
-    if submission.passes is not None:
-        metrics["passes_reported"] = float(submission.passes.double().mean())
+    if submission.passes is not None and len(rows):  # those of images that count
+        metrics["passes_reported"] = float(submission.passes[rows].double().mean())
     labels = {
         "attack": about.attack if about else "unnamed",
         "hyperparameters": "",
