@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from attacks.advmask_published import PublishedAdvMask
@@ -79,8 +79,8 @@ class AdvMask(BaseAttack):
         exchanges: Most passes of the local search, 0 for none; None for 300 without a bound, which
             is an eps of 1, and for elements, where it helps most, else 0.
         budget: Most passes of an image, forward and backward, at least ``searches`` + 4: a third of
-            them are steps, at most ``steps``, and the local search has what is left. None: as the
-            other options say.
+            them are steps, at most ``steps``, and the local search has what is left, with what the
+            bisection had no use for. None: as the other options say.
 
     Raises:
         ValueError: For a value out of its range, naming it.
@@ -173,8 +173,8 @@ class AdvMask(BaseAttack):
         if len(rows):
             chosen = [generators[row] for row in rows.tolist()]
             planned = self._planned
-            found = planned._learn(model, images[rows], goal[rows], chosen)
-            passes = planned.exchanges or 0
+            found, spare = planned._learn(model, images[rows], goal[rows], chosen)
+            passes = (planned.exchanges or 0) + spare * (self.budget is not None)
             result[rows] = exchange(
                 model, images[rows], goal[rows], found, self.eps, self.unit, passes, chosen
             )
@@ -182,7 +182,8 @@ class AdvMask(BaseAttack):
 
     def _learn(
         self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
-    ) -> Images:
+    ) -> tuple[Images, Int[Tensor, " b"]]:
+        """The sparsest successes, and how many passes the bisection of each image left."""
         low, high = box(images, self.eps, goal.region)
         shape = images[:, :1].shape if self.unit == "pixels" else images.shape
         zoom = 1 / (self.eps * images[0].numel() ** 0.5)
@@ -218,8 +219,8 @@ class AdvMask(BaseAttack):
             change = torch.where(reached, 1 + self.adapt, 1 - self.adapt)
             factor = (factor * change[:, None]).clamp(0.03, 10)
             alpha = self._sharpen(alpha, mask, step)
-        self._search(model, images, goal, delta, encoder.encode(delta * zoom), best)
-        return best.images
+        asked = self._search(model, images, goal, delta, encoder.encode(delta * zoom), best)
+        return best.images, self.searches - asked
 
     def _encoder(self, images: Images, generators: Sequence[Generator]) -> Encoder:
         sgd = SGD(self.lr, self.momentum)
@@ -248,10 +249,11 @@ class AdvMask(BaseAttack):
         delta: Images,
         codes: Codes,
         best: Sparsest,
-    ) -> None:
+    ) -> Int[Tensor, " b"]:
         """Bisect for the shortest part of the codes' ranking that reaches the goal.
 
-        The first guess is the mask itself: m > 0.5 where the code is positive.
+        The first guess is the mask itself: m > 0.5 where the code is positive. Returns how many
+        passes it took for each image.
         """
         shape = images[:, :1].shape if self.unit == "pixels" else images.shape
         if goal.region is not None:  # what cannot change comes last
@@ -259,11 +261,13 @@ class AdvMask(BaseAttack):
         rank = codes.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
         count = (codes > 0).sum(1)
         fails, works = torch.zeros_like(count), torch.full_like(count, codes.shape[1])
+        passes = torch.zeros_like(count)
         for _ in range(self.searches):
             rows = (works - fails > 1).nonzero()[:, 0]
             if not len(rows):
                 break
             asked = count[rows]
+            passes[rows] += 1
             chosen = (rank[rows] < asked[:, None]).view(-1, *shape[1:])
             attacked = (images[rows] + delta[rows] * chosen).clamp_(0, 1)
             reached = goal[rows].reached(model(attacked))
@@ -272,3 +276,4 @@ class AdvMask(BaseAttack):
             fails[rows] = torch.where(reached, fails[rows], asked)
             works = torch.minimum(works, best.fewest.clamp(max=codes.shape[1]))
             count = (fails + works).div(2, rounding_mode="floor")
+        return passes

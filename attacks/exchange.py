@@ -28,7 +28,7 @@ def exchange(
     adversarial: Images,
     eps: float,
     unit: Literal["pixels", "elements"],
-    passes: int,
+    passes: int | Int[Tensor, " b"],
     generators: Sequence[Generator],
 ) -> Images:
     """Look for successes with fewer changed units than given ones have.
@@ -48,7 +48,7 @@ def exchange(
         adversarial: Images that reach it, of shape (b, c, h, w); others come back as they are.
         eps: Largest change of an element.
         unit: What is counted.
-        passes: Most forward and backward passes per image.
+        passes: Most forward and backward passes per image; one number, or one for each.
         generators: One per image.
 
     Returns:
@@ -57,7 +57,7 @@ def exchange(
     """
     search = _Search(model, images, goal, adversarial, eps, unit)
     best = adversarial.clone()
-    left = torch.full((len(images),), passes, device=images.device)
+    left = torch.zeros(len(images), dtype=torch.long, device=images.device) + passes
     rows = (search.used.sum(1) > 1).nonzero()[:, 0]
     while True:
         stale = rows[search.stale[rows] & (left[rows] >= 3)]

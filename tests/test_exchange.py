@@ -147,8 +147,11 @@ def test_a_budget_is_used_up_and_not_exceeded(budget: int) -> None:
     model, images, goal, _ = wasteful(1)
     counting = Counting(model)
     with torch.no_grad():
-        AdvMask(budget=budget)(counting, images, goal.labels)
-    assert budget - 2 <= counting.count <= budget
+        found = AdvMask(budget=budget)(counting, images, goal.labels)
+    assert counting.count <= budget
+    assert bool(goal.reached(model(found)).all()) == (budget >= 60)
+    if budget >= 60:  # without a success there is nothing that fewer changes could be asked of
+        assert counting.count >= budget - 2
     assert AdvMask(budget=1000).passes(SIZE) == AdvMask(exchanges=587).passes(SIZE)
 
 
