@@ -336,6 +336,31 @@ def test_what_is_said_of_seeking_and_avoiding_the_points_is_in_its_tables() -> N
         assert len(re.findall(rf"^\| {eraser}\b.*\| {share} ", deleted, re.M)) == 3
 
 
+def test_what_is_said_of_hide_and_seek_that_seeks_and_avoids_is_in_its_tables() -> None:
+    section = said("seeking-has")
+    seek = "has(points='seek')"
+    columns = []
+    for metric in ("", "-occlusion"):
+        found = differences(f"seeking-has/has{metric}.md", seeds=4)
+        both = differences(f"seeking-has/has{metric}-seek-avoid.md", seeds=4)
+        columns.append(found | {"both": both[seek]})
+    for row, name in (
+        ("seek - ignore", seek),
+        ("avoid - ignore", "has(points='avoid')"),
+        ("seek - avoid", "both"),
+    ):
+        cells = [f"{column[name][0]} (p {column[name][1]})" for column in columns]
+        assert f"| {row} | {' | '.join(cells)} |" in section
+    for table in (RESULTS / "seeking-has").glob("has*.md"):
+        assert "No method differs from has" in table.read_text()
+    assert "Differences below 3.8 to 4.6 points" in (RESULTS / "seeking-has/has.md").read_text()
+    assert "less than 3.8 points" in section
+    assert (
+        len(set(re.findall(r"\d+\.\d+ ± 0.45", (RESULTS / "seeking-has/coverage.md").read_text())))
+        == 1
+    )
+
+
 def test_what_is_said_of_cw_l0_with_its_budget_is_that_of_its_records() -> None:
     found = [
         record
