@@ -7,15 +7,18 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 from filelock import FileLock
 
+from bench import registry
 from bench.cli import main
 from bench.execution import machine
 from bench.execution.progress import Silent
 from bench.execution.workspace import Workspace
+from bench.points import find
 from bench.records.record import Record
 from bench.records.store import Store
 from bench.registry import express
@@ -149,6 +152,63 @@ def test_an_interrupted_training_names_the_command_that_continues_it(tmp_path: P
         found = status.status_of(workspace.results)
     assert "running: cutout, resnet8, digits, seed 3: 2 of 7 epochs done" in str(found).splitlines()
     assert found.to_json()["running"] == [folder.name]
+
+
+def test_the_command_for_an_empty_cell_has_the_points_and_the_training_of_its_row(
+    tmp_path: Path,
+) -> None:
+    def record(**fields: Any) -> Record:
+        recipe = Recipe(**({"data": "digits", "model": "resnet8", "padding": 1} | fields))
+        return describe(Job(recipe, 0), Workspace(results=tmp_path))
+
+    advmask = registry.build("augmentations", "advmask", data="digits", side=8)
+    own = find.chosen_attack("digits")
+    elsewhere = [record(model="resnet20")]
+    usual = commands.fill(record(augmentation=advmask, points=own), elsewhere)
+    assert "--aug advmask --model resnet20" in usual
+    assert "--points-from" not in usual
+    sparse = commands.fill(record(augmentation=advmask, points="jsma"), elsewhere)
+    assert "--points-from jsma" in sparse
+    robust = commands.fill(record(robust="sparse-at(k=2)"), elsewhere)
+    assert robust.startswith("bench train-robust --method 'sparse-at(k=2)' --model resnet20")
+    # points that are their dataset's own become the other dataset's own
+    other = commands.moved(record(augmentation=advmask, points=own), [record(data="photos")])
+    assert other.points == find.chosen_attack("photos") != own
+
+
+def test_an_estimate_is_from_runs_of_the_same_kind(tmp_path: Path) -> None:
+    workspace = Workspace(results=tmp_path)
+
+    def made(seconds: float, device: str = "cpu", **fields: Any) -> Record:
+        recipe = Recipe(**({"data": "digits", "model": "resnet8", "epochs": 2} | fields))
+        found = describe(Job(recipe, 0), workspace)
+        machine = {**found.machine, "device": device}
+        return replace(found, metrics={"seconds": seconds, "epochs": 2}, machine=machine)
+
+    plain = made(4.0)
+    others = [
+        made(400.0, robust="sparse-at"),
+        made(0.1, device="NVIDIA H100"),
+        made(90.0, precision="bfloat16"),
+    ]
+    wanted = [Job(Recipe(data="digits", model="resnet8", epochs=2), seed) for seed in (1, 2)]
+    assert estimates.seconds(wanted, [plain, *others], "cpu") == 8.0
+    assert estimates.seconds(wanted, [*others, plain], "cuda") == pytest.approx(0.2)
+    assert ", one after the other" in estimates.cost(wanted, [plain], "cpu")
+    assert "one after" not in estimates.cost(wanted[:1], [plain], "cpu")
+
+
+def test_what_is_asked_for_anew_is_planned_as_to_run(tmp_path: Path) -> None:
+    store = Store(tmp_path / "results")
+    for seed in (0, 1):
+        job = Job(Recipe(data="digits", model="resnet8", epochs=1, padding=1), seed)
+        store.add(replace(describe(job, Workspace(results=tmp_path)), metrics={"accuracy": 0.5}))
+    asked = ["run", "--aug", "none", "--model", "resnet8", "--epochs", "1", "--seeds", "2"]
+    done = typed(*asked, "--dry-run")
+    again = typed(*asked, "--fresh", "--dry-run")
+    assert "0 of 2 runs are done" in again.stdout
+    assert again.stdout.count("to run") == 2
+    assert done.exit_code == again.exit_code == 0
 
 
 @pytest.mark.slow

@@ -189,6 +189,11 @@ def test_chosen_methods_are_a_family_of_their_own_with_the_baseline(tmp_path: Pa
     wrong = CliRunner().invoke(main, [*asked, "--method", "hsa"])
     assert wrong.exit_code == 2
     assert wrong.stderr.strip() == "Error: no run is called 'hsa': did you mean 'has'?"
+    other = CliRunner().invoke(main, [*asked, "--data", "digits", "--model", "resnet8"])
+    assert other.exit_code == 2
+    assert other.stderr.startswith(
+        "Error: there are no runs of digits / resnet8: there are cifar10 "
+    )
     for what, said in (("attacks", "no attacks for such a table"), ("passes", "no attacks for")):
         none = CliRunner().invoke(main, ["tables", what, *asked[2:4], "--method", "jsma"])
         assert (none.exit_code, said in none.stderr) == (2, True), none.stderr

@@ -184,9 +184,15 @@ def _tables_of_experiment(request: TableRequest, store: Store, workspace: Worksp
 
 
 def _runs(request: TableRequest, records: Sequence[Record]) -> list[Record]:
-    """The runs that are selected, and always those of the baseline."""
+    """The runs that are selected, and always those of the baseline.
+
+    Raises ``ValueError`` where there are runs, but none of the dataset and network.
+    """
     selected = request.selection
     kept = selected.runs(records)
+    if not kept and (others := run_tables.where(records)):
+        asked = " / ".join(filter(None, (selected.data, selected.model)))
+        raise ValueError(f"there are no runs of {asked}: there are {others}")
     if not selected.methods or request.baseline in selected.methods:
         return kept
     every = replace(selected, methods=()).runs(records)
