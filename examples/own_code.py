@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from attacks import BaseAttack, Goal, Role
+from attacks.norms import box
 from augmentations import Guide, Images, Mask, Ramp
 
 
@@ -52,7 +53,7 @@ class SignStep(BaseAttack):
     eps: float | None = 8 / 255
 
     def passes(self, shape: tuple[int, int, int]) -> int:
-        return 2
+        return 4
 
     def _attack(
         self, model: nn.Module, images: Tensor, goal: Goal, generators: Sequence[Generator]
@@ -60,5 +61,9 @@ class SignStep(BaseAttack):
         with torch.enable_grad():
             leaf = images.clone().requires_grad_()
             (gradient,) = torch.autograd.grad(goal.margin(model(leaf)).sum(), leaf)
-        changed = (images - (self.eps or 1.0) * gradient.sign()).clamp(0, 1)
-        return torch.where(goal.reached(model(images))[:, None, None, None], images, changed)
+        low, high = box(images, self.eps, goal.region)
+        step = torch.where(gradient > 0, low, torch.where(gradient < 0, high, 0.0))
+        changed = images + step
+        won = goal.reached(model(changed)) & ~goal.reached(model(images))
+        won &= gradient.flatten(1).isfinite().all(1)
+        return torch.where(won[:, None, None, None], changed, images)
