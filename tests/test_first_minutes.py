@@ -54,6 +54,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (["list", "runs"], "there is no results folder results; bench run and bench.compare"),
         (["run", "--epochs", "0"], "epochs is 0: it must be at least 1"),
+        (["speed", "masks", "--rounds", "9"], "--rounds has no effect on speed masks; remove it"),
+        (["status", "--no-tracking"], "--no-tracking has no effect on status without --reap"),
+        (["status", "--reap", "--no-tracking"], "--no-tracking has no effect on status --reap"),
         (["run", "--aug", "cutout", "--guide", "random"], "--guide random has no effect on what"),
     ],
 )

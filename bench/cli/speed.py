@@ -114,6 +114,17 @@ chosen = sections.gathered(
 )
 
 
+USED: dict[str, set[str]] = {
+    "masks": {"batch_size", "side"},
+    "input": set(),
+    "epochs": {"model"},
+    "attacks": {"model", "attack", "eps", "images", "rounds", "victim", "mean", "std"},
+    "start": set(),
+    "growth": set(),
+}
+"""The options that each benchmark takes besides those of the dataset and the device."""
+
+
 @click.command(cls=sections.Command)
 @click.argument(
     "what",
@@ -151,6 +162,8 @@ def speed(
     """
     from bench.execution.progress import open_progress
 
+    if what in USED:
+        sections.refuse(f"speed {what}", *(set().union(*USED.values()) - USED[what]))
     progress = open_progress(quiet)
     if what == "growth":
         growth(progress, as_json)

@@ -35,9 +35,13 @@ def status(reap: bool, results: str | None, tracking: TrackingOptions, as_json: 
     from bench.execution.folders import existing_results
     from bench.studies.status import status_of
 
+    if reap:
+        sections.refuse("status --reap", "no_tracking")
+    else:
+        sections.refuse("status without --reap", "no_tracking", "tracking_uri")
     folder = existing_results(results)
     found = status_of(folder)
-    if reap and not tracking.no_tracking:
+    if reap:
         from bench.records.store import Store
         from bench.studies.tracking import equalise
 
