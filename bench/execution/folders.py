@@ -43,11 +43,8 @@ def option(folder: Path) -> str:
     >>> option(Path("my results"))
     " --results 'my results'"
     """
-    return (
-        ""
-        if folder.resolve() == _chosen(None).resolve()
-        else f" --results {command([str(folder)])}"
-    )
+    usual = folder.resolve() == _chosen(None).resolve()
+    return "" if usual else f" --results {command([str(folder)])}"
 
 
 def results_folder(given: str | Path | None) -> Path:

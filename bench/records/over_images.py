@@ -157,3 +157,19 @@ def relate(
                 "common": float(common.sum()),
             }
     return found
+
+
+def relate_units(
+    distances: Mapping[str, Mapping[str, np.ndarray]], references: Collection[str] = ()
+) -> dict[str, dict[str, float]]:
+    """`relate` in pixels and in elements, whose metrics end in ``_elements``.
+
+    Args:
+        distances: The distances of each attack, by unit.
+        references: Names of attacks that are not sparse.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for unit, suffix in (("elements", "_elements"), ("pixels", "")):
+        for name, values in relate(distances[unit], references).items():
+            found.setdefault(name, {}).update({f"{n}{suffix}": v for n, v in values.items()})
+    return found

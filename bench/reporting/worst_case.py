@@ -57,11 +57,8 @@ def worst_cases(records: Iterable[Record], images: Reader) -> list[WorstCase]:
         Nothing where there are fewer than two such attacks, or where one of them was recorded
         without what it did to each image.
     """
-    return [
-        _combine(members, entries)
-        for members, entries in _tables(records, images, _counts)
-        if len(members) > 1
-    ]
+    tables = (_worst(members, entries) for members, entries in _tables(records, images))
+    return [found for found in tables if found is not None]
 
 
 def compared(records: Sequence[Record], images: Reader) -> list[Record]:
@@ -71,52 +68,59 @@ def compared(records: Sequence[Record], images: Reader) -> list[Record]:
     records, whatever a record was compared with when it was made. Where what an attack did to each
     image is not stored, its table keeps what the records say.
     """
-    related = dict(_related(records, images))
-    return [
-        *(related.get(id(record), record) for record in records),
-        *(each.record for each in worst_cases(records, images)),
-    ]
-
-
-def _related(records: Sequence[Record], images: Reader) -> Iterator[tuple[int, Record]]:
-    for members, entries in _tables(records, images, _keeps_eps):
-        metrics: dict[int, dict[str, float]] = {id(each): {} for each in members}
-        references = [
-            str(place) for place, each in enumerate(members) if each.labels["role"] != "sparse"
-        ]
-        for unit, suffix in (("pixels", ""), ("elements", "_elements")):
-            rows = _table(entries, unit, np.inf)
-            distances = {str(place): row for place, row in enumerate(rows)}
-            for place, values in over_images.relate(distances, references).items():
-                metrics[id(members[int(place)])] |= {
-                    f"{name}{suffix}": value for name, value in values.items()
-                }
-        for each in members:
-            kept = {n: v for n, v in each.metrics.items() if n not in over_images.RELATED}
-            yield id(each), replace(each, metrics={**kept, **metrics[id(each)]})
+    related: dict[int, Record] = {}
+    worst: list[Record] = []
+    for members, entries in _tables(records, images):
+        related |= {id(each): found for each, found in _related(members, entries)}
+        if (found := _worst(members, entries)) is not None:
+            worst.append(found.record)
+    return [*(related.get(id(record), record) for record in records), *worst]
 
 
 def _tables(
-    records: Iterable[Record], images: Reader, counts: Callable[[Record], bool]
+    records: Iterable[Record], images: Reader
 ) -> Iterator[tuple[list[Record], list[Curve]]]:
-    """The attacks that count, by setting, eps and seed, with what they did to the same images."""
+    """The attacks within eps, by setting, eps and seed, with what they did to each image."""
     for every in group_attacks(records).values():
         for eps in eps_values(every):
-            same = [each for each in every if each.labels["eps"] == eps and counts(each)]
+            same = [each for each in every if each.labels["eps"] == eps and _counts(each)]
             for seed in sorted({each.seed for each in same}):
                 members = [each for each in same if each.seed == seed]
-                entries = [images(each) for each in members]
-                sizes = set(map(len, entries))
-                if len(sizes) == 1 and 0 not in sizes:
-                    yield members, entries
-
-
-def _keeps_eps(record: Record) -> bool:
-    return record.status == "finished" and bounded(record) and "source" not in record.labels
+                yield members, [images(each) for each in members]
 
 
 def _counts(record: Record) -> bool:
-    return _keeps_eps(record) and record.labels["role"] == "sparse"
+    return record.status == "finished" and bounded(record) and "source" not in record.labels
+
+
+def _of_same_images(entries: Sequence[Curve]) -> bool:
+    """Whether every attack has entries, for as many images."""
+    sizes = set(map(len, entries))
+    return len(sizes) == 1 and 0 not in sizes
+
+
+def _worst(members: Sequence[Record], entries: Sequence[Curve]) -> WorstCase | None:
+    sparse = [place for place, each in enumerate(members) if each.labels["role"] == "sparse"]
+    done = [entries[place] for place in sparse]
+    if len(sparse) < 2 or not _of_same_images(done):
+        return None
+    return _combine([members[place] for place in sparse], done)
+
+
+def _related(
+    members: Sequence[Record], entries: Sequence[Curve]
+) -> Iterator[tuple[Record, Record]]:
+    """Each attack of a table as it was recorded, and with its metrics among these."""
+    if not _of_same_images(entries):
+        return
+    keys = [each.key for each in members]
+    metrics = over_images.relate_units(
+        {unit: dict(zip(keys, _table(entries, unit, np.inf), strict=True)) for unit in UNITS},
+        [each.key for each in members if each.labels["role"] != "sparse"],
+    )
+    for each in members:
+        own = {name: v for name, v in each.metrics.items() if name not in over_images.RELATED}
+        yield each, replace(each, metrics={**own, **metrics[each.key]})
 
 
 def _combine(members: Sequence[Record], entries: Sequence[Curve]) -> WorstCase:

@@ -11,7 +11,7 @@ import numpy as np
 
 from attacks import Unit, traits
 from bench import registry
-from bench.records.over_images import relate
+from bench.records.over_images import relate_units
 from bench.records.record import Record
 from bench.records.statistics import paired_images
 from bench.robustness.judge import Verdict
@@ -39,18 +39,18 @@ def attack_records(
         metrics: Metrics of all records, such as the accuracy of the victim model.
     """
     wholes = {trial: join(outcomes) for trial, outcomes in trials.items()}
-    related: dict[str, dict[str, float]] = {}
-    for unit, suffix in (("elements", "_elements"), ("pixels", "")):
-        found = relate(
-            {
-                trial.key: whole.verdict.distance(unit)  # type: ignore[arg-type]
+    units: tuple[Unit, ...] = ("pixels", "elements")
+    related = relate_units(
+        {
+            unit: {
+                trial.key: np.asarray(whole.verdict.distance(unit))
                 for trial, whole in wholes.items()
                 if trial.bounded
-            },
-            [trial.key for trial in trials if traits(trial.attack).role != "sparse"],
-        )
-        for key, values in found.items():
-            related.setdefault(key, {}).update({f"{n}{suffix}": v for n, v in values.items()})
+            }
+            for unit in units
+        },
+        [trial.key for trial in trials if traits(trial.attack).role != "sparse"],
+    )
     return [
         Record(
             kind="attack",
