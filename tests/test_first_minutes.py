@@ -201,6 +201,15 @@ def test_an_estimate_is_from_runs_of_the_same_kind(tmp_path: Path) -> None:
     assert "one after" not in estimates.cost(wanted[:1], [plain], "cpu")
 
 
+def test_the_estimate_of_an_adversarial_training_counts_the_steps_of_its_attack() -> None:
+    plain = Recipe(data="digits(train=600, test=300)", model="resnet8", epochs=2)
+    attacked = replace(plain, robust="linf-at(steps=3)")
+    image = estimates.operations_per_image("resnet8", plain.data)
+    more = estimates.operations(Job(attacked, 0)) - estimates.operations(Job(plain, 0))
+    # three steps an image and epoch, and four times as many for each test image at the end
+    assert more == pytest.approx(image * (2 * 3 * 600 + 4 * 3 * 300))
+
+
 def test_what_is_asked_for_anew_is_planned_as_to_run(tmp_path: Path) -> None:
     store = Store(tmp_path / "results")
     for seed in (0, 1):

@@ -240,6 +240,12 @@ def test_seeds_are_added_until_the_verdict_and_the_same_command_reruns_nothing(
     planned = bench(*arguments, "--dry-run").stdout
     assert "10 of 10 runs are done" in planned
     assert "if needed: 6" in planned
+    told = [each for each in arguments if each != "--quiet"]
+    told[told.index("--within") + 1] = "0.01"  # which no look can show
+    said = bench(*told).stderr
+    assert "10 runs, 10 done, 0 to run" in said
+    assert "2 runs, 0 done, 2 to run" in said
+    assert said.count("40 training and 40 test images") == 1
 
 
 @pytest.mark.slow

@@ -169,8 +169,7 @@ def run(
     if stopping.until is None:
         jobs = design.jobs(workspace)
         where.build(workspace.device)  # refuses what does not fit before the cost is said
-        if not (quiet or as_json):
-            show_cost(jobs, workspace)
+        comparison.say_cost(jobs, workspace, progress)
         if dry_run:
             show_plan(jobs, workspace, as_json)
             return
@@ -179,20 +178,13 @@ def run(
         return
     if dry_run:
         plan, jobs = until_decided.plan_for(design, workspace, stopping)
+        comparison.say_cost(jobs, workspace, progress)
         later = ", ".join(map(str, plan.looks[1:]))
         show_plan(jobs, workspace, as_json, f"Looks with more seeds, if needed: {later or 'none'}")
         return
     decided = until_decided.run(design, workspace, where, tracking, progress, stopping)
     study = decided.study
     report(study, len(study.records), folder, as_json=as_json, decided=decided)
-
-
-def show_cost(jobs: Sequence[Job], workspace: Workspace) -> None:
-    """Print how long the jobs will take that are not done."""
-    from bench.records.store import Store
-    from bench.studies import estimates
-
-    click.echo(estimates.cost(jobs, Store(workspace.results).all(), workspace.device), err=True)
 
 
 def show_plan(jobs: Sequence[Job], workspace: Workspace, as_json: bool, later: str = "") -> None:

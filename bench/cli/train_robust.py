@@ -99,11 +99,13 @@ def train_robust(
         training=training,
         fresh=fresh,
     )
-    wanted = design.jobs(workspace)
+    wanted, progress = design.jobs(workspace), open_progress(quiet)
+    where.build(workspace.device)  # refuses what does not fit before the cost is said
+    comparison.say_cost(wanted, workspace, progress)
     if dry_run:
         show_plan(wanted, workspace, as_json)
         return
-    study = comparison.run(wanted, workspace, where, tracking, open_progress(quiet))
+    study = comparison.run(wanted, workspace, where, tracking, progress)
     if as_json:
         found = [
             {**record.to_json(), "weights": str(jobs.weights(record, workspace))}

@@ -18,11 +18,12 @@ from bench.data.dataset import MEMORY, Dataset
 from bench.execution import machine, signals
 from bench.execution.executors import Local
 from bench.execution.options import ExecutionOptions
-from bench.execution.progress import Progress, open_progress
+from bench.execution.progress import Progress, Silent, open_progress
 from bench.execution.workspace import Workspace
 from bench.points import coverage
 from bench.records.method import Method
 from bench.records.record import Record
+from bench.records.store import Store
 from bench.registry import notation
 from bench.reporting import formats, run_tables
 from bench.reporting.grouping import plural
@@ -193,7 +194,10 @@ def compare(
         training=settings,
         fresh=fresh,
     )
-    return run(design.jobs(workspace), workspace, options, tracking, open_progress(quiet))
+    wanted, progress = design.jobs(workspace), open_progress(quiet)
+    options.build(workspace.device)  # refuses what does not fit before the cost is said
+    say_cost(wanted, workspace, progress)
+    return run(wanted, workspace, options, tracking, progress)
 
 
 def _listed(given: Any) -> tuple[Any, ...]:
@@ -282,6 +286,8 @@ def run(
     execution: ExecutionOptions,
     tracking: TrackingOptions | None = None,
     progress: Progress | None = None,
+    *,
+    described: bool = False,
 ) -> Study:
     """Run the jobs that have no record yet, and log them to MLflow.
 
@@ -291,13 +297,15 @@ def run(
         execution: The executor.
         tracking: MLflow server, or whether MLflow is used at all.
         progress: Shows the progress; None: bars on a terminal, lines elsewhere.
+        described: Dataset and training settings were printed before.
 
     Raises:
         Stopped: Ctrl-C or SIGTERM; finished jobs are stored.
     """
     progress = progress or open_progress()
     executor = execution.build(workspace.device)
-    describe(wanted, workspace, progress)
+    if not described:
+        describe(wanted, workspace, progress)
     queue = list(wanted)
     if not isinstance(executor, Local):  # the longest first, so that no worker idles at the end
         queue.sort(key=estimates.operations, reverse=True)
@@ -325,6 +333,13 @@ def run(
             "--fresh reruns them."
         )
     return study
+
+
+def say_cost(wanted: Sequence[Job], workspace: Workspace, progress: Progress) -> None:
+    """Print how long the jobs will take that are not done; nothing if no progress is shown."""
+    if not isinstance(progress, Silent):  # the estimate itself can take a second
+        done = Store(workspace.results).all()
+        progress.say(estimates.cost(wanted, done, workspace.device))
 
 
 LONG = 10**8

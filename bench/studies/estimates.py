@@ -14,6 +14,7 @@ from bench.models import networks, published
 from bench.points import guides
 from bench.records.record import Record
 from bench.studies.jobs import Job
+from bench.training import robust
 from bench.training.recipes import DEFAULT
 
 NOT_COUNTED = "the training of the victim model and the search for adversarial points"
@@ -76,10 +77,18 @@ def operations_per_second(device: str) -> float:
 
 
 def operations(job: Job) -> float:
-    """Return the floating-point operations of a job, with the test after each epoch."""
+    """Return the floating-point operations of a job, with the test after each epoch.
+
+    In adversarial training each image is attacked with all steps: that is the most it can cost,
+    since an attack ends at its first success.
+    """
     recipe = job.recipe
     known = facts(recipe.data)
     passes = known.train + known.test / 3  # a test is a forward pass only
+    if recipe.robust is not None:
+        steps = robust.build(recipe.robust).steps
+        passes += steps * known.train
+        passes += robust.STRONGER * steps * min(robust.EVALUATED, known.test) / recipe.epochs
     # published weights are those of ImageNet, whose stem costs a fraction of that for small images
     stem = 7 if recipe.pretrained and published.is_name(recipe.pretrained) else None
     return passes * recipe.epochs * operations_per_image(recipe.model, recipe.data, stem)

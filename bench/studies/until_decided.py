@@ -175,7 +175,8 @@ def run(
             for each in (baseline, *active)
             for seed in range(before, seeds)
         ]
-        study = comparison.run(wanted, workspace, execution, tracking, progress)
+        comparison.say_cost(wanted, workspace, progress)
+        study = comparison.run(wanted, workspace, execution, tracking, progress, described=look > 1)
         for record in study.records:
             records[record.key, record.seed] = record
             names[record.key] = Method.of(record).name
