@@ -77,7 +77,14 @@ class Deletion(v2.Transform):  # type: ignore[misc]
         points = next((one for one in flat_inputs if POINTS and isinstance(one, POINTS)), None)
         guide = None
         if points is not None and self.augmentation.wants is not None:
-            rows = points.as_subclass(Tensor).reshape(len(canvas), -1, 2)
+            rows = points.as_subclass(Tensor)
+            rows = rows.expand(*batch, *rows.shape) if rows.ndim == 2 else rows
+            if rows.shape[:-2].numel() != len(canvas):
+                raise ValueError(
+                    f"the key points have shape {tuple(rows.shape)}, the images "
+                    f"{tuple(images.shape)}: give (n, 2) for all images, or one list per image"
+                )
+            rows = rows.reshape(len(canvas), -1, 2)
             guide = torch.stack([points_to_guide(row, h, w) for row in rows])[:, None]
             guide = guide.to(canvas.device)
         guided(self.augmentation, guide, REMEDY)

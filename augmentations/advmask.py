@@ -8,7 +8,18 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor
 
-from augmentations.base import Fill, Guide, Images, Mask, Ramp, choice, required, scaled, within
+from augmentations.base import (
+    Fill,
+    Guide,
+    Images,
+    Mask,
+    Ramp,
+    choice,
+    required,
+    scaled,
+    whole,
+    within,
+)
 
 
 @dataclass(frozen=True)
@@ -59,8 +70,9 @@ class AdvMask:
     wants: ClassVar[str | None] = "attack"
 
     def __post_init__(self) -> None:
-        within("length", *self.length, 1, 10**6)
-        within("ratio", *self.ratio, 0, 1)
+        within("length", self.length, 1, 10**6)
+        whole("length", *self.length)
+        within("ratio", self.ratio, 0, 1)
         if not 0 <= self.overlap <= 1:
             raise ValueError(f"overlap is {self.overlap}: it must be a fraction from 0 to 1")
         choice("fill", self.fill, Fill)

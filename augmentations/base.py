@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
@@ -61,7 +62,14 @@ class Ramp:
 
         Args:
             progress: How much of the training is done, from 0 to 1.
+
+        Raises:
+            ValueError: ``progress`` is not in [0, 1].
         """
+        if not 0 <= progress <= 1:
+            raise ValueError(
+                f"progress is {progress}: give the share of the training that is done, from 0 to 1"
+            )
         done = min(1.0, progress / self.until) if self.until else 1.0
         return self.low + (self.end - self.low) * done
 
@@ -131,13 +139,17 @@ def scaled(length: int, side: int, reference: int = 32) -> int:
     return max(1, round(length * side / reference))
 
 
-def within(
-    name: str, low: float | int, high: float | int, least: float | int, most: float | int
-) -> None:
-    """Refuse a range of hyperparameters that is not ordered or leaves [least, most]."""
-    if not least <= low <= high <= most:
+def within(name: str, pair: Any, least: float | int, most: float | int) -> None:
+    """Refuse a range of hyperparameters that is no ordered pair or leaves [least, most].
+
+    >>> within("ratio", (0.4, 0.2), 0, 1)
+    Traceback (most recent call last):
+    ValueError: ratio is (0.4, 0.2): it must be (low, high) with 0 <= low <= high <= 1
+    """
+    ordered = isinstance(pair, tuple | list) and len(pair) == 2
+    if not ordered or not least <= pair[0] <= pair[1] <= most:
         raise ValueError(
-            f"{name} is {(low, high)}: it must be (low, high) with {least} <= low <= high <= {most}"
+            f"{name} is {pair!r}: it must be (low, high) with {least} <= low <= high <= {most}"
         )
 
 
@@ -154,13 +166,55 @@ def choice(name: str, value: str, allowed: Any) -> None:
         raise ValueError(f"{name} is {value!r}: choose {choices}")
 
 
+def whole(name: str, *values: Any) -> None:
+    """Refuse a hyperparameter that counts pixels or degrees and is no whole number.
+
+    >>> whole("length", 2.5)
+    Traceback (most recent call last):
+    ValueError: length is 2.5: it must be a whole number
+    """
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise ValueError(f"{name} is {value!r}: it must be a whole number")
+
+
+def fields(augmentation: Any) -> None:
+    """Refuse an augmentation without the fields that deleting needs.
+
+    Raises:
+        ValueError: ``share`` or ``fill`` is missing or of another kind.
+    """
+    name, share = type(augmentation).__name__, getattr(augmentation, "share", None)
+    if not isinstance(share, Ramp):
+        if isinstance(share, int | float):
+            raise ValueError(f"{name}: share is {share!r}: write it as Ramp({share!r})")
+        raise ValueError(f"{name}: share is {share!r}: give it a field share: Ramp = Ramp(0.5)")
+    if not hasattr(augmentation, "fill"):
+        raise ValueError(f"{name} has no fill: give it a field fill: str = 'mean', or 'noise'")
+    try:
+        choice("fill", augmentation.fill, Fill)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
 def on_device_of(generator: Generator, images: Images) -> Callable[[Tensor], Tensor]:
     """Draws happen on the generator's device; the returned function moves them to the images'."""
     return lambda draws: draws.to(images.device)
 
 
+def exact(values: Tensor) -> Tensor:
+    """The values in float64, in which sums of points are compared.
+
+    Raises:
+        ValueError: They are on an Apple GPU, which lacks float64.
+    """
+    if values.device.type == "mps":
+        raise ValueError("this augmentation computes in float64, which mps lacks: use the cpu")
+    return values.double()
+
+
 def required(guide: Guide | None, images: Images, who: str, what: str) -> Guide:
-    """The guide, once it is there, of the images' size and nowhere negative or undefined."""
+    """The guide on the images' device, once it has their size and no bad value."""
     b, _, h, w = images.shape
     if guide is None:
         raise ValueError(f"{who} needs a guide: {what}, of shape {(b, 1, h, w)}")
@@ -176,7 +230,7 @@ def required(guide: Guide | None, images: Images, who: str, what: str) -> Guide:
                 f"{who} needs a guide of finite values, at least 0: "
                 f"this one spans {low:.3g} to {high:.3g}"
             )
-    return guide
+    return guide.to(images.device)
 
 
 def points_to_guide(points: Shaped[Tensor, "n 2"], h: int, w: int) -> Float[Tensor, "h w"]:
@@ -260,7 +314,8 @@ def draw(
         Shape (b, 1, h, w), True where deleted.
 
     Raises:
-        ValueError: The guide is needed and missing or does not fit.
+        ValueError: The guide is needed and missing or does not fit, ``progress`` is not in [0, 1],
+            or the augmentation has no share or fill.
 
     >>> from augmentations import Cutout
     >>> images, generator = torch.zeros(2, 3, 8, 8), torch.Generator().manual_seed(0)
@@ -269,6 +324,7 @@ def draw(
     >>> draw(Cutout(4, share=Ramp(0.0, 0.8)), images, generator, progress=0.0).any()
     tensor(False)
     """
+    fields(augmentation)
     chosen = torch.rand(len(images), 1, generator=generator, device=generator.device)
     chosen = (chosen < augmentation.share.at(progress)).to(images.device)
     mask = draw_all(augmentation, images, generator, guide)
@@ -336,7 +392,7 @@ def delete(
     choice("fill", fill, Fill)
     colour = mean.to(images)[None, :, None, None]
     if fill == "mean":
-        # exact at weights 0 and 1, and ten times as fast as torch.where on the CPU
+        # exact for finite values, and ten times as fast as torch.where on the CPU
         return torch.lerp(images, colour, mask.view(torch.uint8).to(images.dtype))
     if std is None or generator is None:
         raise ValueError("fill='noise' needs the dataset's std and a generator")

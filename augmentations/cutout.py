@@ -17,6 +17,7 @@ from augmentations.base import (
     on_device_of,
     rectangles,
     scaled,
+    whole,
 )
 from augmentations.relocation import Rule, demanded, move_rectangles, wanted
 
@@ -54,6 +55,7 @@ class Cutout:
     points: Rule = "ignore"
 
     def __post_init__(self) -> None:
+        whole("length", self.length)
         if self.length < 2:
             raise ValueError(f"length is {self.length}: the square needs at least 2 pixels a side")
         choice("fill", self.fill, Fill)

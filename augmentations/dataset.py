@@ -49,7 +49,7 @@ class WithMask(Samples):
         seed: Any whole number.
         padding: The crop shifts an image by up to this many pixels in each direction, into a frame
             of zeros; 0 does not crop.
-        flip: Whether every other image is mirrored left to right.
+        flip: Whether each image is mirrored left to right with probability 1/2.
         epochs: The length of the training, for augmentations whose share of masked images grows:
             in epoch e (from 0) ``(e + 1) / epochs`` of the training counts as done. None uses the
             final share throughout.

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
-from augmentations.base import Fill, Guide, Images, Mask, Ramp, choice, on_device_of
+from augmentations.base import Fill, Guide, Images, Mask, Ramp, choice, on_device_of, whole
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class GridDropout:
     wants: ClassVar[str | None] = None
 
     def __post_init__(self) -> None:
+        whole("unit", self.unit)
         if self.unit < 2:
             raise ValueError(f"unit is {self.unit}: a cell needs at least 2 pixels a side")
         if not 0 < self.ratio <= 1:
@@ -63,39 +64,44 @@ class GridDropout:
         """Draw, for every image, which rows and columns are longer, then the place of each hole."""
         b, _, h, w = images.shape
         here = on_device_of(generator, images)
-        cell_row, top, height = (here(x) for x in self._cells(b, h, generator))
-        cell_column, left, width = (here(x) for x in self._cells(b, w, generator))
+        cell_row, *row = (here(x) for x in self._cells(b, h, generator))
+        cell_column, *column = (here(x) for x in self._cells(b, w, generator))
         places = torch.rand(
-            2, b, height.shape[1], width.shape[1], generator=generator, device=generator.device
+            2, b, row[0].shape[1], column[0].shape[1], generator=generator, device=generator.device
         )
         down, right = here(places)
-        rows = self._inside(top[:, :, None], height[:, :, None], down, cell_row, cell_column, 1)
-        columns = self._inside(left[:, None, :], width[:, None, :], right, cell_row, cell_column, 2)
+        top, height, hole = (each[:, :, None] for each in row)
+        rows = self._inside(top, height, hole, down, cell_row, cell_column, 1)
+        left, width, hole = (each[:, None, :] for each in column)
+        columns = self._inside(left, width, hole, right, cell_row, cell_column, 2)
         return (rows & columns)[:, None]
 
     def _cells(
         self, count: int, size: int, generator: Generator
-    ) -> tuple[Int[Tensor, "b size"], Int[Tensor, "b n"], Int[Tensor, "b n"]]:
-        """For each image the cell of every place, and where each cell begins and how long it is."""
+    ) -> tuple[Int[Tensor, "b size"], Int[Tensor, "b n"], Int[Tensor, "b n"], Int[Tensor, "b n"]]:
+        """For each image the cell of every place; where a cell begins, its length, its hole's."""
         number = max(1, size // self.unit)
         length, longer = divmod(size, number)
         order = torch.rand(count, number, generator=generator, device=generator.device).argsort(1)
         lengths = length + (order < longer).long()
         ends = lengths.cumsum(1)
         place = torch.arange(size, device=generator.device).expand(count, size).contiguous()
-        return torch.searchsorted(ends, place, right=True), ends - lengths, lengths
+        # in float64, as albumentations does: float32 rounds some products to the next pixel
+        hole = torch.minimum((lengths.double() * self.ratio).long().clamp(min=1), lengths - 1)
+        cell = torch.searchsorted(ends, place, right=True)
+        return cell, ends - lengths, lengths, hole.clamp(min=1)
 
     def _inside(
         self,
         start: Int[Tensor, "b _n _m"],
         length: Int[Tensor, "b _n _m"],
+        hole: Int[Tensor, "b _n _m"],
         place: Tensor,
         cell_row: Int[Tensor, "b h"],
         cell_column: Int[Tensor, "b w"],
         axis: int,
     ) -> Tensor:
         """Which pixels lie within their cell's hole along an axis, shape (b, h, w)."""
-        hole = torch.minimum((length * self.ratio).long().clamp(min=1), length - 1).clamp(min=1)
         first = start + (place * (length - hole + 1)).long()
         last = first + hole
         b, h, w = len(cell_row), cell_row.shape[1], cell_column.shape[1]

@@ -18,12 +18,13 @@ from augmentations.base import (
     Ramp,
     choice,
     cross,
+    exact,
     on_device_of,
     scaled,
+    whole,
     within,
 )
-from augmentations.relocation import Rule, demanded, preferred, relocate, wanted
-from augmentations.squares import one_of
+from augmentations.relocation import Rule, better, demanded, relocate, wanted
 
 Mode = Literal["squares", "lines"]
 """What of a lattice is deleted."""
@@ -73,7 +74,9 @@ class GridMask:
     points: Rule = "ignore"
 
     def __post_init__(self) -> None:
-        within("period", *self.period, 2, 10**6)
+        within("period", self.period, 2, 10**6)
+        whole("period", *self.period)
+        whole("rotation", self.rotation)
         if not 0 < self.ratio < 1:
             raise ValueError(f"ratio is {self.ratio}: it must be between 0 and 1")
         if not 1 <= self.rotation <= 360:
@@ -113,13 +116,14 @@ class GridMask:
         phases = torch.rand(2, b, 1, generator=generator, device=device, dtype=torch.float64)
         row_phase, column_phase = here((phases * period).long())
         angle = here(torch.randint(self.rotation, (b, 1, 1), generator=generator, device=device))
-        period = here(period)
+        # in float64, for products that mean a whole number lie further off it in float32
+        kept = (period.double() * self.ratio - 1e-9).ceil().long().minimum(period - 1)
+        period, kept = here(period), here(kept)
         # the published lattice starts at the corner of a square that holds the turned image
         canvas = math.ceil(math.hypot(h, w))
         top, left = (canvas - h) // 2, (canvas - w) // 2
         rows = torch.arange(top, top + h, device=images.device)
         columns = torch.arange(left, left + w, device=images.device)
-        kept = torch.ceil(period * self.ratio - 1e-9).long().minimum(period - 1)
         if self.rotation == 1:
             if guide is not None and self.points != "ignore":
                 row_phase, column_phase = self._phases(
@@ -129,7 +133,7 @@ class GridMask:
                 (rows - row_phase) % period >= kept, (columns - column_phase) % period >= kept
             )
         else:
-            turn = torch.deg2rad(angle.double())
+            turn = torch.deg2rad(exact(angle))
             y, x = rows[:, None] + 0.5 - canvas / 2, columns + 0.5 - canvas / 2
             across = torch.floor(turn.cos() * x - turn.sin() * y + canvas / 2).long()
             down = torch.floor(turn.sin() * x + turn.cos() * y + canvas / 2).long()
@@ -155,16 +159,20 @@ class GridMask:
     ) -> tuple[Int[Tensor, "b 1"], Int[Tensor, "b 1"]]:
         """Phases that delete as many pixels as those given, and many or few points."""
         phases = torch.arange(self.period[1], device=guide.device)
-        valid = phases < period
-        down = (rows - phases[:, None]) % period[..., None] >= kept[..., None]
-        across = (columns - phases[:, None]) % period[..., None] >= kept[..., None]
-        heights, widths = down.sum(2), across.sum(2)
-        area = heights[:, :, None] * widths[:, None]
-        drawn = heights.gather(1, row_phase) * widths.gather(1, column_phase)
-        possible = (area == drawn[..., None]) & valid[:, :, None] & valid[:, None]
-        inside = down.double() @ guide[:, 0].double() @ across.double().mT
-        if self.mode == "lines":
-            inside = guide[:, 0].double().sum((1, 2))[:, None, None] - inside
-        suited = preferred(inside.flatten(1), possible.flatten(1), self.points)
-        chosen = one_of(suited, generator)[:, None]
+
+        def score(some: slice) -> tuple[Tensor, Tensor]:
+            valid = phases < period[some]
+            each, own = period[some, :, None], kept[some, :, None]
+            down = (rows - phases[:, None]) % each >= own
+            across = (columns - phases[:, None]) % each >= own
+            heights, widths = down.sum(2), across.sum(2)
+            area = heights[:, :, None] * widths[:, None]
+            drawn = heights.gather(1, row_phase[some]) * widths.gather(1, column_phase[some])
+            possible = (area == drawn[..., None]) & valid[:, :, None] & valid[:, None]
+            inside = exact(down) @ exact(guide[some, 0]) @ exact(across).mT
+            if self.mode == "lines":
+                inside = exact(guide[some, 0]).sum((1, 2))[:, None, None] - inside
+            return inside.flatten(1), possible.flatten(1)
+
+        chosen = better(score, len(period), len(phases) ** 2, self.points, generator)[:, None]
         return torch.div(chosen, len(phases), rounding_mode="floor"), chosen % len(phases)

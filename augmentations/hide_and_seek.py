@@ -7,7 +7,17 @@ from dataclasses import dataclass
 import torch
 from torch import Generator
 
-from augmentations.base import Fill, Guide, Images, Mask, Ramp, choice, on_device_of, scaled
+from augmentations.base import (
+    Fill,
+    Guide,
+    Images,
+    Mask,
+    Ramp,
+    choice,
+    on_device_of,
+    scaled,
+    whole,
+)
 from augmentations.relocation import Rule, demanded, exchange_cells, wanted
 
 
@@ -49,6 +59,7 @@ class HideAndSeek:
             raise ValueError(
                 f"sizes is {self.sizes}: give sides in pixels, 0 for no hiding, at least one above"
             )
+        whole("sizes", *self.sizes)
         if not 0 <= self.probability <= 1:
             raise ValueError(f"probability is {self.probability}: it must be in [0, 1]")
         choice("fill", self.fill, Fill)
@@ -82,7 +93,7 @@ class HideAndSeek:
         counts = torch.bincount(chosen, minlength=kinds).tolist()
         grids = []
         for size, count in zip(self.sizes, counts, strict=True):
-            side = size or max(h, w)
+            side = min(size, max(h, w)) or max(h, w)
             rows, columns = -(-h // side), -(-w // side)
             coins = torch.rand(count, rows, 1, columns, 1, generator=generator, device=device)
             grids.append((side, here(coins < (self.probability if size else 0))))

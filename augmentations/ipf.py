@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from torch import Generator
 
-from augmentations.base import Fill, Guide, Images, Mask, Ramp, choice, required, scaled
+from augmentations.base import Fill, Guide, Images, Mask, Ramp, choice, required, scaled, whole
 from augmentations.gridmask import GridMask, Mode
 from augmentations.hide_and_seek import HideAndSeek
 from augmentations.squares import one_of, slack, square_at, square_sums, threshold
@@ -88,6 +88,7 @@ def paste_square(
 
 def check(length: int, quantile: float) -> None:
     """Refuse a square or a quantile that is out of range."""
+    whole("length", length)
     if length < 2:
         raise ValueError(f"length is {length}: the square needs at least 2 pixels a side")
     if not 0 <= quantile <= 1:
@@ -216,9 +217,9 @@ class IPFHideAndSeek:
         Raises ``ValueError`` without a guide and for one of another size or with negative or
         undefined values.
         """
-        guide = required(guide, images, "IPFHideAndSeek", POINTS)
         hidden = HideAndSeek(self.sizes, self.probability).mask(images, generator)
-        return hidden & ~paste_square(images, guide, generator, self.length, self.quantile)
+        who = type(self).__name__
+        return hidden & ~paste_square(images, guide, generator, self.length, self.quantile, who)
 
 
 @dataclass(frozen=True)
@@ -282,7 +283,7 @@ class IPFGridMask:
         Raises ``ValueError`` without a guide and for one of another size or with negative or
         undefined values.
         """
-        guide = required(guide, images, "IPFGridMask", POINTS)
         lattice = GridMask(self.period, self.ratio, self.rotation, self.mode)
         deleted = lattice.mask(images, generator)
-        return deleted & ~paste_square(images, guide, generator, self.length, self.quantile)
+        who = type(self).__name__
+        return deleted & ~paste_square(images, guide, generator, self.length, self.quantile, who)

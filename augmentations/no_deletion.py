@@ -8,28 +8,21 @@ from typing import ClassVar
 import torch
 from torch import Generator
 
-from augmentations.base import Fill, Guide, Images, Mask, Ramp, choice
+from augmentations.base import Fill, Guide, Images, Mask, Ramp
 
 
 @dataclass(frozen=True)
 class NoDeletion:
     """Delete nothing: the baseline that every other augmentation is compared with.
 
-    Args:
-        share: Without effect.
-        fill: Without effect.
-
     >>> import torch
     >>> NoDeletion().mask(torch.zeros(2, 3, 8, 8), torch.Generator()).any()
     tensor(False)
     """
 
-    share: Ramp = Ramp(0.0)
-    fill: Fill = "mean"
+    share: ClassVar[Ramp] = Ramp(0.0)
+    fill: ClassVar[Fill] = "mean"
     wants: ClassVar[str | None] = None
-
-    def __post_init__(self) -> None:
-        choice("fill", self.fill, Fill)
 
     @classmethod
     def preset(cls, data: str, side: int) -> NoDeletion:

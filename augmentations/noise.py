@@ -67,7 +67,7 @@ def put(
     count = int(deleted) * c
     words = torch.empty(-(-count // 4), dtype=torch.int64, device=generator.device)
     codes = words.random_(-(2**63), None, generator=generator).view(torch.uint16)[:count]
-    if here and images.dtype == torch.float32:
+    if here and images.dtype == torch.float32 and not images.requires_grad:
         out = images.clone(memory_format=torch.contiguous_format)
         _kernel()(
             out.view(b, c, h * w).numpy(),

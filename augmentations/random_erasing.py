@@ -60,7 +60,7 @@ class RandomErasing:
     points: Rule = "ignore"
 
     def __post_init__(self) -> None:
-        within("area", *self.area, 0, 1)
+        within("area", self.area, 0, 1)
         if not 0 < self.aspect <= 1:
             raise ValueError(f"aspect is {self.aspect}: it must be above 0 and at most 1")
         choice("fill", self.fill, Fill)

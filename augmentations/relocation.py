@@ -11,20 +11,24 @@ place.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 from torch.nn.functional import pad
 
-from augmentations.base import Guide, Images, Mask, rectangles, required
-from augmentations.squares import one_of, slack
+from augmentations.base import Guide, Images, Mask, exact, rectangles, required
+from augmentations.squares import at_draw, draws, slack
 
 Rule = Literal["ignore", "seek", "avoid"]
 """What an eraser does about the points: nothing, delete where there are many, or where few."""
 
 FRACTION = 0.25  # of the places, those with the most or the fewest points
+
+AT_ONCE = 2**21
+"""Places of which a better one is chosen at a time; each takes some 60 bytes meanwhile."""
 
 
 def wanted(points: Rule) -> str | None:
@@ -51,6 +55,28 @@ def preferred(
     rank = (FRACTION * (possible.sum(1, keepdim=True) - 1)).long()
     limit = cost.sort(1).values.gather(1, rank)
     return possible & (cost <= limit + slack(scores))
+
+
+def better(
+    score: Callable[[slice], tuple[Float[Tensor, "_ n"], Bool[Tensor, "_ n"]]],
+    count: int,
+    places: int,
+    points: Rule,
+    generator: Generator,
+) -> Int[Tensor, " count"]:
+    """Draw a preferred place for each image; images are taken a few at a time, to save memory.
+
+    Args:
+        score: Gives ``scores`` and ``possible`` of `preferred` for a slice of the images.
+        count: Number of images.
+        places: Number of places of an image.
+        points: ``"seek"`` or ``"avoid"``.
+        generator: One number per image is drawn.
+    """
+    drawn = draws(count, generator)
+    step = max(1, AT_ONCE // places)
+    slices = [slice(start, start + step) for start in range(0, max(count, 1), step)]
+    return torch.cat([at_draw(preferred(*score(some), points), drawn[some]) for some in slices])
 
 
 def relocate(mask: Mask, guide: Guide, images: Images, points: Rule, generator: Generator) -> Mask:
@@ -84,26 +110,34 @@ def move_rectangles(
     """Masks of one rectangle each, moved to another place inside the image; see `relocate`."""
     b, _, h, w = images.shape
     height, width = mask[:, 0].any(2).sum(1), mask[:, 0].any(1).sum(1)
-    table = pad(guide[:, 0].double().cumsum(1).cumsum(2), (1, 0, 1, 0))
-    top = torch.arange(h, device=mask.device).expand(b, h)
-    left = torch.arange(w, device=mask.device).expand(b, w)
-    bottom = (top + height[:, None]).clamp(max=h)[:, :, None].expand(b, h, w + 1)
-    right = (left + width[:, None]).clamp(max=w)[:, None].expand(b, h, w)
-    bands = table.gather(1, bottom) - table[:, :h]
-    sums = bands.gather(2, right) - bands[..., :w]
-    possible = (top <= h - height[:, None])[:, :, None] & (left <= w - width[:, None])[:, None]
-    place = one_of(preferred(sums.flatten(1), possible.flatten(1), points), generator)
+    top, left = torch.arange(h, device=mask.device), torch.arange(w, device=mask.device)
+
+    def score(some: slice) -> tuple[Tensor, Tensor]:
+        tall, wide = height[some, None], width[some, None]
+        table = pad(exact(guide[some, 0]).cumsum(1).cumsum(2), (1, 0, 1, 0))
+        bottom = (top + tall).clamp(max=h)[:, :, None].expand(-1, h, w + 1)
+        right = (left + wide).clamp(max=w)[:, None].expand(-1, h, w)
+        bands = table.gather(1, bottom) - table[:, :h]
+        sums = bands.gather(2, right) - bands[..., :w]
+        possible = (top <= h - tall)[:, :, None] & (left <= w - wide)[:, None]
+        return sums.flatten(1), possible.flatten(1)
+
+    place = better(score, b, h * w, points, generator)
     return rectangles(torch.div(place, w, rounding_mode="floor"), place % w, height, width, images)
 
 
 def wrap_around(mask: Mask, guide: Guide, points: Rule, generator: Generator) -> Mask:
     """Masks shifted cyclically in both directions; see `relocate`."""
     b, _, h, w = mask.shape
-    # what a mask deletes at every shift is the correlation of guide and mask
-    spectrum = torch.fft.rfft2(guide[:, 0].double())
-    spectrum = spectrum * torch.fft.rfft2(mask[:, 0].double()).conj()
-    scores = torch.fft.irfft2(spectrum, s=(h, w)).flatten(1)
-    shift = one_of(preferred(scores, torch.ones_like(scores, dtype=torch.bool), points), generator)
+
+    def score(some: slice) -> tuple[Tensor, Tensor]:
+        # what a mask deletes at every shift is the correlation of guide and mask
+        spectrum = torch.fft.rfft2(exact(guide[some, 0]))
+        spectrum = spectrum * torch.fft.rfft2(exact(mask[some, 0])).conj()
+        scores = torch.fft.irfft2(spectrum, s=(h, w)).flatten(1)
+        return scores, torch.ones_like(scores, dtype=torch.bool)
+
+    shift = better(score, b, h * w, points, generator)
     down, right = torch.div(shift, w, rounding_mode="floor"), shift % w
     rows = (torch.arange(h, device=mask.device) - down[:, None]) % h
     columns = (torch.arange(w, device=mask.device) - right[:, None]) % w
@@ -136,7 +170,7 @@ def exchange_cells(
     b, rows, columns = hidden.shape
     h, w = guide.shape[-2:]
     device = generator.device
-    padded = pad(guide[:, 0].double(), (0, columns * side - w, 0, rows * side - h))
+    padded = pad(exact(guide[:, 0]), (0, columns * side - w, 0, rows * side - h))
     sums = padded.view(b, rows, side, columns, side).sum((2, 4))
     cost = -sums if points == "seek" else sums
     draws = torch.rand(2, b, rows, columns, generator=generator, device=device).to(guide.device)

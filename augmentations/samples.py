@@ -17,6 +17,8 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
+from augmentations.base import fields
+
 
 @runtime_checkable
 class Indexed(Protocol):
@@ -136,6 +138,10 @@ class Samples(Dataset[tuple[Any, Any]]):
                 f"the points of image {index} have shape {tuple(entry.shape)}: "
                 f"give a map {(h, w)} or (row, column) pairs of shape (n, 2)"
             )
+        if entry.is_floating_point() and not torch.equal(entry, entry.round()):
+            raise ValueError(
+                f"the points of image {index} are fractions of pixels: round them to whole numbers"
+            )
         row, column = entry.long().unbind(1)
         outside = (row < 0) | (row >= h) | (column < 0) | (column >= w)
         if outside.any():
@@ -152,7 +158,8 @@ def as_floats(image: Any) -> Float[Tensor, "c h w"]:
         image = np.array(as_pil(image))
     if isinstance(image, np.ndarray):
         h, w = image.shape[:2]
-        image = torch.from_numpy(image.reshape(h, w, -1)).permute(2, 0, 1).contiguous()
+        pixels = np.ascontiguousarray(image.reshape(h, w, -1))  # [..., ::-1] has negative strides
+        image = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
     if not isinstance(image, Tensor) or image.ndim != 3:
         what = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
         raise ValueError(
@@ -225,10 +232,11 @@ def fractions(mean: Sequence[float]) -> None:
 
 
 def made(augmentation: Any) -> None:
-    """Refuse the class of an augmentation in the place of an augmentation."""
+    """Refuse the class of an augmentation, and one that lacks what deleting needs."""
     if isinstance(augmentation, type):
         name = augmentation.__name__
         raise ValueError(f"give an augmentation, such as {name}(), not the class {name}")
+    fields(augmentation)
 
 
 def guided(augmentation: Any, guide: Any, remedy: str) -> None:

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 from torch.nn.functional import pad
 
-from augmentations.base import Guide, Images, Mask, rectangles
+from augmentations.base import Guide, Images, Mask, exact, rectangles
 
 Squares = Literal["inside", "clipped"]
 """Which squares there are: those inside the image, or one around each pixel, clipped."""
@@ -39,7 +39,7 @@ def square_sums(
         ValueError: No square fits inside.
     """
     h, w = guide.shape[-2:]
-    table = pad(guide.double().cumsum(2).cumsum(3), (1, 0, 1, 0))
+    table = pad(exact(guide).cumsum(2).cumsum(3), (1, 0, 1, 0))
     if squares == "inside":
         if length > min(h, w):
             raise ValueError(
@@ -70,11 +70,18 @@ def slack(sums: Float[Tensor, "b n"]) -> Float[Tensor, "b 1"]:
 
 def one_of(admissible: Bool[Tensor, "b n"], generator: Generator) -> Int[Tensor, " b"]:
     """Draw one number per image, uniform over its admissible places, of which there must be one."""
+    return at_draw(admissible, draws(len(admissible), generator))
+
+
+def draws(count: int, generator: Generator) -> Float[Tensor, "b 1"]:
+    """One number in [0, 1) per image, in float64 on the generator's device."""
+    return torch.rand(count, 1, generator=generator, device=generator.device, dtype=torch.float64)
+
+
+def at_draw(admissible: Bool[Tensor, "b n"], drawn: Float[Tensor, "b 1"]) -> Int[Tensor, " b"]:
+    """The admissible place of each image that its number in [0, 1) stands for; see `one_of`."""
     number = admissible.cumsum(1, dtype=torch.int32)
-    draws = torch.rand(
-        len(admissible), 1, generator=generator, device=generator.device, dtype=torch.float64
-    )
-    pick = (draws.to(number.device) * number[:, -1:]).int()
+    pick = (drawn.to(number.device) * number[:, -1:]).int()
     return torch.searchsorted(number, pick, right=True)[:, 0]
 
 

@@ -38,6 +38,16 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Nothing checks types and shapes at a call, as for a user."""
+    import jaxtyping
+
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
 @pytest.fixture(scope="session")
 def bench_data() -> Path:
     """The folder with images and weights that some tests look at; skipped without it."""

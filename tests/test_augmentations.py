@@ -13,7 +13,19 @@ from hypothesis import strategies as st
 from torch import Generator, Tensor
 
 import augmentations
-from augmentations import BUILTIN, Augmentation, Cutout, Foreign, Ramp, delete, draw
+from augmentations import (
+    BUILTIN,
+    AdvMask,
+    Augmentation,
+    Cutout,
+    Foreign,
+    GridMask,
+    HideAndSeek,
+    Ramp,
+    RandomErasing,
+    delete,
+    draw,
+)
 
 NAMES = sorted(BUILTIN)
 DELETING = [name for name in NAMES if name != "none"]
@@ -91,6 +103,15 @@ def test_noise_is_standard_normal_once_normalised() -> None:
         assert (channel.std() - STD[c]).abs() < 0.01
 
 
+@pytest.mark.parametrize("fill", ["mean", "noise"])
+def test_gradients_pass_through_what_is_kept(fill: Any) -> None:
+    images = torch.rand(2, 3, 4, 4, generator=stream()).requires_grad_()
+    mask = torch.rand(2, 1, 4, 4, generator=stream()) < 0.5
+    delete(images, mask, mean=MEAN, std=STD, fill=fill, generator=stream()).sum().backward()
+    assert images.grad is not None
+    assert torch.equal(images.grad, (~mask).float().expand_as(images))
+
+
 def test_noise_needs_std_and_generator() -> None:
     images, mask = torch.zeros(1, 3, 4, 4), torch.ones(1, 1, 4, 4, dtype=torch.bool)
     with pytest.raises(ValueError, match="needs the dataset's std and a generator"):
@@ -151,15 +172,10 @@ def test_guides_are_finite_and_not_negative(name: str, bad: float) -> None:
 
 
 @pytest.mark.parametrize("name", GUIDED)
+@pytest.mark.usefixtures("unchecked")
 def test_guides_have_the_images_size(name: str) -> None:
-    import jaxtyping
-
-    jaxtyping.config.update("jaxtyping_disable", True)  # as it is for a user
-    try:
-        with pytest.raises(ValueError, match=r"shape \(2, 1, 32, 32\), .* shape \(2, 1, 8, 32\)"):
-            BUILTIN[name]().mask(torch.zeros(2, 3, 32, 32), stream(), torch.zeros(2, 1, 8, 32))
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
+    with pytest.raises(ValueError, match=r"shape \(2, 1, 32, 32\), .* shape \(2, 1, 8, 32\)"):
+        BUILTIN[name]().mask(torch.zeros(2, 3, 32, 32), stream(), torch.zeros(2, 1, 8, 32))
 
 
 @pytest.mark.parametrize(
@@ -184,14 +200,53 @@ def test_guides_have_the_images_size(name: str) -> None:
         ({"name": "advmask", "length": (0, 5)}, "length is"),
         ({"name": "advmask", "ratio": (0.4, 0.2)}, "ratio is"),
         ({"name": "advmask", "overlap": -0.1}, "overlap is -0.1"),
+        ({"name": "advmask", "length": 15}, r"length is 15: it must be \(low, high\)"),
+        ({"name": "advmask", "length": (2.5, 15.5)}, "length is 2.5: it must be a whole number"),
+        ({"name": "cutout", "length": 15.5}, "length is 15.5: it must be a whole number"),
+        ({"name": "gridmask", "period": (24.0, 32.0)}, "period is 24.0: it must be a whole number"),
+        ({"name": "gridmask", "rotation": 1.5}, "rotation is 1.5: it must be a whole number"),
+        ({"name": "has", "sizes": (2.5,)}, "sizes is 2.5: it must be a whole number"),
+        ({"name": "grid-dropout", "unit": 3.7}, "unit is 3.7: it must be a whole number"),
+        ({"name": "ipf-cutout", "length": 15.5}, "length is 15.5: it must be a whole number"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_wrong_hyperparameters_are_named_with_their_value(
     wrong: dict[str, object], text: str
 ) -> None:
     name = str(wrong.pop("name"))
     with pytest.raises(ValueError, match=text):
         BUILTIN[name](**wrong)
+
+
+@pytest.mark.parametrize("progress", [50.0, -1.0, float("nan")])
+def test_progress_is_a_share_of_the_training(progress: float) -> None:
+    with pytest.raises(ValueError, match="give the share of the training that is done"):
+        draw(AdvMask(), torch.zeros(1, 3, 8, 8), stream(), progress=progress)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_share_that_is_a_plain_number_is_named() -> None:
+    wrong: Any = Cutout(share=0.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"Cutout: share is 0.5: write it as Ramp\(0.5\)"):
+        draw(wrong, torch.zeros(1, 3, 8, 8), stream())
+
+
+@pytest.mark.parametrize("name", sorted(set(BUILTIN) - {"none"}))
+def test_a_guide_on_the_processor_serves_images_elsewhere(name: str) -> None:
+    """The device "meta" stands for a GPU; it computes nothing but says where tensors are."""
+    moved: dict[str, Any] = {"cutout": Cutout, "random-erasing": RandomErasing}
+    moved |= {"gridmask": GridMask, "has": HideAndSeek}
+    method = moved[name](points="seek") if name in moved else BUILTIN[name]()
+    if method.wants is None:
+        return
+    try:
+        mask = method.mask(
+            torch.zeros(2, 3, 16, 16, device="meta"), stream(), torch.ones(2, 1, 16, 16)
+        )
+    except NotImplementedError:  # values are needed, on the images' device
+        return
+    assert mask.device.type == "meta"
 
 
 @pytest.mark.parametrize("bad", [-0.1, 1.5, float("nan")])
@@ -234,6 +289,7 @@ ERASERS: dict[str, Any] = {name: cls() for name, cls in BUILTIN.items()} | {"for
     [
         (name, option)
         for name, method in ERASERS.items()
+        if name != "none"  # it has no options
         for option in WORDS
         # whose mode is passed on to GridMask, where the type checks of the tests come first
         if hasattr(method, option) and (name, option) != ("ipf-gridmask", "mode")
@@ -283,5 +339,6 @@ def test_every_class_is_in_the_package_and_documented_with_an_example() -> None:
         if inspect.isclass(value) or inspect.isfunction(value):
             text = inspect.getdoc(value) or ""
             assert ">>> " in text, name
-            assert "Args:" in text or value is Augmentation, name
+            bare = dataclasses.is_dataclass(value) and not dataclasses.fields(value)
+            assert "Args:" in text or bare or value is Augmentation, name
     assert {cls.__name__ for cls in BUILTIN.values()} <= set(augmentations.__all__)

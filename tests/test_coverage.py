@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -40,19 +40,18 @@ def data() -> Dataset:
 
 
 @dataclasses.dataclass(frozen=True)
-class Fixed:
+class Fixed(AdvMask):
     """Deletes a known number of pixels of each image: the first ``areas[i]`` of image i."""
 
-    areas: tuple[int, ...]
+    areas: tuple[int, ...] = ()
     ratio: tuple[float, float] = (0.25, 0.5)
     length: tuple[int, int] = (2, 4)
     share: Ramp = Ramp(1.0)  # noqa: RUF009
-    fill: str = "mean"
-    wants: str | None = None
+    wants: ClassVar[str | None] = None
 
     @classmethod
     def preset(cls, data: str, side: int) -> Fixed:
-        return cls(())
+        return cls()
 
     def mask(self, images: Tensor, generator: Generator, guide: Tensor | None = None) -> Tensor:
         b, _, h, w = images.shape
@@ -66,7 +65,7 @@ class Fixed:
 def test_masks_of_known_area_have_their_share_and_miss_their_bounds_as_counted() -> None:
     # of 64 pixels: 16 is the minimum, 32 the maximum, a square of 2x2 fits in up to 28
     areas = (0, 15, 16, 28, 29, 32)
-    found = coverage.measure(Fixed(areas), len(areas), (8, 8))
+    found = coverage.measure(Fixed(areas=areas), len(areas), (8, 8))
     assert found.deleted.tolist() == list(areas)
     assert found.metrics == {
         "deleted_share": pytest.approx(sum(areas) / 6 / 64),
@@ -98,14 +97,14 @@ def test_points_everywhere_fill_the_bounds_and_no_points_delete_nothing() -> Non
     assert empty.warning is not None
     assert empty.warning.startswith(
         "100 % of the masks of AdvMask delete less than its lower bound of 20 %: there are too few "
-        "points; use"
+        "points, or"
     )
 
 
 def test_too_many_masks_below_the_minimum_are_one_line_and_a_tenth_is_not() -> None:
-    tenth = coverage.measure(Fixed((0, *[20] * 9)), 10, (8, 8))
+    tenth = coverage.measure(Fixed(areas=(0, *[20] * 9)), 10, (8, 8))
     assert tenth.warning is None
-    more = coverage.measure(Fixed((0, 0, *[20] * 8)), 10, (8, 8))
+    more = coverage.measure(Fixed(areas=(0, 0, *[20] * 8)), 10, (8, 8))
     assert more.warning is not None
     assert "\n" not in more.warning
 
@@ -203,7 +202,7 @@ def test_the_loader_says_which_images_were_due_whether_or_not_their_mask_is_empt
     data = small()
     loader = Loader(
         data.train, batch_size=60, seed=0, padding=0, flip=False, device="cpu",
-        augmentation=Fixed((0,) * 60, share=Ramp(share)),
+        augmentation=Fixed(areas=(0,) * 60, share=Ramp(share)),
     )  # fmt: skip
     (batch,) = loader.epoch(0, 1.0)
     assert batch.due is not None
@@ -416,3 +415,25 @@ def test_the_figure_shows_the_distribution_of_every_augmentation(tmp_path: Path)
         assert quantiles == sorted(quantiles)
         assert quantiles[0] <= each["deleted_share"] <= quantiles[-1]
     assert drawn.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_fixed_share_is_reached_as_near_as_whole_pixels_allow() -> None:
+    everywhere = torch.ones(50, 1, 32, 32)
+    exact = coverage.measure(
+        AdvMask(length=(1, 1), ratio=(0.2, 0.2)), 50, (32, 32), everywhere
+    )  # 204.8 pixels
+    assert set(exact.deleted.tolist()) == {204}
+    assert exact.metrics["masks_below_minimum"] == 0
+    narrow = coverage.measure(AdvMask(ratio=(0.25, 0.25)), 50, (32, 32), everywhere)
+    assert narrow.warning is not None
+    assert "or the option ratio is too narrow a range for its squares" in narrow.warning
+
+
+def test_a_ratio_that_is_no_range_of_deleted_shares_is_left_alone() -> None:
+    """As torchvision's Random Erasing has one: of the sides of its rectangle."""
+    sides = dataclasses.make_dataclass(
+        "Sides", [("ratio", tuple, (0.3, 3.3)), ("length", int, 4)], bases=(Cutout,), frozen=True
+    )
+    found = coverage.measure(sides(), 20, (8, 8))
+    assert found.metrics.keys() == {"deleted_share"}
+    assert found.warning is None

@@ -1,6 +1,7 @@
 """The examples run, on digits and on an image folder, and mask what they say."""
 
 import runpy
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,24 @@ def test_several_points_of_one_dataset_have_names(tmp_path: Path) -> None:
     assert len(bench.load_points(small(), name="advmask(steps=20)")) == 6
     with pytest.raises(ValueError, match="there are no points 'mine' of these images; there are:"):
         bench.load_points(small(), name="mine")
+
+
+def test_points_of_two_victims_are_told_apart_whatever_the_dataset_is_called(
+    tmp_path: Path,
+) -> None:
+    bench.find_points(Weighted(), small(), attack="advmask(steps=20)", quiet=True)
+    folder = tmp_path / "results" / "points"
+    (path,) = folder.glob("*.safetensors")
+    for digits in ("11111111", "99999999"):  # one before it, one behind
+        shutil.copy(path, folder / f"other name (1)-{digits}.safetensors")
+    with pytest.raises(ValueError, match="several points") as caught:
+        bench.load_points(small())
+    names = str(caught.value).partition("a name: ")[2].split(", ")
+    assert len(names) == 3
+    assert "'advmask(steps=20) #111111'" in names
+    with pytest.raises(ValueError, match=r"there are no points 'advmask\(steps=20\)'"):
+        bench.load_points(small(), name="advmask(steps=20)")
+    assert len(bench.load_points(small(), name="advmask(steps=20) #999999")) == 6
 
 
 def test_the_checksum_of_an_image_is_the_same_in_every_form() -> None:

@@ -73,3 +73,11 @@ def test_every_cell_has_one_hole_of_its_size_at_any_place() -> None:
 def test_wrong_values_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GridDropout(**options)
+
+
+@pytest.mark.parametrize("ratio", [0.3, 0.55, 0.7])
+def test_a_hole_has_the_length_that_albumentations_computes(ratio: float) -> None:
+    """In float32 a product such as 170 * 0.7 ends at the whole number that it does not reach."""
+    for unit in range(2, 300):
+        hole = ours(GridDropout(unit, ratio=ratio), 1, unit, unit)[0]
+        assert hole.any(0).sum() == min(max(1, int(unit * ratio)), unit - 1)

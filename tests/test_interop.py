@@ -414,3 +414,17 @@ def test_points_of_images_on_a_gpu_become_a_guide_there(method: Augmentation) ->
         patch.setattr(_torchvision, "points_to_guide", lambda _, h, w: torch.zeros(h, w))
         transform.make_params([torch.empty(3, 8, 8, device="cuda"), points])
     assert seen == [("cuda", "cuda")]
+
+
+def test_one_list_of_points_is_that_of_every_image_of_a_batch() -> None:
+    transform = as_torchvision(POINTS, mean=GREY)
+    images = tv_tensors.Image(torch.zeros(2, 3, 8, 8))
+    for count in (3, 4):
+        places = torch.arange(count)[:, None].expand(count, 2)
+        out, _ = transform(images, tv_tensors.KeyPoints(places, canvas_size=(8, 8)))
+        assert out.any(1).sum((1, 2)).tolist() == [count, count]
+    three = tv_tensors.KeyPoints(torch.zeros(3, 1, 2), canvas_size=(8, 8))
+    with pytest.raises(
+        ValueError, match=r"key points have shape \(3, 1, 2\), the images \(2, 3, 8"
+    ):
+        transform(images, three)

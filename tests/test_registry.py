@@ -116,6 +116,10 @@ def test_a_typed_option_wins_over_a_given_one() -> None:
         ("cutout(length=4, length=8)", "'cutout(length=4, length=8)' gives length twice: remove"),
         ("cutout(fill=mean)", "'mean' is not a value; text needs quotes"),
         ("cutout(length=__import__('os'))", "is not a value"),
+        ("cutout(length=8) # mine", "cannot read 'cutout(length=8) # mine': write it as"),
+        ("advmask(length=(2,))", "advmask: option length is (2,): give 2 values"),
+        ("advmask(length=(2, 3, 4))", "advmask: option length is (2, 3, 4): give 2 values"),
+        ("none(share=0.5)", "none has no option 'share'"),
         ("cutout(share=1/0)", "a fraction needs two numbers and a denominator other than 0"),
     ],
 )

@@ -2,6 +2,9 @@
 
 import dataclasses
 import math
+import subprocess
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +12,16 @@ import torch
 from torch import Generator, Tensor
 from torchvision.transforms import v2
 
-from augmentations import Augmentation, Cutout, Foreign, GridMask, HideAndSeek, RandomErasing
+from augmentations import (
+    Augmentation,
+    Cutout,
+    Foreign,
+    GridMask,
+    HideAndSeek,
+    RandomErasing,
+    relocation,
+)
+from augmentations.base import exact
 from augmentations.relocation import FRACTION, exchange_cells, preferred
 from bench import registry
 
@@ -181,3 +193,36 @@ def test_the_rule_is_typed_as_an_option_and_keeps_the_preset(name: str) -> None:
     assert registry.label(built, "cifar100", 32) == text
     with pytest.raises(ValueError, match="option points is 'hunt'"):
         registry.build("augmentations", f"{name}(points='hunt')")
+
+
+@pytest.mark.parametrize("name", sorted(set(ERASERS) - {"foreign"}))
+def test_images_taken_a_few_at_a_time_get_the_same_masks(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guide = clusters(50)
+    whole = drawn(ERASERS[name], "seek", guide, 50)
+    monkeypatch.setattr(relocation, "AT_ONCE", 7 * H * W)
+    assert torch.equal(drawn(ERASERS[name], "seek", guide, 50), whole)
+
+
+def test_a_large_block_of_images_takes_little_memory_while_masks_are_moved() -> None:
+    """As a training on images of side 224 draws them, a thousand at a time."""
+    script = """
+import resource, torch
+from augmentations import Cutout
+images = torch.zeros(1, 1, 1, 1).expand(1000, 3, 112, 112)
+guide = torch.zeros(1000, 1, 112, 112)
+Cutout(50, points="seek").mask(images[:2], torch.Generator(), guide[:2])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+Cutout(50, points="seek").mask(images, torch.Generator(), guide)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+    assert int(done.stdout) < 20 * 1000 * 112 * 112  # bytes; 50 a pixel if all went at once
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_an_apple_gpu_is_refused_in_one_line() -> None:
+    elsewhere = SimpleNamespace(device=torch.device("mps"))
+    with pytest.raises(ValueError, match="computes in float64, which mps lacks: use the cpu"):
+        exact(elsewhere)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -209,6 +210,7 @@ class Endless(IterableDataset[Any]):
         ({"augmentation": AdvMask()}, "AdvMask needs points, one entry per image: WithMask"),
         ({"augmentation": KeepAugment()}, "KeepAugment needs the saliency of each image, one map"),
         ({"augmentation": Cutout}, r"give an augmentation, such as Cutout\(\), not the class Cut"),
+        ({"augmentation": SimpleNamespace(share=0.5)}, r"share is 0.5: write it as Ramp\(0.5\)"),
         ({"points": torch.ones(5, 1, H, W)}, "points for 5 images, but 24 images"),
         ({"padding": -1}, "padding is -1: it must be at least 0"),
         ({"epochs": 0}, "epochs is 0: it must be at least 1"),
@@ -222,6 +224,7 @@ class Endless(IterableDataset[Any]):
         ),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_what_does_not_fit_is_refused_in_one_line(wrong: dict[str, Any], text: str) -> None:
     settings: dict[str, Any] = {"dataset": images(), "augmentation": Cutout(4)}
     with pytest.raises(ValueError, match=text) as caught:
@@ -256,6 +259,8 @@ def test_points_that_do_not_fit_their_image_are_named() -> None:
         WithMask(images(), POINTS, outside)[2]
     with pytest.raises(ValueError, match=r"points of image 1 have shape \(1, 4, 4\): give a map"):
         WithMask(images(), POINTS, [torch.ones(1, 4, 4)] * N)[1]
+    with pytest.raises(ValueError, match="points of image 1 are fractions of pixels: round them"):
+        WithMask(images(), POINTS, [torch.tensor([[0.0, 3.5]])] * N)[1]
     with pytest.raises(ValueError, match="epoch is -1"):
         WithMask(images(), Cutout(4)).set_epoch(-1)
 
@@ -266,3 +271,11 @@ def test_importing_the_augmentations_loads_nothing_heavy() -> None:
     code = f"import sys, augmentations; print(*set({heavy.split()}) & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_an_array_whose_channels_were_reversed_is_an_image() -> None:
+    """As ``cv2.imread(file)[..., ::-1]`` gives one: its strides are negative."""
+    pixels = torch.randint(256, (H, W, 3), generator=torch.Generator().manual_seed(0)).byte()
+    reversed_ = pixels.numpy()[..., ::-1]
+    one, copied = (WithMask([(each, 0)], Cutout(4)) for each in (reversed_, reversed_.copy()))
+    assert torch.equal(one[0][0], copied[0][0])

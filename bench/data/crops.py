@@ -29,7 +29,7 @@ def crop(
     Args:
         stored: All images, of bytes, floats or booleans; all tensors are on one device.
         places: Which of them to take.
-        shifts: How far each is moved, in pixels: down and right.
+        shifts: How far the frame of each is moved, in pixels: down and right.
         flips: Where left and right change sides.
         scale: What values are divided by, 255 for bytes that become floats in [0, 1].
     """

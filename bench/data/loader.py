@@ -71,7 +71,7 @@ class Loader:
         batch_size: Images per batch, at least 1.
         seed: Decides everything that is random.
         padding: The furthest shift of the random crop in pixels, into a frame of black.
-        flip: Whether every other image is mirrored.
+        flip: Whether an image is mirrored with probability 1/2.
         device: Where the batches are needed.
         augmentation: Draws the masks; without one nothing is deleted.
         guide: One map per image, of bytes, floats or booleans, looked up by the ids of the split.

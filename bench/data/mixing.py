@@ -22,7 +22,7 @@ from bench.errors import suggest
 
 NAMES = {
     "mixup": "two images blended, lambda uniform (Zhang et al. 2018)",
-    "cutmix": "a box of another image, in every other batch (Yun et al. 2019)",
+    "cutmix": "a box of another image, in half of the batches (Yun et al. 2019)",
     "saliencymix": "the same, the box where the other image is salient (Uddin et al. 2021)",
     "manifold-mixup": "images or features of two stages blended (Verma et al. 2019)",
     "ipf-cutmix": "cutmix with the box where few points are, labels by the points (IPF-RDA)",

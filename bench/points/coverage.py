@@ -224,6 +224,7 @@ def warning(augmentation: Augmentation, metrics: Mapping[str, float]) -> str | N
     name = type(augmentation).__name__
     return (
         f"{100 * below:.0f} % of the masks of {name} delete less than its lower bound of "
-        f"{100 * limits[0]:.3g} %: there are too few points; use those of an attack that changes "
-        "more pixels, or of another victim model, or lower the first value of the option ratio"
+        f"{100 * limits[0]:.3g} %: there are too few points, or the option ratio is too narrow a "
+        "range for its squares; use the points of an attack that changes more pixels, or of "
+        "another victim model, or widen ratio"
     )

@@ -187,6 +187,8 @@ def chosen_attack(data: str, text: str | None = None, eps: float | None = None) 
     else:
         attack = registry.build("attacks", text, eps=facts(data).eps)
     if eps is not None:
+        if not hasattr(attack, "eps"):
+            raise ValueError(f"{text} has no option eps: leave eps out")
         attack = replace(attack, eps=eps)
     return registry.express(attack)
 

@@ -26,6 +26,7 @@ from bench.files.checksums import key
 from bench.models.saliency import saliency
 from bench.points import coverage, find
 from bench.points.store import Points
+from bench.registry import notation
 from bench.training import live_saliency
 from bench.training.recipes import Recipe
 
@@ -98,7 +99,7 @@ def fixed(
     if (need := n * h * w) > file_images.LARGEST_IN_MEMORY:
         raise ValueError(
             f"the guides of {n} images of side {w} need {need / 1e9:.1f} GB of memory: take a part "
-            f'such as "{data.name}(train=20000)", or an augmentation without points'
+            f'such as "{notation.whole(data.name)}(train=20000)", or an augmentation without points'
         )
     if name == "everywhere":
         return torch.ones(n, 1, h, w, dtype=torch.bool)

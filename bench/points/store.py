@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -200,25 +201,27 @@ def stored(folder: Path, data: Dataset) -> dict[str, Points]:
         data: The dataset.
 
     Returns:
-        Points by the attack that found them, or by the name under which they were imported. Two
-        sets that one attack found, as with different victim models, have a part of their file's
-        name as well.
+        Points by the attack that found them, or by the name under which they were imported. Where
+        one attack found several sets, as with different victim models, each has a part of its
+        file's name behind the attack.
 
     Raises:
         ValueError: A file is damaged.
     """
-    found: dict[str, Points] = {}
-    start = re.escape(data.name.partition("(")[0])
+    found: list[tuple[str, str, Points]] = []
     for path in sorted((folder / "points").glob("*.safetensors")):
         points = Points.load(path)
         if points.about.get("digest") != data.digest or len(points) != len(data.train.labels):
             continue
-        made = re.fullmatch(rf"{start}-([0-9a-f]{{8,}})", path.stem)
-        name = str(points.about.get("attack", path.stem)) if made else path.stem
-        if made and name in found:
-            name = f"{name} #{made[1][:6]}"
-        found[name] = points
-    return found
+        # what was found here is named after its recipe; imported points have a name of their own
+        made = re.fullmatch(r".+-([0-9a-f]{8,})", path.stem)
+        attack = points.about.get("attack")
+        if made and attack and "imported" not in points.about:
+            found.append((str(attack), f" #{made[1][:6]}", points))
+        else:
+            found.append((path.stem, "", points))
+    count = Counter(name for name, _, _ in found)
+    return {name + suffix if count[name] > 1 else name: points for name, suffix, points in found}
 
 
 def join(parts: list[Points]) -> Points:

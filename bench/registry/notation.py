@@ -10,7 +10,7 @@ import ast
 import dataclasses
 import functools
 from collections.abc import Collection, Mapping
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 LONGEST = 2000  # characters that the options of a method may have
 
@@ -29,16 +29,20 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
     name, bracket, rest = text.strip().partition("(")
     if not bracket:
         return name, {}
+    name = name.strip()
     usage = f"cannot read {text!r}: write it as name(option=value, …)"
     if len(rest) > LONGEST:
         raise ValueError(
             f"the options of {name} have {len(rest)} characters; the most is {LONGEST}"
         )
     try:
-        call = ast.parse(f"f({rest}", mode="eval").body
+        source = f"f({rest}"
+        call = ast.parse(source, mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError):  # the last two: deep nesting
         raise ValueError(usage) from None
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
+        raise ValueError(usage)
+    if ast.get_source_segment(source, call) != source:  # a comment follows, which Python would drop
         raise ValueError(usage)
     given = [keyword.arg for keyword in call.keywords]
     if None in given:
@@ -168,7 +172,10 @@ def checked(cls: Any, name: str, option: str, value: Any) -> Any:
     try:
         return adapter.validate_python(value, strict=True)
     except ValidationError as error:
-        reason = error.errors()[0]["msg"]
+        first = error.errors()[0]
+        reason = first["msg"]
+        if first["type"] in ("missing", "too_long"):  # of a tuple, where pydantic names no length
+            reason = f"give {len(get_args(hint))} values"
         raise ValueError(f"{name}: option {option} is {show(value)}: {reason}") from None
 
 

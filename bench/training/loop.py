@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from augmentations import delete, draw
+from augmentations.base import fields
 from bench import registry
 from bench.data import masks, mixing, policies, seeds
 from bench.data.dataset import Dataset
@@ -118,7 +119,7 @@ def train(
         Stopped: ``stop()`` returned True; the last finished epoch has been saved.
     """
     progress = progress or Silent()
-    masks.check(recipe.augmentation)
+    fields(recipe.augmentation)
     training, validation = split(recipe, seed, data)
     side = data.train.images.shape[-1]
     policy = (

@@ -45,7 +45,7 @@ class Recipe:
             53, 73 and 93 % of the epochs).
         warmup: Epochs in which the learning rate rises in equal steps to that of the schedule.
         padding: Pixels of padding of the random crop.
-        flip: Whether every other image is mirrored, where a mirrored image keeps its class.
+        flip: Whether an image is mirrored with probability 1/2, where it keeps its class then.
         validation: Share of the training images held out for validation, drawn by the seed.
         precision: ``"float32"`` or ``"bfloat16"`` (mixed precision).
         pretrained: The weights that the training starts from, as `fine_tuning.identify` names them;
