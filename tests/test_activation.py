@@ -47,7 +47,7 @@ def test_the_last_stage_of_every_family_is_known(name: str, kind: str | None) ->
     network = networks.build(name, classes=3, mean=[0.5] * 3, std=[0.5] * 3, seed=0)
     stage = gradcam.last_stage(network.network)
     assert kind is None or type(stage).__name__ == kind
-    with pytest.raises(ValueError, match="Linear has no convolution"):
+    with pytest.raises(ValueError, match="Linear does not end in convolutions"):
         gradcam.last_stage(nn.Linear(2, 2))
 
 
@@ -90,3 +90,9 @@ def test_maps_of_a_network_leave_it_as_it_was() -> None:
     assert 0 <= float(found.min()) <= float(found.max()) <= 1
     assert torch.equal(network(images), before)
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_a_transformer_has_no_maps() -> None:
+    network = networks.build("vit-96-6", classes=3, mean=[0.5] * 3, std=[0.5] * 3, seed=0)
+    with pytest.raises(ValueError, match="VisionTransformer does not end in convolutions"):
+        gradcam.last_stage(network.network)

@@ -1,5 +1,7 @@
 """Fine-tuning: where a training starts, by which weights, and what is refused."""
 
+import hashlib
+import pickle
 import socket
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from safetensors.torch import save_file
 import bench
 from bench.cli import main
 from bench.data import catalog
+from bench.errors import Missing
 from bench.execution.workspace import Workspace
 from bench.models import networks, published
 from bench.paper import tables
@@ -250,3 +253,42 @@ def test_the_papers_fine_tuned_experiments_start_from_weights_at_its_scale(name:
     smaller = tables.experiment(name, "reduced").cells.values()
     assert {recipe.pretrained for recipe in smaller} == {None}
     assert f"fine-tuned from {min(start)}" in " ".join(tables.experiment(name, "paper").told)
+
+
+def test_a_download_is_not_loaded_and_its_checksum_is_compared(tmp_path: Path) -> None:
+    """Loading it would run what a pickle says."""
+    path = tmp_path / "from" / "net.pth"
+    path.parent.mkdir()
+    path.write_bytes(pickle.dumps(Executed()))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    for name, right in ((f"net-{digest}.pth", True), ("net-00000000.pth", False)):
+        source = path.rename(path.parent / name)
+        path = source
+        if right:
+            place = published._download("torchvision:net", None, [], source.as_uri())
+            assert place.read_bytes() == source.read_bytes()
+        else:
+            with pytest.raises(Missing, match=r"could not download the weights .* invalid hash"):
+                published._download("torchvision:net", None, [], source.as_uri())
+
+
+class Executed:
+    def __reduce__(self) -> Any:
+        return (pytest.fail, ("a pickle was executed",))
+
+
+def test_a_network_without_a_linear_layer_is_fine_tuned(tmp_path: Path) -> None:
+    factory = tmp_path / "conv.py"
+    factory.write_text(
+        "from torch import nn\n"
+        "def make(classes=10, channels=3):\n"
+        "    return nn.Sequential(nn.Conv2d(channels, classes, 1), nn.AdaptiveAvgPool2d(1),"
+        " nn.Flatten())\n"
+    )
+    data = catalog.load("photos(train=20, test=10)")
+    text = networks.admit(f"{factory}:make")
+    network = networks.build_for(data, text, seed=1)
+    save_file(network.network.state_dict(), tmp_path / "w.safetensors")
+    taken = fine_tuning.start(data, text, "w 0", tmp_path / "w.safetensors", seed=2)
+    for one, other in zip(network.parameters(), taken.parameters(), strict=True):
+        assert torch.equal(one, other)

@@ -1,15 +1,19 @@
 """The square that KeepAugment pastes back, and the saliency that chooses it."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from augmentations.keep_augment import important_square
+from augmentations.keep_augment import KeepAugment, important_square
 from augmentations.squares import Squares
-from bench.data import seeds
+from bench.data import catalog, seeds
 from bench.models import networks
 from bench.points import guides
-from bench.training import live_saliency
+from bench.training import live_saliency, loop
+from bench.training.recipes import Recipe
+from bench.training.steps import Diverged
 
 
 @pytest.mark.parametrize("where", ["inside", "clipped"])
@@ -127,3 +131,41 @@ def test_a_network_without_stages_gets_no_early_head() -> None:
         ValueError, match="stage 1 of Flatten is unknown, which an early head needs"
     ):
         live_saliency.EarlyHead(plain, 5, torch.rand(1, 1, 4, 4), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("saliency", "message"),
+    [
+        ("early", "the first stage of VisionTransformer gives no maps, which an early head needs"),
+        (
+            "low",
+            "VisionTransformer does not take images of half the size, which the saliency 'low'",
+        ),
+    ],
+)
+def test_a_transformer_is_refused_where_it_does_not_give_the_saliency(
+    saliency: Any, message: str
+) -> None:
+    data = catalog.load("digits(train=20, test=10)")
+    method = KeepAugment(length=2, saliency=saliency)
+    recipe = Recipe(data="digits", model="vit-96-6", augmentation=method)
+    with pytest.raises(ValueError, match=message):
+        loop.first(recipe, data, None, seed=0)
+
+
+@pytest.mark.parametrize(
+    "options", [{"augmentation": KeepAugment(length=2)}, {"policy": "keep-autoaugment"}]
+)
+def test_a_saliency_that_is_not_finite_is_the_end_of_this_training_alone(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It makes a failed record; as an error of the arguments it would end all that follow."""
+    data = catalog.load("photos(train=20, test=10, side=8)")
+    recipe = Recipe(data="photos", model="resnet8", epochs=1, validation=0.0, **options)
+    monkeypatch.setattr(
+        live_saliency,
+        "gradient",
+        lambda _, images, labels: torch.full_like(images[:, :1], torch.nan),
+    )
+    with pytest.raises(Diverged, match="saliency is not finite in epoch 1; try a smaller --learn"):
+        loop.train(recipe, 0, data)

@@ -335,3 +335,33 @@ def test_a_stored_guide_that_needs_too_much_memory_is_refused(
 def test_a_network_is_built_for_images_in_files(both: tuple[Dataset, Dataset]) -> None:
     network = networks.build_for(both[1], "resnet8", seed=0)
     assert network(both[1].train.images[:2].float() / 255).shape == (2, 3)
+
+
+def test_images_that_are_scaled_up_are_refused_where_they_do_not_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bench.data.image_files.memory", lambda: 1_000_000)
+    with pytest.raises(ValueError, match=r"images of side 512 need 0.4 GB .* choose a smaller"):
+        catalog.load("digits(train=40, test=10, side=512)")
+
+
+@pytest.mark.parametrize("content", [b"no image", None])
+def test_a_bad_file_among_many_is_named(
+    content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a dataset that stays in its files only headers are read at first."""
+    path = folder(tmp_path / "mine")
+    bad = path / "train" / "bee" / "007.png"
+    if content is None:
+        monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 100)
+        monkeypatch.setattr("PIL.Image._decompression_bomb_check", bomb)
+    else:
+        bad.write_bytes(content)
+    monkeypatch.setattr(file_images, "LARGEST_IN_MEMORY", 0)
+    with pytest.raises(ValueError, match=r"\.png in .* cannot be read: "):
+        catalog.load(str(path))
+
+
+def bomb(size: tuple[int, int]) -> None:
+    if size[0] > 12:
+        raise Image.DecompressionBombError("too large")

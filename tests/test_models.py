@@ -255,3 +255,13 @@ def test_public_weights_reach_their_accuracy(bench_data: Path, name: str, accura
         logits = model(images.contiguous(memory_format=torch.channels_last))
     # four standard deviations of 500 images
     assert float((logits.argmax(1) == labels).float().mean()) == pytest.approx(accuracy, abs=0.07)
+
+
+@pytest.mark.parametrize("name", ["shake-shake-26-2x32d", "vit-96-6", "convmixer-64-4"])
+@pytest.mark.parametrize("training", [True, False])
+def test_networks_compute_in_bfloat16(name: str, training: bool) -> None:
+    """The default on CUDA devices that compute it."""
+    network = tiny(name=name).train(training)
+    with torch.autocast("cpu", torch.bfloat16):
+        network(torch.rand(2, 1, 8, 8)).sum().backward()
+    assert all(each.grad is not None for each in network.parameters())

@@ -15,7 +15,7 @@ from augmentations import BUILTIN, KeepAugment
 from augmentations.advmask import AdvMask
 from augmentations.ipf import paste_square
 from bench.cli import main
-from bench.data import catalog, image_operations, mixing, policies, seeds
+from bench.data import catalog, image_operations, loader, mixing, policies, seeds
 from bench.data.augmix import AugMix
 from bench.data.dataset import Dataset
 from bench.data.loader import Loader
@@ -274,6 +274,7 @@ def test_augmix_blends_what_torchvision_gives_for_the_same_chains() -> None:
     assert isinstance(policy, AugMix)
     done = policy.apply(images, 0, 0, torch.arange(40))
     operate = v2.AutoAugment()._apply_image_or_video_transform
+    bilinear = v2.AugMix().interpolation  # as in the released code
     for i, image in enumerate(images):
         draws = policy._draws(0, 0, i).tolist()
         weights = [-math.log(1 - each) for each in draws[1:4]]
@@ -285,7 +286,7 @@ def test_augmix_blends_what_torchvision_gives_for_the_same_chains() -> None:
                 (step,) = policy.sequences[int(chain[1 + 2 * j] * len(policy.sequences))]
                 negative = step.signed and chain[2 + 2 * j] < 0.5
                 magnitude = -step.magnitude if negative else step.magnitude
-                changed = operate(changed, step.operation, magnitude, "nearest", {Tensor: [0]})
+                changed = operate(changed, step.operation, magnitude, bilinear, {Tensor: [0]})
             blend = blend + (1 - draws[0]) * weight / sum(weights) * changed.double()
         assert (done[i].double() - blend).abs().max() <= 0.501
 
@@ -475,3 +476,21 @@ def test_the_command_line_refuses_and_lists_policies_and_mixes() -> None:
     listed = runner.invoke(main, ["list", "policies"]).stdout
     assert [line.split()[0] for line in listed.splitlines()] == list(policies.NAMES)
     assert "cutmix" in runner.invoke(main, ["list", "mixes"]).stdout
+
+
+def test_a_loader_changes_images_in_blocks_of_any_size_alike(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = draw_images(50)
+    found = []
+    for block, size in ((16, 0), (16, 20 * images[0].numel()), (1024, 2**25)):
+        monkeypatch.setattr(loader, "BLOCK", block)
+        monkeypatch.setattr(loader, "CHANGED", size)
+        built = Loader(
+            Split(images, torch.zeros(50, dtype=torch.long)), batch_size=50, seed=0, padding=0,
+            flip=False, device="cpu", augmentation=BUILTIN["none"](),
+            policy=policies.build("trivialaugment", side=16),
+        )  # fmt: skip
+        found.append(built._change(3))
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])

@@ -69,3 +69,25 @@ def test_values_out_of_range_are_refused(fields: dict[str, float], message: str)
 def test_a_recipe_of_another_version_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown fields: colour"):
         Recipe.from_json({"colour": "red"})
+
+
+@pytest.mark.parametrize(
+    ("field", "word", "message"),
+    [
+        ("optimizer", "adam", "optimizer is 'adam': choose 'sgd' or 'adamw'"),
+        ("schedule", "linear", "schedule is 'linear': choose 'cosine' or 'steps'"),
+        ("precision", "float16", "precision is 'float16': choose 'float32' or 'bfloat16'"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_an_unknown_setting_is_refused_and_never_another_one(
+    field: str, word: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        Recipe(**{field: word})
+
+
+def test_a_transformer_has_its_rate_on_every_dataset() -> None:
+    for data in ("digits", "photos", "cifar10"):
+        settings = usual(data, "vit-96-6", 8)
+        assert (settings["optimizer"], settings["learning_rate"]) == ("adamw", 1e-3)

@@ -1,5 +1,6 @@
 """Datasets of Hugging Face and WebDataset, read from this machine."""
 
+import gc
 import io
 import json
 import pickle
@@ -143,3 +144,35 @@ def test_a_run_takes_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 0, done.output
     assert "flowers-wds" in done.stdout
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_shards_belong_to_a_part_by_the_words_of_their_names(tmp_path: Path) -> None:
+    pytest.importorskip("webdataset")
+    samples = [{"png": png(i), "cls": b"0"} for i in range(4)]
+    for name, count in (
+        ("latest-train-000", 4),
+        ("latest-val-000", 2),
+    ):  # "latest" has "test" in it
+        shard(tmp_path / f"{name}.tar", samples[:count])
+    data = catalog.load(f"wds:{tmp_path}")
+    assert (len(data.train.labels), len(data.test.labels)) == (4, 2)
+    shard(tmp_path / "latest-test-000.tar", samples[:3])  # with a test part, val is none
+    assert len(catalog.load(f"wds:{tmp_path}").test.labels) == 3
+    shard(tmp_path / "train-test-000.tar", samples)
+    with pytest.raises(
+        ValueError, match=r"train-test-000\.tar of .* of the training and of the test"
+    ):
+        catalog.load(f"wds:{tmp_path}")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_no_tar_file_is_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("webdataset")
+    shards(tmp_path)
+    (tmp_path / "train-001.tar").write_bytes(b"garbage" * 200)
+    with pytest.raises(ValueError, match=r"^a file of wds:.* is no whole tar file: ") as caught:
+        catalog.load(f"wds:{tmp_path}")
+    assert "\n" not in str(caught.value)
+    del caught
+    gc.collect()  # the library leaves the file to the garbage collector

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bench import registry
 from bench.data import catalog
@@ -217,3 +218,51 @@ def test_the_learning_rate_reaches_the_update(data: Dataset, optimizer: str, dev
         optimiser.step()
         same = all(map(torch.equal, before, network.parameters()))
         assert same != moves
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_computation_is_recorded_on_the_device_of_its_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Kernels of another device than that of the recording stream would not be recorded."""
+    used: list[Any] = []
+
+    class Place(nullcontext[None]):
+        def __init__(self, *given: Any, stream: Any = None, **_: Any) -> None:
+            super().__init__()
+            used.append(stream or str(given[0]))
+
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: f"stream of {device}")
+    monkeypatch.setattr(steps, "Recorded", lambda *given: given)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "device", Place)
+    monkeypatch.setattr(torch.cuda, "graph", Place)
+    with FakeTensorMode():
+        images = torch.empty(2, 3, 8, 8, device="cuda:1")
+        steps.Repeated(lambda images, targets: images)._record(images, images)
+    assert used == ["cuda:1", "stream of cuda:1"]
+
+
+def test_draws_are_those_of_the_networks_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeded: list[tuple[int, int]] = []
+    kept: list[Any] = []
+
+    class Draws:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def manual_seed(self, seed: int) -> None:
+            seeded.append((self.number, seed))
+
+    monkeypatch.setattr(torch.cuda, "default_generators", [Draws(0), Draws(1)])
+    monkeypatch.setattr(
+        torch.random, "fork_rng", lambda devices: kept.extend(devices) or nullcontext()
+    )
+    state = torch.get_rng_state()
+    with FakeTensorMode():
+        network = torch.nn.Linear(2, 2, device="cuda:1")
+    with networks.reseeded(network, 7):
+        pass
+    torch.set_rng_state(state)
+    assert seeded == [(1, 7)]
+    assert kept == [torch.device("cuda:1")]

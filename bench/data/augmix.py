@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -27,6 +28,7 @@ class AugMix(Policy):
     are black.
     """
 
+    interpolation: Literal["nearest", "bilinear"] = "bilinear"
     width: int = 3
     depth: int = 3
 

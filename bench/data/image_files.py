@@ -8,8 +8,9 @@ import itertools
 import os
 import stat
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -126,11 +127,7 @@ class Files:
             if side is None and not self._have_size(names, length):
                 return self.images(parts, SIDE)
             return self._in_files(names, [len(part) for part in parts], length)
-        if need > memory() // 2:
-            raise ValueError(
-                f"{len(names)} images of side {length} need {need / 1e9:.1f} GB of memory, more "
-                f"than half of the {memory() / 1e9:.1f} GB of this machine: choose a smaller --side"
-            )
+        _fits(len(names), 3, length)
         found = [self.decode(part, side, length) for part in parts]
         if any(each is None for each in found):
             return self.images(parts, SIDE)
@@ -198,7 +195,23 @@ class Files:
         return os.stat(f"{self.path}/{self.prefix}{name}").st_size
 
     def _opened(self, name: str) -> Image.Image:
-        """An image of which the header has been read and found harmless."""
+        """An image of which the header has been read and found harmless; errors name it."""
+        with self._named(name):
+            return self._header(name)
+
+    @contextmanager
+    def _named(self, name: str) -> Iterator[None]:
+        """Turn whatever is wrong with a file into one line that names it."""
+        try:
+            yield
+        except UnidentifiedImageError as error:  # its own text names no file
+            raise ValueError(
+                f"{name} in {self.path} cannot be read: it is not an image of {', '.join(FORMATS)}"
+            ) from error
+        except Exception as error:
+            raise ValueError(f"{name} in {self.path} cannot be read: {reason(error)}") from error
+
+    def _header(self, name: str) -> Image.Image:
         content = self.read(name)
         file = Image.open(io.BytesIO(content), formats=FORMATS)
         limit = Image.MAX_IMAGE_PIXELS or 0
@@ -218,15 +231,18 @@ class Files:
 
         Grey becomes RGB, transparency is dropped, and an orientation in the EXIF data is ignored.
         """
-        try:
-            with self._opened(name) as file:
-                return file.convert("RGB")
-        except UnidentifiedImageError as error:  # its own text names no file
-            raise ValueError(
-                f"{name} in {self.path} cannot be read: it is not an image of {', '.join(FORMATS)}"
-            ) from error
-        except Exception as error:
-            raise ValueError(f"{name} in {self.path} cannot be read: {reason(error)}") from error
+        with self._named(name), self._header(name) as file:
+            return file.convert("RGB")
+
+
+def _fits(count: int, channels: int, side: int) -> None:
+    """Refuse images that take more than half of the memory."""
+    need = count * channels * side**2
+    if need > memory() // 2:
+        raise ValueError(
+            f"{count} images of side {side} need {need / 1e9:.1f} GB of memory, more than half of "
+            f"the {memory() / 1e9:.1f} GB of this machine: choose a smaller --side"
+        )
 
 
 def memory() -> int:
@@ -264,6 +280,7 @@ def scaled(parts: Parts, side: int) -> Parts:
         n, c, h, w = split.images.shape
         if (h, w) == (side, side) or isinstance(split.images, FileImages):
             return split
+        _fits(n, c, side)
         pixels = np.empty((n, c, side, side), np.uint8)
         for place, image in enumerate(split.images.numpy()):
             mode = image[0] if c == 1 else image.transpose(1, 2, 0)

@@ -46,6 +46,7 @@ class Policy:
         length: Side of that square in pixels.
         squares: Where that square may lie, for a saliency: ``"inside"`` the image, or ``"clipped"``
             at its border.
+        interpolation: How geometric operations take pixels: ``"nearest"`` or ``"bilinear"``.
     """
 
     sequences: tuple[tuple[Step, ...], ...] = field(repr=False)
@@ -54,6 +55,7 @@ class Policy:
     keep: Saliency | Literal["points"] | None = None
     length: int = 16
     squares: Squares = "clipped"
+    interpolation: Literal["nearest", "bilinear"] = "nearest"
 
     @property
     def points(self) -> bool:
@@ -87,7 +89,22 @@ class Policy:
             rows = (variant == j).nonzero()[:, 0]
             where = place[rows]
             rows = rows.to(images.device)
-            images[rows] = _operate(images[rows], operation, magnitude, self.fill, where)
+            images[rows] = self._changed(images[rows], operation, magnitude, where)
+
+    def _changed(
+        self, images: Bytes, operation: str, magnitude: float, place: Float[Tensor, "b 2"]
+    ) -> Bytes:
+        """One operation at one magnitude on a batch, each image by itself."""
+        if operation == "Cutout":
+            return _cutout(images, magnitude, place)
+        done: Tensor = _torchvision()(
+            images,
+            operation,
+            magnitude,
+            interpolation=self.interpolation,
+            fill={Tensor: [self.fill]},
+        )
+        return done
 
     def _draws(self, seed: int, epoch: int, id_: int) -> Float[Tensor, " k"]:
         """One number for the sequence; for each step whether, its sign, and two for its place."""
@@ -131,18 +148,6 @@ class _Plan(NamedTuple):
             probability = torch.tensor([step.probability for step in place], dtype=torch.float64)
             steps.append((probability, torch.tensor(variants).reshape(-1, 2)))
         return cls(list(number), steps)
-
-
-def _operate(
-    images: Bytes, operation: str, magnitude: float, fill: int, place: Float[Tensor, "b 2"]
-) -> Bytes:
-    """One operation at one magnitude on a batch, each image by itself."""
-    if operation == "Cutout":
-        return _cutout(images, magnitude, place)
-    done: Tensor = _torchvision()(
-        images, operation, magnitude, interpolation="nearest", fill={Tensor: [fill]}
-    )
-    return done
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from bench.data.seeds import generator
 from bench.data.splits import Split
 
 BLOCK = 1024  # images whose masks come from one stream of random numbers
+CHANGED = 2**25  # bytes of images that a policy changes at a time, unless a block is larger
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,8 +200,14 @@ class Loader:
     def _change(self, epoch: int) -> UInt8[Tensor, "n c h w"]:
         """What the policy makes of every image, on the CPU."""
         assert self.policy is not None
-        blocks = zip(self.images.cpu().split(BLOCK), self.ids.split(BLOCK), strict=True)
-        return torch.cat([self.policy.apply(some, self.seed, epoch, ids) for some, ids in blocks])
+        images = self.images.cpu()
+        changed = torch.empty_like(images)
+        # in large blocks, for images with the same operation go together
+        size = max(BLOCK, CHANGED // math.prod(images.shape[1:]))
+        for start in range(0, len(images), size):
+            some = slice(start, start + size)
+            changed[some] = self.policy.apply(images[some], self.seed, epoch, self.ids[some])
+        return changed
 
     def _draw(self, epoch: int) -> tuple[Mask, Float[Tensor, " n"]]:
         """A mask for every image, and the number that decides whether it is used."""

@@ -60,8 +60,9 @@ def resolve(text: str, data: str) -> str:
       are the policy found for it (SVHN's or ImageNet's); RandAugment's N and M are those of
       WRN-28-10, 3 and 5 on CIFAR-10, 2 and 14 on CIFAR-100, and for `UNCUT` ResNet-50's on
       ImageNet, 2 and 9; other datasets, for which none were published, get CIFAR-10's. Cutout of
-      half the side follows, but for `UNCUT`. The paper's scale of M is not settled (its
-      text says 0 to 10, its experiments go to 30): M counts on torchvision's from 0 to 30.
+      half the side follows, but for `UNCUT`. The paper's scale of M is not settled (its text says
+      0 to 10, its experiments go to 30): M counts on torchvision's from 0 to 30. Fast AutoAugment's
+      policy is CIFAR-10's everywhere; those of its authors for SVHN and ImageNet are not here.
     - ``keep-autoaugment`` pastes squares that lie inside the image:
       ``keep-autoaugment(squares='inside')``. A recipe that says ``keep-autoaugment`` is one of
       version 0.1, whose squares are clipped at the border.

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from augmentations.base import Guide, Images, Mask, rectangles
+from augmentations.base import Guide, Images, Mask, exact, rectangles
 from bench.data.partners import cyclic
 
 REACHES = (12, 24, 28, 48, 56, 112)  # pixels from the centre to the edge of a surround
@@ -90,7 +90,7 @@ def fine_grained(images: Images) -> Float[Tensor, "b 1 h w"]:
     """
     c, h, w = images.shape[1:]
     weights = torch.tensor(LUMA if c == 3 else [1 / c] * c, dtype=torch.float64)
-    grey = (images.double() * weights.to(images.device).view(1, -1, 1, 1)).sum(1)
+    grey = (exact(images) * weights.to(images.device).view(1, -1, 1, 1)).sum(1)
     found = torch.zeros_like(grey)
     # surrounds that reach over the whole image are the same
     for reach, times in Counter(min(reach, max(h, w)) for reach in REACHES).items():

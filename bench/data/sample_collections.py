@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import glob
 import io
+import re
+import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,10 +91,16 @@ def _hugging_face(name: str, side: int | None, download: bool) -> Parts:
     label = _column(name, features, lambda each: hasattr(each, "names"), "class label")
     classes = tuple(map(str, features[label].names))
     pairs = [
-        ((row[image].convert("RGB"), int(row[label])) for row in found[part])
+        ((_fitting(row[image], side), int(row[label])) for row in found[part])
         for part in (train, test)
     ]
     return _parts(name, classes, pairs, side)
+
+
+def _fitting(image: Image.Image, side: int | None) -> Image.Image:
+    """An image in RGB, scaled at once where its side is known."""
+    image = image.convert("RGB")
+    return image if side is None else square(image, side)
 
 
 @contextmanager
@@ -124,22 +132,42 @@ def _web_dataset(name: str, side: int | None, download: bool) -> Parts:
     if not files:
         raise Missing(f"{name} is not there: no file matches {pattern}")
     pairs = []
-    for kinds in (TRAIN, TEST):
-        some = [file for file in files if any(kind in Path(file).name for kind in kinds)]
-        if not some:
-            raise ValueError(
-                f"{name} has no {kinds[0]} part: call its files {kinds[0]}-000.tar and so on"
-            )
+    for some in _shards(name, files):
         # local files only: other addresses would be fetched, or run as commands
         shards = [f"file:{Path(file).resolve()}" for file in some]
         samples = webdataset.WebDataset(shards, shardshuffle=False)
-        pairs.append([_sample(name, sample) for sample in samples])
+        try:
+            pairs.append([_sample(name, sample, side) for sample in samples])
+        except tarfile.TarError as error:
+            raise ValueError(f"a file of {name} is no whole tar file: {reason(error)}") from None
     count = 1 + max(label for some in pairs for _, label in some)
     return _parts(name, tuple(map(str, range(count))), pairs, side)
 
 
-def _sample(name: str, sample: dict[str, Any]) -> Pair:
-    """Image and class of a sample, from its bytes; nothing in it is unpickled."""
+def _shards(name: str, files: list[str]) -> list[list[str]]:
+    """The files of the training and of the test part, by the words of their names."""
+    words = [set(re.split(r"[^a-z]+", Path(file).name.lower())) for file in files]
+    parts = []
+    for kinds in (TRAIN, TEST):
+        kind = next((each for each in kinds if any(each in own for own in words)), None)
+        if kind is None:
+            raise ValueError(
+                f"{name} has no {kinds[0]} part: call its files {kinds[0]}-000.tar and so on"
+            )
+        parts.append([file for file, own in zip(files, words, strict=True) if kind in own])
+    if both := sorted({*parts[0]} & {*parts[1]}):
+        raise ValueError(
+            f"{Path(both[0]).name} of {name} is of the training and of the test part by its name: "
+            "give it one of the two words"
+        )
+    return parts
+
+
+def _sample(name: str, sample: dict[str, Any], side: int | None) -> Pair:
+    """Image and class of a sample, from its bytes; nothing in it is unpickled.
+
+    The image is scaled at once where its side is known, for whole ones may fill the memory.
+    """
     key = sample.get("__key__")
     ending = next((each for each in ENDINGS if each in sample), None)
     if ending is None or "cls" not in sample:
@@ -155,7 +183,7 @@ def _sample(name: str, sample: dict[str, Any]) -> Pair:
         raise ValueError(f"sample {key} of {name} cannot be read: {reason(error)}") from None
     if label < 0:
         raise ValueError(f"sample {key} of {name} has the class {label}: classes count from 0")
-    return image, label
+    return _fitting(image, side), label
 
 
 def _chosen(name: str, splits: list[str], kinds: tuple[str, ...]) -> str:

@@ -18,16 +18,21 @@ def last_stage(network: nn.Module) -> nn.Module:
 
     Raises ``ValueError`` for a network without any.
     """
-    for name in ("layer4", "layer3", "stages", "blocks"):
+    last = _convolutions(network)[-1:]
+    for name in ("blocks", "stages", "layer3", "layer4"):
         found = getattr(network, name, None)
         if isinstance(found, nn.Sequential | nn.ModuleList) and len(found):
-            return found[len(found) - 1]
-    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
-    if not convolutions:
+            last = [found[len(found) - 1]]
+    if not last or not _convolutions(last[0]):  # the blocks of a transformer have none
         raise ValueError(
-            f"{type(network).__name__} has no convolution, and so no class activation maps"
+            f"{type(network).__name__} does not end in convolutions, and so has no class "
+            "activation maps: choose another network"
         )
-    return convolutions[-1]
+    return last[0]
+
+
+def _convolutions(network: nn.Module) -> list[nn.Module]:
+    return [each for each in network.modules() if isinstance(each, nn.Conv2d)]
 
 
 def maps(network: Normalised, images: Images, labels: Int[Tensor, " b"]) -> Maps:

@@ -35,8 +35,8 @@ ABOUT = {
     **{name: "wide residual network" for name in WIDE},
     "shake-shake-26-2x32d": "two branches, mixed at random in training",
     **{name: "timm's, with a 3x3 stem for sides up to 64" for name in TIMM},
-    "vit-96-6": "timm's vision transformer for small images: 8x8 patches, 6 blocks of width 96",
-    "convmixer-96-6": "timm's ConvMixer for small images: 16x16 patches, 6 blocks of width 96",
+    "vit-96-6": "timm's vision transformer, about 8 patches a side, 6 blocks of width 96",
+    "convmixer-96-6": "timm's ConvMixer, about 16 patches a side, 6 blocks of width 96",
     "convmixer-64-4": "the same with 4 blocks of width 64, as fast as ResNet-8",
 }
 SMALL = 64  # pixels; up to this side the ImageNet stem would throw away most of the image
@@ -172,7 +172,7 @@ def _network(
 
 
 def _transformer(classes: int, channels: int, side: int) -> nn.Module:
-    """timm's vision transformer, as small as ResNet-20, on 8x8 patches."""
+    """timm's vision transformer with about 8 patches a side; 683,242 parameters at side 32."""
     import timm
 
     network: nn.Module = timm.create_model(
@@ -183,7 +183,7 @@ def _transformer(classes: int, channels: int, side: int) -> nn.Module:
 
 
 def _mixer(width: int, depth: int, classes: int, channels: int, side: int) -> nn.Module:
-    """timm's ConvMixer on 16x16 patches."""
+    """timm's ConvMixer with about 16 patches a side."""
     from timm.models.convmixer import ConvMixer
 
     patch = max(1, side // 16)
@@ -338,7 +338,7 @@ def reseeded(model: nn.Module, seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.default_generator.manual_seed(seed)
         if device.type == "cuda":
-            torch.cuda.manual_seed(seed)
+            torch.cuda.default_generators[device.index].manual_seed(seed)  # of this very device
         yield
 
 

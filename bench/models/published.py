@@ -5,6 +5,7 @@ Nothing is downloaded unless it is asked for.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -184,8 +185,11 @@ def _download(name: str, repository: str | None, files: list[str], url: str | No
             return Path(hf_hub_download(identity, files[0], revision=revision or None))
         import torch
 
-        # compares the checksum that is part of the file's name
-        torch.hub.load_state_dict_from_url(str(url), map_location="cpu", check_hash=True)
-        return Path(torch.hub.get_dir()) / "checkpoints" / Path(str(url)).name
+        place = Path(torch.hub.get_dir()) / "checkpoints" / Path(str(url)).name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        checksum = re.search(r"-([0-9a-f]{8,})\.", place.name)
+        # nothing is loaded: loading from here would unpickle whatever the file holds
+        torch.hub.download_url_to_file(str(url), str(place), checksum and checksum[1])
+        return place
     except Exception as error:  # whatever the network and its libraries make of it
         raise Missing(f"could not download the weights {name}: {reason(error)}") from error

@@ -57,6 +57,7 @@ class Block(nn.Module):
     def forward(self, features: Features, forward: Weights, backward: Weights) -> Features:
         """Mix the branches: the value follows ``forward``, the gradient ``backward``."""
         first, second = self.first(features), self.second(features)
+        forward, backward = forward.to(first), backward.to(first)  # which may be in bfloat16
         mixed = torch.lerp(second, first, backward)
         mixed = mixed + (torch.lerp(second, first, forward) - mixed).detach()
         total: Tensor = self.shortcut(features) + mixed

@@ -20,6 +20,7 @@ from bench.models import weight_files
 from bench.points import find, guides
 from bench.records.record import Record
 from bench.records.store import Store
+from bench.records.validation import LARGEST
 from bench.robustness import quality
 from bench.training import checkpoints, fine_tuning, loop, robust, steps, trained
 from bench.training.recipes import Recipe
@@ -159,6 +160,13 @@ def execute(
     weight_files.save_weights(result.network, weights(record, workspace), about)
     known = {} if guide is None else guides.evidence(recipe, guide, data, workspace)
     more = quality.measure(result.network, data, workspace.device)
+    if not more["nll"] <= LARGEST:
+        return replace(
+            record,
+            status="failed",
+            message=f"the cross-entropy of the test images is {more['nll']:.2g}; try a smaller "
+            "--learning-rate",
+        )
     if recipe.robust is not None:
         method = robust.build(recipe.robust)
         share = robust.accuracy(method, result.network, data.test, workspace.device)

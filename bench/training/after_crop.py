@@ -17,6 +17,7 @@ from bench.data.loader import Batch
 from bench.data.manifold_mixup import ManifoldMixup
 from bench.models import stages
 from bench.training import live_saliency
+from bench.training.steps import diverging
 
 
 def finish(
@@ -46,7 +47,10 @@ def finish(
             kept = paste_square(images, batch.guide, stream, policy.length)
         else:
             guide = live_saliency.saliency(policy.keep, network, batch.originals, batch.labels)
-            kept = important_square(images, guide, stream, policy.length, squares=policy.squares)
+            with diverging(guide, epoch):
+                kept = important_square(
+                    images, guide, stream, policy.length, squares=policy.squares
+                )
         images = torch.where(kept, batch.originals, images)
     if policy.cutout is not None:
         stream = seeds.generator(seed, "cutout", epoch, number)

@@ -90,16 +90,17 @@ def start(data: Dataset, model: str, name: str, path: Path, seed: int) -> Normal
     weights = published.read(path) if published.is_name(name) else weight_files.read(path)
     network = networks.build_for(data, model, seed=seed, stem=weight_files.stem(weights))
     own, last = network.network.state_dict(), _classifier(network.network)
-    for key in {f"{last}.weight", f"{last}.bias"} & own.keys() & weights.keys():
+    heads = set() if last is None else {f"{last}.weight", f"{last}.bias"}
+    for key in heads & own.keys() & weights.keys():
         if len(weights[key]) != len(own[key]) and weights[key][0].shape == own[key][0].shape:
             weights[key] = own[key]
     weight_files.take(network, weights, path)
     return network
 
 
-def _classifier(network: nn.Module) -> str:
-    """The name of the last linear layer."""
+def _classifier(network: nn.Module) -> str | None:
+    """The name of the last linear layer; None without any."""
     names: list[str] = [
         name for name, each in network.named_modules() if isinstance(each, nn.Linear)
     ]
-    return names[-1]
+    return names[-1] if names else None

@@ -64,8 +64,34 @@ def low_resolution(network: nn.Module, images: Images, labels: Int[Tensor, " b"]
     The small images average 2x2 pixels; every pixel gets the saliency of its average.
     """
     h, w = images.shape[-2:]
-    copies = functional.interpolate(images, size=(max(1, h // 2), max(1, w // 2)), mode="area")
-    return functional.interpolate(gradient(network, copies, labels), size=(h, w))
+    return functional.interpolate(gradient(network, halved(images), labels), size=(h, w))
+
+
+def halved(images: Images) -> Float[Tensor, "b c _h _w"]:
+    """Return the images at half the size, each pixel the mean of 2x2."""
+    h, w = images.shape[-2:]
+    return functional.interpolate(images, size=(max(1, h // 2), max(1, w // 2)), mode="area")
+
+
+def check_halved(network: nn.Module, images: Images) -> None:
+    """Refuse a network that takes images of one size only.
+
+    Args:
+        network: The network.
+        images: Images of its size, shape (b, c, h, w).
+
+    Raises:
+        ValueError: The network does not take them at half the size.
+    """
+    try:
+        with frozen(network), torch.no_grad():
+            network(halved(images))
+    except (AssertionError, RuntimeError, ValueError):
+        name = type(getattr(network, "network", network)).__name__
+        raise ValueError(
+            f"{name} does not take images of half the size, which the saliency 'low' needs: choose "
+            "another saliency or network"
+        ) from None
 
 
 class EarlyHead(nn.Module):
@@ -93,7 +119,13 @@ class EarlyHead(nn.Module):
         first.register_forward_hook(self._catch)
         network.early_head = self
         with frozen(network), torch.no_grad():
-            width = Early(network).features(images[:1]).shape[1]
+            found = Early(network).features(images[:1])
+        if found.ndim != 4:
+            raise ValueError(
+                f"the first stage of {type(network.network).__name__} gives no maps, which an "
+                "early head needs: choose another network, such as resnet18"
+            )
+        width = found.shape[1]
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seeds.derive(seed, "early head"))
             self.linear = nn.Linear(width * POOLED**2, classes)
@@ -135,8 +167,8 @@ class Early(nn.Module):
         assert isinstance(head, EarlyHead)
         return head
 
-    def features(self, images: Images) -> Float[Tensor, "b width y x"]:
-        """Return the output of the first stage."""
+    def features(self, images: Images) -> Tensor:
+        """Return the output of the first stage; of convolutions, shape (b, width, y, x)."""
         head = self.head
         head.cut = True
         try:

@@ -18,6 +18,7 @@ from augmentations.base import fields
 from bench import registry
 from bench.data import masks, mixing, policies, seeds
 from bench.data.dataset import Dataset
+from bench.data.floats import as_floats
 from bench.data.loader import Loader, batches
 from bench.data.splits import Split, cut
 from bench.data.streaming import open_loader
@@ -29,7 +30,7 @@ from bench.models.networks import Normalised
 from bench.records.record import Number
 from bench.training import after_crop, checkpoints, fine_tuning, live_saliency, optimizers
 from bench.training.recipes import Precision, Recipe
-from bench.training.steps import Diverged, Step, autocast
+from bench.training.steps import Diverged, Step, autocast, diverging
 
 
 @dataclass(frozen=True)
@@ -195,8 +196,9 @@ def first(recipe: Recipe, data: Dataset, weights: Path | None, seed: int) -> Nor
         seed: Seed of the run.
 
     Raises:
-        ValueError: The weights do not fit the network, their file is not given, or the stages of
-            the network are unknown, after the first of which an early head sits.
+        ValueError: The weights do not fit the network, their file is not given, or the network
+            does not give the saliency that the recipe asks for: the stages are unknown, after the
+            first of which an early head sits, or images of half the size are not taken.
     """
     stream = seeds.derive(seed, "weights")
     if recipe.pretrained is None:
@@ -209,9 +211,12 @@ def first(recipe: Recipe, data: Dataset, weights: Path | None, seed: int) -> Nor
     if recipe.policy is not None:
         side = data.train.images.shape[-1]
         pasted = policies.build(recipe.policy, side=side, data=data.name).keep
-    if "early" in f"{pasted} {live_saliency.kind(recipe)}":
-        image = data.train.images[:1].float() / 255
+    asked = f"{pasted} {live_saliency.kind(recipe)}"
+    image = as_floats(data.train.images[:1], "cpu")
+    if "early" in asked:
         live_saliency.EarlyHead(network, len(data.classes), image, seed)
+    if "low" in asked:
+        live_saliency.check_halved(network, image)
     return network
 
 
@@ -261,7 +266,8 @@ def train_epoch(
         if mask is None:
             guide = step.saliency(images, batch.labels)
             stream = seeds.generator(seed, "masks", epoch, number)
-            mask = draw(recipe.augmentation, images, stream, guide=guide, progress=done)
+            with diverging(guide, epoch):
+                mask = draw(recipe.augmentation, images, stream, guide=guide, progress=done)
             if deleted is not None:  # the first numbers of the stream, as `draw` uses them
                 stream = seeds.generator(seed, "masks", epoch, number)
                 chance = torch.rand(len(images), generator=stream).to(device)
@@ -301,6 +307,21 @@ def mixer(recipe: Recipe, data: Dataset) -> mixing.AnyMix | None:
     return mixing.build(recipe.mix, data=data.name, side=data.train.images.shape[-1])
 
 
+def evaluated_at_once(pixels: int, device: str) -> int:
+    """Return how many images are evaluated at once, so that large ones do not take more memory.
+
+    Args:
+        pixels: Pixels of an image.
+        device: Kind of the device. On a CPU larger batches exceed the caches and make the allocator
+            fetch new pages.
+
+    >>> [evaluated_at_once(side**2, "cuda") for side in (32, 64, 224, 512)]
+    [1000, 1000, 81, 15]
+    """
+    most, reference = (128, 32**2) if device == "cpu" else (1000, 64**2)
+    return min(most, max(8, most * reference // pixels))
+
+
 def accuracy(
     network: nn.Module,
     split: Split,
@@ -320,9 +341,7 @@ def accuracy(
         Diverged: A logit is not finite, so that the class of the image is unknown.
     """
     device = torch.device(device)
-    # on a CPU, larger batches exceed the caches and make the allocator fetch new pages
-    pixels = math.prod(split.images.shape[-2:])
-    batch_size = min(128, max(8, 128 * 32**2 // pixels)) if device.type == "cpu" else 1000
+    batch_size = evaluated_at_once(math.prod(split.images.shape[-2:]), device.type)
     correct = torch.zeros((), dtype=torch.long, device=device)
     unknown = torch.zeros_like(correct)
     network.eval()

@@ -122,8 +122,9 @@ class SparseTRADES(SparseAT):
     """TRADES against changes of at most ``k`` pixels: sTRADES (Zhong et al., ICML 2024).
 
     The loss is the cross-entropy of the images plus ``beta`` times the Kullback-Leibler divergence
-    of the attacked predictions from theirs (Zhang et al., ICML 2019, equation 5). Deviation: the
-    attack looks for a wrong class, not for the largest divergence.
+    of the attacked predictions from theirs (Zhang et al., ICML 2019, equation 5). Deviations: the
+    attack looks for a wrong class, not for the largest divergence; and images and attacked images
+    are one batch, so that batch normalisation sees both together.
 
     Attributes:
         k: Most pixels that the attack changes.
@@ -177,7 +178,7 @@ class LinfAT(RobustTraining):
             raise ValueError(f"eps is {self.eps}: it must be above 0 and at most 1, such as 8/255")
 
     def method(self, steps: int, generator: Generator) -> BaseAttack:
-        """PGD within ``eps``; it draws nothing here."""
+        """PGD within ``eps``, which draws its start from the generator of the batch."""
         return PGD(eps=self.eps, steps=steps)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +24,27 @@ StepId = tuple[int, int, int]
 
 class Diverged(ValueError):
     """The loss or some logits are infinite or not a number."""
+
+
+@contextmanager
+def diverging(guide: Tensor, epoch: int) -> Iterator[None]:
+    """Refuse a saliency that is not finite as the end of this training, not of all that follow.
+
+    Args:
+        guide: The saliency that masks follow.
+        epoch: Number of the epoch, from 0.
+
+    Raises:
+        Diverged: Something in the context refuses the saliency, and it is not finite.
+    """
+    try:
+        yield
+    except ValueError:
+        if guide.isfinite().all():
+            raise
+        raise Diverged(
+            f"the saliency is not finite in epoch {epoch + 1}; try a smaller --learning-rate"
+        ) from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +102,13 @@ class Repeated:
     def _record(self, images: Tensor, targets: Tensor) -> Recorded:
         """Record the computation; nothing is computed."""
         images, targets, graph = images.clone(), targets.clone(), torch.cuda.CUDAGraph()
-        # other threads, which draw masks, may go on
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        # the device of the images need not be the current one; other threads, which draw masks,
+        # may go on
+        own = torch.cuda.Stream(images.device)
+        with (
+            torch.cuda.device(images.device),
+            torch.cuda.graph(graph, stream=own, capture_error_mode="thread_local"),
+        ):
             result = self.compute(images, targets)
         return Recorded(graph, images, targets, result)
 
