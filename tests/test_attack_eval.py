@@ -24,6 +24,7 @@ from attacks.base import Streams
 from bench.cli import main
 from bench.data import catalog
 from bench.models import networks, weight_files
+from bench.records import over_images
 from bench.records.record import Record
 from bench.records.statistics import paired_images
 from bench.records.store import Store
@@ -420,6 +421,21 @@ def test_a_quantile_that_is_infinite_for_a_seed_is_null_as_tables_show_infinity(
     assert list(table.cells.values()) == ["∞"]
     (entry,) = attack_tables.attack_entries(found[:2])
     assert (entry[metric]["n"], entry[metric]["mean"]) == (2, 11)
+
+
+@pytest.mark.parametrize("n", range(2, 21))
+def test_a_quantile_counts_as_infinite_exactly_where_it_is(n: int) -> None:
+    for k in range(n + 1):
+        distances = np.array([1.0] * k + [np.inf] * (n - k))
+        known = over_images.quartiles("l0_pixels", distances)
+        one = replace(record("a", success=k / n), metrics={"success": k / n, **known})
+        one = replace(one, job={"images": n})
+        for end in ("median", "q25", "q75"):
+            (entry,) = attack_tables.attack_entries(
+                [one, replace(one, metrics={**one.metrics, f"l0_pixels_{end}": 1.0}, seed=1)]
+            )
+            infinite = entry[f"l0_pixels_{end}"]["mean"] is None
+            assert infinite == (f"l0_pixels_{end}" not in known), (k, end)
 
 
 def test_records_of_other_victims_stand_in_other_tables() -> None:

@@ -1,6 +1,7 @@
 """The same jobs through each executor give the same results, whatever dies on the way."""
 
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from jobs import OfTwo, fragile, patient, raise_bound, raise_of_two, refuse, square, threads
 
 from bench.errors import Failed
+from bench.execution import signals
 from bench.execution.executors import Local, Lost, portable
 from bench.execution.options import ExecutionOptions
 from bench.execution.pool import Pool
@@ -174,3 +176,21 @@ def test_impossible_options_are_refused() -> None:
     assert isinstance(executor("local", jobs=1), Local)
     with pytest.raises(ValueError, match=r"--jobs 9999 is more than the \d+ processor cores"):
         executor("processes", jobs=9999)
+
+
+def test_one_named_gpu_takes_one_job_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    before = torch.get_num_threads()
+    for device, count in (("cuda", 8), ("cuda:1", 1), ("mps", 1)):
+        assert ExecutionOptions(executor="processes").build(device).count == count
+    torch.set_num_threads(before)
+
+
+def test_a_signal_that_was_held_back_arrives_when_the_step_fails() -> None:
+    def fail() -> None:
+        with signals.deferred():
+            signal.raise_signal(signal.SIGINT)
+            raise ValueError("the step failed")
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()

@@ -197,6 +197,13 @@ def test_large_numbers_of_pixels_are_written_without_an_exponent(tmp_path: Path)
     ]  # fmt: skip
 
 
+def test_a_page_that_its_numbers_would_overwrite_is_refused(tmp_path: Path) -> None:
+    Store(tmp_path).add(record("x", [1] * 10))
+    with pytest.raises(ValueError, match=r"board\.json is the page, .*: end it in \.html"):
+        write_leaderboard(Store(tmp_path), [], tmp_path / "board.json")
+    assert not (tmp_path / "board.json").exists()
+
+
 def test_a_name_in_the_numbers_stays_as_it_is_and_infinity_is_null(tmp_path: Path) -> None:
     Store(tmp_path).add(record("Infinity-RS", []))
     write_leaderboard(Store(tmp_path), [], tmp_path / "board.html")

@@ -246,6 +246,7 @@ def test_weights_that_a_factory_draws_anew_are_refused(folder: Path) -> None:
         ("run --aug mine.py:Needy", 2, "give each of its fields a default"),
         ("run --aug mine.py:Left(rows=2)", 2, "has no option 'rows'; it has: columns, fill, share"),
         ("run --aug wrong.py:Left", 2, "wrong.py cannot be loaded: SyntaxError"),
+        ("run --model broken.nets:make", 2, "broken.nets cannot be loaded: RuntimeError: no GPU"),
         ("attack-eval --attack mine.py:Left", 2, "is not an attack: it must be a dataclass with"),
         ("attack-eval --victim net.py:plain --mean 0.5", 2, "normalises them itself; remove them"),
         ("attack-eval --victim net.py:plain --model resnet8", 2, "--model resnet8 has no effect"),
@@ -256,6 +257,8 @@ def test_what_is_wrong_with_own_code_is_one_line(
     folder: Path, words: str, exit_code: int, text: str
 ) -> None:
     (folder / "wrong.py").write_text("class Left:\n  def mask(\n")
+    (folder / "broken").mkdir()
+    (folder / "broken" / "__init__.py").write_text("raise RuntimeError('no GPU')\n")
     command, option, *values = words.split()
     options = [option, " ".join(values[:1]), *values[1:]]
     done = typed(command, *options, *SMALL[:2], "--no-tracking", "--quiet")
@@ -268,7 +271,11 @@ def test_what_is_wrong_with_own_code_is_one_line(
     ("before", "after", "text"),
     [
         ('fill: str = "mean"', 'fill: str = "blue"', "Left: fill is 'blue': choose 'mean' or"),
-        ("share: Ramp = Ramp(1.0)", "share: float = 1.0", "Left: share is 1.0: give it a field"),
+        (
+            "share: Ramp = Ramp(1.0)",
+            "share: float = 1.0",
+            "Left: share is 1.0: write it as Ramp(1.0)",
+        ),
         (
             "expand(b, 1, h, w)",
             "expand(b, 3, h, w)",

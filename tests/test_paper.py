@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 
 from augmentations import AdvMask
 from bench.cli import main
-from bench.paper import published, scales, tables
+from bench.paper import figures, published, scales, tables
 from bench.paper.experiments import Cell, Experiment
 from bench.points import coverage
 from bench.records.record import Record
@@ -330,3 +331,34 @@ def test_an_experiment_is_run_anew_when_it_is_asked_for(tmp_path: Path) -> None:
     told = CliRunner().invoke(main, asked).stderr
     assert "6 runs, 6 done, 0 to run" in told
     assert "6 runs, 0 done, 6 to run" in CliRunner().invoke(main, [*asked, "--fresh"]).stderr
+
+
+def test_each_row_against_a_rival_of_its_own_is_corrected_over_all_of_them() -> None:
+    experiment = tables.experiment("table2", "reduced")
+    pairs = list(experiment.against.items())
+    assert len(pairs) > 1
+    spread = (0.0, 0.001, 0.003, 0.004, 0.008)
+    family = {row: dict(enumerate(spread)) for row in experiment.rows}
+    for row, _ in pairs:  # the same gain everywhere, hence the same p-value
+        family[row] = {s: v + 0.003 + 0.002 * (s % 2) for s, v in enumerate(spread)}
+    found = experiment._compare(family)
+    assert len({each.p for each in found.values()}) == 1
+    (raw,), (corrected,) = ({getattr(e, n) for e in found.values()} for n in ("p", "p_holm"))
+    assert corrected == pytest.approx(min(1.0, raw * len(found)))
+
+
+def test_seeds_beyond_those_of_the_scale_change_neither_figure_nor_failures() -> None:
+    experiment = tables.experiment("figure7", "smoke")
+    own = complete(experiment)
+    more = [replace(each, seed=each.seed + 50, metrics={"accuracy": 0.1}) for each in own]
+    more += [replace(each, seed=each.seed + 90, status="failed", metrics={}) for each in own]
+
+    def curve(each: Record) -> list[dict[str, float]]:
+        return [{"epoch": e, "test_accuracy": 0.9 if each.seed < 50 else 0.1} for e in (1, 2)]
+
+    one, other = (figures.figure_of(experiment, some, curve) for some in (own, own + more))
+    assert one == other
+    table = tables.experiment("table8", "smoke")
+    own = complete(table)
+    lost = [replace(each, seed=each.seed + 90, status="failed", metrics={}) for each in own]
+    assert table.table(own + lost).failed == {}

@@ -126,6 +126,12 @@ def test_an_address_where_nobody_answers_is_one_clear_line(tmp_path: Path) -> No
         through(Ray(1, address="127.0.0.1:1"), square, [1], tmp_path)
 
 
+@pytest.mark.parametrize("address", ["auto", "ray://head"])
+def test_an_address_without_a_port_is_one_clear_line(address: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"--address {address} names no port: give it as HOST"):
+        through(Ray(1, address=address), square, [1], tmp_path)
+
+
 OWN_CLUSTER = """
 import subprocess, sys
 from bench.execution.ray_cluster import Ray

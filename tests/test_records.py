@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.files.atomic import write
+from bench.files.atomic import sweep, write
 from bench.records.record import OWN, Record
 from bench.records.store import Store
 from bench.reporting.results_folder import pack
@@ -289,3 +290,39 @@ def test_a_packed_folder_is_compressed_and_the_same_each_time(tmp_path: Path) ->
         packed = archive.getinfo("records.jsonl")
         assert packed.compress_size < packed.file_size / 2
         assert archive.read("records.jsonl") == (tmp_path / "records.jsonl").read_bytes()
+
+
+def test_no_curve_is_written_that_could_not_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="loss is nan"):
+        Store(tmp_path).add(record(curve=[{"epoch": 1, "loss": float("nan")}]))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("job", {"images": 10**20}), ("images", 10**9), ("success_low", 0.5)],
+)
+def test_an_attack_that_no_page_could_show_is_set_aside(
+    field: str, value: Any, tmp_path: Path
+) -> None:
+    labels = {"attack": "jsma", "victim": "v", "data": "d", "goal": "untargeted", "eps": "8/255",
+              "bounded": "yes", "role": "sparse", "model": "resnet8"}  # fmt: skip
+    whole = {"version": 1, "kind": "attack", "key": "a", "seed": 0, "status": "finished",
+             "message": "", "job": {"images": 4}, "machine": {}, **labels}  # fmt: skip
+    lines = [json.dumps(each) for each in (whole, {**whole, "key": "b", field: value})]
+    (tmp_path / "records.jsonl").write_text("\n".join(lines) + "\n")
+    with pytest.warns(UserWarning, match="line 2"):
+        found = Store(tmp_path).all()
+    assert [each.key for each in found] == ["a"]
+
+
+def test_files_of_other_programs_are_not_swept_away(tmp_path: Path) -> None:
+    """A results folder may be the folder of a project."""
+    theirs = [tmp_path / ".coverage.host.4123456.123456", tmp_path / "sub" / ".backup.2023"]
+    ours = tmp_path / f".records.jsonl.{2**22 + 1}.bench-part"
+    for path in (*theirs, ours):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x")
+        os.utime(path, (0, 0))
+    sweep(tmp_path)
+    assert [path.exists() for path in (*theirs, ours)] == [True, True, False]

@@ -8,6 +8,7 @@ import math
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -459,3 +460,30 @@ def test_differences_are_drawn_where_seeds_are_common(tmp_path: Path) -> None:
     alone = Store(tmp_path / "alone")
     alone.add(run("cutout", 0, 0.9))
     assert len(report.build_page(alone).sections["results"]) == 1
+
+
+def test_two_victims_of_one_architecture_are_told_apart(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for number, success in ((1, 0.75), (2, 0.25)):
+        made = attack("jsma")
+        labels = {**made.labels, "victim": f"resnet8 weights{number}.safetensors"}
+        metrics = {**made.metrics, "success": success}
+        store.add(replace(made, key=f"a-{number}", labels=labels, metrics=metrics))
+    text = report.write_report(store, tmp_path / "report")[0].read_text()
+    numbers = json.loads(Outline(text).json)
+    titles = [title for title in numbers["tables"] if "jsma" not in title]
+    assert len([title for title in titles if title.startswith("Norms on")]) == 2
+    assert len([title for title in titles if title.startswith("Metrics on")]) == 2
+    written = [path.read_text() for path in (tmp_path / "report" / "tables").glob("*.tex")]
+    labels_ = re.findall(r"\\label\{(.*?)\}", "".join(written))
+    assert len(set(labels_)) == len(labels_) >= 4
+
+
+def test_a_failed_run_has_no_learning_curve(tmp_path: Path) -> None:
+    store, curve = Store(tmp_path), [{"epoch": 1, "test_accuracy": 0.5}]
+    first = run("none", 0, 0.9)
+    store.add(replace(first, curve=curve))
+    store.add(replace(first, status="failed", message="the loss is nan", metrics={}, curve=()))
+    (found,) = store.all()
+    assert found.status == "failed"
+    assert store.curve(found) == []

@@ -8,6 +8,8 @@ from click.testing import CliRunner, Result
 
 from augmentations import BUILTIN
 from bench.cli import main
+from bench.records.statistics import compare
+from bench.studies import search
 from bench.studies.search import cost, levels
 from bench.studies.search_spaces import SPACES, candidates
 
@@ -82,3 +84,10 @@ def test_a_search_reports_cost_and_gain_and_continues(tmp_path: Path) -> None:
     assert {(r["seed"] == 1000) == (r["job"]["validation"] > 0) for r in records} == {True}
     best = max(found["tried"][-1:], key=lambda each: each["validation"])
     assert found["best"] == best["augmentation"]
+
+
+def test_a_choice_that_could_not_be_compared_is_not_called_worse() -> None:
+    unknown = compare({"a": {0: 0.5}, "b": {1: 0.5}}, "a")["b"]
+    tried = (search.Tried("b", 9, 0.5, 1.0),)
+    found = search.Searched("cutout", "a", "b", tried, 9, unknown)
+    assert "b was chosen, but has no finished run on a seed of the published a" in str(found)

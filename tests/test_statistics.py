@@ -397,3 +397,10 @@ def test_the_verdict_follows_from_both_tests(differences: list[float], verdict: 
     assert decision(compared, equal) == verdict
     mirrored = {"better": "worse", "worse": "better"}.get(verdict, verdict)
     assert decision(compared, equal, best="low") == mirrored
+
+
+@given(st.lists(st.integers(-3, 3), min_size=2, max_size=9).filter(any))
+def test_the_p_value_of_few_differences_with_ties_is_that_of_all_signs(given: list[int]) -> None:
+    differences = np.array(given, dtype=float)
+    wanted = scipy.stats.wilcoxon(differences, zero_method="pratt").pvalue
+    assert paired_images(differences, np.zeros(len(given))).p == pytest.approx(float(wanted))

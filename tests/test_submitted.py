@@ -1,5 +1,6 @@
 """Jobs that are submitted through submitit, in its local mode."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from test_executors import UNSENT, through
 
 from bench.cli import main
 from bench.errors import Failed
+from bench.execution.executors import on_node
 from bench.execution.options import ExecutionOptions
 from bench.execution.submitted import Submitted
 
@@ -57,7 +59,8 @@ def test_without_slurm_the_executor_says_what_is_missing(
     assert "SLURM gives whole GPUs; take 1 or more" in done.output
     built: Any = ExecutionOptions(executor="slurm", jobs=4, gpus=1.0, threads=3).build("cpu")
     assert (built.count, built.gpus, built.threads) == (4, 1, 3)
-    assert built.on_node(ExecutionOptions().workspace(tmp_path)).device == "cuda"
+    here = ExecutionOptions().workspace(tmp_path)
+    assert [on_node(here, gpus).device for gpus in (1, 0.5, 0)] == ["cuda", "cuda", here.device]
 
 
 def test_code_of_ones_own_is_known_on_the_node(tmp_path: Path) -> None:
@@ -71,3 +74,39 @@ def test_code_of_ones_own_is_known_on_the_node(tmp_path: Path) -> None:
     text = registry.admit("augmentations", f"{tmp_path / 'mine.py'}:Own")
     job = registry.build("augmentations", f"{text}(width=5)")
     assert through(Submitted(1, cluster="local"), square, [job], tmp_path) == {0: 15}
+
+
+def test_code_that_is_another_one_on_the_node_is_one_line_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench import registry
+    from bench.files import code
+
+    monkeypatch.setattr(code, "_sources", {})  # later tests send their own
+
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from dataclasses import dataclass\n\n@dataclass(frozen=True)\nclass Own:\n"
+        "    def mask(self, images, generator, guide=None):\n        return images\n"
+    )
+    job = registry.build("augmentations", registry.admit("augmentations", f"{path}:Own"))
+    path.write_text("changed = True\n")
+    with pytest.raises(ValueError, match=r"mine\.py has changed"):
+        through(Submitted(1, cluster="local"), square, [job], tmp_path)
+
+
+def test_a_job_that_slurm_refuses_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for name, text in (
+        ("srun", ""),
+        ("sbatch", "echo 'sbatch: error: no such partition' >&2; exit 1"),
+    ):
+        (commands / name).write_text(f"#!/bin/sh\n{text}\n")
+        (commands / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
+    with pytest.raises(Failed, match=r"SLURM refuses the job: .*no such partition") as caught:
+        through(Submitted(1), square, [1], tmp_path)
+    assert "\n" not in str(caught.value)

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from example_tables import NONE, SAME, TABLES, long, records, usual, wide
 
-from bench.records.statistics import Interval, mean_interval
+from bench.records.statistics import Interval, compare, mean_interval
 from bench.reporting import formats, run_tables
 from bench.reporting.cells import Column, Row
-from bench.reporting.table import Table
+from bench.reporting.table import Table, caption, rounded
 
 
 def floats(source: str) -> list[str]:
@@ -262,3 +262,22 @@ def test_a_wide_interval_of_counts_is_shown_whole() -> None:
     shown = formats.text(Table(title="t", rows=[Row("jsma")], columns=[column], cells=cells))
     assert "20 ± 120" in shown
     assert "wide" not in shown
+
+
+def test_a_table_of_some_columns_is_as_if_nothing_were_known_of_the_others() -> None:
+    columns = [Column("small", percent=True), Column("large", percent=True)]
+    values = {"small": (0.5, 0.51, 0.52), "large": (0.6, 0.7, 0.8)}
+    cells = {(row, name): mean_interval(seeds) for name, seeds in values.items() for row in "ab"}
+    ours, base = dict(enumerate((0.6, 0.71, 0.8))), dict(enumerate((0.5, 0.6, 0.7)))
+    rows = [Row("a"), Row("b")]
+    shown = Table(title="t", rows=rows, columns=columns, cells=cells, baseline="a",
+                  comparisons={("b", "large"): compare({"a": base, "b": ours}, "a")["b"]},
+                  failed={("a", "large"): 1})  # fmt: skip
+    small = {key: cell for key, cell in cells.items() if key[1] == "small"}
+    alone = Table(title="t", rows=rows, columns=columns[:1], baseline="a", cells=small)
+    assert "Failed" in caption(shown)
+    assert caption(shown.restricted(columns[:1])) == caption(alone)
+
+
+def test_a_mean_that_rounds_to_zero_has_no_sign() -> None:
+    assert rounded(mean_interval([-0.00001, -0.00002]), percent=True)[0] == "0.00"

@@ -215,7 +215,8 @@ spread = gathered(
         "--deadline",
         type=click.FloatRange(min=0, min_open=True),
         metavar="SECONDS",
-        help="Give a job that runs longer to another worker; after three attempts it fails.",
+        help="Give a job that runs longer to another worker; after three attempts it fails.  "
+        "[default: none; on SLURM a day]",
     ),
 )
 _tracker = together(

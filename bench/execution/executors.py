@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from bench.errors import Failed
@@ -67,6 +67,16 @@ class Lost:
     """
 
     message: str
+
+
+def on_node(workspace: Workspace, gpus: int | float) -> Workspace:
+    """Return the workspace of a node of a cluster: with a GPU, which the driver need not have.
+
+    Args:
+        workspace: That of the driver.
+        gpus: GPUs of each job.
+    """
+    return replace(workspace, device="cuda") if gpus and workspace.device == "cpu" else workspace
 
 
 @runtime_checkable

@@ -133,9 +133,9 @@ class ExecutionOptions:
         from bench.execution.processes import Processes
         from bench.execution.ray_cluster import Ray
 
-        on_gpu = device.startswith("cuda")
+        on_gpu = device != "cpu"
         cores = os.cpu_count() or 1
-        slots = torch.cuda.device_count() if on_gpu else cores
+        slots = torch.cuda.device_count() if device == "cuda" else 1 if on_gpu else cores
         if self.executor == "processes":
             if self.jobs is not None and self.jobs > slots:
                 kind = "GPUs" if on_gpu else "processor cores"

@@ -11,8 +11,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from bench.errors import reason
 from bench.execution import signals
-from bench.execution.executors import Begin, Stop, Work, called, portable, silently
+from bench.execution.executors import Begin, Stop, Work, called, on_node, portable, silently
 from bench.execution.pool import Pool, Relay, Worker
 from bench.execution.progress import Progress
 from bench.execution.workspace import open_datasets
@@ -29,7 +30,8 @@ class RayWorker:
         self.ray, self.workspace, self.data = ray, workspace, data
         self.cpus, self.gpus = cpus, gpus
         actor = ray.remote(_Actor).options(num_cpus=cpus, num_gpus=gpus, max_concurrency=2)
-        self.actor = actor.remote(workspace, data, max(1, int(cpus)), code.sources())
+        there = on_node(workspace, gpus)
+        self.actor = actor.remote(there, data, max(1, int(cpus)), code.sources())
         self.answer: Any = None
         self.started = self.actor.wait_for_start.remote()
 
@@ -39,7 +41,7 @@ class RayWorker:
 
     def submit(self, work: Work, job: Any) -> None:
         """Send the job."""
-        self.answer = self.actor.run.remote(work, job)
+        self.answer = self.actor.run.remote(self.ray.cloudpickle.dumps((work, job)))
 
     def stop(self) -> None:
         """Ask the job to stop soon."""
@@ -81,20 +83,27 @@ class _Actor:
         import torch
 
         torch.set_num_threads(threads)
-        code.adopt(sources)
         import ray
 
         for each in ray.get(data):
             workspace.adopt(each)
-        self.workspace, self.stop_requested = workspace, False
+        self.workspace, self.sources, self.stop_requested = workspace, sources, False
 
     def wait_for_start(self) -> None:
         """Return as soon as the actor has started."""
 
-    def run(self, work: Work, job: Any) -> tuple[str, Any, list[str]]:
-        """Run a job; return its result or exception, and its messages."""
+    def run(self, content: bytes) -> tuple[str, Any, list[str]]:
+        """Run a job; return its result or exception, and its messages.
+
+        Args:
+            content: What the driver has pickled: the work and the job.
+        """
+        from ray import cloudpickle
+
         lines: list[str] = []
         try:
+            code.adopt(self.sources)  # before the job is read, which may refer to it
+            work, job = cloudpickle.loads(content)
             relay = Relay(lines.append)
             value = called(work, job, self.workspace, relay, lambda: self.stop_requested)
             return "result", value, lines
@@ -168,10 +177,20 @@ class Ray:
             ) from None
         if ray.is_initialized():
             return ray
+        port = (self.address or "").removeprefix("ray://").rpartition(":")[2]
+        if self.address and not port.isdecimal():
+            raise ValueError(
+                f"--address {self.address} names no port: give it as HOST:PORT or ray://HOST:PORT, "
+                "as ray start prints it"
+            )
         try:
             with signals.kept(), _no_handlers_of_ray():
                 self._start(ray)
         except (OSError, ValueError, RuntimeError) as error:
+            if self.address is None:
+                raise ValueError(
+                    f"no local Ray cluster could be started: {reason(error)}"
+                ) from None
             raise ValueError(
                 f"no Ray cluster answers at {self.address}: {type(error).__name__}; "
                 "start one with: ray start --head, or remove --address"

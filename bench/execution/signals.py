@@ -64,10 +64,12 @@ def deferred() -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         held.append(number)
 
-    with _handled(handle):
-        yield
-    if held:
-        signal.raise_signal(held[0])
+    try:
+        with _handled(handle):
+            yield
+    finally:
+        if held:
+            signal.raise_signal(held[0])
 
 
 @contextmanager

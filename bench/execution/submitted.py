@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bench.data.dataset import MEMORY
-from bench.execution.executors import Begin, Lost, Stop, Work, called, portable, silently
+from bench.errors import Failed, reason
+from bench.execution.executors import Begin, Lost, Stop, Work, called, on_node, portable, silently
 from bench.execution.pool import TRIES, Relay
 from bench.execution.progress import Progress
 from bench.execution.workspace import open_datasets
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
 POLL = 2.0
 """Seconds between two looks at the jobs."""
+
+DAY = 24 * 3600.0
+"""Seconds that SLURM gives a job without a deadline."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Submitted:
         cluster: ``"slurm"``, or ``"local"`` for processes of this machine.
         threads: Processor threads of each job.
         gpus: GPUs of each job.
-        deadline: Seconds that SLURM gives a job.
+        deadline: Seconds that SLURM gives a job; None: a day.
     """
 
     count: int
@@ -54,6 +59,10 @@ class Submitted:
         """Run every job, at most ``count`` at a time; see `Executor.map`."""
         absolute = replace(workspace, results=workspace.results.resolve())
         executor = self.open(absolute)
+        import cloudpickle  # a dependency of submitit, as is what follows
+        from submitit.core.utils import FailedJobError
+
+        there = on_node(absolute, self.gpus)
         in_memory = [data for data in open_datasets() if data.source == MEMORY]
         waiting = [(index, 1) for index in range(len(jobs))]
         running: dict[Any, tuple[int, int]] = {}
@@ -63,10 +72,15 @@ class Submitted:
                 while waiting and len(running) < self.count and not stop() and error is None:
                     index, attempt = waiting.pop(0)
                     begin(index)
-                    submitted = executor.submit(
-                        serve, Adopted(code.sources()), work, jobs[index], self.on_node(absolute),
-                        self.threads, in_memory,
-                    )  # fmt: skip
+                    try:
+                        submitted = executor.submit(
+                            serve,
+                            code.sources(),
+                            cloudpickle.dumps((work, jobs[index], there, in_memory)),
+                            self.threads,
+                        )
+                    except FailedJobError as refused:
+                        raise Failed(f"SLURM refuses the job: {reason(refused)}") from None
                     running[submitted] = index, attempt
                 for submitted in [each for each in running if each.done()]:
                     index, attempt = running.pop(submitted)
@@ -85,10 +99,6 @@ class Submitted:
                 submitted.cancel()
         if error is not None:
             raise error
-
-    def on_node(self, workspace: Workspace) -> Workspace:
-        """Return the workspace of a node, whose GPU the machine that submits need not have."""
-        return replace(workspace, device="cuda") if self.gpus else workspace
 
     def open(self, workspace: Workspace) -> Any:
         """Return submitit's executor.
@@ -112,32 +122,31 @@ class Submitted:
                 "there is no SLURM here (no command srun): start it on a login node of the "
                 "cluster, or use --executor processes"
             ) from None
-        minutes = -(-int(self.deadline or 24 * 3600) // 60)
+        minutes = math.ceil((self.deadline or DAY) / 60)
         executor.update_parameters(
             name="bench", cpus_per_task=self.threads, gpus_per_node=self.gpus, timeout_min=minutes
         )
         return executor
 
 
-class Adopted:
-    """Code of a user's own, known on the node as soon as this is read there: before the job."""
-
-    def __init__(self, sources: tuple[code.Source, ...]) -> None:
-        self.sources = sources
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        code.adopt(state["sources"])
-
-
 def serve(
-    _: Adopted, work: Work, job: Any, workspace: Workspace, threads: int, in_memory: list[Any]
+    sources: tuple[code.Source, ...], content: bytes, threads: int
 ) -> tuple[str, Any, list[str]]:
-    """Run one job on its node; return its result or exception, and its messages."""
+    """Run one job on its node; return its result or exception, and its messages.
+
+    Args:
+        sources: Where the code of a user's own is, which the job may refer to.
+        content: What this program has pickled: the work, the job, the workspace, and datasets.
+        threads: Processor threads.
+    """
+    import cloudpickle
     import torch
 
     torch.set_num_threads(threads)
     lines: list[str] = []
     try:
+        code.adopt(sources)
+        work, job, workspace, in_memory = cloudpickle.loads(content)
         for data in in_memory:
             workspace.adopt(data)
         relay = Relay(lines.append)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-LEFT = re.compile(r"\..+\.(\d{1,9})")  # the name of a neighbour, with the process that writes it
+LEFT = re.compile(r"\..+\.(\d{1,9})\.bench-part")  # a neighbour, with the process that writes it
 HOUR = 3600.0
 
 
@@ -38,7 +38,7 @@ def neighbour(path: Path) -> Iterator[Path]:
         OSError: It cannot be written; what was there is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    place = path.with_name(f".{path.name}.{os.getpid()}")
+    place = path.with_name(f".{path.name}.{os.getpid()}.bench-part")
     try:
         yield place
         with place.open("rb+") as file:

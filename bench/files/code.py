@@ -146,6 +146,10 @@ def _file_of(module: str) -> Path:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError, AttributeError):
         spec = None
+    except Exception as error:  # the package above is run, and may do anything
+        raise ValueError(
+            f"{module} cannot be loaded: {type(error).__name__}: {reason(error)}"
+        ) from error
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
         raise Missing(
             f"there is no package {module!r} here: install it, or give a file as FILE.py:NAME"

@@ -14,10 +14,11 @@ from bench.paper.contrasts import Contrasts
 from bench.paper.scales import DATA, Scale
 from bench.records.coverage import mean_coverage
 from bench.records.record import Record
-from bench.records.statistics import Comparison, compare, mean_interval
+from bench.records.statistics import Comparison, compare, compare_pairs, mean_interval
 from bench.reporting.cells import Column, Published, Row
 from bench.reporting.run_tables import metric_of_runs
 from bench.reporting.table import Table
+from bench.reporting.worst_case import Reader
 from bench.studies.jobs import Job
 from bench.training.recipes import Recipe, described
 
@@ -142,6 +143,10 @@ class Experiment:
             for cell, recipe in self.cells.items()
         }
 
+    def seeded(self, records: Iterable[Record]) -> list[Record]:
+        """The records of the seeds that the experiment has at its scale."""
+        return [record for record in records if record.seed < self.scale.seeds]
+
     def missing(self, records: Iterable[Record]) -> dict[Cell, list[int]]:
         """The seeds that each incomplete cell lacks, failed ones among them."""
         lacking = {
@@ -153,7 +158,7 @@ class Experiment:
     def table(self, records: Sequence[Record]) -> Table:
         """The experiment as a table, with comparisons and the published numbers beside ours."""
         found, metric = self.values(records), metric_of_runs(self.metric)
-        failures = Counter(record.key for record in records if record.status == "failed")
+        failures = Counter(each.key for each in self.seeded(records) if each.status == "failed")
         comparisons: dict[tuple[str, str], Comparison] = {}
         for column in self.columns:
             family = {row: found[row, column] for row in self.rows if (row, column) in found}
@@ -180,10 +185,17 @@ class Experiment:
             coverage=_labelled({cell: self._coverage(cell, records) for cell in self.cells}),
         )
 
-    def tables(self, records: Sequence[Record]) -> list[Table]:
-        """`table`, and one for the contrasts of each column; those of attacks, if it has them."""
+    def tables(
+        self, records: Sequence[Record], images: Reader = lambda record: record.images
+    ) -> list[Table]:
+        """`table`, and one for the contrasts of each column; those of attacks, if it has them.
+
+        Args:
+            records: Records of any kind.
+            images: Reads what an attack did to each image, for the worst case over attacks.
+        """
         if self.attacks is not None:
-            norms = self.attacks.tables(records)
+            norms = self.attacks.tables(records, images)
             return [replace(each, note=" ".join(self.told)) for each in norms]
         found, whole = self.values(records), self.table(records)
         every = [whole]
@@ -206,11 +218,13 @@ class Experiment:
     def _compare(self, family: Mapping[str, Mapping[int, float]]) -> dict[str, Comparison]:
         """The rows of one column against the baseline, or each against its own rival."""
         if self.against:
-            return {
-                row: compare({row: family[row], rival: family[rival]}, rival)[row]
-                for row, rival in self.against.items()
-                if row in family and rival in family
-            }
+            return compare_pairs(
+                {
+                    row: (family[row], family[rival])
+                    for row, rival in self.against.items()
+                    if row in family and rival in family
+                }
+            )
         if self.baseline is not None and self.baseline in family:
             return compare(family, self.baseline)
         return {}

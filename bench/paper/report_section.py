@@ -10,6 +10,7 @@ from bench.files import plain
 from bench.paper import figures
 from bench.paper.asked import asked
 from bench.records.record import Record
+from bench.records.store import Store
 from bench.reporting.page import Page, Part, add_figure, add_table
 from bench.reporting.report import CurveReader
 
@@ -31,7 +32,7 @@ def add_experiments(
                 f"{len(missing)} of {len(experiment.cells)} cells lack seeds; fill them with: "
                 f"{experiment.command()}"
             )
-        for table in experiment.tables(own):
+        for table in experiment.tables(own, Store(results).images):
             title = f"{name}, scale {scale}: {table.title}"
             add_table(page, "paper", title, table, note, shown=experiment.kind == "table")
             note = ""  # once is enough

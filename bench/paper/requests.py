@@ -111,7 +111,7 @@ class MadeTables:
                 known = ", ".join(column.label for column in every)
                 raise ValueError(f"no column is headed {pattern!r}: there are {known}")
         made = [
-            replace(table, columns=[each for each in table.columns if _headed(each, patterns)])
+            table.restricted([each for each in table.columns if _headed(each, patterns)])
             for table in self.tables
         ]
         return replace(self, tables=[table for table in made if table.columns])
@@ -233,7 +233,7 @@ def _experiment_of_attacks(
     missing = [f"missing: {each}" for each in settings.missing(own)]
     if missing:
         missing.append(f"{experiment.name} is not complete: {experiment.command()}")
-    made = settings.tables(own, store.images)
+    made = experiment.tables(own, store.images)
     if metric is not None:
         shown = compared(own, store.images)
         made = [attack_tables.across_victims(shown, metric)] if own else []

@@ -118,8 +118,10 @@ class PlannedExperiments:
 
     def tables(self) -> dict[str, list[Table]]:
         """The tables of each experiment that has any, by its name."""
-        records = Store(self.workspace.results).all()
-        return {each.name: made for each in self.experiments if (made := each.tables(records))}
+        store = Store(self.workspace.results)
+        records = store.all()
+        made = {each.name: each.tables(records, store.images) for each in self.experiments}
+        return {name: tables for name, tables in made.items() if tables}
 
 
 def plan(

@@ -22,6 +22,9 @@ from bench.records.statistics import LEVEL, MARGIN, Verdict
 FIRST, STEP, MOST = 5, 5, 30
 """Number of seeds at the first look, seeds added for each further look, and the usual limit."""
 
+LARGEST = 200
+"""Most seeds of a design; the error probabilities of more looks take long to compute."""
+
 SAMPLES = 400_000
 """Simulated studies from which critical values are taken. A level of 0.0045 has a standard error of
 0.0001 then."""
@@ -122,6 +125,8 @@ class SequentialDesign:
                 f"at most {self.most} seeds are below the first look at {self.first} seeds: give "
                 f"at least {self.first}"
             )
+        if self.most > LARGEST:
+            raise ValueError(f"at most {self.most} seeds are too many to plan for: give {LARGEST}")
         if not 0 < self.margin < 1:
             raise ValueError(f"the margin is {self.margin}: it must be above 0 and below 1")
         if not 0 < self.alpha < 0.5:
@@ -296,8 +301,9 @@ def nominal_levels(
             critical = float(t.isf(level / sides, n - 1))
         else:
             count = max(1, round(wanted * SAMPLES))
-            rest = np.sort(statistics[alive, column])
-            critical = float(rest[-count:][0])
+            rest = statistics[alive, column]
+            place = len(rest) - min(count, len(rest))
+            critical = float(np.partition(rest, place)[place])
             level = sides * float(t.sf(critical, n - 1))
         alive &= statistics[:, column] <= critical
         found.append(level)

@@ -350,12 +350,36 @@ def paired_images(a: Values, b: Values) -> PairedImages:
     differences[~np.isinf(ours) & np.isinf(theirs)] = -largest
     p = None
     if differences.any():
-        from scipy.stats import wilcoxon
-
-        p = float(wilcoxon(differences, zero_method="pratt").pvalue)
+        p = _wilcoxon(differences)
     less, more = int((differences < 0).sum()), int((differences > 0).sum())
     median = float(np.median(differences[both])) if both.any() else None
     return PairedImages(less, more, ours.size - less - more, median, p)
+
+
+EXACT = 13  # differences with ties up to which scipy tries all signs, in up to two seconds
+
+
+def _wilcoxon(differences: Num[ndarray, " n"]) -> float:
+    """Wilcoxon's two-sided p-value, zeros ranked as Pratt does; not all differences are zero.
+
+    That of scipy. Where that tries all signs, the distribution of the sum of ranks is computed
+    instead, a thousand times as fast: its generating function is the product of (1 + x^rank) / 2.
+    """
+    from scipy.stats import rankdata, wilcoxon
+
+    sizes = np.abs(differences)
+    tied = len(np.unique(sizes)) < len(sizes) or not sizes.all()
+    if len(sizes) > EXACT or not tied:
+        return float(wilcoxon(differences, zero_method="pratt").pvalue)
+    doubled = np.rint(2 * rankdata(sizes)).astype(int)  # ranks of ties end in a half
+    chances = np.ones(1)
+    for rank in doubled[differences != 0]:
+        both = np.zeros(len(chances) + rank)
+        both[: len(chances)] += chances / 2
+        both[rank:] += chances / 2
+        chances = both
+    found = doubled[differences > 0].sum()
+    return float(min(1.0, 2 * min(chances[: found + 1].sum(), chances[found:].sum())))
 
 
 def optimality(distances: Mapping[str, Num[ndarray, " n"]]) -> dict[str, float | None]:

@@ -46,6 +46,8 @@ class Store:
         """
         entry = record.to_json()
         check(entry)
+        for curve in (record.curve, record.trace, record.images):
+            check_curve(list(curve))
         beside = {
             self._curve(record): record.curve,
             self._trace(record): record.trace,
@@ -57,7 +59,13 @@ class Store:
         for path, curve in beside.items():
             if curve:
                 write(path, json.dumps(list(curve)))
-        line = json.dumps(entry) + "\n"
+        self._append(json.dumps(entry) + "\n")
+        for path, curve in beside.items():
+            if not curve:  # what an earlier record of the same job and seed had is not of this one
+                path.unlink(missing_ok=True)
+
+    def _append(self, line: str) -> None:
+        """Add a line to the records, whole or not at all."""
         with FileLock(self.folder / "records.lock"), self.path.open("ab", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
             if size and not self._ends_a_line():

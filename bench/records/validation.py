@@ -27,6 +27,7 @@ from pydantic import (
 from bench.files.text import printable
 
 VERSION = 1
+IMAGES = 10**7  # most images of an attack, for tables and pages have an entry for each
 LARGEST, LEAST = 1e18, 1e-100  # of a number other than 0: squares neither overflow nor vanish
 LONGEST_NAME, LONGEST_TEXT = 200, 10_000  # characters
 DEEPEST = 8  # lists and objects in each other in the settings of a job
@@ -125,8 +126,15 @@ class Line(BaseModel):
 
     def _is_an_attack(self, rest: dict[str, Any]) -> None:
         images = self.job.get("images")
-        if not isinstance(images, int) or isinstance(images, bool) or images < 1:
+        if not isinstance(images, int) or isinstance(images, bool) or not 1 <= images <= IMAGES:
             raise ValueError(f"its images are {_shown(images)}, which is not a number of images")
+        if (shown := rest.get("images")) is not None and not (
+            isinstance(shown, int | float) and 1 <= shown <= IMAGES
+        ):
+            raise ValueError(f"images is {_shown(shown)}, which is not a number of images")
+        interval = {"success", "success_low", "success_high"}
+        if rest.keys() & interval not in (set(), {"success"}, interval):
+            raise ValueError("its success has no interval of two ends")
         for name, known in (("role", ("sparse", "ceiling", "floor")), ("bounded", ("yes", "no"))):
             if rest[name] not in known:
                 raise ValueError(f"{name} is {_shown(rest[name])}, not {' or '.join(known)}")

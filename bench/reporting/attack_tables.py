@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -325,7 +326,11 @@ def _infinite(record: Record, metric: str) -> bool:
     share = next((share for end, share in QUANTILES.items() if metric.endswith(end)), None)
     if share is None or metric in record.metrics:
         return False
-    return record.metrics.get("success", 1.0) <= share
+    success = record.metrics.get("success", 1.0)
+    if record.labels["goal"] == "all":  # each image has several goals, whose number is not known
+        return success <= share
+    n = int(record.metrics.get("images", record.job["images"]))
+    return round(success * n) <= math.ceil(share * (n - 1))  # as `over_images.quartiles` has it
 
 
 def _significant(value: float) -> str:

@@ -34,6 +34,19 @@ PASSES = (50, 100, 300, 1000, 3000)
 
 Reader = Callable[[Record], Curve]
 
+
+def once(read: Reader) -> Reader:
+    """Return a reader that reads each record's file a single time."""
+    known: dict[str, Curve] = {}
+
+    def found(record: Record) -> Curve:
+        if record.name not in known:
+            known[record.name] = read(record)
+        return known[record.name]
+
+    return found
+
+
 INFINITE = "∞: more than half of the images have no success."
 MIDWAY = (
     "An attack that would go on for longer is shown as far as it had come, not at the end of a "
@@ -49,6 +62,7 @@ def success_within(records: Sequence[Record], curves: Reader, unit: Unit = "pixe
         curves: Reads the curve of a record.
         unit: What counts as a change.
     """
+    curves = once(curves)
     cells: dict[Key, Cell] = {}
     rows: dict[Row, None] = {}
     columns: list[Column] = []
@@ -79,6 +93,7 @@ def fewest_after(records: Sequence[Record], traces: Reader, unit: Unit = "pixels
         traces: Reads the trace of a record.
         unit: What counts as a change.
     """
+    traces = once(traces)
     cells: dict[Key, Cell] = {}
     rows: dict[Row, None] = {}
     columns: list[Column] = []
@@ -119,6 +134,7 @@ def equal_passes(
     Raises:
         ValueError: No record says what was found within so many passes.
     """
+    traces = once(traces)
     known = sorted({int(entry["passes"]) for each in records for entry in traces(each)})
     if passes not in known:
         raise ValueError(
@@ -173,6 +189,7 @@ def trace_panels(records: Sequence[Record], traces: Reader, unit: Unit = "pixels
         traces: Reads the trace of a record.
         unit: What counts as a change.
     """
+    traces = once(traces)
     panels = []
     for eps, attacks in _by_eps(records):
         lines = []

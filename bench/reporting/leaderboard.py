@@ -173,6 +173,10 @@ def write_leaderboard(
             f"{store.path} has no attack for a leaderboard: bench attack-eval and bench judge "
             "make such records"
         )
+    if path.suffix == ".json":
+        raise ValueError(
+            f"--output {path} is the page, whose numbers lie beside it: end it in .html"
+        )
     counts = Counter(entry.known for board in boards for entry in board.entries)
     html = fill(
         "leaderboard.html",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -254,19 +255,26 @@ def add_occlusion(
 
 def add_attacks(page: Page, attacks: Sequence[Record], store: Store) -> None:
     """The attacks: tables and curves for each setting."""
-    for setting, every in group_attacks(attacks).items():
+    settings = group_attacks(attacks)
+    for setting, every in settings.items():
         members = [record for record in every if record.status == "finished"]
         if not members:
             continue
-        parts = (setting.data, members[0].labels["model"], setting.goal)
+        model = members[0].labels["model"]
+        victims = {each.victim for each in settings if each.victim.partition(" ")[0] == model}
+        victim = setting.victim_name if len(victims) > 1 else model
+        parts = (setting.data, victim, setting.goal)
         title = f"{', '.join(parts)}, {setting.size} {setting.limit}".strip()
         shown = compared(members, store.images)
         for norms in attack_tables.norm_tables(shown):
-            add_table(page, "attacks", f"{title}, {norms.columns[0].group}", norms)
+            named = replace(norms, title=f"Norms on {title}, {norms.columns[0].group}")
+            add_table(page, "attacks", named.title, named)
         for eps in eps_values(members):
             same = [record for record in shown if record.labels["eps"] == eps]
-            table = attack_tables.attack_metrics(same)
-            add_table(page, "attacks", f"{title}, eps {eps}", table)
+            named = replace(
+                attack_tables.attack_metrics(same), title=f"Metrics on {title}, eps {eps}"
+            )
+            add_table(page, "attacks", named.title, named)
         wanted = {"changes", "pixels", "elements"}
         found = [
             (record, curve)

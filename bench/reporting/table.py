@@ -6,10 +6,10 @@ import math
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.files.text import flat, printable_lines
 from bench.records.over_images import OverImages
@@ -100,6 +100,24 @@ class Table:
     def printed(self) -> list[Printed]:
         """Every column that is printed: ours, and published numbers beside them."""
         return printed_columns(self.columns, {label for _, label in self.published}, self.settings)
+
+    def restricted(self, columns: Sequence[Column]) -> Table:
+        """Return the table of some columns alone, as if nothing were known of the others."""
+        labels = {column.label for column in columns}
+
+        def of(values: Mapping[Key, Any]) -> dict[Key, Any]:
+            return {key: value for key, value in values.items() if key[1] in labels}
+
+        return replace(
+            self,
+            columns=list(columns),
+            cells=of(self.cells),
+            comparisons=of(self.comparisons),
+            equivalences=of(self.equivalences),
+            failed=of(self.failed),
+            published=of(self.published),
+            coverage=of(self.coverage),
+        )
 
     def missing(self) -> list[Key]:
         """The (row, column) of each cell in which nothing was measured."""
@@ -299,7 +317,7 @@ def rounded(interval: Interval, percent: bool) -> tuple[str, str]:
         decimals = 2 - math.floor(math.log10(abs(mean)))
     decimals = min(max(decimals, 0), 2 if percent else 6)
     shown = "" if interval.half is None else f"{half:.{decimals}f}"
-    return f"{mean:.{decimals}f}", shown
+    return f"{round(mean, decimals) + 0.0:.{decimals}f}", shown  # no minus before a zero
 
 
 def of_images(cell: OverImages, percent: bool) -> tuple[str, str]:

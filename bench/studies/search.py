@@ -156,8 +156,13 @@ class Searched:
             f"{self.name}: {len(self.tried)} trainings, which cost as much as {self.trainings:.1f} "
             f"whole ones ({seconds:.0f} s)"
         )
-        if self.gain is None or self.gain.difference is None:
+        if self.gain is None:
             return f"{start}; nothing is better than the published {self.published}"
+        if self.gain.difference is None:
+            return (
+                f"{start}; {self.best} was chosen, but has no finished run on a seed of the "
+                f"published {self.published}, so they are not compared"
+            )
         points = f"{100 * self.gain.difference:+.2f} points"
         if self.gain.high is not None:
             half = self.gain.high - self.gain.difference
@@ -297,4 +302,9 @@ def _tried(record: Record, epochs: int, workspace: Workspace) -> Tried:
     if record.status != "finished":
         return Tried(text, epochs, None, 0.0)
     curve = record.curve or Store(workspace.results).curve(record)
+    if not curve or "validation_accuracy" not in curve[-1]:
+        raise ValueError(
+            f"the curve of {text}, seed {record.seed}, is lost, by which it was to be judged: run "
+            "the search with --fresh"
+        )
     return Tried(text, epochs, float(curve[-1]["validation_accuracy"]), record.metrics["seconds"])
