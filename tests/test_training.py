@@ -128,6 +128,28 @@ def test_a_stopped_training_continues_bit_for_bit(
     assert (total, done) == (3, stop_after // 3)  # two batches and a look at the end of an epoch
 
 
+@pytest.mark.parametrize(("seconds", "saved"), [(0.0, [1, 2, 3]), (1e9, [1, 3])])
+def test_a_checkpoint_is_written_once_in_a_while_and_at_the_end(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, saved: list[int]
+) -> None:
+    """Writing one takes longer than an epoch on few images."""
+    monkeypatch.setattr(loop, "SAVED_EVERY", seconds)
+    written: list[int] = []
+    save = checkpoints.save
+
+    def counted(folder: Path, network: torch.nn.Module, optimiser: Any, curve: Any) -> None:
+        written.append(len(curve))
+        save(folder, network, optimiser, curve)
+
+    monkeypatch.setattr(checkpoints, "save", counted)
+    whole = loop.train(recipe(), 0, data, checkpoint=tmp_path / "whole")
+    assert written == saved
+    calls = itertools.count(1)
+    with pytest.raises(Stopped, match="stopped in epoch 3"):
+        loop.train(recipe(), 0, data, checkpoint=tmp_path, stop=lambda: next(calls) >= 8)
+    assert same(whole, loop.train(recipe(), 0, data, checkpoint=tmp_path))
+
+
 def test_adamw_continues_bit_for_bit_too(data: Dataset, tmp_path: Path) -> None:
     chosen = recipe(optimizer="adamw", learning_rate=1e-3, warmup=1)
     whole = loop.train(chosen, 0, data)

@@ -201,7 +201,7 @@ def work(
 
 
 def checkpoint(job: Job, workspace: Workspace) -> Path:
-    """Return the folder in which a training is saved after every epoch."""
+    """Return the folder in which a training is saved between epochs."""
     return workspace.cache / "checkpoints" / f"{job.recipe.key}-{job.seed}"
 
 

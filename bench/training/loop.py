@@ -32,6 +32,9 @@ from bench.training import after_crop, checkpoints, fine_tuning, live_saliency, 
 from bench.training.recipes import Precision, Recipe
 from bench.training.steps import Diverged, Step, autocast, diverging
 
+SAVED_EVERY = 1.0
+"""Least seconds between two checkpoints: epochs on few images take less than writing one."""
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -107,8 +110,8 @@ def train(
         weights: The file of the weights that the recipe starts from, if it names some.
         device: Device of the network.
         progress: Shows the epochs.
-        checkpoint: Folder in which the run is saved after every epoch and from which it continues,
-            bit for bit; None: nothing is saved.
+        checkpoint: Folder in which the run is saved after an epoch, `SAVED_EVERY` seconds after the
+            last time or later, and from which it continues, bit for bit; None: nothing is saved.
         stop: Whether to stop soon.
 
     Returns:
@@ -117,7 +120,7 @@ def train(
     Raises:
         Diverged: The loss, or a logit of an evaluation, is not finite.
         ValueError: The augmentation lacks a field, or what it draws are no masks.
-        Stopped: ``stop()`` returned True; the last finished epoch has been saved.
+        Stopped: ``stop()`` returned True; the same call continues from the last epoch saved.
     """
     progress = progress or Silent()
     fields(recipe.augmentation)
@@ -145,6 +148,7 @@ def train(
     step = Step(recipe, network, optimiser)
     method = recipe.method(registry.label(recipe.augmentation, recipe.data, side))
     label = f"{method.name}, {recipe.model}, seed {seed}"
+    saved = -math.inf
     with progress.task(label, recipe.epochs, len(curve)) as advance:
         for epoch in range(len(curve), recipe.epochs):
             rate = optimizers.rate(recipe, epoch)
@@ -176,10 +180,12 @@ def train(
                 pixels = math.prod(data.train.images.shape[-2:])
                 entry |= masks.describe(deleted.cpu(), pixels, recipe.augmentation)
             curve.append(entry)
-            if checkpoint:
+            ended = stop()
+            if checkpoint and (ended or last or time.monotonic() - saved >= SAVED_EVERY):
                 checkpoints.save(checkpoint, network, optimiser, curve)
+                saved = time.monotonic()
             advance(note=f"test {entry['test_accuracy']:.1%}")
-            if stop():
+            if ended:
                 raise Stopped(f"stopped after epoch {epoch + 1} of {recipe.epochs}")
     return Trained(network, curve)
 
