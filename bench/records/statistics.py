@@ -297,6 +297,7 @@ def effect(n: int, alpha: float, power: float = POWER) -> float:
     return float(shift / math.sqrt(n))
 
 
+@functools.lru_cache(maxsize=4096)  # tables ask for the same few again and again
 def wilson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
     """Wilson's interval of a success rate, (low, high).
 
