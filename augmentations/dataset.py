@@ -17,6 +17,7 @@ from augmentations.samples import (
     as_floats,
     drawn,
     fractions,
+    kept_states,
     made,
     per_channel,
     stream,
@@ -180,7 +181,7 @@ class WithMask(Samples):
             raise ValueError("the dataset is empty: give mean and std, or images")
         chosen = torch.linspace(0, self._count - 1, min(self._count, SAMPLED)).round().long()
         sums: Any = 0
-        with torch.random.fork_rng(devices=[]):  # the dataset may draw
+        with kept_states():  # the dataset may draw
             for index in chosen.tolist():
                 values = as_floats(self._sample(index)[0]).double().flatten(1)
                 n = torch.full((len(values),), values.shape[1])

@@ -304,14 +304,23 @@ def drawn(draws: Draws) -> Iterator[int]:
     """
     one, two, three, four = torch.randint(2**31, (4,), generator=draws.generator).tolist()
     token = _current.set(draws)
-    before, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
-        with torch.random.fork_rng(devices=[]):
+        with kept_states():
             torch.default_generator.manual_seed(one)
             random.seed(two)
             np.random.seed(three)  # noqa: NPY002
             yield four
     finally:
+        _current.reset(token)
+
+
+@contextmanager
+def kept_states() -> Iterator[None]:
+    """Give the global random states of torch, numpy and ``random`` back what they held."""
+    before, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
         random.setstate(before)
         np.random.set_state(numbers)  # noqa: NPY002
-        _current.reset(token)

@@ -1,5 +1,6 @@
 """Any dataset with masks: the same for every loader, different in every epoch, points in step."""
 
+import random
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -186,15 +187,30 @@ def test_the_share_grows_with_the_epochs() -> None:
     assert shares == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0], abs=0.08)
 
 
+@pytest.mark.usefixtures("unchecked")  # the checks of types draw, too
 def test_neither_stored_images_nor_global_draws_change() -> None:
     data, marked = images(), maps()
     before, points, state = data.tensors[0].clone(), marked.clone(), torch.get_rng_state()
     masked = WithMask(data, POINTS, marked, padding=1, flip=True)
     for i in range(N):
         masked[i][0].zero_()
+    python, numbers = random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
+    WithMask(Drawing(), Cutout(4))  # estimates colours from images that are drawn
+    assert random.getstate() == python
+    assert np.array_equal(np.random.get_state()[1], numbers)  # noqa: NPY002
     assert torch.equal(data.tensors[0], before)
     assert torch.equal(marked, points)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+class Drawing(Dataset[Any]):
+    """Draws its images from the global generators."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> Any:
+        return torch.rand(3, H, W) * random.random() * np.random.random(), 0  # noqa: NPY002
 
 
 class Endless(IterableDataset[Any]):

@@ -28,8 +28,8 @@ class Points:
     Attributes:
         places: Row and column of the points of all images, one image after the other, shape (p, 2).
         offsets: Image i has ``places[offsets[i]:offsets[i + 1]]``; shape (n + 1,).
-        reached: Whether the attack on each image succeeded, shape (n,); an image on which it failed
-            has no points.
+        reached: Whether the attack on each image succeeded, shape (n,). An image on which it failed
+            has no points; predicted points are there whether the attack would succeed or not.
         about: Name and checksum of the dataset, ``size`` (h, w) of the images, victim model and
             attack, as JSON values.
         contents: A checksum of each image, shape (n,), by which `augmentations.WithMask` notices
@@ -177,7 +177,7 @@ def _share(value: Any) -> float | None:
 
 
 def describe_counts(counts: Int[Tensor, " n"]) -> dict[str, float]:
-    """Return the mean, the median, the least and the most number of points of an image.
+    """Return the mean, the lower median, the least and the most number of points of an image.
 
     Args:
         counts: Number of points of each image.
