@@ -33,7 +33,7 @@ PRELOADED += [
 ]
 PRELOADED += ["mlflow.store.tracking.sqlalchemy_store", "mlflow.store.db.utils", "torch._dynamo"]
 PRELOADED += ["sklearn.datasets", "albumentations", "augmentations", "attacks", "scipy.stats"]
-PRELOADED += ["matplotlib.figure", "matplotlib.backends.backend_agg", "statsmodels.api", "tabulate"]
+PRELOADED += ["matplotlib.figure", "matplotlib.backends.backend_agg", "scipy.stats", "tabulate"]
 PRELOADED += ["breaking.compiled"]
 """What takes most of the time of a small command, and nothing that starts a thread."""
 

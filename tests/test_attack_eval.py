@@ -457,6 +457,11 @@ def test_a_comparison_names_who_needs_fewer_pixels() -> None:
     }
     line = comparison_line([pair], "advmask")
     assert line.startswith("advmask needs fewer pixels than x (Wilcoxon")
+    # on more images 10 pixels instead of 11, on fewer 200 instead of 100: the test ranks sizes
+    few, many = [10.0] * 110 + [200.0] * 90, [11.0] * 110 + [100.0] * 90
+    against = {**pair, **vars(paired_images(few, many)), "attack": "advmask", "other": "x"}
+    assert (against["less"], against["more"]) == (110, 90)
+    assert comparison_line([against], "advmask").startswith("advmask needs more pixels than x")
     unclear = {**pair, "p_holm": 0.3}
     shown = "no difference in pixels is shown between advmask and x (Wilcoxon"
     assert comparison_line([unclear], "advmask").startswith(shown)
@@ -522,3 +527,54 @@ def test_budgets_are_shown_as_tables_and_as_a_figure(tmp_path: Path) -> None:
     assert "Untargeted, no bound, after 100 forward" in shown("tables", "passes", "--passes", "100")
     for path in shown("figures", "passes").split():
         assert Path(path).stat().st_size > 1000
+
+
+RAISING = """
+from dataclasses import dataclass
+from attacks.base import BaseAttack
+
+@dataclass(frozen=True)
+class Raising(BaseAttack):
+    eps: float | None = 0.5
+
+    def passes(self, shape):
+        return 1
+
+    def _attack(self, model, images, goal, generators):
+        raise RuntimeError("boom")
+
+@dataclass(frozen=True)
+class Idle(Raising):
+    def _attack(self, model, images, goal, generators):
+        return images.clone()
+"""
+
+
+def test_an_attack_that_raises_is_told_with_a_code_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(RAISING)
+    asked = ("attack-eval", "--images", "2", "--eps", "0.5", "--attack")
+    for more in ((), ("--json",)):
+        result = bench(tmp_path, *asked, f"{tmp_path}/own.py:Raising", "--quiet", *more)
+        assert result.exit_code == 3
+        assert "raised; RuntimeError: boom" in result.stderr or "boom" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("Raising", "failed: RuntimeError: boom"), ("Idle", "makes no pass, of which its time could")],
+)
+def test_the_speed_of_an_attack_that_cannot_be_measured_is_one_line(
+    name: str, text: str, tmp_path: Path
+) -> None:
+    (tmp_path / "own.py").write_text(RAISING)
+    asked = ("speed", "attacks", "--images", "2", "--rounds", "1", "--quiet", "--model", "resnet8")
+    result = bench(
+        tmp_path,
+        *asked,
+        "--attack",
+        f"{tmp_path}/own.py:{name}",
+        "--data",
+        "digits(train=60, test=20)",
+    )
+    assert result.exit_code == 2
+    assert text in result.stderr

@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,14 @@ def made(
         data, workspace, Silent(), victim=network or Ridge(), attack_text=text, **more
     )
     return workspace, data, found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _trained_soon() -> Iterator[None]:
+    """The usual victim model of a part of a dataset sees 100,000 images; fewer will do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bench.training.victims.PASSES", 2000)
+        yield
 
 
 @pytest.fixture(scope="module")

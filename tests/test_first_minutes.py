@@ -26,6 +26,7 @@ from bench.reporting import commands
 from bench.studies import comparison, estimates, status
 from bench.studies.designs import Design, TrainingOptions
 from bench.studies.jobs import Job, describe
+from bench.training import victims
 from bench.training.recipes import Precision, Recipe
 
 
@@ -58,6 +59,16 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["status", "--no-tracking"], "--no-tracking has no effect on status without --reap"),
         (["status", "--reap", "--no-tracking"], "--no-tracking has no effect on status --reap"),
         (["run", "--aug", "cutout", "--guide", "random"], "--guide random has no effect on what"),
+        (["run", "--aug", "cutout", "--points-from", "jsma"], "--points-from jsma has no effect"),
+        (["run", "--seeds", "3", "--seed-list", "1,2"], "--seeds has no effect on --seed-list"),
+        (["attack-eval", "--seeds", "2", "--seed", "3"], "--seeds has no effect on --seed; remove"),
+        (["speed", "start", "--device", "cuda:9"], "--device has no effect on speed start"),
+        (["speed", "growth", "--threads", "7"], "--threads has no effect on speed growth"),
+        (["speed", "masks", "--data", "cifar100"], "--data has no effect on speed masks; remove"),
+        (["run", "--data", ""], "--data is empty: give the name or the path of a dataset"),
+        (["occlusion", "--results", "gone"], "there is no results folder gone; bench run"),
+        (["figures", "differences", "--results", "gone"], "there is no results folder gone; bench"),
+        (["figures", "figure8", "--results", "gone"], "there is no results folder gone; bench run"),
     ],
 )
 def test_an_option_without_effect_and_a_missing_folder_are_refused(
@@ -276,7 +287,10 @@ def test_a_faster_number_format_is_named_where_time_matters(
     assert [each for each in (FASTER, SLOW) if each in "".join(told.lines)] == named
 
 
-def test_progress_and_lists_name_all_of_a_method_as_tables_do() -> None:
+def test_progress_and_lists_name_all_of_a_method_as_tables_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(victims, "PASSES", 2000)  # a victim model that is soon trained will do
     around = ["--mix", "cutmix", "--policy", "trivialaugment"]
     small = ["--data", "digits(train=60, test=20)", "--model", "resnet8", "--seeds", "1"]
     once = [*small, "--epochs", "1", "--no-tracking", "--threads", "1"]

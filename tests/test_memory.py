@@ -90,7 +90,7 @@ def recipe(data, size):
                   precision=sys.argv[1])
 small = catalog.load("photos(train=16, test=16)")
 loop.train(recipe(small, 8), 0, small)
-data = catalog.load("photos(train=48, test=16, side=192)")
+data = catalog.load("photos(train=24, test=4, side=192)")
 stated = memory.of_network(recipe(data, 24), data) + memory.of_images(recipe(data, 24), data)
 print(memory.said(recipe(data, 128), data))
 Path("/proc/self/clear_refs").write_text("5")

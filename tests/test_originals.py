@@ -118,7 +118,7 @@ def test_the_closest_attempt_of_equal_images_does_not_depend_on_their_batch(
 
 @dataclasses.dataclass(frozen=True)
 class Careless(attacks.BaseAttack):
-    """Puts the model in training mode and leaves it there."""
+    """Puts the model in training mode, changes its weights, and leaves it so."""
 
     eps: float | None = 1.0
 
@@ -130,6 +130,9 @@ class Careless(attacks.BaseAttack):
     ) -> Tensor:
         model.train()
         model(images)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.neg_()
         return images.clone()
 
 

@@ -22,6 +22,7 @@ from bench.execution.processes import Processes
 from bench.execution.progress import Silent
 from bench.execution.workspace import Workspace
 from bench.models import networks, pretrained, weight_files
+from bench.points import blocks as blocks_module
 from bench.points import find
 from bench.points.exchange import from_numpy, to_numpy
 from bench.points.store import Points, join
@@ -246,7 +247,7 @@ def test_a_network_with_fewer_classes_than_the_labels_is_refused(tmp_path: Path)
 
 @pytest.mark.slow
 def test_a_stopped_search_continues_and_a_damaged_block_is_done_again(
-    data: Dataset, workspace: Workspace, tmp_path: Path
+    data: Dataset, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def finished() -> list[Path]:
         return sorted(tmp_path.glob("cache/points/*/block-*.safetensors"))
@@ -259,7 +260,14 @@ def test_a_stopped_search_continues_and_a_damaged_block_is_done_again(
             data, workspace, Silent(), attack_text=ATTACK, stop=lambda: len(finished()) == 3
         )
     blocks = finished()
-    untouched = blocks[0].stat().st_mtime_ns
+    attacked: list[int] = []
+    attack = blocks_module.attack
+
+    def counted(*given: Any, **named: Any) -> Any:
+        attacked.append(1)
+        return attack(*given, **named)
+
+    monkeypatch.setattr(blocks_module, "attack", counted)
     blocks[1].write_bytes(blocks[1].read_bytes()[:-3])
     found = find.adversarial(data, workspace, Silent(), attack_text=ATTACK)
     assert len(found.reached) == 1438
@@ -267,7 +275,7 @@ def test_a_stopped_search_continues_and_a_damaged_block_is_done_again(
     other = Workspace(results=tmp_path / "other")
     whole = find.adversarial(data, other, Silent(), attack_text=ATTACK)
     assert same(found, whole)
-    assert untouched
+    assert len(attacked) == (12 - 3 + 1) + 12  # here those that lacked, elsewhere all
 
 
 def test_a_search_stops_at_the_next_pass_of_a_block(data: Dataset, tmp_path: Path) -> None:

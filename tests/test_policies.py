@@ -397,7 +397,7 @@ def test_keepaugment_keeps_its_saliency_beside_a_policy_with_points(digits: Data
 
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
-    return catalog.load("digits")
+    return catalog.load("digits(train=80)")
 
 
 def recipe(policy: str | None, mix: str | None) -> Recipe:
@@ -451,7 +451,7 @@ def test_a_policy_with_an_early_head_continues_bit_for_bit(digits: Dataset, tmp_
 
 def test_the_loader_changes_images_by_id_ahead_of_crop_and_flip(digits: Dataset) -> None:
     policy = policies.build("keep-autoaugment", side=8)
-    split = part(digits.train, 100)
+    split = part(digits.train, 80)
     settings = {"seed": 3, "flip": True, "device": "cpu"}
     loader = Loader(split, batch_size=16, padding=0, policy=policy, **settings)
     wanted = policy.apply(split.images, 3, 1, split.ids)

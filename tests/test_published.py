@@ -51,7 +51,7 @@ class TheirSchedule(SigmaZero):
 
 @pytest.mark.slow
 def test_sigma_zero_needs_as_many_elements_as_adversarial_library() -> None:
-    """On 30 images in double precision, where rounding doesn't send the two apart."""
+    """On 12 of the images in double precision, where rounding doesn't send the two apart."""
     try:
         data = catalog.load("cifar10-jpeg")
     except Missing:
@@ -64,10 +64,10 @@ def test_sigma_zero_needs_as_many_elements_as_adversarial_library() -> None:
     weight_files.take(network, weight_files.read(path), path)
     network.eval()
     fold(network)
-    ids = torch.tensor(RECORDED["ids"])
+    ids = torch.tensor(RECORDED["ids"][:12])
     images = (data.test.images[ids].float() / 255).double()
     labels = data.test.labels[ids]
-    theirs = torch.tensor(RECORDED["elements"]["100"])
+    theirs = torch.tensor(RECORDED["elements"]["100"][:12])
     found = TheirSchedule(steps=100)(network.double(), images, labels)
     ours = l0_elements(found - images)
     assert (ours == theirs).double().mean() >= 0.9

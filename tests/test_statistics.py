@@ -10,6 +10,7 @@ import pytest
 import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
+from statsmodels.stats.multitest import multipletests
 
 from bench.records.statistics import (
     Comparison,
@@ -19,6 +20,7 @@ from bench.records.statistics import (
     decision,
     effect,
     equivalence,
+    holm,
     mean_interval,
     optimality,
     paired_images,
@@ -404,3 +406,9 @@ def test_the_p_value_of_few_differences_with_ties_is_that_of_all_signs(given: li
     differences = np.array(given, dtype=float)
     wanted = scipy.stats.wilcoxon(differences, zero_method="pratt").pvalue
     assert paired_images(differences, np.zeros(len(given))).p == pytest.approx(float(wanted))
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holms_correction_is_that_of_statsmodels(given: list[float]) -> None:
+    wanted = multipletests(given, method="holm")[1]
+    assert holm(given) == pytest.approx(list(wanted))

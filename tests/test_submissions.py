@@ -283,6 +283,26 @@ def test_a_prepared_folder_can_be_submitted(tmp_path: Path) -> None:
     assert (found["aim"], found["images"], found["missing"]) == ("next", 4, [])
     assert found["unchanged"] == CHOSEN.ids.tolist()
     assert "give the number of images" in refusal(tmp_path / "o", tmp_path / "new", "--prepare")
+    # what was prepared before is not contradicted without a word
+    for words, text in (
+        (("--images", "5"), "says that images is 4, but --images is 5; leave it out"),
+        (("--images", "4", "--target", "random"), "says that goal is next, but --target is random"),
+    ):
+        assert text in refusal(tmp_path / "o", folder, "--prepare", *words)
+    assert torch.equal(load_file(folder / submissions.TASK)["images"], CHOSEN.images)
+
+
+def test_one_submission_is_one_record_whatever_seed_is_typed(tmp_path: Path) -> None:
+    folder = submit(tmp_path / "in", CHOSEN.ids, CHOSEN.images)
+    said = refusal(tmp_path / "out", folder, "--seed", "3")
+    assert "--seed 3 has no effect on the goal untargeted: leave it out" in said
+
+
+def test_images_of_huge_values_give_valid_json(tmp_path: Path) -> None:
+    images = CHOSEN.images.clone()
+    images[0], images[1] = 3e38, 1e30
+    found = judged(tmp_path / "out", submit(tmp_path / "in", CHOSEN.ids, images))
+    assert None in [each["l2"] for each in found["per_image"]]
 
 
 def test_originals_from_another_division_are_noticed(tmp_path: Path) -> None:

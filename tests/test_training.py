@@ -17,7 +17,7 @@ from bench.execution.progress import Silent
 from bench.execution.workspace import Workspace
 from bench.models import networks
 from bench.models.saliency import saliency
-from bench.robustness import quality
+from bench.robustness import occlusion, quality
 from bench.studies import jobs
 from bench.studies.jobs import Job
 from bench.training import checkpoints, loop, optimizers, robust, steps
@@ -67,6 +67,7 @@ def test_trainings_and_their_metrics_compute_in_full_float32(
     network = loop.train(recipe(), 0, data).network
     quality.measure(network, data)
     robust.accuracy(robust.build("linf-at(steps=1)"), network, data.test, "cpu")
+    occlusion.curve(network, data.test, mean=data.mean)
     assert len(seen) > 3
     assert not any(seen)
     assert torch.backends.cudnn.allow_tf32 is before

@@ -24,6 +24,7 @@ from bench.reporting import attack_tables, formats
 from bench.reporting.leaderboard import make_boards
 from bench.reporting.worst_case import compared, shares, worst_cases
 from bench.robustness.results import comparison_line
+from bench.training import victims
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +147,7 @@ def test_tables_compare_attacks_with_those_shown_whatever_they_were_recorded_wit
 ) -> None:
     """Three attacks in one command, then one of them in another: the table stays the same."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(victims, "PASSES", 2000)  # a victim model that is soon trained will do
 
     def typed(*words: str) -> str:
         result = CliRunner().invoke(main, list(words))

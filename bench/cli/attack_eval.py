@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli import options, sections, types
+from bench.cli import SOME_FAILED, options, sections, types
 from bench.cli.output import echo
 
 if TYPE_CHECKING:
@@ -116,6 +116,8 @@ def attack_eval(
     if target and targeted is False:
         raise click.UsageError(f"--target {target} contradicts --untargeted; remove one of them")
 
+    if seed is not None:
+        sections.refuse("--seed", "seeds")
     from bench.execution.progress import open_progress
     from bench.studies import attack_designs, attack_study, comparison
     from bench.training import victims
@@ -170,6 +172,7 @@ def report(study: AttackStudy, images: int, results: Path, *, as_json: bool) -> 
         ]
         everything = {"records": records, "table": table, "pairs": list(study.pairs)}
         echo(json.dumps(everything | {"worst_case": worst}))
+        _tell_failures(study)
         return
     for eps in dict.fromkeys(record.labels["eps"] for record in study.records):
         members = [record for record in study.records if record.labels["eps"] == eps]
@@ -191,3 +194,14 @@ def report(study: AttackStudy, images: int, results: Path, *, as_json: bool) -> 
             if (each.record.labels["eps"], each.record.seed) == (eps, seed) and str(each):
                 echo(str(each))
     echo(f"Next: bench tables attacks{option(results)}", err=True)
+    _tell_failures(study)
+
+
+def _tell_failures(study: AttackStudy) -> None:
+    """Say which attacks raised errors, or whose workers died, and exit with 3 if any did."""
+    failed = [each for each in study.records if each.metrics.get("errors")]
+    for record in failed:
+        labels = record.labels
+        echo(f"{labels['attack']}, eps {labels['eps']}: {record.message}", err=True)
+    if failed:
+        raise click.exceptions.Exit(SOME_FAILED)

@@ -84,12 +84,15 @@ def figures(
     Example: bench figures passes
     """
     from bench.paper.figure_requests import FigureRequest, make_figures
+    from bench.paper.figures import PANELS
     from bench.reporting.grouping import Selection
 
     if what != "all":
         used = USED.get(what, {"scale"})
         sections.refuse(what, *({"scale"}.union(*USED.values()) - used))
-    workspace = place.open(where)
+    # masks and activation maps need no record; for others a mistyped folder is not made
+    records_alone = what in {*USED, *PANELS} - {"coverage"}
+    workspace = place.open(where, create=not records_alone)
     request = FigureRequest(
         name=what,
         scale=scale,

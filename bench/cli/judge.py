@@ -110,7 +110,7 @@ def judge(
     if prepare:
         sections.refuse("--prepare", "as_json")
     submission = None if prepare else submissions.read(folder, data.test)
-    about = None if submission is None else submission.about
+    about = submissions.read_about(folder) if submission is None else submission.about
     chosen = victims.choose(data, victim=victim, model=model, mean=mean, std=std)
     rules = rejudging.terms(about, name, eps=eps, aim=target, seed=seed, images=images)
     progress = open_progress(quiet)
@@ -126,7 +126,7 @@ def judge(
         if known is None or (known.labels, known.metrics) != (record.labels, record.metrics):
             store.add(record)
     if as_json:
-        echo(json.dumps(found.to_json()))
+        echo(json.dumps(found.to_json(), allow_nan=False))
         return
     from bench.reporting.submitted import report
 

@@ -42,7 +42,7 @@ def occlusion(
     from bench.reporting.run_tables import where as where_of
     from bench.robustness.occlusion import evaluate_runs, with_weights
 
-    workspace, name = place.open(where), None
+    workspace, name = place.open(where, create=False), None
     if (chosen := place.chosen()) is not None:
         workspace, name = workspace.locate(chosen)
     records = Store(workspace.results).all()

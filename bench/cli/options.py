@@ -82,10 +82,12 @@ class DataOptions:
             default: What is used without ``--data``.
 
         Raises:
-            ValueError: The side is none, or contradicts that of ``--data``.
+            ValueError: ``--data`` is empty, or the side is none or contradicts that of ``--data``.
         """
         from bench.data import catalog
 
+        if self.data == "":  # as from a variable of the shell that is not set
+            raise ValueError("--data is empty: give the name or the path of a dataset")
         return catalog.sized(self.data or default, self.side)
 
     def chosen(self) -> str | None:
@@ -98,12 +100,16 @@ class DataOptions:
             raise ValueError(f"--side {self.side} needs --data: it is the side of its images")
         return None if self.data is None else self.dataset(self.data)
 
-    def open(self, execution: ExecutionOptions) -> Workspace:
+    def open(self, execution: ExecutionOptions, *, create: bool = True) -> Workspace:
         """Return the workspace of these options; the dataset is not loaded yet.
 
         Until the command ends, a note in the results folder says that it runs.
+
+        Args:
+            execution: Device and executor.
+            create: Whether the results folder is made if it does not exist.
         """
-        workspace = execution.workspace(self.results, self.data_root, self.download)
+        workspace = execution.workspace(self.results, self.data_root, self.download, create=create)
         _note(workspace.results)
         return workspace
 

@@ -27,18 +27,11 @@ def report(output: Path | None, results: str | None) -> None:
     \b
     Example: bench report --results results
     """
-    import gc
-
-    import scipy.stats  # noqa: F401
-    import statsmodels.stats.multitest  # noqa: F401
-
     from bench.execution.folders import existing_results
     from bench.paper.report_section import add_experiments
     from bench.records.store import Store
     from bench.reporting.report import write_report
 
-    # statsmodels collects garbage at each correction, which need not search what was imported
-    gc.freeze()
     store = Store(existing_results(results))
     path, page = write_report(store, output or store.folder / "report", [add_experiments])
     for warning in page.warnings:

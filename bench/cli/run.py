@@ -148,6 +148,9 @@ def run(
     else:
         sections.refuse("--until decided, which chooses the seeds", "seeds", "seed_list")
 
+    if seed_list is not None:
+        sections.refuse("--seed-list", "seeds")
+
     from bench.studies import comparison, designs, until_decided
     from bench.training import fine_tuning
 

@@ -124,6 +124,10 @@ USED: dict[str, set[str]] = {
 }
 """The options that each benchmark takes besides those of the dataset and the device."""
 
+OF_DATA = ("data", "data_root", "download")
+OF_DEVICE = ("device", "threads", "workers")
+"""Options without effect on the speed of masks, of the start and of growth, and of the last two."""
+
 
 @click.command(cls=sections.Command)
 @click.argument(
@@ -165,6 +169,10 @@ def speed(
     if what in USED:
         sections.refuse(f"speed {what}", *(set().union(*USED.values()) - USED[what]))
     progress = open_progress(quiet)
+    if what in ("masks", "growth", "start"):
+        sections.refuse(f"speed {what}", *OF_DATA)
+    if what in ("growth", "start"):
+        sections.refuse(f"speed {what}", *OF_DEVICE)
     if what == "growth":
         growth(progress, as_json)
         return

@@ -90,6 +90,9 @@ def train_robust(
     from bench.execution.progress import open_progress
     from bench.studies import comparison, designs, jobs
 
+    if seed_list is not None:
+        sections.refuse("--seed-list", "seeds")
+
     workspace, data = comparison.place(place.open(where), place.dataset("digits"))
     design = designs.Design(
         augmentations=("none",),

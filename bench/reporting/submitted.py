@@ -33,7 +33,11 @@ def report(judged: Judged, about: About | None) -> str:
         *_listed("left out, as they are not under attack", judged.extra),
         *_listed("unchanged", judged.unchanged),
         *_listed("outside [0, 1], failures", _where(judged, verdict.outside_box.tolist())),
-        *_listed(f"beyond {bound}, failures", _where(judged, verdict.beyond_eps.tolist())),
+        *(
+            []
+            if judged.terms.eps == "1"  # whose images outside [0, 1] are named above
+            else _listed(f"beyond {bound}, failures", _where(judged, verdict.beyond_eps.tolist()))
+        ),
     ]
     if judged.almost:
         lines += _listed("hardly changed in most pixels (below 1e-6)", judged.almost)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -195,14 +196,18 @@ def attack(
 
 @contextmanager
 def _restored(network: nn.Module) -> Iterator[None]:
-    """Give the network its mode, flags and buffers back, whatever an attack did to them."""
-    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    """Give the network its mode, flags, weights and buffers back, whatever an attack did."""
+    kept = [
+        (tensor, tensor.detach().clone())
+        for tensor in itertools.chain(network.parameters(), network.buffers())
+    ]
     try:
         with frozen(network):
             yield
     finally:
-        for buffer, before in buffers:
-            buffer.copy_(before)
+        with torch.no_grad():
+            for tensor, before in kept:
+                tensor.copy_(before)
 
 
 def _call(

@@ -84,7 +84,7 @@ def summarise(outcomes: Sequence[Outcome]) -> dict[str, float]:
         "success": _mean(won),
         "misclassified": _mean(verdict.misclassified),
         "success_8bit": _mean(verdict.success_8bit),
-        "errors": float(len(whole.errors)),
+        "errors": float(sum(len(each.errors) for each in outcomes)),
         **{
             name: float(getattr(verdict, name).sum())
             for name in ("not_finite", "outside_box", "beyond_eps")

@@ -26,6 +26,7 @@ from bench.errors import Missing, no_space
 from bench.execution.progress import Progress
 from bench.execution.workspace import Workspace
 from bench.files import atomic, checksums, json_text, plain
+from bench.models.arithmetic import full_float32
 from bench.models.networks import check_logits
 from bench.models.saliency import saliency
 from bench.records.method import Method
@@ -76,6 +77,7 @@ def most_important(scores: Float[Tensor, "b 1 h w"], share: float) -> Bool[Tenso
     return largest(flat, counts).reshape(scores.shape)
 
 
+@full_float32()
 def curve(
     network: nn.Module,
     split: Split,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -75,7 +76,7 @@ def terms(
         images: Number of images that is asked for.
 
     Raises:
-        ValueError: Both say something, and not the same.
+        ValueError: Both say something, and not the same, or a seed is asked for that draws nothing.
     """
     said = about or About(format=1, attack="unnamed")
     if said.data and said.data != data:
@@ -96,10 +97,14 @@ def terms(
                 f"{ABOUT} says that {name} is {value}, but {option} is {asked[name]}; leave it out"
             )
     chosen = stated | {name: value for name, value in asked.items() if value is not None}
+    goal = chosen.get("goal") or "untargeted"
+    if seed is not None and goal != "random":
+        raise ValueError(f"--seed {seed} has no effect on the goal {goal}: leave it out")
     return Terms(
         eps=chosen.get("eps") or "1",
-        aim=cast("Aim", chosen.get("goal") or "untargeted"),
-        seed=chosen.get("seed") or 0,
+        aim=cast("Aim", goal),
+        # of the same images there is one record, whatever a submission says
+        seed=(chosen.get("seed") or 0) if goal == "random" else 0,
         images=chosen.get("images"),
     )
 
@@ -149,10 +154,15 @@ class Judged:
             "stored": self.terms.images is not None,
             "metrics": dict(self.record.metrics),
             "per_image": [
-                {"index": each, **{name: values[place] for name, values in columns.items()}}
+                {"index": each, **{name: _finite(of[place]) for name, of in columns.items()}}
                 for place, each in enumerate(self.ids)
             ],
         }
+
+
+def _finite(value: bool | int | float) -> bool | int | float | None:
+    """A value of JSON, which has none for infinity and what is no number."""
+    return value if math.isfinite(value) else None
 
 
 def rejudge(

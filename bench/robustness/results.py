@@ -13,7 +13,7 @@ from attacks import Unit, traits
 from bench import registry
 from bench.records.over_images import relate_units
 from bench.records.record import Record
-from bench.records.statistics import paired_images
+from bench.records.statistics import holm, paired_images
 from bench.robustness.judge import Verdict
 from bench.robustness.metrics import Outcome, curve, join, per_image, summarise, trace
 from bench.robustness.trials import Trial
@@ -128,11 +128,8 @@ def _tests(rivals: Mapping[str, Sequence[Verdict]], unit: Unit) -> list[dict[str
     ]
     tested = [entry for entry in found if entry["p"] is not None]
     if tested:
-        from statsmodels.stats.multitest import multipletests
-
-        corrected = multipletests([entry["p"] for entry in tested], method="holm")[1]
-        for entry, p in zip(tested, corrected, strict=True):
-            entry["p_holm"] = float(p)
+        for entry, p in zip(tested, holm([entry["p"] for entry in tested]), strict=True):
+            entry["p_holm"] = p
     return found
 
 
@@ -154,9 +151,9 @@ def comparison_line(tests: Sequence[Mapping[str, Any]], attack: str, unit: Unit 
         if attack not in (pair["attack"], pair["other"]):
             continue
         first = pair["attack"] == attack
-        less, more = (pair["less"], pair["more"]) if first else (pair["more"], pair["less"])
+        ranks = pair["ranks"] if first else -pair["ranks"]
         clear = pair.get("p_holm", 1.0) < 0.05
-        verdict = "unclear" if not clear else "fewer" if less > more else "more"
+        verdict = "unclear" if not clear else "fewer" if ranks < 0 else "more"
         groups[verdict].append(pair["other"] if first else pair["attack"])
     unclear = groups.pop("unclear")
     parts = [f"{word} {unit} than {', '.join(others)}" for word, others in groups.items() if others]

@@ -22,6 +22,7 @@ from bench.data import seeds
 from bench.data.dataset import Dataset
 from bench.data.loader import Loader
 from bench.data.splits import Split
+from bench.errors import reason
 from bench.execution import signals
 from bench.execution.progress import Progress
 from bench.robustness.judge import predict
@@ -287,7 +288,14 @@ def attacks(
                 counted = Counted(network, images, labels)
                 streams = [seeds.generator(0, "attack", i) for i in range(len(images))]
                 start = counted.clock()
-                method(counted, images.clone(), Goal(labels), streams)
+                try:
+                    method(counted, images.clone(), Goal(labels), streams)
+                except Exception as error:
+                    raise ValueError(
+                        f"{name} failed: {type(error).__name__}: {reason(error)}"
+                    ) from error
+                if not counted.passing:
+                    raise ValueError(f"{name} makes no pass, of which its time could be a multiple")
                 took = counted.clock() - start - counted.counting
                 whole[name].append(took / len(images))
                 shares[name].append(took / counted.passing)

@@ -174,12 +174,21 @@ class Design:
                     guides.check(recipe, data, workspace)
                     if recipe not in found:
                         found.append(recipe)
+        self._refuse_unused(found)
+        return found
+
+    def _refuse_unused(self, found: Sequence[Recipe]) -> None:
+        """Refuse a guide and an attack that no recipe uses."""
+        if self.points is not None and not any(map(guides.from_points, found)):
+            raise ValueError(
+                f"--points-from {self.points} has no effect on what is compared; remove it, or add "
+                "--aug advmask"
+            )
         if self.guides and not any(map(guides.takes, found)):
             raise ValueError(
                 f"--guide {self.guides[0]} has no effect on what is compared; remove it, or add "
                 "--aug advmask"
             )
-        return found
 
     def _methods(self, data: str, side: int) -> list[tuple[Augmentation, str | None]]:
         """Return each augmentation with the guide that its text ends in."""
