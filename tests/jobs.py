@@ -36,6 +36,9 @@ def refuse(job: int, workspace: Workspace, progress: Progress, stop: Callable[[]
 
 
 def patient(job: int, workspace: Workspace, progress: Progress, stop: Callable[[], bool]) -> str:
+    """Waits to be stopped, and leaves a mark once it has begun."""
+    workspace.results.mkdir(parents=True, exist_ok=True)
+    (workspace.results / f"begun-{job}").touch()
     start = time.monotonic()
     while not stop() and time.monotonic() - start < 60:
         time.sleep(0.05)

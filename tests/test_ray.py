@@ -169,7 +169,7 @@ def listeners(mark: str) -> list[str]:
     ]
 
 
-def comes_in(address: str, environment: dict[str, str], seconds: int) -> bool:
+def comes_in(address: str, environment: dict[str, str], seconds: float) -> bool:
     """Whether a driver can run code on a cluster; one that is refused goes on asking."""
     try:
         caller = subprocess.run(
@@ -211,9 +211,12 @@ def test_a_cluster_of_our_own_listens_on_loopback_alone_and_asks_for_a_token() -
                 "RAY_AUTH_MODE": "token",
                 "RAY_AUTH_TOKEN": TOKEN,
             }
+            start = time.monotonic()
             assert comes_in(address, clean | token, 60)
-            assert not comes_in(address, clean | token | {"RAY_AUTH_TOKEN": 64 * "0"}, 10)
-            assert not comes_in(address, clean | token | {"RAY_AUTH_MODE": "disabled"}, 10)
+            # whoever is let in would be by then, on a busy machine too
+            enough = max(10, 3 * (time.monotonic() - start))
+            assert not comes_in(address, clean | token | {"RAY_AUTH_TOKEN": 64 * "0"}, enough)
+            assert not comes_in(address, clean | token | {"RAY_AUTH_MODE": "disabled"}, enough)
         finally:
             driver.communicate("", timeout=60)
     assert driver.returncode == 0
