@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from augmentations import Cutout
 from bench.data import catalog
 from bench.data.dataset import from_arrays
 from bench.execution import machine
@@ -116,3 +117,11 @@ def test_a_training_stays_below_what_was_said(precision: str) -> None:
     )
     peak, stated = map(int, numbers.split())
     assert stated / 3 < peak < stated
+
+
+def test_masks_that_are_moved_need_memory_for_their_places() -> None:
+    data = catalog.load("digits(train=100, test=20)")
+    recipe = Recipe(data=data.name, augmentation=Cutout(4))
+    moved = replace(recipe, augmentation=Cutout(4, points="seek"))
+    more = memory.of_images(moved, data) - memory.of_images(recipe, data)
+    assert more == 65 * 100 * 8 * 8

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from augmentations.base import Mask
+from augmentations.relocation import AT_ONCE
 from bench.data.crops import crop
 from bench.data.dataset import Dataset
 from bench.data.file_images import AHEAD, FileImages, ahead
@@ -19,6 +20,8 @@ from bench.data.seeds import generator
 from bench.data.splits import Split
 
 BLOCK = 64  # images, in the order of the epoch, whose masks come from one stream of random numbers
+
+MOVED = 65  # bytes of a place while masks are moved towards points or away from them
 
 THREADS = 1 << 27  # bytes that the threads which decode and draw need beside their results
 
@@ -104,23 +107,27 @@ def open_loader(split: Split, **options: object) -> Loader:
     return kind(split, **options)  # type: ignore[arg-type]
 
 
-def memory(data: Dataset, batch_size: int, *, masks: bool, policy: bool) -> int:
+def memory(
+    data: Dataset, batch_size: int, *, masks: bool, policy: bool, moved: bool = False
+) -> int:
     """The most bytes of memory that the images of a dataset and their masks take in a training.
 
     Images in memory: themselves, the masks of two epochs, and two copies that a policy changed.
     Images in files: `AHEAD` batches, the one in use and the next, each as bytes and as floats,
     twice with a policy, with its masks; what the masks of a block take while they are drawn; and
-    128 MiB for the threads.
+    128 MiB for the threads. Where masks are moved, what choosing their places takes as well.
 
     Args:
         data: The dataset.
         batch_size: Images per step.
         masks: Whether masks are drawn.
         policy: Whether a policy changes the images.
+        moved: Whether masks are moved towards points or away from them.
     """
     n, c, h, w = data.train.images.shape
+    places = MOVED * min(AT_ONCE, n * h * w) * moved
     if isinstance(data.train.images, Tensor):
         images = (n + len(data.test)) * c * h * w
-        return images + 2 * n * h * w * masks + 2 * n * c * h * w * policy
+        return images + 2 * n * h * w * masks + 2 * n * c * h * w * policy + places
     image = h * w * (c * (1 + 4) * (1 + policy) + 2 * masks)
-    return (AHEAD + 2) * batch_size * image + 16 * BLOCK * h * w * masks + THREADS
+    return (AHEAD + 2) * batch_size * image + 16 * BLOCK * h * w * masks + places + THREADS

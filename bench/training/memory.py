@@ -51,7 +51,8 @@ def said(recipe: Recipe, data: Dataset) -> str | None:
 def of_images(recipe: Recipe, data: Dataset) -> int:
     """The most bytes that images and masks take; see `streaming.memory`."""
     policy = recipe.policy is not None
-    return streaming.memory(data, recipe.batch_size, masks=True, policy=policy)
+    moved = getattr(recipe.augmentation, "points", "ignore") != "ignore"
+    return streaming.memory(data, recipe.batch_size, masks=True, policy=policy, moved=moved)
 
 
 def of_network(recipe: Recipe, data: Dataset) -> int:
