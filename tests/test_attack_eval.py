@@ -25,8 +25,8 @@ from bench.cli import main
 from bench.data import catalog
 from bench.models import networks, weight_files
 from bench.records import over_images
+from bench.records.over_images import paired_images
 from bench.records.record import Record
-from bench.records.statistics import paired_images
 from bench.records.store import Store
 from bench.reporting import attack_tables
 from bench.reporting.grouping import group_attacks

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
+from bench.records.over_images import optimality, paired_images
 from bench.records.statistics import (
     Comparison,
     Equivalence,
@@ -22,8 +23,6 @@ from bench.records.statistics import (
     equivalence,
     holm,
     mean_interval,
-    optimality,
-    paired_images,
     verdict,
     wilson,
 )

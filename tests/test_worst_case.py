@@ -16,9 +16,9 @@ from torch import nn
 import bench
 from attacks import JSMA, GreedyFool, SigmaZero
 from bench.cli import main
-from bench.records.over_images import relate
+from bench.records.over_images import paired_images, relate
 from bench.records.record import Curve, Record
-from bench.records.statistics import paired_images, wilson
+from bench.records.statistics import wilson
 from bench.records.store import Store
 from bench.reporting import attack_tables, formats
 from bench.reporting.leaderboard import make_boards

@@ -11,9 +11,9 @@ import numpy as np
 
 from attacks import Unit, traits
 from bench import registry
-from bench.records.over_images import relate_units
+from bench.records.over_images import paired_images, relate_units
 from bench.records.record import Record
-from bench.records.statistics import holm, paired_images
+from bench.records.statistics import holm
 from bench.robustness.judge import Verdict
 from bench.robustness.metrics import Outcome, curve, join, per_image, summarise, trace
 from bench.robustness.trials import Trial
