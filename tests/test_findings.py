@@ -13,6 +13,7 @@ from studies import RESULTS, ROOT, SHOWN, said
 import attacks
 from bench.cli import main
 from bench.records.sequential import SequentialDesign
+from bench.records.statistics import holm
 
 
 def test_the_methods_that_are_said_to_lose_do() -> None:
@@ -341,22 +342,30 @@ def test_what_is_said_of_hide_and_seek_that_seeks_and_avoids_is_in_its_tables() 
     seek = "has(points='seek')"
     columns = []
     for metric in ("", "-occlusion"):
-        found = differences(f"seeking-has/has{metric}.md", seeds=4)
-        both = differences(f"seeking-has/has{metric}-seek-avoid.md", seeds=4)
-        columns.append(found | {"both": both[seek]})
+        found = differences(f"seeking-has/has{metric}.md", seeds=5)
+        for other in ("avoid", "random"):
+            both = differences(f"seeking-has/has{metric}-seek-{other}.md", seeds=5)
+            found |= {f"both {other}": both[seek]}
+        columns.append(found)
     for row, name in (
         ("seek - ignore", seek),
         ("avoid - ignore", "has(points='avoid')"),
-        ("seek - avoid", "both"),
+        ("seek random - ignore", f"{seek} + random"),
+        ("seek - avoid", "both avoid"),
+        ("seek - seek random", "both random"),
     ):
         cells = [f"{column[name][0]} (p {column[name][1]})" for column in columns]
         assert f"| {row} | {' | '.join(cells)} |" in section
     for table in (RESULTS / "seeking-has").glob("has*.md"):
-        assert "No method differs from has" in table.read_text()
-    assert "Differences below 3.8 to 4.6 points" in (RESULTS / "seeking-has/has.md").read_text()
-    assert "less than 3.8 points" in section
+        shown = "No method differs from has" in table.read_text()
+        assert shown == (table.name != "has-seek-random.md")
+    assert "Differences below 3.6 to 5.7 points" in (RESULTS / "seeking-has/has.md").read_text()
+    assert "less than 3.6 points" in section
+    clean, occluded = (float(column["both random"][1].removeprefix("= ")) for column in columns)
+    assert holm([clean, occluded])[0] == pytest.approx(0.051, abs=0.0015)  # from rounded ones
+    assert "would have p = 0.051" in section
     assert (
-        len(set(re.findall(r"\d+\.\d+ ± 0.45", (RESULTS / "seeking-has/coverage.md").read_text())))
+        len(set(re.findall(r"\d+\.\d+ ± 0.35", (RESULTS / "seeking-has/coverage.md").read_text())))
         == 1
     )
 
