@@ -364,6 +364,9 @@ def test_what_is_said_of_hide_and_seek_that_seeks_and_avoids_is_in_its_tables() 
     clean, occluded = (float(column["both random"][1].removeprefix("= ")) for column in columns)
     assert holm([clean, occluded])[0] == pytest.approx(0.051, abs=0.0015)  # from rounded ones
     assert "would have p = 0.051" in section
+    size, p = columns[0]["both random"]
+    told = f"Hide-and-Seek loses {size[1:]} where it seeks the points instead of random"
+    assert f"{told} ones (five seeds, p {p})" in " ".join(SHOWN.split())
     assert (
         len(set(re.findall(r"\d+\.\d+ ± 0.35", (RESULTS / "seeking-has/coverage.md").read_text())))
         == 1
