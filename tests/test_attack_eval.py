@@ -375,6 +375,7 @@ def test_the_figure_is_written_beside_its_records(tmp_path: Path) -> None:
     (caption,) = (tmp_path / "figures").glob("*.txt")
     assert "Share of 12 images of digits" in caption.read_text()
     assert "a single seed; bands: Wilson's 95 % interval" in caption.read_text()
+    (tmp_path / "empty").mkdir()
     nothing = bench(tmp_path / "empty", "figures", "attacks")
     assert nothing.exit_code == 2
     assert "bench attack-eval makes them" in nothing.stderr

@@ -186,10 +186,18 @@ def test_one_named_gpu_takes_one_job_at_a_time(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_signal_that_was_held_back_arrives_when_the_step_fails() -> None:
+    arrived: list[int] = []
+
     def fail() -> None:
         with signals.deferred():
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
+            assert not arrived
             raise ValueError("the step failed")
 
-    with pytest.raises(KeyboardInterrupt):
-        fail()
+    before = signal.signal(signal.SIGTERM, lambda number, _: arrived.append(number))
+    try:
+        with pytest.raises(ValueError, match="the step failed"):
+            fail()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert arrived == [signal.SIGTERM]

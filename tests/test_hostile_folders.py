@@ -312,16 +312,17 @@ def test_what_killed_processes_left_is_swept_and_nothing_else(tmp_path: Path) ->
     ended.wait()
     old = time.time() - 2 * atomic.HOUR
     for name, age in {
-        f"curves/.a.json.{ended.pid}": old, f".probe.{ended.pid}": old,
-        f".young.{ended.pid}": time.time(), f".living.{os.getpid()}": old,
-        ".hidden": old, "a.7": old, f"artifacts/.x.{ended.pid}": old,
+        f"curves/.a.json.{ended.pid}.bench-part": old, f".probe.{ended.pid}.bench-part": old,
+        f".young.{ended.pid}.bench-part": time.time(), f".living.{os.getpid()}.bench-part": old,
+        ".hidden": old, "a.7": old, f"artifacts/.x.{ended.pid}.bench-part": old,
     }.items():  # fmt: skip
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (age, age))
     results_folder(tmp_path)
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {
-        f".young.{ended.pid}", f".living.{os.getpid()}", ".hidden", "a.7", f".x.{ended.pid}",
+        f".young.{ended.pid}.bench-part", f".living.{os.getpid()}.bench-part", ".hidden", "a.7",
+        f".x.{ended.pid}.bench-part",
     }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from bench.files import plain
-from bench.files.atomic import sweep
+from bench.files.atomic import neighbour_of, sweep
 from bench.files.text import command
 
 
@@ -62,7 +62,7 @@ def results_folder(given: str | Path | None) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         sweep(folder)
-        probe = folder / f".probe.{os.getpid()}"
+        probe = neighbour_of(folder / "probe")
         probe.touch()
         probe.unlink()
     except OSError as error:
@@ -95,7 +95,7 @@ def check_writable(results: Path) -> None:
         for name in WRITTEN:
             path = results / name
             path.mkdir(parents=True, exist_ok=True)
-            probe = path / f".probe.{os.getpid()}"
+            probe = neighbour_of(path / "probe")
             probe.touch()
             probe.unlink()
     except OSError as error:

@@ -38,7 +38,7 @@ def neighbour(path: Path) -> Iterator[Path]:
         OSError: It cannot be written; what was there is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    place = path.with_name(f".{path.name}.{os.getpid()}.bench-part")
+    place = neighbour_of(path)
     try:
         yield place
         with place.open("rb+") as file:
@@ -47,6 +47,11 @@ def neighbour(path: Path) -> Iterator[Path]:
         flush_folder(path.parent)
     finally:
         place.unlink(missing_ok=True)
+
+
+def neighbour_of(path: Path) -> Path:
+    """Where this process writes a file before it is moved into place; `sweep` knows it."""
+    return path.with_name(f".{path.name}.{os.getpid()}.bench-part")
 
 
 def sweep(folder: Path) -> None:
