@@ -115,7 +115,7 @@ def plan(
         ]}))  # fmt: skip
         return
     echo(
-        f"To show a true difference of {difference:g} points to {baseline} with 80 % probability "
+        f"To show a true difference of {difference:g} point{'s' * (difference != 1)} to {baseline} with 80 % probability "
         "(paired t-test, 5 % error over the methods of a table):"
     )
     for each in found:
