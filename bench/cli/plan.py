@@ -114,8 +114,9 @@ def plan(
             each.to_json() for each in found
         ]}))  # fmt: skip
         return
+    points = f"{difference:g} point{'s' * (difference != 1)}"
     echo(
-        f"To show a true difference of {difference:g} point{'s' * (difference != 1)} to {baseline} with 80 % probability "
+        f"To show a true difference of {points} to {baseline} with 80 % probability "
         "(paired t-test, 5 % error over the methods of a table):"
     )
     for each in found:
