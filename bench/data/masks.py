@@ -43,8 +43,8 @@ def describe(
         ``deleted_share``: the mean deleted share of an image, over all masks that were due, empty
         ones included. Of AdvMask, with the bounds (p_min, p_max), also the shares of the masks
         ``masks_below_minimum``, which delete less than p_min, or than p_max where no whole number
-        of pixels lies between the two, and ``masks_at_maximum``, which leave less room below p_max
-        than its smallest square takes (``length[0]**2`` pixels). Nothing at all if no mask was due.
+        of pixels lies between the two, and ``masks_at_maximum``, which would exceed p_max with one
+        more of its smallest squares (``length[0]**2`` pixels). Nothing at all if no mask was due.
 
     >>> import torch
     >>> from augmentations import AdvMask
