@@ -389,8 +389,8 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda folder: (folder / "0.png").symlink_to("/dev/zero"),
         "is refused: it is a link",
     ),
-    "pipe": (lambda folder: os.mkfifo(folder / "0.png"), "it is not a plain file"),
-    "folder": (lambda folder: (folder / "0.png").mkdir(), "it is not a plain file"),
+    "pipe": (lambda folder: os.mkfifo(folder / "0.png"), "it is not a regular file"),
+    "folder": (lambda folder: (folder / "0.png").mkdir(), "it is not a regular file"),
     "large file": (
         sparse_file,
         "bytes, at most",

@@ -6,6 +6,7 @@ overwritten. A pipe has no end, nor have some devices.
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 from pathlib import Path
@@ -58,24 +59,76 @@ def check_folder(folder: Path) -> None:
                 check(Path(entry.path), folder)
 
 
+def content(path: Path, largest: int = LARGEST) -> bytes:
+    """The content of a regular file; no link is followed at its own name.
+
+    Type and size are those of the opened file, so that it cannot be exchanged in between.
+
+    Args:
+        path: The file.
+        largest: Most bytes that it may have.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is a link, a folder, a device or a pipe, or too large.
+    """
+    if path.is_symlink():
+        raise ValueError(f"{path} is refused: it is a link")
+    # a pipe without a writer would block, and a link may appear after the check
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        handle = os.open(path, flags)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(f"{path} is refused: {error.strerror}") from error
+    try:
+        about = os.fstat(handle)
+        if not stat.S_ISREG(about.st_mode):
+            raise ValueError(f"{path} is refused: it is not a regular file")
+        size = about.st_size
+        if size > largest:
+            raise ValueError(
+                f"{path} is refused: it has {size} bytes, at most {largest} are allowed"
+            )
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            return file.read(size)
+    finally:
+        os.close(handle)
+
+
 def read(path: Path, folder: Path, largest: int = LARGEST) -> bytes:
-    """The content of a regular file of a folder.
+    """The `content` of a regular file of a folder, on the way to which there is no link either.
 
     Args:
         path: A path below the folder.
         folder: The folder.
-        largest: Most bytes of the file.
+        largest: Most bytes that it may have.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It is not a regular file of the folder, or too large.
     """
     check(path, folder)
-    size = path.stat().st_size
-    if size > largest:
-        raise ValueError(f"{path} has {size} bytes, more than {largest}")
-    with path.open("rb") as file:
-        return file.read(size)
+    return content(path, largest)
+
+
+def names(folder: Path, most: int) -> list[str]:
+    """The names of the entries of a folder, sorted.
+
+    Args:
+        folder: The folder.
+        most: Most entries that it may have.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: There is no such folder.
+        ValueError: It has more entries.
+    """
+    with os.scandir(folder) as entries:
+        found = [entry.name for entry in itertools.islice(entries, most + 1)]
+    if len(found) > most:
+        raise ValueError(f"{folder} has more than {most} files")
+    return sorted(found)
 
 
 def files(folder: Path) -> list[Path]:

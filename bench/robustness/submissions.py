@@ -31,7 +31,7 @@ from torch import Tensor
 from attacks.base import Images
 from bench.data.splits import Split
 from bench.errors import reason
-from bench.files import checksums, plain_files, tensor_files
+from bench.files import checksums, plain, tensor_files
 from bench.files.json_text import parse
 
 ABOUT, TENSORS, TASK, README = (
@@ -154,7 +154,7 @@ def read_about(folder: Path) -> About | None:
     """
     place, name = (folder, ABOUT) if folder.is_dir() else (folder.parent, folder.name)
     try:
-        content = plain_files.read(place, name, LARGEST_TEXT)
+        content = plain.content(place / name, LARGEST_TEXT)
     except FileNotFoundError:
         return None
     path = place / name
@@ -186,7 +186,7 @@ def read(folder: Path, test: Split) -> Submission:
         ValueError: There is no image, or something in the folder is not of the format.
     """
     n = len(test.labels)
-    found = plain_files.names(folder, n + 4)
+    found = plain.names(folder, n + 4)
     images = [name for name in found if Path(name).suffix.lower() in LOSSLESS]
     for name in found:
         if name not in (ABOUT, TENSORS, TASK, README, *images):
@@ -240,7 +240,7 @@ def _indices(ids: Int[Tensor, " n"], n: int, where: Path) -> None:
 def _tensors(folder: Path, test: Split) -> tuple[Tensor, Images, Tensor | None]:
     path, n = folder / TENSORS, len(test.labels)
     largest = n * (4 * test.images[0].numel() + 16) + (1 << 20)
-    tensors = tensor_files.unpack(plain_files.read(folder, TENSORS, largest), str(path))
+    tensors = tensor_files.unpack(plain.content(path, largest), str(path))
     _check_form(tensors, tuple(test.images.shape[1:]), path)
     ids, images, passes = tensors["indices"], tensors["images"], tensors.get("passes")
     _indices(ids, n, path)
@@ -314,7 +314,7 @@ def _pixels(folder: Path, name: str, shape: tuple[int, int, int]) -> np.ndarray:
 
     c, h, w = shape
     path, mode = folder / name, "L" if c == 1 else "RGB"
-    content = plain_files.read(folder, name, 8 * c * h * w + (1 << 16))
+    content = plain.content(path, 8 * c * h * w + (1 << 16))
     try:
         with Image.open(io.BytesIO(content), formats=("PNG", "BMP")) as file:
             if file.size != (w, h):
