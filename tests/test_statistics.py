@@ -301,15 +301,39 @@ def test_images_are_compared_by_their_ranks() -> None:
     generator = np.random.default_rng(3)
     a, b = generator.normal(10, 3, 60), generator.normal(12, 3, 60)
     found = paired_images(a, b)
-    assert found.p == pytest.approx(scipy.stats.wilcoxon(a, b).pvalue)
+    assert found.p == pytest.approx(scipy.stats.wilcoxon(a, b, method="exact").pvalue)
     assert found.difference == pytest.approx(np.median(a - b))
     assert (found.less, found.more, found.same) == ((a < b).sum(), (a > b).sum(), 0)
 
 
 def test_images_without_a_difference_are_ranked_and_not_dropped() -> None:
-    a = np.array([5.0] * 20 + [3, 4, 2, 3, 2, 1, 2])
-    expected = scipy.stats.wilcoxon(a, np.full(27, 5.0), zero_method="pratt").pvalue
-    assert paired_images(a, np.full(27, 5.0)).p == pytest.approx(expected)
+    # after three zeros the ranks are 4, 5, 6 and 7, and 9 are positive: six of the 16 subsets have
+    # a sum of at most 9; of the ranks 1 to 4 it would be five with at most 3
+    differences = np.array([0.0, 0, 0, 1, 2, -3, -4])
+    assert paired_images(differences, np.zeros(7)).p == 2 * 6 / 16
+
+
+@pytest.mark.parametrize("differing", [3, 4, 5, 6])
+def test_few_images_that_differ_among_many_are_no_evidence(differing: int) -> None:
+    a, b = np.full(200, 5.0), np.full(200, 5.0)
+    a[:differing] = 4
+    assert paired_images(a, b).p == pytest.approx(2 * 0.5**differing)
+
+
+def test_thousands_of_images_are_compared_by_the_normal_approximation() -> None:
+    generator = np.random.default_rng(4)
+    differences = generator.integers(-9, 10, 3000) + 0.2
+    wanted = scipy.stats.wilcoxon(differences, zero_method="pratt", method="asymptotic").pvalue
+    assert paired_images(differences, np.zeros(3000)).p == pytest.approx(wanted)
+
+
+def test_the_mean_difference_of_images_that_both_broke_has_an_interval() -> None:
+    a, b = np.array([3.0, 5.0, 4.0, np.inf]), np.array([1.0, 1.0, np.inf, 2.0])
+    found = paired_images(a, b)
+    interval = mean_interval([2.0, 4.0])
+    assert (found.mean, found.mean_low, found.mean_high) == (3, interval.low, interval.high)
+    assert paired_images([3.0], [1.0]).mean_low is None
+    assert paired_images([np.inf], [1.0]).mean is None
 
 
 def test_an_image_that_only_one_attack_broke_is_the_largest_difference() -> None:
@@ -367,7 +391,7 @@ def test_verdicts_are_plain_words() -> None:
     weak = Comparison(0.0042, -0.005, 0.01, 0.3, 0.61, 0.7, 0.009, 5, None)
     assert verdict(weak) == (
         "+0.42 points, not resolvable with 5 seeds (Holm p = 0.61): "
-        "an effect below 0.9 points could not have been shown"
+        "an effect below 0.9 points would be shown with less than 80 % power"
     )
     strong = Comparison(-0.02, -0.03, -0.01, 1e-7, 4e-7, 0.0, 0.01, 5, None)
     assert verdict(strong) == "-2.00 points, significant (Holm p < 0.001)"

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Num
 from numpy import ndarray
 
-from bench.records.statistics import LEVEL, Values, wilson
+from bench.records.statistics import LEVEL, Values, mean_interval, wilson
 
 
 @dataclass(frozen=True)
@@ -187,6 +187,9 @@ class PairedImages:
         same: Images on which it changed as much, or on which both failed.
         ranks: The sum of the signed ranks that the test is about: below 0 where a needs less.
         difference: The median of a minus b over the images that both broke; None without any.
+        mean: The mean of a minus b over these images.
+        mean_low: The lower end of its 95 % t-interval; None for fewer than two images.
+        mean_high: The upper end.
         p: The p-value; None when no image differs.
     """
 
@@ -195,6 +198,9 @@ class PairedImages:
     same: int
     ranks: float
     difference: float | None
+    mean: float | None
+    mean_low: float | None
+    mean_high: float | None
     p: float | None
 
 
@@ -224,28 +230,34 @@ def paired_images(a: Values, b: Values) -> PairedImages:
         p = _wilcoxon(differences)
         ranks = float((np.sign(differences) * rankdata(np.abs(differences))).sum())
     less, more = int((differences < 0).sum()), int((differences > 0).sum())
-    median = float(np.median(differences[both])) if both.any() else None
-    return PairedImages(less, more, ours.size - less - more, ranks, median, p)
+    same = ours.size - less - more
+    if not both.any():
+        return PairedImages(less, more, same, ranks, None, None, None, None, p)
+    median, mean = float(np.median(differences[both])), mean_interval(differences[both])
+    low, high = (None, None) if mean.half is None else (mean.low, mean.high)
+    return PairedImages(less, more, same, ranks, median, mean.mean, low, high, p)
 
 
-EXACT = 13  # differences with ties up to which scipy tries all signs, in up to two seconds
+EXACT = 10**8
+"""Additions up to which the exact distribution is computed, some tenths of a second."""
 
 
 def _wilcoxon(differences: Num[ndarray, " n"]) -> float:
     """Wilcoxon's two-sided p-value, zeros ranked as Pratt does; not all differences are zero.
 
-    That of scipy. Where that tries all signs, the distribution of the sum of ranks is computed
-    instead, a thousand times as fast: its generating function is the product of (1 + x^rank) / 2.
+    Exact with ties and zeros, given the ranks: the generating function of the sum of ranks is the
+    product of (1 + x^rank) / 2. The usual normal approximation claims too much where most images
+    tie: 0.046 for four of 200 images that differ in the same direction, which is 0.125. Only for
+    thousands of images it is taken, as scipy computes it.
     """
     from scipy.stats import rankdata, wilcoxon
 
-    sizes = np.abs(differences)
-    tied = len(np.unique(sizes)) < len(sizes) or not sizes.all()
-    if len(sizes) > EXACT or not tied:
-        return float(wilcoxon(differences, zero_method="pratt").pvalue)
-    doubled = np.rint(2 * rankdata(sizes)).astype(int)  # ranks of ties end in a half
+    doubled = np.rint(2 * rankdata(np.abs(differences))).astype(int)  # ranks of ties end in a half
+    ranks = doubled[differences != 0]
+    if len(ranks) * ranks.sum() > EXACT:
+        return float(wilcoxon(differences, zero_method="pratt", method="asymptotic").pvalue)
     chances = np.ones(1)
-    for rank in doubled[differences != 0]:
+    for rank in np.sort(ranks):
         both = np.zeros(len(chances) + rank)
         both[: len(chances)] += chances / 2
         both[rank:] += chances / 2

@@ -342,7 +342,7 @@ def verdict(comparison: Comparison) -> str:
         return f"{points}, significant (Holm p {holm})"
     return (
         f"{points}, not resolvable with {comparison.n} seeds (Holm p {holm}): an effect below "
-        f"{two_digits(100 * comparison.detectable)} points could not have been shown"
+        f"{two_digits(100 * comparison.detectable)} points would be shown with less than 80 % power"
     )
 
 
