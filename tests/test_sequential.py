@@ -233,15 +233,17 @@ def test_seeds_are_added_until_the_verdict_and_the_same_command_reruns_nothing(
     assert verdict["looks"] == 1
     assert verdict["n"] == 5
     assert verdict["alpha_spent"] == pytest.approx(0.05 * 5 / 6)
+    assert SequentialDesign(methods=1).alpha == 0.05
     assert len(first["records"]) == 10
     again = json.loads(bench(*arguments, "--json").stdout)
     assert again["verdicts"] == first["verdicts"]
     assert len((tmp_path / "records.jsonl").read_text().splitlines()) == 10
     planned = bench(*arguments, "--dry-run").stdout
     assert "10 of 10 runs are done" in planned
-    assert "if needed: 6" in planned
+    assert "Looks with more seeds: none" in planned
     told = [each for each in arguments if each != "--quiet"]
     told[told.index("--within") + 1] = "0.01"  # which no look can show
+    assert "10 of 12 runs are done" in bench(*told, "--dry-run").stdout
     said = bench(*told).stderr
     assert "10 runs, 10 done, 0 to run" in said
     assert "2 runs, 0 done, 2 to run" in said

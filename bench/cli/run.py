@@ -180,14 +180,24 @@ def run(
         report(study, len(jobs), folder, as_json=as_json)
         return
     if dry_run:
-        plan, jobs = until_decided.plan_for(design, workspace, stopping)
+        jobs, later = until_decided.needed(design, workspace, stopping)
         comparison.say_cost(jobs, workspace, progress)
-        later = ", ".join(map(str, plan.looks[1:]))
-        show_plan(jobs, workspace, as_json, f"Looks with more seeds, if needed: {later or 'none'}")
+        show_plan(jobs, workspace, as_json, looks_to_come(later))
         return
     decided = until_decided.run(design, workspace, where, tracking, progress, stopping)
     study = decided.study
     report(study, len(study.records), folder, as_json=as_json, decided=decided)
+
+
+def looks_to_come(seeds: Sequence[int]) -> str:
+    """What a dry run says about the looks after the one that it plans.
+
+    >>> looks_to_come([10, 15]), looks_to_come([])
+    ('Looks with more seeds, if needed: 10, 15', 'Looks with more seeds: none')
+    """
+    if not seeds:
+        return "Looks with more seeds: none"
+    return f"Looks with more seeds, if needed: {', '.join(map(str, seeds))}"
 
 
 def show_plan(jobs: Sequence[Job], workspace: Workspace, as_json: bool, later: str = "") -> None:

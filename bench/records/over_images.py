@@ -255,7 +255,7 @@ def _wilcoxon(differences: Num[ndarray, " n"]) -> float:
     doubled = np.rint(2 * rankdata(np.abs(differences))).astype(int)  # ranks of ties end in a half
     ranks = doubled[differences != 0]
     if len(ranks) * ranks.sum() > EXACT:
-        return float(wilcoxon(differences, zero_method="pratt", method="asymptotic").pvalue)
+        return float(wilcoxon(differences, zero_method="pratt").pvalue)
     chances = np.ones(1)
     for rank in np.sort(ranks):
         both = np.zeros(len(chances) + rank)

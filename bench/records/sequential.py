@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from bench.records.statistics import LEVEL, MARGIN, Verdict
+from bench.records.statistics import ALPHA, MARGIN, Verdict
 
 FIRST, STEP, MOST = 5, 5, 30
 """Number of seeds at the first look, seeds added for each further look, and the usual limit."""
@@ -110,7 +110,7 @@ class SequentialDesign:
     first: int = FIRST
     step: int = STEP
     margin: float = MARGIN
-    alpha: float = 1 - LEVEL
+    alpha: float = ALPHA
 
     def __post_init__(self) -> None:
         if self.methods < 1:

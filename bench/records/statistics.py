@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Num
 from numpy import ndarray
 
-LEVEL = 0.95
+ALPHA = 0.05  # not 1 - 0.95, which is a little more
+LEVEL = 1 - ALPHA
 POWER = 0.8
 MARGIN = 0.005
 """The largest difference of two accuracies that counts as none: half a point."""
@@ -236,7 +237,7 @@ def equivalence(
     ours: Mapping[int, float],
     base: Mapping[int, float],
     margin: float = MARGIN,
-    alpha: float = 1 - LEVEL,
+    alpha: float = ALPHA,
 ) -> Equivalence:
     """Test whether two methods are equally good: two one-sided t-tests of the paired differences.
 
@@ -338,7 +339,7 @@ def verdict(comparison: Comparison) -> str:
         return f"{points} in each of {comparison.n} seeds, without a spread to test against"
     holm = p_value(comparison.p_holm)
     holm = holm if holm.startswith("<") else f"= {holm}"
-    if comparison.p_holm < 1 - LEVEL:
+    if comparison.p_holm < ALPHA:
         return f"{points}, significant (Holm p {holm})"
     return (
         f"{points}, not resolvable with {comparison.n} seeds (Holm p {holm}): an effect below "
@@ -364,7 +365,7 @@ def decision(
     ... )
     'better'
     """
-    if comparison.difference and comparison.p_holm is not None and comparison.p_holm < 1 - LEVEL:
+    if comparison.difference and comparison.p_holm is not None and comparison.p_holm < ALPHA:
         return "better" if (comparison.difference > 0) == (best == "high") else "worse"
     return "equivalent" if equal.verdict == "yes" else "undecided"
 

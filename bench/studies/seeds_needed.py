@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.records.record import Record
 from bench.records.sequential import SequentialDesign, simulate
-from bench.records.statistics import LEVEL, POWER, effect
+from bench.records.statistics import ALPHA, POWER, effect
 from bench.reporting import run_tables
 
 LIMIT = 10_000
@@ -67,7 +67,7 @@ def count(standardised: float, tests: int) -> int | None:
     >>> count(1.0, 1), count(0.5, 1)
     (10, 34)
     """
-    alpha = (1 - LEVEL) / tests
+    alpha = ALPHA / tests
     low, high = 1, 2
     while effect(high, alpha, POWER) > standardised:
         if high == LIMIT:

@@ -14,6 +14,7 @@ from bench.records.method import Method
 from bench.records.record import Record
 from bench.records.sequential import MOST, Decision, SequentialDesign
 from bench.records.statistics import MARGIN
+from bench.records.store import Store
 from bench.studies import comparison
 from bench.studies.comparison import Study
 from bench.studies.designs import Design
@@ -115,26 +116,81 @@ def split(recipes: Sequence[Recipe]) -> tuple[Recipe, list[Recipe]]:
     return baseline, others
 
 
-def plan_for(
-    design: Design, workspace: Workspace, stopping: StoppingOptions
-) -> tuple[SequentialDesign, list[Job]]:
-    """Return the sequential design of a comparison and the jobs up to its first look.
+class Looks:
+    """The looks at a comparison: which jobs each one needs, and what was decided so far.
 
-    Args:
-        design: What is compared; its seeds have no effect.
-        workspace: Where the dataset is.
-        stopping: When there are enough seeds.
+    A method that is decided gets no more seeds; the baseline gets as many as any method needs.
+
+    Attributes:
+        plan: The looks and error probabilities.
+        open: The methods that are not decided yet.
+        decisions: The decision about each method at the last look.
+        records: The records of all looks, by key and seed.
+        names: Name of each method by the key of its recipe.
 
     Raises:
         ValueError: As of `check`, `split` and `SequentialDesign`.
     """
-    check(design)
-    baseline, others = split(design.recipes(workspace))
-    plan = SequentialDesign(
-        methods=len(others), most=stopping.max_seeds, margin=stopping.within / 100
-    )
-    seeds = range(plan.looks[0])
-    return plan, [Job(each, seed, design.fresh) for each in (baseline, *others) for seed in seeds]
+
+    def __init__(self, design: Design, workspace: Workspace, stopping: StoppingOptions) -> None:
+        check(design)
+        self.baseline, self.open = split(design.recipes(workspace))
+        self.plan = SequentialDesign(
+            methods=len(self.open), most=stopping.max_seeds, margin=stopping.within / 100
+        )
+        self._fresh = design.fresh
+        self.records: dict[tuple[str, int], Record] = {}
+        self.names: dict[str, str] = {}
+        self.decisions: dict[str, Decision] = {}
+
+    def jobs(self, look: int) -> list[Job]:
+        """Return the jobs that a look adds to those before it; none if all is decided."""
+        seeds = range(self.plan.looks[look - 2] if look > 1 else 0, self.plan.looks[look - 1])
+        methods = (self.baseline, *self.open) if self.open else ()
+        return [Job(each, seed, self._fresh) for each in methods for seed in seeds]
+
+    def decide(self, look: int, records: Iterable[Record]) -> None:
+        """Decide about each method, given the records of the jobs of a look."""
+        for record in records:
+            self.records[record.key, record.seed] = record
+            self.names[record.key] = Method.of(record).name
+        found = accuracies(self.records.values(), self.names)
+        self.decisions = self.plan.decide(found, self.names[self.baseline.key], look)
+        self.open = [
+            each
+            for each in self.open
+            if self.decisions[self.names[each.key]].verdict == "undecided"
+        ]
+
+
+def needed(
+    design: Design, workspace: Workspace, stopping: StoppingOptions
+) -> tuple[list[Job], tuple[int, ...]]:
+    """Return the jobs that a comparison certainly needs, and the looks that may follow.
+
+    The looks whose records exist are taken, since decisions follow from records alone; the jobs are
+    those up to the first look without.
+
+    Args:
+        design: What is compared; its seeds have no effect.
+        workspace: Where the dataset and the records are.
+        stopping: When there are enough seeds.
+
+    Raises:
+        ValueError: As of `Looks`.
+    """
+    looks, jobs = Looks(design, workspace, stopping), list[Job]()
+    store = Store(workspace.results)
+    for number in range(1, len(looks.plan.looks) + 1):
+        wanted = looks.jobs(number)
+        jobs += wanted
+        found = store.find(job.name for job in wanted if not job.fresh)
+        if len(found) < len(wanted):
+            return jobs, looks.plan.looks[number:]
+        looks.decide(number, found.values())
+        if not looks.open:
+            break
+    return jobs, ()
 
 
 def run(
@@ -147,9 +203,8 @@ def run(
 ) -> Decided:
     """Run seeds until every method is decided or has the largest number of seeds.
 
-    A method that is decided gets no more seeds; the baseline gets as many as any method needs. The
-    same call with the same limit continues where it was, since decisions follow from the records
-    alone.
+    The same call with the same limit continues where it was, since decisions follow from the
+    records alone.
 
     Args:
         design: What is compared; its seeds have no effect.
@@ -160,34 +215,25 @@ def run(
         stopping: When there are enough seeds.
 
     Raises:
-        ValueError: As of `plan_for`.
+        ValueError: As of `Looks`.
         Stopped: Ctrl-C or SIGTERM; finished jobs are stored.
     """
-    plan, jobs = plan_for(design, workspace, stopping)
-    baseline, active = split(list(dict.fromkeys(job.recipe for job in jobs)))
-    records: dict[tuple[str, int], Record] = {}
-    names: dict[str, str] = {}
-    decisions: dict[str, Decision] = {}
-    for look, seeds in enumerate(plan.looks, 1):
-        before = plan.looks[look - 2] if look > 1 else 0
-        wanted = [
-            Job(each, seed, design.fresh)
-            for each in (baseline, *active)
-            for seed in range(before, seeds)
-        ]
-        comparison.say_cost(wanted, workspace, progress)
-        study = comparison.run(wanted, workspace, execution, tracking, progress, described=look > 1)
-        for record in study.records:
-            records[record.key, record.seed] = record
-            names[record.key] = Method.of(record).name
-        decisions = plan.decide(accuracies(records.values(), names), names[baseline.key], look)
-        open_ = [name for name, each in decisions.items() if each.verdict == "undecided"]
-        progress.say(f"Look {look} of {len(plan.looks)}, {seeds} seeds: {summary(decisions)}")
-        active = [each for each in active if names[each.key] in open_]
-        if not active:
+    looks = Looks(design, workspace, stopping)
+    for number, seeds in enumerate(looks.plan.looks, 1):
+        jobs = looks.jobs(number)
+        comparison.say_cost(jobs, workspace, progress)
+        study = comparison.run(jobs, workspace, execution, tracking, progress, described=number > 1)
+        looks.decide(number, study.records)
+        progress.say(
+            f"Look {number} of {len(looks.plan.looks)}, {seeds} seeds: {summary(looks.decisions)}"
+        )
+        if not looks.open:
             break
-    ordered = sorted(records.values(), key=lambda each: list(names).index(each.key))
-    return Decided(Study(tuple(ordered)), names[baseline.key], decisions, plan)
+    places = list(looks.names)
+    ordered = sorted(looks.records.values(), key=lambda each: places.index(each.key))
+    return Decided(
+        Study(tuple(ordered)), looks.names[looks.baseline.key], looks.decisions, looks.plan
+    )
 
 
 def accuracies(records: Iterable[Record], names: dict[str, str]) -> dict[str, dict[int, float]]:
