@@ -165,21 +165,8 @@ def check_logits(answer: Any, count: int, labels: Tensor | None = None) -> None:
         ValueError: It isn't such a tensor, it has a single class, or a label is none of its
             classes.
     """
-    if not isinstance(answer, Tensor):
-        raise ValueError(
-            f"the model returned a {type(answer).__name__}: it must return a tensor of logits"
-        )
-    if answer.ndim != 2 or len(answer) != count or not answer.is_floating_point():
-        raise ValueError(
-            f"the model returned {answer.dtype} of shape {tuple(answer.shape)} for {count} images: "
-            f"it must return float logits of shape ({count}, classes)"
-        )
+    check_form(answer, count)
     classes = answer.shape[1]
-    if classes < 2:
-        raise ValueError(
-            f"the model has {classes} class: an attack needs at least 2; a model with one output "
-            "can be wrapped to return (-z/2, z/2)"
-        )
     broken = int(answer.detach().isnan().any(1).sum())
     if broken:
         raise NotFinite(
@@ -193,6 +180,32 @@ def check_logits(answer: Any, count: int, labels: Tensor | None = None) -> None:
                 f"the labels hold class {low if low < 0 else high}, but the model has {classes} "
                 f"classes: give labels from 0 to {classes - 1}"
             )
+
+
+def check_form(answer: Any, count: int) -> None:
+    """Refuse what has not the form of logits for ``count`` images of at least two classes.
+
+    Args:
+        answer: What the model returned.
+        count: Number of images that the model was given.
+
+    Raises:
+        ValueError: It isn't a tensor of floats of shape (count, classes), or has a single class.
+    """
+    if not isinstance(answer, Tensor):
+        raise ValueError(
+            f"the model returned a {type(answer).__name__}: it must return a tensor of logits"
+        )
+    if answer.ndim != 2 or len(answer) != count or not answer.is_floating_point():
+        raise ValueError(
+            f"the model returned {answer.dtype} of shape {tuple(answer.shape)} for {count} images: "
+            f"it must return float logits of shape ({count}, classes)"
+        )
+    if answer.shape[1] < 2:
+        raise ValueError(
+            f"the model has {answer.shape[1]} class: an attack needs at least 2; a model with one "
+            "output can be wrapped to return (-z/2, z/2)"
+        )
 
 
 def out_of_memory(error: BaseException) -> bool:

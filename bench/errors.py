@@ -9,7 +9,7 @@ from collections.abc import Iterable
 USAGE, FAILED, DATA_MISSING = 2, 3, 4
 
 
-class Missing(LookupError):
+class Missing(FileNotFoundError, LookupError):
     """A dataset or a file of weights is missing; the message says what to place where."""
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 from brightness import Brightness, draw_images
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 import attacks
 import bench
@@ -378,3 +380,39 @@ for options in ast.literal_eval(sys.argv[1]):
     assert run.returncode == 0, run.stderr
     for line, (_, text) in zip(run.stdout.splitlines(), WRONG, strict=True):
         assert line.startswith(f"ValueError: {text}")
+
+
+class Shaped(nn.Module):
+    """Ten logits of a random layer, brought into another form."""
+
+    def __init__(self, form: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.layer, self.form = nn.Linear(48, 10), form
+
+    def forward(self, images: Tensor) -> object:
+        return self.form(self.layer(images.flatten(1)))
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        (lambda z: z[:, :1], "the model has 1 class"),
+        (lambda z: z[:, 0], "torch.float32 of shape"),
+        (lambda z: z[:1], "shape (1, 10) for 4 images"),
+        (lambda z: z[:, :, None], "it must return float logits of shape"),
+        (lambda z: (z,), "the model returned a tuple"),
+        (
+            lambda z: z.argmax(1, keepdim=True) * torch.arange(10),
+            "the model returned torch.int64 of shape",
+        ),
+    ],
+)
+def test_a_model_without_logits_is_refused_in_one_line(
+    form: Callable[[Tensor], object], message: str, tmp_path: Path
+) -> None:
+    model, x = Shaped(form), torch.rand(4, 3, 4, 4)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        bench.evaluate_attacks("jsma", model=model, images=x, labels=torch.zeros(4).long(), eps=0.5)
+    data = TensorDataset(x, torch.zeros(4).long())
+    with pytest.raises(ValueError, match=re.escape(message)):
+        bench.find_points(model, data, results=tmp_path, quiet=True, attack="jsma")

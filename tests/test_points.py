@@ -1,6 +1,7 @@
 """Points are kept whole, fit their data set, and go to other people and back."""
 
 import dataclasses
+import functools
 import io
 import json
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from torch import nn
+from torch.utils.data import TensorDataset
 
 from augmentations import BUILTIN
 from bench import registry
@@ -25,6 +28,7 @@ from bench.models import networks, pretrained, weight_files
 from bench.points import blocks as blocks_module
 from bench.points import find
 from bench.points.exchange import from_numpy, to_numpy
+from bench.points.find import find_points
 from bench.points.store import Points, join
 from bench.reporting import image_grid
 from bench.training import victims
@@ -413,11 +417,36 @@ def test_the_cost_is_that_of_what_is_left(data: Dataset, tmp_path: Path) -> None
 def test_a_search_that_finds_nothing_leaves_no_file(data: Dataset, tmp_path: Path) -> None:
     network = networks.build_for(data, "resnet8", seed=0)
     attack = "noise(count=1, eps=0.0001)"
-    with pytest.raises(ValueError, match="there are no points: the attack succeeded on no"):
+    with pytest.raises(
+        ValueError,
+        match=r"no points: .* a larger eps than that of noise\(eps=0.0",
+    ):
         find.adversarial(
             data, Workspace(results=tmp_path), Silent(), victim=network, attack_text=attack
         )
     assert not list(tmp_path.glob("points/*.safetensors"))
+
+
+@pytest.mark.parametrize("right", [0, 1, 6])
+def test_a_victim_model_that_is_wrong_on_the_images_is_refused_or_said(
+    right: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    images = (torch.rand(6, 1, 4, 4) * 255).round() / 255
+    labels = network(images).argmax(1)
+    labels[right:] = (labels[right:] + 1) % 3
+    search = functools.partial(
+        find_points, network, TensorDataset(images, labels), attack="jsma(eps=1.0)",
+        results=tmp_path,
+    )  # fmt: skip
+    if right:
+        assert search().summary()["victim_accuracy"] == right / 6
+    else:
+        with pytest.raises(ValueError, match="classifies none of the 6 training images correctly"):
+            search()
+        assert not list(tmp_path.glob("points/*.safetensors"))
+    assert ("classifies only 16.7% of the training" in capsys.readouterr().err) == (right == 1)
 
 
 def test_the_cost_is_said_before_the_first_block(data: Dataset, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from attacks.victim import check_form
 from bench import registry
 from bench.data.seeds import derive
 from bench.errors import reason
@@ -258,8 +259,14 @@ def _unknown(name: str) -> ValueError:
     )
 
 
-def check_logits(logits: Float[Tensor, "b k"]) -> None:
-    """Raise ``ValueError`` where a victim model gives logits that are infinite or not a number."""
+def check_logits(logits: Tensor, count: int) -> None:
+    """Raise ``ValueError`` for anything but finite logits of several classes for ``count`` images.
+
+    Args:
+        logits: What a victim model returned.
+        count: Number of images that it was given.
+    """
+    check_form(logits, count)
     wrong = int((~logits.isfinite().all(1)).sum())
     if wrong:
         raise ValueError(

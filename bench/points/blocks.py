@@ -149,7 +149,7 @@ def attack_images(
     images = as_floats(data.train.images[ids], device)
     with frozen(network), torch.no_grad():
         logits = network(images)
-        check_logits(logits)
+        check_logits(logits, len(images))
         goal = Goal(logits.argmax(1))
     generators = [seeds.generator(seed, "points", int(i)) for i in ids]
     adversarial = method(network, images, goal, generators)

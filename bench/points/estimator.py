@@ -74,7 +74,7 @@ def walk(network: nn.Module, images: Images, steps: int, eps: float) -> Walk:
             attacked = (images + delta / 2).requires_grad_(True)
             logits = network(attacked)
             if goal is None:
-                check_logits(logits)
+                check_logits(logits, len(images))
                 goal = Goal(logits.detach().argmax(1))
             (slope,) = torch.autograd.grad(goal.soft_margin(logits).sum(), attacked)
         length = slope.flatten(1).abs().sum(1).clamp(min=torch.finfo(slope.dtype).tiny)

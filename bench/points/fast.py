@@ -145,6 +145,12 @@ def obtain(
             blocks.run(plan, workspace, progress, executor, stop, label)
             for plan, label in zip(plans, labels, strict=True)
         )
+        for points, use in ((taught, "learn from"), (held, "check with")):
+            if not len(points.places):
+                raise ValueError(
+                    f"the attack found no points in any of the {len(points)} images to {use}: give "
+                    "a larger eps, or another victim model"
+                )
         fitted, found = _train(taught, held, data, network, how, progress, stop)
         c, h, w = data.train.images.shape[1:]
         common |= {"size": [h, w], "channels": c, **how.training, **found}

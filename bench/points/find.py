@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from attacks.base import frozen
+from attacks.victim import check_form
 from bench import registry
 from bench.data.catalog import facts
 from bench.data.dataset import Dataset
@@ -39,6 +40,8 @@ from bench.training.victims import Victim
 
 SPARSE = "advmask(steps=100)"
 """The attack of version 0.1: as few points as it can, a tenth of the authors'."""
+LEAST_ACCURACY = 0.5
+"""Share of the training images below which a victim model is worth a line."""
 
 
 def points_victim(
@@ -104,7 +107,9 @@ def find_points(
             [0, 1], all of one size; the name or path of a dataset, whose training images are taken;
             or a `bench.Dataset`. A model name needs one of the last two.
         attack: The attack, by name with options.
-        eps: Largest change of a value in [0, 1]; None: the dataset's own, 8/255 unless it is named.
+        eps: Largest change of a value in [0, 1]; None: the dataset's own; where the
+            dataset is not a published one, 4/255, the authors' for CIFAR-10. Small networks and
+            images, such as digits of 8x8 pixels, need a larger one, such as 0.3.
         victim: File of the victim model's weights (safetensors or .pt), ``FILE.py:FACTORY``,
             ``PACKAGE:FACTORY`` or ``timm:NAME``.
         mean: Per-channel mean subtracted by a victim model that was trained elsewhere.
@@ -372,7 +377,7 @@ def adversarial(
                 found = run(search.blocks, workspace, progress, chosen, stop)
             else:
                 found = search.predict(data, workspace, progress, network, chosen, stop)
-            found.fits(data)
+            _check_found(found, data, progress)
             found.save(search.path)
             for block in search.blocks:
                 block.path.unlink(missing_ok=True)
@@ -380,10 +385,28 @@ def adversarial(
     return found
 
 
+def _check_found(found: Points, data: Dataset, progress: Progress) -> None:
+    """Refuse points that are worth nothing, and say so where they are worth little."""
+    accuracy = found.about.get("victim_accuracy", 1.0)
+    if accuracy == 0:
+        raise ValueError(
+            f"the victim model classifies none of the {len(found)} training images correctly: "
+            "check its weights, the order of the classes, mean and std"
+        )
+    found.fits(data)
+    if accuracy < LEAST_ACCURACY:
+        progress.say(
+            f"The victim model classifies only {accuracy:.1%} of the training images correctly: "
+            "its points say little about the classes."
+        )
+
+
 def _check_classes(network: nn.Module, data: Dataset, device: str) -> None:
     """Refuse a victim model with fewer classes than the labels of the training images."""
     with frozen(network), torch.no_grad():
-        classes = network(as_floats(data.train.images[:1], device)).shape[1]
+        logits = network(as_floats(data.train.images[:1], device))
+        check_form(logits, 1)
+        classes = logits.shape[1]
     low, high = (int(each) for each in data.train.labels.aminmax())
     if low < 0 or high >= classes:
         raise ValueError(

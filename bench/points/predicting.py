@@ -18,6 +18,7 @@ from bench import registry
 from bench.data import seeds
 from bench.data.dataset import Dataset
 from bench.data.floats import as_floats
+from bench.errors import reason
 from bench.files import checksums, json_text, tensor_files
 from bench.points import estimator
 from bench.points.estimator import Estimator
@@ -159,8 +160,10 @@ class Trained:
             _check(about)
             network = Estimator(about["channels"], about["gradients"])
             network.load_state_dict(tensors)
-        except (ValueError, KeyError, TypeError, RuntimeError):
-            raise ValueError(f"{path} does not hold an estimator of points") from None
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise ValueError(
+                f"{path} does not hold an estimator of points ({reason(error)})"
+            ) from None
         network.eval().requires_grad_(False)
         return cls.of(network, about)
 

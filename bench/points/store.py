@@ -102,7 +102,8 @@ class Points:
             )
         if not len(self.places):
             raise ValueError(
-                "there are no points: the attack succeeded on no training image; give a larger eps"
+                "there are no points: the attack succeeded on no training image; give a larger eps "
+                f"than that of {self.about.get('attack', 'the attack')}"
             )
 
     def save(self, path: Path) -> None:

@@ -45,7 +45,7 @@ def prepare(
         raise ValueError(f"labels are of type {labels.dtype}: give integers, one class per image")
     labels = labels.to(images.device, torch.long)
     logits = predict(network, images)
-    check_logits(logits)
+    check_logits(logits, len(images))
     classes = logits.shape[1]
     if int(labels.min()) < 0 or int(labels.max()) >= classes:
         raise ValueError(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from attacks import Goal
 from attacks.base import Images, check
 from attacks.norms import l0_elements, l0_pixels, l2, linf
-from attacks.victim import frozen, images_kept
+from attacks.victim import check_form, frozen, images_kept
 from bench.data import seeds
 from bench.data.floats import as_floats
 from bench.data.splits import Split
@@ -79,7 +79,7 @@ def correct_images(network: nn.Module, test: Split, count: int, device: str) -> 
         images = as_floats(test.images[ids], device)
         labels = test.labels[ids].to(device)
         logits = predict(network, images)
-        check_logits(logits)
+        check_logits(logits, len(images))
         right = (logits.argmax(1) == labels).nonzero()[:, 0]
         missing = count - sum(len(part[0]) for part in found)
         seen += len(ids) if len(right) <= missing else int(right[missing - 1]) + 1
@@ -100,10 +100,15 @@ def predict(network: nn.Module, images: Images) -> Float[Tensor, "b k"]:
     """Return the logits of images, shape (b, k), by new forward passes.
 
     Raises:
-        ValueError: The network changes the images that it is given in place.
+        ValueError: The network changes the images that it is given in place, or returns something
+            other than logits of several classes.
     """
+    answers = []
     with frozen(network), torch.no_grad(), images_kept(network):
-        return torch.cat([network(batch) for batch in images.split(BATCH)])
+        for batch in images.split(BATCH):
+            answers.append(network(batch))
+            check_form(answers[-1], len(batch))
+    return torch.cat(answers)
 
 
 def goals(aim: Aim, chosen: CorrectImages, seed: int) -> list[Goal]:

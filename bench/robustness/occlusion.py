@@ -114,7 +114,7 @@ def curve(
             for kind, mask in masks.items():
                 with torch.inference_mode():
                     logits = network(delete(images, mask, mean=mean))
-                check_logits(logits)
+                check_logits(logits, len(images))
                 right[kind][number] += int((logits.argmax(1) == labels).sum())
     return [
         {"share": share, **{kind: count[i] / len(split) for kind, count in right.items()}}

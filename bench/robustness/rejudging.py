@@ -264,7 +264,7 @@ def images_under_attack(
     images = as_floats(test.images[ids], workspace.device)
     labels = test.labels[ids].to(workspace.device)
     logits = predict(network, images)
-    check_logits(logits)
+    check_logits(logits, len(images))
     right = (logits.argmax(1) == labels).nonzero()[:, 0]
     if not len(right):
         raise ValueError(
