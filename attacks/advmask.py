@@ -61,7 +61,7 @@ class AdvMask(BaseAttack):
     search; ``budget`` sets how many these are together.
 
     Attributes:
-        eps: Largest change of an element, above 0 and at most 1.
+        eps: Largest change of an element, above 0 and at most 1; None is 1, which is no bound.
         steps: Steps of the joint training.
         step: Change of an element per step, as a share of eps.
         decay: Momentum of the gradients that the perturbation follows.
@@ -94,7 +94,7 @@ class AdvMask(BaseAttack):
 
     readings: ClassVar[tuple[str, ...]] = ("published",)
 
-    eps: float = 8 / 255
+    eps: float | None = 8 / 255
     steps: int = 200
     step: float = 0.125
     decay: float = 0.8
@@ -112,7 +112,7 @@ class AdvMask(BaseAttack):
     budget: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.eps <= 1:
+        if not 0 < self._bound <= 1:
             raise ValueError(f"eps is {self.eps}: it must be above 0 and at most 1, such as 8/255")
         for name in ("steps", "step", "alpha_start", "alpha_end", "searches", "lr"):
             if not getattr(self, name) > 0:
@@ -155,6 +155,10 @@ class AdvMask(BaseAttack):
         return 1 + 2 * planned.steps + self.searches + (planned.exchanges or 0)
 
     @property
+    def _bound(self) -> float:
+        return 1.0 if self.eps is None else self.eps
+
+    @property
     def _planned(self) -> AdvMask:
         """This attack with the steps and exchanges that it makes, and without a budget."""
         if self.budget is not None:
@@ -163,7 +167,9 @@ class AdvMask(BaseAttack):
             return replace(self, budget=None, steps=steps, exchanges=left - 2 * steps)
         if self.exchanges is not None:
             return self
-        return replace(self, exchanges=EXCHANGES if self.eps == 1 or self.unit == "elements" else 0)
+        return replace(
+            self, exchanges=EXCHANGES if self._bound == 1 or self.unit == "elements" else 0
+        )
 
     def _attack(
         self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
@@ -176,7 +182,7 @@ class AdvMask(BaseAttack):
             found, spare = planned._learn(model, images[rows], goal[rows], chosen)
             passes = (planned.exchanges or 0) + spare * (self.budget is not None)
             result[rows] = exchange(
-                model, images[rows], goal[rows], found, self.eps, self.unit, passes, chosen
+                model, images[rows], goal[rows], found, self._bound, self.unit, passes, chosen
             )
         return result
 
@@ -184,9 +190,9 @@ class AdvMask(BaseAttack):
         self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
     ) -> tuple[Images, Int[Tensor, " b"]]:
         """The sparsest successes, and how many passes the bisection of each image left."""
-        low, high = box(images, self.eps, goal.region)
+        low, high = box(images, self._bound, goal.region)
         shape = images[:, :1].shape if self.unit == "pixels" else images.shape
-        zoom = 1 / (self.eps * images[0].numel() ** 0.5)
+        zoom = 1 / (self._bound * images[0].numel() ** 0.5)
         encoder = self._encoder(images, generators)
         delta, velocity = torch.zeros_like(images), torch.zeros_like(images)
         alpha = images.new_full((len(images), 1), self.alpha_start)
@@ -215,7 +221,7 @@ class AdvMask(BaseAttack):
 
             length = gradient.flatten(1).abs().sum(1).clamp(min=1e-30)
             velocity.mul_(self.decay).add_(gradient.div_(length[:, None, None, None]))
-            delta.sub_(velocity.sign(), alpha=self.step * self.eps).clamp_(low, high)
+            delta.sub_(velocity.sign(), alpha=self.step * self._bound).clamp_(low, high)
             change = torch.where(reached, 1 + self.adapt, 1 - self.adapt)
             factor = (factor * change[:, None]).clamp(0.03, 10)
             alpha = self._sharpen(alpha, mask, step)

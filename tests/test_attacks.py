@@ -150,6 +150,17 @@ def test_every_attack_returns_images_that_already_reach_the_goal(name: str, targ
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_no_eps_is_no_bound(name: str) -> None:
+    model, images = network((1, 4, 4), 3), some_images((1, 4, 4), 2, seed=5)
+    labels, options = model(images).argmax(1), QUICK.get(name, {})
+    found = [
+        BUILTIN[name](eps=eps, **options)(model, images, labels, Generator().manual_seed(6))
+        for eps in (None, 1.0)
+    ]
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_attack_returns_a_batch_of_which_nothing_is_left_to_do(name: str) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
     images = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
