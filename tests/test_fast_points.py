@@ -212,6 +212,13 @@ def test_an_estimator_lacks_nothing_that_is_used_of_it(tmp_path: Path) -> None:
     assert Trained.load(given).digest == whole.digest
 
 
+def test_no_estimator_is_kept_that_has_no_points_to_learn_from(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(ValueError, match="found no points in any of the 24 images to learn"):
+            made(tmp_path, FEW.replace("advmask.fast(", "advmask.fast(attack='noise(eps=1e-9)', "))
+    assert not list(tmp_path.glob("cache/estimators/*.safetensors"))
+
+
 def test_what_records_say_of_predicted_points(tmp_path: Path) -> None:
     _, _, found = made(tmp_path)
     known = coverage.of_search(found)

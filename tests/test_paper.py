@@ -310,6 +310,15 @@ def test_an_experiment_without_any_record_still_prints(tmp_path: Path) -> None:
     attacks = CliRunner().invoke(main, ["tables", "table6", "--results", str(tmp_path)])
     assert attacks.exit_code == 3
     assert "bench run table6 --scale smoke" in attacks.stderr
+    for bound, length in (("eps 8/255", "468.2"), ("eps 16/255", "238.3")):
+        assert bound in attacks.stdout
+        assert length in attacks.stdout  # as published
+    rows = [line.split() for line in attacks.stdout.splitlines()]
+    assert rows.count(["greedyfool", *["--"] * 4]) == 2
+    whole = CliRunner().invoke(
+        main, ["tables", "table6", "--scale", "paper", "--results", str(tmp_path)]
+    )
+    assert "advmask.published" in whole.stdout
 
 
 def test_an_experiment_of_attacks_heeds_the_options_of_its_command(tmp_path: Path) -> None:

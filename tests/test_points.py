@@ -462,3 +462,12 @@ def test_the_cost_is_said_before_the_first_block(data: Dataset, tmp_path: Path) 
         find.adversarial(data, workspace, Listening(), victim=network, stop=lambda: True)
     (line,) = lines
     assert line.startswith("Finding adversarial points: 1,438 images, 883 to 1,604 forward and ")
+
+
+@pytest.mark.parametrize(("train", "epochs"), [(4, 500), (100, 500), (1000, 100)])
+def test_the_victim_model_of_a_part_is_trained_longer_but_not_for_ever(
+    train: int, epochs: int
+) -> None:
+    recipe = find.points_victim(catalog.load(f"digits(train={train}, test=20)")).recipe
+    assert recipe is not None
+    assert recipe.epochs == epochs

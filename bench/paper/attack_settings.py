@@ -9,6 +9,7 @@ from fractions import Fraction
 from bench import registry
 from bench.records.record import Record
 from bench.reporting import attack_tables
+from bench.reporting.grouping import plural
 from bench.reporting.table import Table
 from bench.reporting.worst_case import Reader, compared
 from bench.robustness.judge import Aim
@@ -127,7 +128,10 @@ class AttackSettings:
     def tables(
         self, records: Iterable[Record], images: Reader = lambda record: record.images
     ) -> list[Table]:
-        """A table for each eps, with the published numbers beside ours; none without records.
+        """A table for each eps, with the published numbers beside ours.
+
+        The attacks that the experiment names have a row each, and without any record those that
+        have published numbers.
 
         Args:
             records: Records of any kind.
@@ -135,4 +139,16 @@ class AttackSettings:
         """
         own = [record for record in self.own(records) if record.status == "finished"]
         shown = compared(own, images)
-        return attack_tables.norm_tables(shown, self.published) if own else []
+        wanted = {str(eps): self.names(eps) for eps in self.eps}
+        if not self.attacks and not own:
+            wanted = {
+                eps: [name for name, at in self.published if at == eps]
+                for eps in map(str, self.eps)
+            }
+        return attack_tables.norm_tables(shown, self.published, wanted, self._about)
+
+    @property
+    def _about(self) -> str:
+        goal = "untargeted" if self.aim == "untargeted" else f"target: {self.aim}"
+        victim = self.victim
+        return f"{victim.model}, {victim.data}, {goal}, {plural(self.images, 'image')}"

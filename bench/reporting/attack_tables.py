@@ -102,6 +102,8 @@ def attack_metrics(records: Sequence[Record]) -> Table:
 def norm_tables(
     records: Sequence[Record],
     published: Mapping[tuple[str, str], Sequence[float]] = MappingProxyType({}),
+    wanted: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    about: str = "",
 ) -> list[Table]:
     """Success and norms of the attacks on one victim model with one goal: a table for each eps.
 
@@ -109,22 +111,27 @@ def norm_tables(
         records: Records of attacks that may be compared, as `group_attacks` groups them.
         published: The four numbers that a paper prints, by the name of the attack and by eps. They
             are of another network, so they get a heading that says so.
+        wanted: Names of attacks that have a row at an eps even if they have no record.
+        about: What is attacked, where there is no record that says it.
     """
-    setting, model = AttackSetting.of(records[0]), records[0].labels["model"]
-    goal = setting.goal if setting.goal == "untargeted" else f"target: {setting.goal}"
-    about = f"{model}, {setting.data}, {goal}, {setting.size}"
+    if records:
+        setting, model = AttackSetting.of(records[0]), records[0].labels["model"]
+        goal = setting.goal if setting.goal == "untargeted" else f"target: {setting.goal}"
+        about = f"{model}, {setting.data}, {goal}, {setting.size}"
     made = []
-    for eps in eps_values(records):
+    for eps in dict.fromkeys([*eps_values(records), *wanted]):
         columns = [replace(column, group=f"eps {eps}") for column in NORMS.values()]
         cells: dict[Key, Cell] = {}
         printed: dict[Key, Published] = {}
-        rows = rows_of_attacks(_at(records, eps))
+        rows = _with_missing(rows_of_attacks(_at(records, eps)), wanted.get(eps, ()))
         for row, members in rows.items():
             for (metric, shown), column in zip(NORMS.items(), columns, strict=True):
-                # an attack without any success has no norms
-                cells[row.label, column.label] = _cell(members, metric, shown) or ""
+                # an attack without any success has no norms, one without a record was not run
+                cell = _cell(members, metric, shown) or "" if members else None
+                cells[row.label, column.label] = cell
             # what was submitted as images may have the name of an attack
-            known = () if "source" in members[0].labels else published.get((row.name, eps), ())
+            submitted = members and "source" in members[0].labels
+            known = () if submitted else published.get((row.name, eps), ())
             for column, value in zip(columns, known, strict=False):
                 printed[row.label, column.label] = Published(value)
         made.append(
@@ -145,10 +152,22 @@ def norm_tables(
                     "(ignores eps) have no bound on linf and, like the dense ceiling and the "
                     "random floor, are not compared"
                 ),
-                origin=f"{len(records)} records of {setting.victim}",
+                origin=f"{len(records)} records of {records[0].labels['victim']}"
+                if records
+                else "no records yet",
             )
         )
     return made
+
+
+def _with_missing(
+    rows: Mapping[Row, Sequence[Record]], wanted: Sequence[str]
+) -> dict[Row, Sequence[Record]]:
+    """The rows, and one for each attack without a record; the worst case stays the last."""
+    known = {row.name for row in rows}
+    last = {row: each for row, each in rows.items() if each[0].labels["role"] == "worst"}
+    first = {row: each for row, each in rows.items() if row not in last}
+    return first | {Row(name): () for name in wanted if name not in known} | last
 
 
 def across_victims(records: Sequence[Record], metric: str) -> Table:

@@ -21,7 +21,7 @@ from bench.training.recipes import Recipe, usual
 
 SEED = 0
 PASSES = 100_000  # least number of images that a victim model of a part of a dataset is trained on
-EPOCHS = 300  # that suffice for the smallest parts, whatever the number of their images
+EPOCHS = 500  # that suffice for the smallest parts, whatever the number of their images
 
 
 def usual_victim(data: str, digest: str, side: int, **changes: object) -> Recipe:
