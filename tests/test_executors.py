@@ -1,17 +1,20 @@
 """The same jobs through each executor give the same results, whatever dies on the way."""
 
 import os
+import runpy
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import click
 import pytest
 import torch
 from jobs import OfTwo, fragile, patient, raise_bound, raise_of_two, refuse, square, threads
 
+from bench.cli import options as shared
 from bench.errors import Failed
-from bench.execution import signals
+from bench.execution import options, signals
 from bench.execution.executors import Local, Lost, portable
 from bench.execution.options import ExecutionOptions
 from bench.execution.pool import Pool
@@ -175,6 +178,14 @@ def test_impossible_options_are_refused() -> None:
     assert isinstance(executor("local", jobs=1), Local)
     with pytest.raises(ValueError, match=r"--jobs 9999 is more than the \d+ processor cores"):
         executor("processes", jobs=9999)
+
+
+def test_an_executor_is_named_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options, "ExecutorName", Literal["local", "moon"])
+    made = runpy.run_path(shared.__file__, run_name="bench.cli.options")
+    command = click.command()(made["spread"](lambda: None))
+    (choices,) = (each.type.choices for each in command.params if each.name == "executor")
+    assert tuple(choices) == ("local", "moon")
 
 
 def test_one_named_gpu_takes_one_job_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
 
@@ -20,6 +20,7 @@ from bench.cli.sections import (
     together,
     trained,
 )
+from bench.execution.options import ExecutorName
 
 if TYPE_CHECKING:
     from bench.execution.options import ExecutionOptions
@@ -197,7 +198,7 @@ spread = gathered(
     device,
     execution(
         "--executor",
-        type=click.Choice(["local", "processes", "ray", "slurm"]),
+        type=click.Choice(get_args(ExecutorName)),
         default="local",
         show_default=True,
         help="Run jobs in this process, in several processes, on a Ray cluster, or submit them to "
