@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from bench.models import networks
 from bench.models.networks import build, reseed
@@ -86,6 +87,21 @@ def test_every_network_takes_every_image(side: int, channels: int) -> None:
         with torch.device("meta"):
             model = build(name, classes=7, channels=channels, side=side, seed=0, **norm)
             assert model.eval()(torch.rand(2, channels, side, side)).shape == (2, 7), name
+
+
+def test_a_network_is_added_by_one_entry_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    linear = networks.Network(
+        "one linear layer",
+        lambda to: nn.Sequential(nn.Flatten(), nn.Linear(to.channels * to.side**2, to.classes)),
+        draws=True,
+    )
+    monkeypatch.setitem(networks.NETWORKS, "linear", linear)
+    assert networks.names()["linear"] == "one linear layer"
+    assert networks.admit("linear") == "linear"
+    assert not networks.draws_nothing("linear")
+    assert tiny(name="linear")(torch.rand(2, 1, 8, 8)).shape == (2, 4)
+    with pytest.raises(ValueError, match="did you mean linear"):
+        networks.check("liner")
 
 
 def test_large_images_keep_the_imagenet_stem() -> None:

@@ -408,6 +408,11 @@ def test_a_package_can_add_a_network(monkeypatch: pytest.MonkeyPatch, folder: Pa
     made = networks.build("mine", classes=3, channels=1, side=8, mean=[0.5], std=[2.0], seed=0)
     images = torch.rand(2, 1, 8, 8)
     assert torch.equal(made.eval()(images), made.network(images))  # it normalises by itself
+    monkeypatch.setitem(networks.NETWORKS, "mine", networks.NETWORKS["resnet8"])
+    with pytest.raises(
+        ValueError, match=r"^two models are named 'mine': added_nets_3:make and another; rename"
+    ):
+        networks.names()
 
 
 @pytest.mark.filterwarnings("default")

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -19,27 +19,15 @@ from bench import registry
 from bench.data.seeds import derive
 from bench.errors import reason
 from bench.files import code
-from bench.models.resnet import Bottleneck, ResNet
+from bench.models.resnet import Basic, Bottleneck, ResNet
 from bench.models.shake_shake import ShakeShake
 from bench.models.wide_resnet import WideResNet
 
 if TYPE_CHECKING:
     from bench.data.dataset import Dataset
 
-BASIC = {"resnet8": 1, "resnet20": 3, "resnet32": 5, "resnet44": 7, "resnet56": 9}
 TIMM = {"resnet18": "resnet18", "resnet50": "resnet50", "wide-resnet50-2": "wide_resnet50_2"}
-WIDE = {"wrn-28-10": (28, 10), "wrn-40-2": (40, 2)}  # depth and factor of the width
-MIXERS = {"convmixer-96-6": (96, 6), "convmixer-64-4": (64, 4)}  # width and depth
-ABOUT = {
-    **{name: "for small images, shortcuts without parameters" for name in BASIC},
-    "resnet44-bottleneck": "three times seven bottlenecks, the ResNet-44 of the paper's code",
-    **{name: "wide residual network" for name in WIDE},
-    "shake-shake-26-2x32d": "two branches, mixed at random in training",
-    **{name: "timm's, with a 3x3 stem for sides up to 64" for name in TIMM},
-    "vit-96-6": "timm's vision transformer, about 8 patches a side, 6 blocks of width 96",
-    "convmixer-96-6": "timm's ConvMixer, about 16 patches a side, 6 blocks of width 96",
-    "convmixer-64-4": "the same with 4 blocks of width 64, as fast as ResNet-8",
-}
+"""The networks that timm and torchvision have published weights for, and what these call them."""
 SMALL = 64  # pixels; up to this side the ImageNet stem would throw away most of the image
 
 
@@ -68,6 +56,109 @@ class Normalised(nn.Module):
         """Return the logits."""
         logits: Tensor = self.network((images - self.mean) / self.std)
         return logits
+
+
+class Wanted(NamedTuple):
+    """What a network is built for; ``stem`` as in `build`."""
+
+    classes: int
+    channels: int
+    side: int
+    stem: int | None = None
+
+
+class Network(NamedTuple):
+    """A network that has a name.
+
+    Attributes:
+        about: What it is, in a line of ``bench list models``.
+        build: Gives it with random weights, for images that are normalised already.
+        draws: Whether it draws random numbers in training, whose order a CUDA graph would fix.
+    """
+
+    about: str
+    build: Callable[[Wanted], nn.Module]
+    draws: bool = False
+
+
+def _resnet(blocks: int, block: type[Basic | Bottleneck] = Basic) -> Callable[[Wanted], nn.Module]:
+    return lambda to: ResNet(blocks, to.classes, to.channels, block)
+
+
+def _wide(depth: int, factor: int) -> Callable[[Wanted], nn.Module]:
+    return lambda to: WideResNet(depth, factor, to.classes, to.channels)
+
+
+def _resnet_of_timm(name: str) -> Callable[[Wanted], nn.Module]:
+    def build(to: Wanted) -> nn.Module:
+        network = _timm(name, to.classes, to.channels, to.side)
+        if to.stem == 3 or (to.stem is None and to.side <= SMALL):
+            network.conv1 = nn.Conv2d(to.channels, 64, 3, 1, 1, bias=False)
+            nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+            network.maxpool = nn.Identity()
+        return network
+
+    return build
+
+
+def _transformer(to: Wanted) -> nn.Module:
+    """timm's vision transformer with about 8 patches a side; 683,242 parameters at side 32."""
+    import timm
+
+    network: nn.Module = timm.create_model(
+        "vit_tiny_patch16_224", num_classes=to.classes, in_chans=to.channels, img_size=to.side,
+        patch_size=max(1, to.side // 8), embed_dim=96, depth=6, num_heads=3,
+    )  # fmt: skip
+    return network
+
+
+def _mixer(width: int, depth: int) -> Callable[[Wanted], nn.Module]:
+    """timm's ConvMixer with about 16 patches a side."""
+
+    def build(to: Wanted) -> nn.Module:
+        from timm.models.convmixer import ConvMixer
+
+        mixer: nn.Module = ConvMixer(
+            dim=width, depth=depth, kernel_size=5, patch_size=max(1, to.side // 16),
+            in_chans=to.channels, num_classes=to.classes,
+        )  # fmt: skip
+        # a processor computes depthwise convolutions faster in this layout; ResNets gain nothing
+        return mixer.to(memory_format=torch.channels_last)
+
+    return build
+
+
+_BASIC = "for small images, shortcuts without parameters"
+_WIDE = "wide residual network"
+_STEM = "timm's, with a 3x3 stem for sides up to 64"
+NETWORKS: dict[str, Network] = {
+    "resnet8": Network(_BASIC, _resnet(1)),
+    "resnet20": Network(_BASIC, _resnet(3)),
+    "resnet32": Network(_BASIC, _resnet(5)),
+    "resnet44": Network(_BASIC, _resnet(7)),
+    "resnet56": Network(_BASIC, _resnet(9)),
+    "resnet44-bottleneck": Network(
+        "three times seven bottlenecks, the ResNet-44 of the paper's code", _resnet(7, Bottleneck)
+    ),
+    "wrn-28-10": Network(_WIDE, _wide(28, 10)),
+    "wrn-40-2": Network(_WIDE, _wide(40, 2)),
+    "shake-shake-26-2x32d": Network(
+        "two branches, mixed at random in training",
+        lambda to: ShakeShake(32, to.classes, to.channels),
+        draws=True,
+    ),
+    **{name: Network(_STEM, _resnet_of_timm(own)) for name, own in TIMM.items()},
+    "vit-96-6": Network(
+        "timm's vision transformer, about 8 patches a side, 6 blocks of width 96", _transformer
+    ),
+    "convmixer-96-6": Network(
+        "timm's ConvMixer, about 16 patches a side, 6 blocks of width 96", _mixer(96, 6)
+    ),
+    "convmixer-64-4": Network(
+        "the same with 4 blocks of width 64, as fast as ResNet-8", _mixer(64, 4)
+    ),
+}
+"""The networks by name; an entry here is all that a new one needs beside its module."""
 
 
 def build(
@@ -127,7 +218,7 @@ def build(
             network = _made(name, own, classes, channels, side)
             centre, spread = torch.zeros(channels), torch.ones(channels)
         else:
-            network = _network(name, classes, channels, side, stem, weights)
+            network = _named(name, Wanted(classes, channels, side, stem), weights)
     reseed(network, derive(seed, "network"))
     return Normalised(network, centre, spread)
 
@@ -145,55 +236,12 @@ def build_for(data: Dataset, name: str, *, seed: int, **others: Any) -> Normalis
     return build(name, seed=seed, **(fields | others))
 
 
-def _network(
-    name: str, classes: int, channels: int, side: int, stem: int | None, weights: Path | None
-) -> nn.Module:
-    if name in BASIC:
-        return ResNet(BASIC[name], classes, channels)
-    if name == "resnet44-bottleneck":
-        return ResNet(7, classes, channels, Bottleneck)
-    if name in WIDE:
-        return WideResNet(*WIDE[name], classes, channels)
-    if name == "shake-shake-26-2x32d":
-        return ShakeShake(32, classes, channels)
-    if name in TIMM:
-        network = _timm(TIMM[name], classes, channels, side)
-        if stem == 3 or (stem is None and side <= SMALL):
-            network.conv1 = nn.Conv2d(channels, 64, 3, 1, 1, bias=False)
-            nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-            network.maxpool = nn.Identity()
-        return network
-    if name == "vit-96-6":
-        return _transformer(classes, channels, side)
-    if name in MIXERS:
-        return _mixer(*MIXERS[name], classes, channels, side)
+def _named(name: str, to: Wanted, weights: Path | None) -> nn.Module:
+    if name in NETWORKS:
+        return NETWORKS[name].build(to)
     if name.startswith("timm:"):
-        return _timm(name.removeprefix("timm:"), classes, channels, side, weights)
+        return _timm(name.removeprefix("timm:"), to.classes, to.channels, to.side, weights)
     raise _unknown(name)
-
-
-def _transformer(classes: int, channels: int, side: int) -> nn.Module:
-    """timm's vision transformer with about 8 patches a side; 683,242 parameters at side 32."""
-    import timm
-
-    network: nn.Module = timm.create_model(
-        "vit_tiny_patch16_224", num_classes=classes, in_chans=channels, img_size=side,
-        patch_size=max(1, side // 8), embed_dim=96, depth=6, num_heads=3,
-    )  # fmt: skip
-    return network
-
-
-def _mixer(width: int, depth: int, classes: int, channels: int, side: int) -> nn.Module:
-    """timm's ConvMixer with about 16 patches a side."""
-    from timm.models.convmixer import ConvMixer
-
-    patch = max(1, side // 16)
-    mixer: nn.Module = ConvMixer(
-        dim=width, depth=depth, kernel_size=5, patch_size=patch, in_chans=channels,
-        num_classes=classes,
-    )  # fmt: skip
-    # a processor computes depthwise convolutions faster in this layout; ResNets gain nothing
-    return mixer.to(memory_format=torch.channels_last)
 
 
 def _made(name: str, make: Callable[..., Any], classes: int, channels: int, side: int) -> nn.Module:
@@ -246,7 +294,7 @@ def _timm(
 
 
 def _unknown(name: str) -> ValueError:
-    known = list(ABOUT)
+    known = list(NETWORKS)
     if name.startswith("timm:"):
         import timm
 
@@ -255,7 +303,7 @@ def _unknown(name: str) -> ValueError:
     near = difflib.get_close_matches(name, known, 1)
     return ValueError(
         f"no network is called {name!r}: "
-        + (f"did you mean {near[0]}?" if near else f"there are {', '.join(ABOUT)} and timm:NAME")
+        + (f"did you mean {near[0]}?" if near else f"there are {', '.join(NETWORKS)} and timm:NAME")
     )
 
 
@@ -277,8 +325,8 @@ def check_logits(logits: Tensor, count: int) -> None:
 
 def names() -> dict[str, str]:
     """Every network that has a name, and what it is; ``timm:NAME`` reaches those of timm."""
-    found = registry.plugins("models", ABOUT)
-    return ABOUT | {
+    found = registry.plugins("models", NETWORKS)
+    return {name: each.about for name, each in NETWORKS.items()} | {
         name: (inspect.getdoc(each) or "of another package").partition("\n")[0]
         for name, each in found.items()
     }
@@ -294,8 +342,8 @@ def factory(name: str) -> Callable[..., Any] | None:
         name: What `admit` returned, or the name of an entry point of the group ``bench.models``.
     """
     found: Callable[..., Any] | None = code.find(name)
-    if found is None and name not in ABOUT and ":" not in name:
-        found = registry.plugins("models", ABOUT).get(name)
+    if found is None and name not in NETWORKS and ":" not in name:
+        found = registry.plugins("models", NETWORKS).get(name)
     return found
 
 
@@ -328,7 +376,7 @@ def check(name: str) -> None:
         own = name.removeprefix("timm:")
         if timm.is_model(own) and ("." not in own or timm.is_model_pretrained(own)):
             return
-    if name not in ABOUT:
+    if name not in NETWORKS:
         raise _unknown(name)
 
 
@@ -355,7 +403,7 @@ def draws_nothing(name: str) -> bool:
     >>> draws_nothing("resnet18"), draws_nothing("shake-shake-26-2x32d")
     (True, False)
     """
-    return name in ABOUT and not name.startswith("shake-shake")
+    return name in NETWORKS and not NETWORKS[name].draws
 
 
 def reseed(model: nn.Module, seed: int) -> None:

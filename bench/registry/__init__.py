@@ -61,9 +61,8 @@ def plugins(kind: str, known: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for entry in entry_points(group=f"bench.{kind}"):
         if (other := (known | found).get(entry.name)) is not None:  # type: ignore[operator]
-            place = (
-                f"{getattr(other, '__module__', 'bench')}:{getattr(other, '__qualname__', other)}"
-            )
+            named = getattr(other, "__qualname__", None)
+            place = f"{other.__module__}:{named}" if named else "another"
             raise ValueError(
                 f"two {kind} are named {entry.name!r}: {entry.value} and {place}; "
                 "rename or uninstall one"
