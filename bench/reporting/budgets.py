@@ -63,25 +63,13 @@ def success_within(records: Sequence[Record], curves: Reader, unit: Unit = "pixe
         unit: What counts as a change.
     """
     curves = once(curves)
-    cells: dict[Key, Cell] = {}
-    rows: dict[Row, None] = {}
-    columns: list[Column] = []
-    for eps, attacks in _by_eps(records):
-        for k in CHANGES:
-            column = Column(f"k={k}", group=f"eps {eps}", percent=True, best="high")
-            columns.append(column)
-            for row, same in attacks:
-                rows[row] = None
-                cells[row.label, column.label] = _success(same, curves, unit, k)
-    return Table(
+    return _limited(
+        records,
+        CHANGES,
+        lambda eps, k: Column(f"k={k}", group=f"eps {eps}", percent=True, best="high"),
+        lambda same, k: _success(same, curves, unit, k),
         title=f"Success within so many {unit}, {_about(records)}",
-        rows=list(rows),
-        columns=columns,
-        cells=cells,
-        corner="attack",
         measure=f"{_about(records)}: success in percent with at most k changed {unit}",
-        origin=f"{len(records)} records",
-        references=_references(records),
     )
 
 
@@ -94,27 +82,48 @@ def fewest_after(records: Sequence[Record], traces: Reader, unit: Unit = "pixels
         unit: What counts as a change.
     """
     traces = once(traces)
-    cells: dict[Key, Cell] = {}
-    rows: dict[Row, None] = {}
-    columns: list[Column] = []
-    for eps, attacks in _by_eps(records):
-        for passes in PASSES:
-            column = Column(str(passes), group=f"eps {eps}", best="low")
-            columns.append(column)
-            for row, same in attacks:
-                rows[row] = None
-                cells[row.label, column.label] = _fewest(same, traces, unit, passes)
-    return Table(
+    return _limited(
+        records,
+        PASSES,
+        lambda eps, passes: Column(str(passes), group=f"eps {eps}", best="low"),
+        lambda same, passes: _fewest(same, traces, unit, passes),
         title=f"Fewest {unit} after so many passes, {_about(records)}",
-        rows=list(rows),
-        columns=columns,
-        cells=cells,
-        corner="attack",
         measure=(
             f"{_about(records)}: median of the fewest changed {unit} after so many forward and "
             "backward passes of an image, failures counted as infinite"
         ),
         note=f"{INFINITE} {MIDWAY}",
+    )
+
+
+def _limited(
+    records: Sequence[Record],
+    limits: Sequence[int],
+    column: Callable[[str, int], Column],
+    cell: Callable[[Sequence[Record], int], Cell],
+    *,
+    title: str,
+    measure: str,
+    note: str = "",
+) -> Table:
+    """A table with a column for each eps and limit, and a row for each attack."""
+    cells: dict[Key, Cell] = {}
+    rows: dict[Row, None] = {}
+    columns: list[Column] = []
+    for eps, attacks in _by_eps(records):
+        for limit in limits:
+            columns.append(column(eps, limit))
+            for row, same in attacks:
+                rows[row] = None
+                cells[row.label, columns[-1].label] = cell(same, limit)
+    return Table(
+        title=title,
+        rows=list(rows),
+        columns=columns,
+        cells=cells,
+        corner="attack",
+        measure=measure,
+        note=note,
         origin=f"{len(records)} records",
         references=_references(records),
     )
@@ -199,15 +208,17 @@ def trace_panels(records: Sequence[Record], traces: Reader, unit: Unit = "pixels
                 cell = _fewest(same, traces, unit, passes)
                 if isinstance(cell, OverImages) and math.isfinite(cell.value):
                     points.append((float(passes), cell.value))
-                    ends = cell.low, over_images.finite(cell.high)
+                    low, high = cell.low, over_images.finite(cell.high)
                 elif isinstance(cell, Interval):
                     points.append((float(passes), cell.mean))
-                    ends = cell.low, cell.high
+                    low, high = cell.low, cell.high
                 else:
                     continue
-                band.append((math.nan, math.nan) if None in ends else ends)
+                if low is None or high is None:
+                    low = high = math.nan
+                band.append((low, high))
             if points:
-                lines.append(Line(row.label, points, band=band))  # type: ignore[arg-type]
+                lines.append(Line(row.label, points, band=band))
         if lines:
             y = f"fewest {unit}, median"
             title = f"eps = {eps}"
