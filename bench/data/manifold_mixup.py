@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -45,6 +46,8 @@ class ManifoldMixup:
         stages: How many stages may be chosen.
     """
 
+    points: ClassVar[bool] = False
+    """Whether it needs the points of the images."""
     alpha: int = 2
     stages: int = 2
 
@@ -53,11 +56,6 @@ class ManifoldMixup:
             raise ValueError(f"alpha is {self.alpha}: it must be a whole number, at least 1")
         if self.stages < 0:
             raise ValueError(f"stages is {self.stages}: it must be at least 0")
-
-    @property
-    def points(self) -> bool:
-        """Whether it needs the points of the images."""
-        return False
 
     def draw(
         self, labels: Int[Tensor, " b"], classes: int, generator: Generator

@@ -7,7 +7,7 @@ features inside the network.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -41,6 +41,8 @@ class Mix:
     which in the originals' permutations happens to one image a batch on average.
     """
 
+    points: ClassVar[bool] = False
+    """Whether it needs the points of the images."""
     kind: Literal["mixup", "cutmix"]
     alpha: float = 1.0
     probability: float = 1.0
@@ -50,11 +52,6 @@ class Mix:
             raise ValueError(f"alpha is {self.alpha}: it must be above 0")
         if not 0 <= self.probability <= 1:
             raise ValueError(f"probability is {self.probability}: it must be in [0, 1]")
-
-    @property
-    def points(self) -> bool:
-        """Whether it needs the points of the images."""
-        return False
 
     def apply(
         self,
@@ -105,6 +102,8 @@ class IPFCutMix:
         probability: That a batch is mixed: CutMix's for CIFAR, since IPF-RDA's is not known to us.
     """
 
+    points: ClassVar[bool] = True
+    """Whether it needs the points of the images."""
     length: int = 16
     quantile: float = ipf.QUANTILE
     probability: float = 0.5
@@ -113,11 +112,6 @@ class IPFCutMix:
         ipf.check(self.length, self.quantile)
         if not 0 <= self.probability <= 1:
             raise ValueError(f"probability is {self.probability}: it must be in [0, 1]")
-
-    @property
-    def points(self) -> bool:
-        """Whether it needs the points of the images."""
-        return True
 
     def apply(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -33,16 +34,13 @@ class SaliencyMix:
         probability: That a batch is mixed.
     """
 
+    points: ClassVar[bool] = False
+    """Whether it needs the points of the images."""
     probability: float = 0.5
 
     def __post_init__(self) -> None:
         if not 0 <= self.probability <= 1:
             raise ValueError(f"probability is {self.probability}: it must be in [0, 1]")
-
-    @property
-    def points(self) -> bool:
-        """Whether it needs the points of the images."""
-        return False
 
     def apply(
         self,
