@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -25,10 +25,10 @@ class Split:
 
     images: UInt8[Tensor, "n c h w"] | FileImages
     labels: Int[Tensor, " n"]
-    ids: Int[Tensor, " n"] = None  # type: ignore[assignment]
+    ids: Int[Tensor, " n"] = field(default_factory=lambda: torch.arange(0))
 
     def __post_init__(self) -> None:
-        if getattr(self, "ids", None) is None:
+        if not len(self.ids):
             object.__setattr__(self, "ids", torch.arange(len(self.labels)))
 
     def __len__(self) -> int:

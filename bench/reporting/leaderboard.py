@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -42,7 +42,8 @@ from bench.reporting.worst_case import WorstCase, worst_cases
 from bench.robustness.rejudging import SOURCE as REJUDGED
 from bench.robustness.submissions import About
 
-MEASURED, REPORTED = "measured here", "self-reported"
+MEASURED: Final = "measured here"
+REPORTED: Final = "self-reported"
 Known = Literal["measured here", "re-judged from images", "self-reported"]
 
 CHANGES = (1, 5, 10, 20, 50)
@@ -291,7 +292,7 @@ def _entry(same: Sequence[Record], curves: Callable[[Record], Curve]) -> Entry:
         passes = None if None in both else sum(filter(None, both))
     return Entry(
         attack=first.labels["attack"],
-        known=REJUDGED if rejudged else MEASURED,  # type: ignore[arg-type]
+        known=REJUDGED if rejudged else MEASURED,
         success=_success(same),
         pixels=pixels,
         pixels_mean=_mean(same, "l0_pixels_mean"),

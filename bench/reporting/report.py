@@ -127,9 +127,12 @@ def add_verdict(page: Page, table: Table, runs: Sequence[Record], found: Sequenc
         f"{plural(len(names['model']), 'network')} on {plural(len(names['data']), 'dataset')}, "
         f"and {plural(len(found) - len(runs), 'evaluation')} of attacks; {lost} failed."
     )
-    shown = {key: each for key, each in table.comparisons.items() if each.p_holm is not None}
-    better = sum(e.p_holm < 0.05 and e.difference > 0 for e in shown.values())  # type: ignore[operator]
-    worse = sum(e.p_holm < 0.05 and e.difference < 0 for e in shown.values())  # type: ignore[operator]
+    shown = [
+        each.difference
+        for each in table.comparisons.values()
+        if each.difference is not None and each.p_holm is not None and each.p_holm < 0.05
+    ]
+    better, worse = sum(each > 0 for each in shown), sum(each < 0 for each in shown)
     if table.comparisons:
         page.summary.append(
             f"Of {len(table.comparisons)} comparisons with no augmentation, {better} show a "

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import torch
 from jaxtyping import Int
@@ -28,7 +28,7 @@ from bench.robustness.results import problems
 from bench.robustness.submissions import ABOUT, TASK, About, Submission, template
 from bench.training.victims import Victim
 
-SOURCE = "re-judged from images"
+SOURCE: Final = "re-judged from images"
 """The label ``source`` of records of submissions; those of attacks run here have none."""
 
 LONGEST_VICTIM = 200
