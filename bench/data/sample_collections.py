@@ -57,15 +57,17 @@ def read(name: str, side: int | None = None, download: bool = False) -> Parts:
             ``wds:PATTERN``, tar files or a folder of them, whose names say train or test.
         side: Scale the images to this side in pixels; None: their own where all are equal squares,
             else 64.
-        download: Whether a dataset of the hub may be downloaded.
+        download: Whether a dataset of the hub may be downloaded; tar files are only read from this
+            machine.
 
     Raises:
         Missing: It is not on this machine.
         ValueError: The library is not installed, or there is no image, class, training or test
             part in it.
     """
-    reader: Callable[..., Parts] = _hugging_face if name.startswith("hf:") else _web_dataset
-    return reader(name, side, download)
+    if name.startswith("hf:"):
+        return _hugging_face(name, side, download)
+    return _web_dataset(name, side)
 
 
 def _hugging_face(name: str, side: int | None, download: bool) -> Parts:
@@ -121,7 +123,7 @@ def _offline(datasets: Any, wanted: bool) -> Iterator[None]:
         datasets.config.HF_HUB_OFFLINE = before
 
 
-def _web_dataset(name: str, side: int | None, download: bool) -> Parts:
+def _web_dataset(name: str, side: int | None) -> Parts:
     try:
         import webdataset
     except ImportError:
