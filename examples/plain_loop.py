@@ -22,7 +22,10 @@ def images(folder: str | None) -> tuple[Dataset, int]:
     from torchvision.transforms import v2
 
     steps = [v2.ToImage(), v2.Resize((32, 32)), v2.ToDtype(torch.float32, scale=True)]
-    found = ImageFolder(folder, v2.Compose(steps))
+    try:
+        found = ImageFolder(folder, v2.Compose(steps))
+    except OSError as error:
+        sys.exit(f"{folder} is no folder with a subfolder of images for each class: {error}")
     return found, len(found.classes)
 
 
