@@ -19,6 +19,8 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 CODE = re.compile(r"^```python\n(.+?)^```$", re.DOTALL | re.MULTILINE)
 
+INCLUDED = re.compile(r"^--8<--\n(.+)\n--8<--$", re.MULTILINE)
+
 TUTORIALS = [
     "index.md",
     "guide/methods.md",
@@ -41,7 +43,8 @@ def test_the_code_of_a_page_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BENCH_RESULTS", raising=False)
-    blocks = CODE.findall((DOCS / page).read_text())
+    text = INCLUDED.sub(lambda found: (ROOT / found[1]).read_text(), (DOCS / page).read_text())
+    blocks = CODE.findall(text)
     assert blocks
     scope: dict[str, object] = {"__name__": "tutorial"}
     for number, block in enumerate(blocks, start=1):

@@ -1,7 +1,10 @@
 """The examples run, on digits and on an image folder, and mask what they say."""
 
+import re
 import runpy
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,8 @@ import bench
 from bench.errors import Missing
 from bench.points.lookup import knowing
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
 LOOPS = ["plain_loop", "torchvision_v2", "albumentations_loop", "timm_loop"]
 pytestmark = pytest.mark.slow
 
@@ -63,16 +67,58 @@ def folder(path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize("kind", ["nothing", "an empty folder", "a file"])
+def test_what_is_no_folder_of_images_is_said_in_one_line(kind: str, tmp_path: Path) -> None:
+    place = tmp_path / "given"
+    if kind == "a file":
+        place.touch()
+    elif kind == "an empty folder":
+        place.mkdir()
+    main = runpy.run_path(str(EXAMPLES / "plain_loop.py"))["main"]
+    with pytest.raises(SystemExit, match=f"^{place} is no folder with a subfolder of images .*"):
+        main(str(place))
+
+
 def test_own_code_can_be_named(tmp_path: Path) -> None:
     from bench import registry
     from bench.models import networks
 
-    file = EXAMPLES / "own_code.py"
-    for kind, name in (("augmentations", "Stripes"), ("attacks", "SignStep")):
-        text = registry.admit(kind, f"{file}:{name}")  # type: ignore[arg-type]
-        assert type(registry.build(kind, text)).__name__ == name  # type: ignore[arg-type]
-    text = networks.admit(f"{file}:make")
+    for kind, place in (("augmentations", "stripes.py:Stripes"), ("attacks", "sign.py:SignStep")):
+        text = registry.admit(kind, f"{EXAMPLES / place}")  # type: ignore[arg-type]
+        assert place.endswith(f":{type(registry.build(kind, text)).__name__}")  # type: ignore[arg-type]
+    text = networks.admit(f"{EXAMPLES / 'net.py'}:make")
     assert networks.build(text, classes=3, mean=[0.0] * 3, std=[1.0] * 3, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("package", "file", "cls", "name"),
+    [
+        ("augmentations", "stripes", "Stripes", "stripes"),
+        ("attacks", "sign", "SignStep", "sign-step"),
+    ],
+)
+def test_an_example_keeps_the_promises_of_every_method_once_it_is_registered(
+    package: str, file: str, cls: str, name: str, tmp_path: Path
+) -> None:
+    """Registered as docs/architecture.md says, in a copy of the package."""
+    files = "conftest.py", "planes.py", f"test_{package}.py"
+    for part in (package, "pyproject.toml", *(f"tests/{each}" for each in files)):
+        source, target = ROOT / part, tmp_path / part
+        target.parent.mkdir(exist_ok=True)
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
+    shutil.copy(EXAMPLES / f"{file}.py", tmp_path / package)
+    start = tmp_path / package / "__init__.py"
+    text = f"from {package}.{file} import {cls}\n" + start.read_text()
+    text, times = re.subn(r"(?m)^(BUILTIN: .*)$", rf'\1\n    "{name}": {cls},', text)
+    assert times == 1
+    start.write_text(text.replace("__all__ = [", f'__all__ = ["{cls}",'))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", f"tests/test_{package}.py", "-k",
+         f"{name} or every_class or every_option"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert int(re.findall(r"(\d+) passed", done.stdout)[0]) > 15
 
 
 class Weighted(torch.nn.Module):

@@ -100,21 +100,5 @@ def test_the_library_can_be_used_as_shown(
     assert names["train_set"][0][0].shape == (3, 8, 8)
 
 
-def test_the_method_of_ones_own_keeps_its_promises() -> None:
-    page = (ROOT / "docs/guide/methods.md").read_text()
-    code = re.findall(r"```python\n(.+?)```", page, re.DOTALL)[0]
-    names: dict[str, object] = {}
-    exec(compile(code, "stripes", "exec", dont_inherit=True), names)
-    cls = names["Stripes"]
-    assert callable(cls)
-    method = cls()
-    assert isinstance(method, augmentations.Augmentation)
-    images = torch.rand(64, 3, 24, 20)
-    masks = [method.mask(images, torch.Generator().manual_seed(0)) for _ in range(2)]
-    assert torch.equal(*masks)
-    assert masks[0].shape == (64, 1, 24, 20)
-    assert float(masks[0].float().mean()) == pytest.approx(0.5, abs=0.05)
-
-
 def test_the_readme_stays_short() -> None:
     assert len(README.splitlines()) < 250
