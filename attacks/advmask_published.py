@@ -41,7 +41,8 @@ class PublishedAdvMask(BaseAttack):
     Deviations: the random start is cut to [0, 1]; the dense perturbation follows the gradient of
     `Goal.soft_margin`, which is the cross-entropy's divided by its l1 norm but doesn't vanish on
     images of which the model is certain; the dense perturbation's cross-entropy counts as at least
-    0.001; targeted goals take as many steps as others (published: 640). The paper names 5 as the
+    0.001; one initial weight matrix serves all images, with random signs of its rows and columns
+    (`attacks.encoder.LinearEncoder`); targeted goals take as many steps as others (published: 640). The paper names 5 as the
     last alpha for Tiny-ImageNet and Flowers; at 64x64 pixels with the fully-connected encoder it
     broke as many of twelve images as 100 (9 and 8, at 4/255), with as many points.
 
@@ -110,7 +111,7 @@ class PublishedAdvMask(BaseAttack):
             raise ValueError(f"encoder is {self.encoder!r}: choose 'auto', 'linear' or 'u-net'")
 
     def shortened(self, steps: int = 20) -> PublishedAdvMask:
-        """The same attack in fewer steps, which finds about as many points.
+        """The same attack in fewer steps; its points are about a quarter more.
 
         The encoder's learning rate rises as the steps fall, so that its codes travel as far, and
         momentum-PGD takes a fourth as many steps. On a ResNet-20 with CIFAR-10's images, 20 steps

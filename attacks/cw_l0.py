@@ -107,6 +107,8 @@ class CWL0(BaseAttack):
     def published(cls, eps: float | None = 8 / 255) -> CWL0:
         """The released budget of steps and values of c within ``eps``; ``official`` ignores eps.
 
+        The rest is as in the defaults, such as the order in which units are given up.
+
         Args:
             eps: Largest change of an element; None leaves only [0, 1].
         """

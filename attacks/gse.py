@@ -31,8 +31,8 @@ class GSE(BaseAttack):
     near it (Gaussian of width ``blur`` in a window of 5 x 5), or by ``far`` where none is near.
     Pixels whose price has risen since then stay unchanged, and accelerated descent without a price
     goes on in the others. A run ends with the goal. The first price is the largest at which the
-    first step changes anything; ``searches`` runs halve it after failures and double it after
-    successes, or bisect between the two.
+    first step changes anything, at which a success ends the search; else ``searches`` runs halve
+    it until one succeeds, and then bisect.
 
     Lengths and rates are for values in [-1, 1], as in the paper. It draws nothing.
 

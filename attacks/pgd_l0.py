@@ -25,7 +25,8 @@ class PGDL0(BaseAttack):
     cross-entropy's gradient over its l1 norm, and up to ``restarts`` of it.
 
     Deviations: the released step, 120000/255 for 3072 elements, is 0.15 for any eps, 4.9 times
-    8/255, and forgets the earlier steps: at 0.3 half as many pixels suffice. Targeted goals; an
+    8/255, and forgets the earlier steps; here it is a share of eps. Without a bound it is twice as
+    long as the released one. Targeted goals; an
     image is done at its first success; the last iterate is judged too, so a start costs ``steps``
     + 1 forward and ``steps`` backward passes. The gradient is that of ``Goal.soft_margin``, in the
     same direction but without underflow.
@@ -72,7 +73,10 @@ class PGDL0(BaseAttack):
 
     @classmethod
     def published(cls, eps: float | None = 8 / 255) -> PGDL0:
-        """The released budget of five starts for every k, with the shorter step of the defaults.
+        """The released budget of five starts for every k, with the step of the defaults.
+
+        That is a share of eps: a sixteenth of the released step at 8/255, and twice the released
+        one without a bound. The search for the smallest k is an addition.
 
         Args:
             eps: Largest change of an element; None leaves only [0, 1].

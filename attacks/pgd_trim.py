@@ -24,10 +24,9 @@ class PGDTrim(BaseAttack):
 
     Nemcovsky et al., "Sparse patches adversarial attacks via extrapolating point-wise information",
     2024, the attack PGDTrim. It starts with PGD on all pixels. To trim to half as many, ``samples``
-    subsets of that size are drawn, a pixel with a probability that grows with its change; a pixel
-    is worth the mean of the negative margins of the subsets that hold it, and the best ones stay.
-    Then PGD goes on from there, and the perturbation of the smallest margin is what is trimmed
-    next.
+    subsets of that size are drawn, half uniformly and half by the change of a pixel; a pixel is
+    worth the mean of the negative margins of the subsets that hold it, and the best ones stay. Then
+    PGD goes on from there, and the perturbation of the smallest margin is what is trimmed next.
 
     Deviations: the paper trims to a given number; here an image is done at the smallest number at
     which PGD reaches the goal: halved until it fails, then bisected, each time from the smallest
@@ -73,6 +72,8 @@ class PGDTrim(BaseAttack):
     @classmethod
     def published(cls, eps: float | None = None) -> PGDTrim:
         """The budget of the paper: 100 steps and 1000 subsets for every number of pixels.
+
+        The search for the fewest pixels, which spends it several times, is an addition.
 
         Args:
             eps: Largest change of an element; None leaves only [0, 1].

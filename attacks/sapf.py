@@ -108,7 +108,9 @@ class SAPF(BaseAttack):
 
     @classmethod
     def published(cls, eps: float | None = 8 / 255) -> SAPF:
-        """The released budget of steps and searches within ``eps``, for the fewest elements.
+        """The released budget of steps and searches within ``eps``.
+
+        The search for the fewest elements is an addition; the paper sets their number.
 
         Args:
             eps: Largest change of an element; None leaves only [0, 1].

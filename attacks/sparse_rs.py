@@ -36,7 +36,8 @@ class SparseRS(BaseAttack):
     accepted if the goal stays reached.
 
     Deviations: with ``eps`` the corners are those of what eps leaves of [0, 1]; targeted goals use
-    the margin too (published: the cross-entropy).
+    the margin too (published: the cross-entropy); an exchange that leaves the margin as it is is
+    accepted (published: only one that lowers it).
 
     Attributes:
         eps: Largest change of an element, above 0 and at most 1; None, as published, leaves only
@@ -74,7 +75,7 @@ class SparseRS(BaseAttack):
 
     @classmethod
     def published(cls, eps: float | None = None) -> SparseRS:
-        """The paper's 10000 queries.
+        """The paper's 10000 queries; that they look for the fewest pixels is an addition.
 
         Args:
             eps: Largest change of an element; None leaves only [0, 1].
