@@ -302,7 +302,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_there(
 
     monkeypatch.setattr("bench.files.atomic.write", full)
     result = bench("run", "--aug", "cutout", "--seeds", "1", *SMALL)
-    assert result.exit_code == 2
+    assert result.exit_code == 3
     assert "no space left on the disk of" in result.stderr
     assert (tmp_path / "results/records.jsonl").read_bytes() == before
 
