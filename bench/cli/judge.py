@@ -42,12 +42,12 @@ def print_schema(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 )
 @sections.attacked(
     "--seed",
-    type=click.IntRange(min=0),
+    type=types.Whole(0),
     help="Seed of random targets.  [default: as in submission.json, else 0]",
 )
 @sections.attacked(
     "--images",
-    type=click.IntRange(min=1),
+    type=types.Whole(1),
     help="Judge on the same correctly classified test images as bench attack-eval --images; those "
     "that are not submitted are failures.  [default: as in submission.json, else those submitted, "
     "which gives no record]",

@@ -57,6 +57,25 @@ def _stopping_options() -> type[StoppingOptions]:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class SeedOptions:
+    """The seeds of a comparison: the first ones, or a list."""
+
+    seeds: int
+    seed_list: tuple[int, ...] | None
+
+    def chosen(self) -> tuple[int, ...]:
+        """Return the seeds.
+
+        Raises:
+            click.UsageError: Both were typed.
+        """
+        if self.seed_list is None:
+            return tuple(range(self.seeds))
+        refuse("--seed-list", "seeds")
+        return self.seed_list
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DataOptions:
     """The dataset, and the folders of datasets and results.
 
@@ -179,13 +198,13 @@ device = together(
     ),
     execution(
         "--threads",
-        type=click.IntRange(min=1),
+        type=types.Whole(1),
         help="Processor threads per job; the number changes the last bits of results.  "
         "[default: its share of the cores]",
     ),
     execution(
         "--workers",
-        type=click.IntRange(min=1),
+        type=types.Whole(1),
         help="Threads that decode the images of datasets too large for memory; results do not "
         "depend on it.  [default: one per core]",
     ),
@@ -205,7 +224,7 @@ spread = gathered(
     ),
     execution(
         "--jobs",
-        type=click.IntRange(min=1),
+        type=types.Whole(1),
         help="Jobs at a time with another executor than local.  [default: one per core or GPU; 16 "
         "on SLURM]",
     ),
@@ -214,12 +233,12 @@ spread = gathered(
     ),
     execution(
         "--gpus",
-        type=click.FloatRange(min=0),
+        type=types.Real(min=0),
         help="GPUs per job on Ray, where it may be a fraction, or on SLURM.",
     ),
     execution(
         "--deadline",
-        type=click.FloatRange(min=0, min_open=True),
+        type=types.Real(min=0, min_open=True),
         metavar="SECONDS",
         help="Give a job that runs longer to another worker; after three attempts it fails.  "
         "[default: none; on SLURM a day]",
@@ -317,7 +336,7 @@ stopping = gathered(
     ),
     compared(
         "--within",
-        type=click.FloatRange(0, 100, min_open=True, max_open=True),
+        type=types.Real(0, 100, min_open=True, max_open=True),
         default=0.5,
         show_default=True,
         metavar="POINTS",
@@ -325,13 +344,42 @@ stopping = gathered(
     ),
     compared(
         "--max-seeds",
-        type=click.IntRange(min=1),
+        type=types.SEEDS,
         default=30,
         show_default=True,
         help="With --until: largest number of seeds. Choose it beforehand; another limit is "
         "another design.",
     ),
 )
+
+
+def number_of_seeds(usual: int, about: str = "Number of seeds: 0, 1, …") -> Function:
+    """Return the option of how many seeds there are.
+
+    Args:
+        usual: Its default.
+        about: Its help text.
+    """
+    return compared("--seeds", type=types.SEEDS, default=usual, show_default=True, help=about)
+
+
+def seeds(usual: int) -> Function:
+    """Return the options of the seeds of trainings.
+
+    Args:
+        usual: How many there are by default.
+    """
+    return gathered(
+        "seeds",
+        lambda: SeedOptions,
+        number_of_seeds(usual),
+        compared(
+            "--seed-list",
+            type=types.Seeds(),
+            metavar="0,3,7",
+            help="Use these seeds instead of --seeds.",
+        ),
+    )
 
 
 def victim(usual: str) -> Function:

@@ -14,7 +14,7 @@ from bench.cli.output import echo
 @click.command(cls=sections.Command)
 @sections.compared(
     "--difference",
-    type=click.FloatRange(0, 100, min_open=True, max_open=True),
+    type=types.Real(0, 100, min_open=True, max_open=True),
     default=1.0,
     show_default=True,
     metavar="POINTS",
@@ -38,21 +38,21 @@ from bench.cli.output import echo
 )
 @sections.execution(
     "--methods",
-    type=click.IntRange(1, 50),
+    type=types.Whole(1, 50),
     default=6,
     show_default=True,
     help="Number of methods in a simulated study.",
 )
 @sections.execution(
     "--max-seeds",
-    type=click.IntRange(min=1),
+    type=types.SEEDS,
     default=30,
     show_default=True,
     help="Largest number of seeds of a simulated study.",
 )
 @sections.execution(
     "--studies",
-    type=click.IntRange(min=100),
+    type=types.Whole(100),
     default=2000,
     show_default=True,
     help="Number of simulated studies for each difference.",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli import options, sections
+from bench.cli import options, sections, types
 from bench.cli.output import echo
 from bench.cli.points_compare import compare
 from bench.cli.points_search import SearchOptions, find_or_load, search
@@ -84,7 +84,7 @@ def estimate(
     help="PNG file to write.  [default: in figures of the results folder]",
 )
 @sections.output(
-    "--count", type=click.IntRange(1, 64), default=8, show_default=True, help="Number of images."
+    "--count", type=types.Whole(1, 64), default=8, show_default=True, help="Number of images."
 )
 @options.data
 @search

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli import options, sections
+from bench.cli import options, sections, types
 from bench.cli.output import echo
 from bench.cli.points_search import SearchOptions, search
 
@@ -32,7 +32,7 @@ SHOWN = 8  # images of the gallery
 )
 @sections.output(
     "--images",
-    type=click.IntRange(1),
+    type=types.Whole(1),
     default=48,
     show_default=True,
     help="Number of training images, none of which the network has seen.",

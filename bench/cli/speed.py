@@ -44,7 +44,7 @@ chosen = sections.gathered(
     lambda: SpeedOptions,
     sections.compared(
         "--batch-size",
-        type=click.IntRange(min=1),
+        type=types.Whole(1),
         multiple=True,
         default=[128, 512],
         show_default=True,
@@ -52,7 +52,7 @@ chosen = sections.gathered(
     ),
     sections.compared(
         "--side",
-        type=click.IntRange(min=4),
+        type=types.Whole(4),
         multiple=True,
         default=[32, 64],
         show_default=True,
@@ -82,14 +82,14 @@ chosen = sections.gathered(
     ),
     sections.attacked(
         "--images",
-        type=click.IntRange(min=1),
+        type=types.Whole(1),
         default=64,
         show_default=True,
         help="Number of images to attack.",
     ),
     sections.attacked(
         "--rounds",
-        type=click.IntRange(min=1),
+        type=types.Whole(1),
         default=3,
         show_default=True,
         help="Number of measurements of each attack.",

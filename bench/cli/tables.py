@@ -109,7 +109,7 @@ def metric_names() -> list[str]:
 )
 @sections.compared(
     "--passes",
-    type=click.IntRange(min=1),
+    type=types.Whole(1),
     metavar="N",
     help="One table of all attacks and victim models at this number of passes.",
 )
