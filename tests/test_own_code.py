@@ -391,7 +391,7 @@ def test_nothing_in_a_file_of_weights_is_executed(tmp_path: Path) -> None:
         weight_files.state_dict(tmp_path / "whole.pt")
     assert "\n" not in str(error.value)
     torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(ValueError, match="holds no weights"):
+    with pytest.raises(ValueError, match="holds no plain weights"):
         weight_files.state_dict(tmp_path / "list.pt")
     (tmp_path / "text.pt").write_text("hello")
     with pytest.raises(ValueError, match="holds no plain weights"):

@@ -15,7 +15,7 @@ from augmentations import AdvMask
 from bench.cli import main
 from bench.errors import Missing
 from bench.execution.workspace import Workspace
-from bench.models import pretrained, weight_files
+from bench.models import pretrained
 from bench.records.record import Record
 from bench.records.store import Store
 from bench.studies import estimates
@@ -85,11 +85,31 @@ def test_a_file_of_weights_that_is_not_there_is_told_with_what_is_accepted(tmp_p
             pretrained.check(tmp_path / name)
 
 
-def test_a_pickled_network_is_refused_without_codes_of_a_terminal(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["whole.pt", "text.safetensors", "empty.pt", "folder"])
+def test_what_is_no_file_of_weights_is_refused_by_a_dry_run(name: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty.pt").touch()
+    (tmp_path / "text.safetensors").write_text("hello")
     torch.save(nn.Linear(2, 2), tmp_path / "whole.pt")
-    with pytest.raises(ValueError, match="holds no plain weights") as caught:
-        weight_files.state_dict(tmp_path / "whole.pt")
-    assert str(caught.value).isprintable()
+    path = str(tmp_path / name)
+    text = {
+        "whole.pt": "holds no plain weights: save them with torch.save(model.state_dict(), FILE)",
+        "text.safetensors": "is not a safetensors file",
+        "empty.pt": "is empty: give a safetensors or .pt file of weights",
+        "folder": "is a folder: give a safetensors or .pt file of weights",
+    }[name]
+    network = ("--model", "resnet8")
+    for words in (
+        ("run", "--aug", "none", *network, "--pretrained", path),
+        ("attack-eval", "--data", "digits", "--victim", path),  # before the model is asked for
+        ("attack-eval", "--data", "digits", "--victim", path, *network),
+        ("points", "build", "--victim", path, *network),
+    ):
+        done = typed(*words, "--dry-run", "--results", str(tmp_path / "r"))
+        assert done.exit_code == 2
+        assert done.stderr.startswith(f"Error: {path} {text}")
+        assert len(done.stderr.splitlines()) == 1
+        assert "weights_only" not in done.stderr  # torch's advice is to load it in spite of all
 
 
 def test_the_cost_names_what_comes_before_runs_with_points() -> None:
