@@ -91,9 +91,7 @@ def plan(
                        "model", "results")  # fmt: skip
         simulated(methods, max_seeds, studies, output, as_json)
         return
-    sections.refuse(
-        "a pilot's records; add --calibrate", "methods", "max_seeds", "studies", "output"
-    )
+    sections.need("--calibrate", "methods", "max_seeds", "studies", "output")
     from bench.execution.folders import existing_results
     from bench.records.store import Store
     from bench.reporting import run_tables
@@ -106,7 +104,7 @@ def plan(
     if not records:
         asked = " / ".join(filter(None, (data, model)))
         others = run_tables.where(every)
-        lack = f"no runs of {asked}: there are {others}" if asked and others else "no such runs"
+        lack = f"no runs of {asked}: there are {others}" if asked and others else "no runs"
         raise ValueError(f"{folder} has {lack}; start a pilot with bench run --seeds 5")
     found = seeds_needed.needed(records, difference / 100, baseline)
     if as_json:

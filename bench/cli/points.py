@@ -187,9 +187,12 @@ def import_(path: Path, name: str, xy: bool, place: DataOptions) -> None:
     from bench.points.guides import FIXED
     from bench.studies.comparison import place as locate
 
-    if name in FIXED or not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,63}", name):
+    if name in FIXED:
+        raise ValueError(f"--name {name} is a built-in guide: choose another name")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,63}", name):
         raise ValueError(
-            f"--name {name!r} is a built-in guide or has characters besides A-Z a-z 0-9 - _ ."
+            f"--name {name!r} is no name: take up to 64 of A-Z a-z 0-9 - _ ., a letter or digit "
+            "first"
         )
     if not path.is_dir():
         sections.refuse(f"{path.name}, which is not a folder", "xy")
