@@ -231,4 +231,4 @@ def test_what_is_there_is_named_where_nothing_fits(chosen: tuple[str, str], tmp_
 @pytest.mark.parametrize("command", ["figures", "occlusion"])
 def test_help_says_what_is_taken_without_a_dataset(command: str) -> None:
     shown = " ".join(typed(command, "--help").output.split())
-    assert "every dataset with records for figures and occlusion" in shown
+    assert "[default: every dataset with records]" in shown

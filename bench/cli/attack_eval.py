@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from bench.studies.tracking import TrackingOptions
 
 
-@click.command("attack-eval", cls=sections.Command)
+@click.command(
+    "attack-eval", cls=sections.Command, short_help="Compare sparse attacks on one network."
+)
 @sections.attacked(
     "--eps",
     type=types.Eps(),
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     "own; repeat for several.  [default: all but sparse-autoattack]",
 )
 @options.victim("resnet8 for digits and photos, else resnet20 or the dataset's")
-@options.data
+@options.data("photos")
 @sections.attacked(
     "--images",
     type=types.Whole(1),

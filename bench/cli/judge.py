@@ -26,10 +26,10 @@ def print_schema(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
         ctx.exit()
 
 
-@click.command(cls=sections.Command)
+@click.command(cls=sections.Command, short_help="Judge adversarial images made elsewhere.")
 @click.argument("folder", type=click.Path(path_type=Path))
 @options.victim("resnet8 for digits and photos, else resnet20 or the dataset's")
-@options.data
+@options.data("photos")
 @sections.attacked(
     "--eps",
     type=types.Eps(),

@@ -160,15 +160,7 @@ as_json = output("--json", "as_json", is_flag=True, help="Print JSON on standard
 dry_run = output(
     "--dry-run", is_flag=True, help="Show which jobs would run and which are done, and stop."
 )
-which = compared(
-    "--data",
-    type=types.Name(types.data_names),
-    help="A dataset by name, an image folder or zip with train/CLASS/* and test/CLASS/*, hf:NAME "
-    "(Hugging Face datasets), or wds:PATTERN (WebDataset).  "
-    "[default: digits; photos for attack-eval and judge; every dataset with records for figures "
-    "and occlusion]",
-)
-side = compared(
+_side = compared(
     "--side",
     type=int,
     metavar="PIXELS",
@@ -189,9 +181,24 @@ folders = together(
     ),
     results,
 )
-data = gathered("place", lambda: DataOptions, which, side, folders)
-unscaled_data = gathered("place", lambda: DataOptions, which, folders)
-"""The same for ``bench speed``, whose ``--side`` is that of masks."""
+
+
+def data(usual: str, *, scaled: bool = True) -> Function:
+    """Return the options of the dataset, and of the folders of datasets and results.
+
+    Args:
+        usual: What is taken without ``--data``, for the help text.
+        scaled: Whether ``--side`` scales the images; that of ``bench speed`` is of masks.
+    """
+    which = compared(
+        "--data",
+        type=types.Name(types.data_names),
+        help="A dataset by name, an image folder or zip with train/CLASS/* and test/CLASS/*, "
+        f"hf:NAME (Hugging Face datasets), or wds:PATTERN (WebDataset).  [default: {usual}]",
+    )
+    return gathered("place", lambda: DataOptions, which, *[_side] * scaled, folders)
+
+
 device = together(
     execution(
         "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps."
@@ -266,13 +273,41 @@ tracked_training = gathered(
     ),
 )
 schedule = together(
-    trained("--epochs", type=types.AtLeast("epochs", 1), help="Passes over the training images."),
-    trained("--batch-size", type=types.AtLeast("batch_size", 1), help="Images per step."),
-    trained("--learning-rate", type=float, help="Initial learning rate."),
-    trained("--weight-decay", type=float, help="Weight decay of all parameters."),
-    trained("--optimizer", type=click.Choice(["sgd", "adamw"]), help="Optimizer."),
-    trained("--schedule", type=click.Choice(["cosine", "steps"]), help="Learning-rate schedule."),
-    trained("--warmup", type=int, help="Epochs of a rising learning rate before the schedule."),
+    trained(
+        "--epochs",
+        type=types.AtLeast("epochs", 1),
+        help="Passes over the training images.  [default: as the dataset and network need]",
+    ),
+    trained(
+        "--batch-size",
+        type=types.AtLeast("batch_size", 1),
+        help="Images per step.  [default: as the dataset and network need]",
+    ),
+    trained(
+        "--learning-rate",
+        type=float,
+        help="Initial learning rate.  [default: as the dataset and network need]",
+    ),
+    trained(
+        "--weight-decay",
+        type=float,
+        help="Weight decay of all parameters.  [default: as the network needs]",
+    ),
+    trained(
+        "--optimizer",
+        type=click.Choice(["sgd", "adamw"]),
+        help="Optimizer.  [default: sgd; adamw for vit-96-6]",
+    ),
+    trained(
+        "--schedule",
+        type=click.Choice(["cosine", "steps"]),
+        help="Learning-rate schedule.  [default: cosine]",
+    ),
+    trained(
+        "--warmup",
+        type=int,
+        help="Epochs of a rising learning rate before the schedule.  [default: 0; 5 for vit-96-6]",
+    ),
     trained(
         "--padding",
         type=int,
@@ -289,7 +324,8 @@ schedule = together(
     trained(
         "--validation",
         type=float,
-        help="Share of the training images held out for validation, drawn by the seed.",
+        help="Share of the training images held out for validation, drawn by the seed.  "
+        "[default: 0.1; none with adversarial training]",
     ),
     trained(
         "--precision",

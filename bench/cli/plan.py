@@ -11,7 +11,7 @@ from bench.cli import options, sections, types
 from bench.cli.output import echo
 
 
-@click.command(cls=sections.Command)
+@click.command(cls=sections.Command, short_help="Say how many seeds a difference needs.")
 @sections.compared(
     "--difference",
     type=types.Real(0, 100, min_open=True, max_open=True),

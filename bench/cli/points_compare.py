@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SHOWN = 8  # images of the gallery
 
 
-@click.command(cls=sections.Command)
+@click.command(cls=sections.Command, short_help="Compare ways to find points.")
 @sections.output(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -37,7 +37,7 @@ SHOWN = 8  # images of the gallery
     show_default=True,
     help="Number of training images, none of which the network has seen.",
 )
-@options.data
+@options.data("digits")
 @search
 @options.spread
 @options.as_json

@@ -32,7 +32,7 @@ OF_EXPERIMENTS = (
 """Options of a comparison that an experiment sets itself."""
 
 
-@click.command(cls=sections.Command)
+@click.command(cls=sections.Command, short_help="Compare augmentations on networks trained here.")
 @click.argument("experiment", type=types.Name(types.experiment_names), required=False)
 @sections.compared(
     "--scale",
@@ -75,7 +75,7 @@ OF_EXPERIMENTS = (
     help="Attack that finds the adversarial points, or advmask.fast, which predicts them.  "
     "[default: AdvMask's published one, with the dataset's settings]",
 )
-@options.data
+@options.data("digits; an experiment's own")
 @options.training
 @sections.execution("--fresh", is_flag=True, help="Rerun jobs that already have results.")
 @options.spread

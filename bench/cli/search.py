@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bench.studies.tracking import TrackingOptions
 
 
-@click.command(cls=sections.Command)
+@click.command(cls=sections.Command, short_help="Search the hyperparameters of augmentations.")
 @sections.compared(
     "--aug",
     "augmentations",
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     help="Network.",
 )
 @options.number_of_seeds(5, "Number of seeds of the comparison with the published values: 0, 1, …")
-@options.data
+@options.data("digits")
 @options.training
 @sections.execution("--fresh", is_flag=True, help="Rerun jobs that already have results.")
 @options.spread

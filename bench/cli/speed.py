@@ -129,14 +129,15 @@ OF_DEVICE = ("device", "threads", "workers")
 """Options without effect on the speed of masks, of the start and of growth, and of the last two."""
 
 
-@click.command(cls=sections.Command)
+@click.command(cls=sections.Command, short_help="Measure the speed of masks, training and attacks.")
 @click.argument(
     "what",
-    type=click.Choice(["masks", "input", "epochs", "attacks", "start", "all", "growth"]),
+    metavar="[WHAT]",
+    type=types.Word("benchmark", ["masks", "input", "epochs", "attacks", "start", "all", "growth"]),
     default="masks",
 )
 @chosen
-@options.unscaled_data
+@options.data("digits", scaled=False)
 @options.compute
 @options.as_json
 @options.quiet

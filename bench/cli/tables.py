@@ -44,7 +44,7 @@ def metric_names() -> list[str]:
     return [*METRICS, "success", "l0_pixels_mean", "l0_elements_mean"]
 
 
-@click.command(cls=sections.Command)
+@click.command(cls=sections.Command, short_help="Print tables of runs, of attacks or of the paper.")
 @click.argument("what", type=types.Name(table_names), default="runs")
 @sections.compared(
     "--scale",

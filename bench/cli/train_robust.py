@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from bench.studies.tracking import TrackingOptions
 
 
-@click.command("train-robust", cls=sections.Command)
+@click.command(
+    "train-robust", cls=sections.Command, short_help="Train networks that resist attacks."
+)
 @sections.gathered(
     "training",
     options.training_options,
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     help="Network; repeat for several.",
 )
 @options.seeds(1)
-@options.data
+@options.data("digits")
 @sections.execution("--fresh", is_flag=True, help="Rerun jobs that already have results.")
 @options.spread
 @options.dry_run

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
+
+from bench.errors import suggest
 
 
 class Name(click.ParamType[str, str]):
@@ -106,6 +108,21 @@ class Eps(click.ParamType[Fraction, str]):
                 param, ctx,
             )  # fmt: skip
         return eps
+
+
+class Word(click.Choice[str]):
+    """One of a few words, such as the name of a figure; an error shows the words once."""
+
+    def __init__(self, kind: str, words: Sequence[str]) -> None:
+        super().__init__(words)
+        self.kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the word; suggest one for an unknown word."""
+        if value not in self.choices:
+            hint = suggest(value, self.choices)
+            raise click.UsageError(f"there is no {self.kind} {value!r}: {hint}", ctx)
+        return str(value)
 
 
 class Whole(click.IntRange):

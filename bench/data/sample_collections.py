@@ -61,8 +61,8 @@ def read(name: str, side: int | None = None, download: bool = False) -> Parts:
 
     Raises:
         Missing: It is not on this machine.
-        ValueError: The name is empty, the library is not installed, or there is no image, class, training or test
-            part in it.
+        ValueError: The name is empty, the library is not installed, or there is no image, class,
+            training or test part in it.
     """
     if name in PREFIXES:
         raise ValueError(f"--data {name} has no name: write it as hf:NAME or wds:PATTERN")
