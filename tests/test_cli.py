@@ -58,7 +58,6 @@ def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
     assert f"Example: bench {' '.join(path)}" in result.stdout
 
 
-@pytest.mark.slow
 def test_no_description_is_cut_off_in_a_list_of_commands() -> None:
     for group in ((), ("points",), ("track",)):
         shown = CliRunner().invoke(main, [*group, "--help"], terminal_width=80).stdout
@@ -68,17 +67,15 @@ def test_no_description_is_cut_off_in_a_list_of_commands() -> None:
 
 
 def test_help_says_what_a_setting_is_without_its_option() -> None:
-    for command, usual in (("run", "digits; an experiment's own"), ("attack-eval", "photos")):
-        assert f"wds:PATTERN (WebDataset). [default: {usual}]" in words(command, "--help")
-    trained = words("run", "--help").partition("Training: ")[2].partition("Execution: ")[0]
+    shown = {name: " ".join(bench(name, "--help").stdout.split()) for name in ("run", "judge")}
+    assert "wds:PATTERN (WebDataset). [default: digits; an experiment's own]" in shown["run"]
+    assert "wds:PATTERN (WebDataset). [default: photos]" in shown["judge"]
+    trained = shown["run"].partition("Training: ")[2].partition("Execution: ")[0]
     for option in trained.split(" --")[1:]:
         assert "[default: " in option or option.startswith(("policy", "mix", "no-flip")), option
 
 
-def words(*arguments: str) -> str:
-    return " ".join(bench(*arguments).stdout.split())
-
-
+@pytest.mark.slow
 def test_a_run_gives_records_and_intervals_as_json() -> None:
     result = bench("run", "--aug", "none", "--aug", "cutout", "--seeds", "2", *SMALL, "--json")
     assert result.exit_code == 0, result.output
