@@ -95,9 +95,7 @@ class SparseFool(BaseAttack):
         self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
     ) -> Images:
         if goal.targeted:
-            raise ValueError(
-                "SparseFool is untargeted: give it Goal(labels) of the classes to leave"
-            )
+            raise ValueError("it cannot be targeted: leave SparseFool or the target out")
         found = images.clone()
         rows = (~goal.reached(model(images))).nonzero()[:, 0]
         low, high = interval(images, self.eps, goal.region)

@@ -47,7 +47,7 @@ class GridMask:
 
     Args:
         period: The smallest and largest d in pixels, both included, from 2.
-        ratio: r, the kept part of a period, between 0 and 1.
+        ratio: r, the kept part of a period, above 0 and below 1.
         rotation: Degrees, 1 to 360, below which the angle is drawn; 1 does not rotate.
         mode: What is deleted: the ``"squares"`` of the lattice or the ``"lines"`` between them.
         share: The share of images that get a mask.
@@ -78,7 +78,7 @@ class GridMask:
         whole("period", *self.period)
         whole("rotation", self.rotation)
         if not 0 < self.ratio < 1:
-            raise ValueError(f"ratio is {self.ratio}: it must be between 0 and 1")
+            raise ValueError(f"ratio is {self.ratio}: it must be above 0 and below 1")
         if not 1 <= self.rotation <= 360:
             raise ValueError(f"rotation is {self.rotation}: it must be in 1..360 degrees")
         choice("mode", self.mode, Mode)

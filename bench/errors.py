@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 from collections.abc import Iterable
+from pathlib import Path
 
 USAGE, FAILED, DATA_MISSING = 2, 3, 4
 
@@ -24,12 +25,15 @@ class Failed(RuntimeError):
 def exit_code(error: BaseException) -> int:
     """Return the exit code of an error: 4 for missing data, 3 for failed work, 2 for all others.
 
+    A full disk and too little memory are failed work.
+
     >>> exit_code(Missing("cifar10")), exit_code(MemoryError()), exit_code(ValueError("eps"))
     (4, 3, 2)
     """
     if isinstance(error, Missing):
         return DATA_MISSING
-    return FAILED if isinstance(error, Failed | SystemExit) or out_of_memory(error) else USAGE
+    failed = isinstance(error, Failed | SystemExit) or out_of_memory(error) or no_space(error)
+    return FAILED if failed else USAGE
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -75,6 +79,15 @@ def suggest(word: str, known: Iterable[str]) -> str:
 def no_space(error: BaseException) -> bool:
     """Whether a disk is full, or a user's share of it."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def name_file(error: OSError, path: Path) -> None:
+    """Let an error of the operating system name the file that a user knows.
+
+    The system names none where the content cannot be written, or a temporary one beside it.
+    """
+    if error.errno is not None:
+        error.filename = str(path)
 
 
 def one_line(error: BaseException) -> str:

@@ -220,7 +220,6 @@ def test_a_dry_run_says_which_attacks_a_run_repeats_for_their_images(tmp_path: P
             ("--attack", "pgd", "--images", "100000"),
             "test images correctly; lower --images from 100000",
         ),
-        (("--victim", "w.safetensors"), "--victim w.safetensors needs --model"),
         (
             ("--victim", "timm:vgg11", "--model", "resnet8"),
             "--model resnet8 has no effect on --victim timm:vgg11; remove it",
@@ -276,6 +275,13 @@ def test_processes_give_the_same_records(tmp_path: Path) -> None:
     )
     assert here == there
     assert [record.name for record in found[0]] == [record.name for record in found[1]]
+
+
+def test_a_file_of_weights_needs_the_name_of_its_network(tmp_path: Path) -> None:
+    file = weights(tmp_path / "theirs.safetensors")
+    result = bench(tmp_path, "attack-eval", "--victim", str(file), "--dry-run")
+    assert result.exit_code == 2
+    assert f"--victim {file} needs --model" in result.stderr
 
 
 def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:

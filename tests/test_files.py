@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench.errors import exit_code
 from bench.files import atomic, checksums, tensor_files
+from bench.records.record import Record
+from bench.records.store import Store
 from bench.robustness import batches
 
 OLD_BLOCK = (
@@ -87,9 +90,33 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as caught:
         atomic.write(path, json.dumps(2))
+    assert caught.value.filename == str(path)
     assert [each.read_text() for each in path.parent.iterdir()] == ["1"]
+
+
+def test_a_file_that_cannot_be_written_is_named_and_not_its_neighbour(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.mkdir()
+    with pytest.raises(OSError, match="directory") as caught:
+        atomic.write(path, "")
+    assert caught.value.filename == str(path)
+
+
+def test_a_record_that_finds_no_room_names_the_file_of_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    labels = {"augmentation": "none", "model": "resnet8", "data": "digits"}
+    with pytest.raises(OSError, match="No space left") as caught:
+        Store(tmp_path).add(Record(kind="run", key="k", seed=0, labels=labels, metrics={}, job={}))
+    assert caught.value.filename == str(tmp_path / "records.jsonl")
+    assert exit_code(caught.value) == 3
+    assert Store(tmp_path).all() == []
 
 
 def test_a_written_file_has_the_permissions_that_the_user_asks_for(tmp_path: Path) -> None:
@@ -111,7 +138,6 @@ def test_a_full_disk_is_told_as_one_whoever_notices_it(
     from bench.errors import one_line
     from bench.execution.progress import Silent
     from bench.execution.workspace import Workspace
-    from bench.records.record import Record
     from bench.records.tracking.tracker import Tracker, _guarded
     from bench.robustness import occlusion
 

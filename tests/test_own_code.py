@@ -229,7 +229,7 @@ def test_weights_that_a_factory_draws_anew_are_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "exit_code", "text"),
     [
-        ("run --model gone.py:make", 4, "there is no file gone.py: write it as FILE.py:NAME"),
+        ("run --model gone.py:make", 4, "there is no file gone.py\n"),
         ("run --model gone_package:make", 4, "there is no package 'gone_package' here: install"),
         ("run --model net.py:made", 2, "net.py has no 'made'; it has: nn, make, plain"),
         ("run --model net.py:number", 2, "is not a factory: it is called with classes=10"),
@@ -391,7 +391,7 @@ def test_nothing_in_a_file_of_weights_is_executed(tmp_path: Path) -> None:
         weight_files.state_dict(tmp_path / "whole.pt")
     assert "\n" not in str(error.value)
     torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(ValueError, match="holds no weights"):
+    with pytest.raises(ValueError, match="holds no plain weights"):
         weight_files.state_dict(tmp_path / "list.pt")
     (tmp_path / "text.pt").write_text("hello")
     with pytest.raises(ValueError, match="holds no plain weights"):

@@ -366,7 +366,7 @@ def test_the_victim_model_may_be_a_file_of_weights(data: Dataset, tmp_path: Path
     ("given", "message"),
     [
         (("--victim", "resnet8"), "is the name of a network: train it on the dataset with --model"),
-        (("--victim", "w.safetensors"), "--victim w.safetensors needs --model"),
+        (("--victim", "w.safetensors"), "there is no file of weights w.safetensors"),
         (
             ("--victim", "w.safetensors", "--model", "resnet8"),
             "there is no file of weights w.safetensors",

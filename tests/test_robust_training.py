@@ -96,7 +96,7 @@ def test_losses_are_those_of_their_papers() -> None:
         ("pgd", "there is no robust training 'pgd': there are: sparse-at, sparse-trades, linf-at"),
         ("sparse-at(beta=6)", "sparse-at has no option 'beta'; it has: k, steps"),
         ("sparse-at(k=0)", "sparse-at: k is 0: give at least 1"),
-        ("sparse-at(k=0.5)", "sparse-at: option k is 0.5: Input should be a valid integer"),
+        ("sparse-at(k=0.5)", "sparse-at: option k is 0.5: it must be a whole number"),
         ("sparse-trades(beta=0.0)", "sparse-trades: beta is 0.0: it must be above 0"),
         ("linf-at(eps=8)", "linf-at: eps is 8.0: it must be above 0 and at most 1"),
         ("linf-at(steps=0)", "linf-at: steps is 0: give at least 1"),

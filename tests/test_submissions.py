@@ -454,7 +454,9 @@ def test_a_hostile_folder_is_refused_in_one_line(kind: str, tmp_path: Path) -> N
 
 
 def test_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    assert "No such file or directory" in refusal(tmp_path / "out", tmp_path / "nothing")
+    assert "of adversarial images: --prepare makes it" in refusal(
+        tmp_path / "out", tmp_path / "nothing"
+    )
 
 
 class Counted(list[int]):

@@ -15,7 +15,7 @@ from augmentations import AdvMask
 from bench.cli import main
 from bench.errors import Missing
 from bench.execution.workspace import Workspace
-from bench.models import pretrained, weight_files
+from bench.models import pretrained
 from bench.records.record import Record
 from bench.records.store import Store
 from bench.studies import estimates
@@ -85,11 +85,106 @@ def test_a_file_of_weights_that_is_not_there_is_told_with_what_is_accepted(tmp_p
             pretrained.check(tmp_path / name)
 
 
-def test_a_pickled_network_is_refused_without_codes_of_a_terminal(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["whole.pt", "text.safetensors", "empty.pt", "folder"])
+def test_what_is_no_file_of_weights_is_refused_by_a_dry_run(name: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty.pt").touch()
+    (tmp_path / "text.safetensors").write_text("hello")
     torch.save(nn.Linear(2, 2), tmp_path / "whole.pt")
-    with pytest.raises(ValueError, match="holds no plain weights") as caught:
-        weight_files.state_dict(tmp_path / "whole.pt")
-    assert str(caught.value).isprintable()
+    path = str(tmp_path / name)
+    text = {
+        "whole.pt": "holds no plain weights: save them with torch.save(model.state_dict(), FILE)",
+        "text.safetensors": "is not a safetensors file",
+        "empty.pt": "is empty: give a safetensors or .pt file of weights",
+        "folder": "is a folder: give a safetensors or .pt file of weights",
+    }[name]
+    network = ("--model", "resnet8")
+    for words in (
+        ("run", "--aug", "none", *network, "--pretrained", path),
+        ("attack-eval", "--data", "digits", "--victim", path),  # before the model is asked for
+        ("attack-eval", "--data", "digits", "--victim", path, *network),
+        ("points", "build", "--victim", path, *network),
+    ):
+        done = typed(*words, "--dry-run", "--results", str(tmp_path / "r"))
+        assert done.exit_code == 2
+        assert done.stderr.startswith(f"Error: {path} {text}")
+        assert len(done.stderr.splitlines()) == 1
+        assert "weights_only" not in done.stderr  # torch's advice is to load it in spite of all
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (
+            ("plan", "--methods", "3", "--output", "x.gif"),
+            "--methods, --output need --calibrate: add it, or remove --methods, --output (see",
+        ),
+        (("plan", "--results", "folder"), "folder has no runs; start a pilot"),
+        (("tables", "--results", "net.py"), "net.py is a file: give the folder of results"),
+        (
+            ("run", "--data", "digits(train=nan)"),
+            "cannot read 'digits(train=nan)': 'nan' is not a value",
+        ),
+        (
+            ("run", "--data", "my digits (2)(train=1, train=2)"),
+            "'my digits (2)(train=1, train=2)' gives train twice",
+        ),
+        (("run", "--data", "/dev/null"), "/dev/null is neither a folder nor a zip: give"),
+        (("run", "--data", "empty.zip"), "empty.zip is empty: give a zip archive"),
+        (("run", "--data", "text.zip"), "text.zip is not a zip archive\n"),
+        (("run", "--data", "hf:"), "--data hf: has no name: write it as hf:NAME or wds:PATTERN"),
+        (("run", "--data", "wds:"), "--data wds: has no name: write it as hf:NAME or wds:PATTERN"),
+        (("run", "--model", "net.py"), "'net.py': write net.py:FACTORY, with the function that"),
+        (("run", "--model", "folder"), "timm:NAME and FILE.py:FACTORY\n"),
+        (("run", "--model", "timm:"), "'timm:': name one of timm.list_models()"),
+        (("run", "--model", "timm:zzz"), "'timm:zzz': name one of timm.list_models()"),
+        (("run", "--model", "timm:resnet19"), "did you mean timm:resnet1"),
+        (("run", "--mix", "cutmix(alpha=-1)"), "no options: write cutmix for cutmix(alpha=-1)"),
+        (("run", "--aug", "has(share='a')"), "option share is 'a': it must be a number or Ramp("),
+        (("run", "--aug", "advmask(length=3)"), "option length is 3: it must be several values"),
+        (("run", "--aug", "cutout(points='sek')"), "points is 'sek': it must be 'ignore'"),
+        (("run", "--aug", "gridmask(ratio=0)"), "ratio is 0.0: it must be above 0 and below 1"),
+        (
+            ("points", "import", "net.py", "--name", "random"),
+            "--name random is a built-in guide: choose another name",
+        ),
+        (
+            ("points", "import", "net.py", "--name", "a b"),
+            "--name 'a b' is no name: take up to 64 of A-Z a-z 0-9 - _ ., a letter or digit first",
+        ),
+        (
+            ("attack-eval", "--data", "digits", "--targeted", "--attack", "sparsefool"),
+            "sparsefool: it cannot be targeted: leave SparseFool or the target out",
+        ),
+        (("judge", "missing"), "there is no folder missing of adversarial images: --prepare makes"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_refusal_is_about_what_was_typed(
+    words: tuple[str, ...], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("empty.zip").touch()
+    for name in ("text.zip", "net.py"):
+        Path(name).write_text("make = 3")
+    done = typed(*words)
+    assert text in done.stderr
+    assert done.exit_code == 2
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_baseline_without_runs_is_told_with_those_that_there_are(tmp_path: Path) -> None:
+    stored(tmp_path)
+    done = typed("plan", "--baseline", "bogus", "--results", str(tmp_path))
+    assert done.exit_code == 2
+    assert "no run is called 'bogus': there are: none" in done.stderr
+
+
+def test_an_archive_that_cannot_be_written_is_told_by_its_own_name(tmp_path: Path) -> None:
+    stored(tmp_path / "results")
+    done = typed("export", "/proc/x.zip", "--results", str(tmp_path / "results"))
+    assert done.stderr == "Error: No such file or directory: /proc/x.zip\n"
 
 
 def test_the_cost_names_what_comes_before_runs_with_points() -> None:
@@ -136,4 +231,4 @@ def test_what_is_there_is_named_where_nothing_fits(chosen: tuple[str, str], tmp_
 @pytest.mark.parametrize("command", ["figures", "occlusion"])
 def test_help_says_what_is_taken_without_a_dataset(command: str) -> None:
     shown = " ".join(typed(command, "--help").output.split())
-    assert "every dataset with records for figures and occlusion" in shown
+    assert "[default: every dataset with records]" in shown

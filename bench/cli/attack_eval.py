@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from bench.studies.tracking import TrackingOptions
 
 
-@click.command("attack-eval", cls=sections.Command)
+@click.command(
+    "attack-eval", cls=sections.Command, short_help="Compare sparse attacks on one network."
+)
 @sections.attacked(
     "--eps",
     type=types.Eps(),
@@ -37,10 +39,10 @@ if TYPE_CHECKING:
     "own; repeat for several.  [default: all but sparse-autoattack]",
 )
 @options.victim("resnet8 for digits and photos, else resnet20 or the dataset's")
-@options.data
+@options.data("photos")
 @sections.attacked(
     "--images",
-    type=click.IntRange(min=1),
+    type=types.Whole(1),
     default=6,
     show_default=True,
     help="Number of correctly classified test images to attack.",
@@ -58,23 +60,19 @@ if TYPE_CHECKING:
 )
 @sections.attacked(
     "--query-cap",
-    type=click.IntRange(min=1),
+    type=types.Whole(1),
     help="Maximum number of forward and backward passes per image, added up.  [default: no limit]",
 )
 @sections.execution(
     "--batch-size",
-    type=click.IntRange(min=1),
+    type=types.Whole(1),
     help="Images attacked as one batch; lower it if memory is short.  [default: 64; 256 on a "
     "CUDA device]",
 )
-@sections.compared(
-    "--seeds",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Number of seeds of targets and draws, and of the victim model where it is trained here.",
+@options.number_of_seeds(
+    1, "Number of seeds of targets and draws, and of the victim model where it is trained here."
 )
-@sections.compared("--seed", type=click.IntRange(min=0), help="Use this seed instead of --seeds.")
+@sections.compared("--seed", type=types.Whole(0), help="Use this seed instead of --seeds.")
 @sections.execution("--fresh", is_flag=True, help="Rerun attacks that already have results.")
 @options.spread
 @options.dry_run

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli import SOME_FAILED, options, sections
+from bench.cli import SOME_FAILED, options, sections, types
 from bench.cli.output import echo
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ USED: dict[str, set[str]] = {
 """Figures of the records themselves, with the options that only they use."""
 
 
-@click.command(cls=sections.Command)
-@click.argument("what", type=click.Choice([*PAPER, *USED, "all"]))
+@click.command(cls=sections.Command, short_help="Draw figures of results or of the paper.")
+@click.argument("what", metavar="WHAT", type=types.Word("figure", [*PAPER, *USED, "all"]))
 @sections.compared(
     "--scale",
     type=click.Choice(["smoke", "reduced", "paper"]),
@@ -54,7 +54,7 @@ USED: dict[str, set[str]] = {
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder to write to.  [default: figures in the results folder]",
 )
-@options.data
+@options.data("every dataset with records")
 @options.compute
 def figures(
     what: str,
@@ -67,6 +67,8 @@ def figures(
     where: ExecutionOptions,
 ) -> None:
     """Draw figures of the paper, or of the results of runs, attacks and occlusion.
+
+    WHAT is figure2 to figure8 of the paper, one of the following, or all.
 
     differences: the gain of each method over the baseline, paired by seed. quality: the same on
     clean, occluded and corrupted images. attacks: their success against the number of changes.

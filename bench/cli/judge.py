@@ -26,10 +26,10 @@ def print_schema(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
         ctx.exit()
 
 
-@click.command(cls=sections.Command)
+@click.command(cls=sections.Command, short_help="Judge adversarial images made elsewhere.")
 @click.argument("folder", type=click.Path(path_type=Path))
 @options.victim("resnet8 for digits and photos, else resnet20 or the dataset's")
-@options.data
+@options.data("photos")
 @sections.attacked(
     "--eps",
     type=types.Eps(),
@@ -42,12 +42,12 @@ def print_schema(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 )
 @sections.attacked(
     "--seed",
-    type=click.IntRange(min=0),
+    type=types.Whole(0),
     help="Seed of random targets.  [default: as in submission.json, else 0]",
 )
 @sections.attacked(
     "--images",
-    type=click.IntRange(min=1),
+    type=types.Whole(1),
     help="Judge on the same correctly classified test images as bench attack-eval --images; those "
     "that are not submitted are failures.  [default: as in submission.json, else those submitted, "
     "which gives no record]",

@@ -10,7 +10,7 @@ from bench.cli import options, sections
 from bench.cli.output import echo
 
 
-@click.command(cls=sections.Command)
+@click.command(cls=sections.Command, short_help="Write a web page that ranks attacks.")
 @click.argument("submissions", nargs=-1, type=click.Path(path_type=Path))
 @sections.output(
     "--output",

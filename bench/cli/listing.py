@@ -8,24 +8,30 @@ from typing import Any
 
 import click
 
-from bench.cli import options, sections
+from bench.cli import options, sections, types
 from bench.cli.output import echo
 
 
-@click.command("list", cls=sections.Command)
+@click.command(
+    "list", cls=sections.Command, short_help="List what can be named, and finished runs."
+)
 @click.argument(
     "what",
-    type=click.Choice(
+    metavar="WHAT",
+    type=types.Word(
+        "list of",
         [
             *("augmentations", "policies", "mixes", "attacks", "models", "data", "guides"),
             *("experiments", "runs"),
-        ]
+        ],
     ),
 )
 @options.results
 @options.as_json
 def listing(what: str, results: str | None, as_json: bool) -> None:
     """List augmentations, policies, attacks, networks, datasets, guides, experiments or runs.
+
+    WHAT is augmentations, policies, mixes, attacks, models, data, guides, experiments or runs.
 
     \b
     Example: bench list augmentations

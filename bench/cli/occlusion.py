@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from bench.execution.options import ExecutionOptions
 
 
-@click.command(cls=sections.Command)
-@options.data
+@click.command(cls=sections.Command, short_help="Test trained networks on partly hidden images.")
+@options.data("every dataset with records")
 @sections.compared("--model", help="Only this network.")
 @options.compute
 @options.as_json

@@ -58,6 +58,25 @@ def _stopping_options() -> type[StoppingOptions]:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class SeedOptions:
+    """The seeds of a comparison: the first ones, or a list."""
+
+    seeds: int
+    seed_list: tuple[int, ...] | None
+
+    def chosen(self) -> tuple[int, ...]:
+        """Return the seeds.
+
+        Raises:
+            click.UsageError: Both were typed.
+        """
+        if self.seed_list is None:
+            return tuple(range(self.seeds))
+        refuse("--seed-list", "seeds")
+        return self.seed_list
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DataOptions:
     """The dataset, and the folders of datasets and results.
 
@@ -142,15 +161,7 @@ as_json = output("--json", "as_json", is_flag=True, help="Print JSON on standard
 dry_run = output(
     "--dry-run", is_flag=True, help="Show which jobs would run and which are done, and stop."
 )
-which = compared(
-    "--data",
-    type=types.Name(types.data_names),
-    help="A dataset by name, an image folder or zip with train/CLASS/* and test/CLASS/*, hf:NAME "
-    "(Hugging Face datasets), or wds:PATTERN (WebDataset).  "
-    "[default: digits; photos for attack-eval and judge; every dataset with records for figures "
-    "and occlusion]",
-)
-side = compared(
+_side = compared(
     "--side",
     type=int,
     metavar="PIXELS",
@@ -171,22 +182,37 @@ folders = together(
     ),
     results,
 )
-data = gathered("place", lambda: DataOptions, which, side, folders)
-unscaled_data = gathered("place", lambda: DataOptions, which, folders)
-"""The same for ``bench speed``, whose ``--side`` is that of masks."""
+
+
+def data(usual: str, *, scaled: bool = True) -> Function:
+    """Return the options of the dataset, and of the folders of datasets and results.
+
+    Args:
+        usual: What is taken without ``--data``, for the help text.
+        scaled: Whether ``--side`` scales the images; that of ``bench speed`` is of masks.
+    """
+    which = compared(
+        "--data",
+        type=types.Name(types.data_names),
+        help="A dataset by name, an image folder or zip with train/CLASS/* and test/CLASS/*, "
+        f"hf:NAME (Hugging Face datasets), or wds:PATTERN (WebDataset).  [default: {usual}]",
+    )
+    return gathered("place", lambda: DataOptions, which, *[_side] * scaled, folders)
+
+
 device = together(
     execution(
         "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps."
     ),
     execution(
         "--threads",
-        type=click.IntRange(min=1),
+        type=types.Whole(1),
         help="Processor threads per job; the number changes the last bits of results.  "
         "[default: its share of the cores]",
     ),
     execution(
         "--workers",
-        type=click.IntRange(min=1),
+        type=types.Whole(1),
         help="Threads that decode the images of datasets too large for memory; results do not "
         "depend on it.  [default: one per core]",
     ),
@@ -206,7 +232,7 @@ spread = gathered(
     ),
     execution(
         "--jobs",
-        type=click.IntRange(min=1),
+        type=types.Whole(1),
         help="Jobs at a time with another executor than local.  [default: one per core or GPU; 16 "
         "on SLURM]",
     ),
@@ -215,12 +241,12 @@ spread = gathered(
     ),
     execution(
         "--gpus",
-        type=click.FloatRange(min=0),
+        type=types.Real(min=0),
         help="GPUs per job on Ray, where it may be a fraction, or on SLURM.",
     ),
     execution(
         "--deadline",
-        type=click.FloatRange(min=0, min_open=True),
+        type=types.Real(min=0, min_open=True),
         metavar="SECONDS",
         help="Give a job that runs longer to another worker; after three attempts it fails.  "
         "[default: none; on SLURM a day]",
@@ -248,13 +274,41 @@ tracked_training = gathered(
     ),
 )
 schedule = together(
-    trained("--epochs", type=types.AtLeast("epochs", 1), help="Passes over the training images."),
-    trained("--batch-size", type=types.AtLeast("batch_size", 1), help="Images per step."),
-    trained("--learning-rate", type=float, help="Initial learning rate."),
-    trained("--weight-decay", type=float, help="Weight decay of all parameters."),
-    trained("--optimizer", type=click.Choice(["sgd", "adamw"]), help="Optimizer."),
-    trained("--schedule", type=click.Choice(["cosine", "steps"]), help="Learning-rate schedule."),
-    trained("--warmup", type=int, help="Epochs of a rising learning rate before the schedule."),
+    trained(
+        "--epochs",
+        type=types.AtLeast("epochs", 1),
+        help="Passes over the training images.  [default: as the dataset and network need]",
+    ),
+    trained(
+        "--batch-size",
+        type=types.AtLeast("batch_size", 1),
+        help="Images per step.  [default: as the dataset and network need]",
+    ),
+    trained(
+        "--learning-rate",
+        type=float,
+        help="Initial learning rate.  [default: as the dataset and network need]",
+    ),
+    trained(
+        "--weight-decay",
+        type=float,
+        help="Weight decay of all parameters.  [default: as the network needs]",
+    ),
+    trained(
+        "--optimizer",
+        type=click.Choice(["sgd", "adamw"]),
+        help="Optimizer.  [default: sgd; adamw for vit-96-6]",
+    ),
+    trained(
+        "--schedule",
+        type=click.Choice(["cosine", "steps"]),
+        help="Learning-rate schedule.  [default: cosine]",
+    ),
+    trained(
+        "--warmup",
+        type=int,
+        help="Epochs of a rising learning rate before the schedule.  [default: 0; 5 for vit-96-6]",
+    ),
     trained(
         "--padding",
         type=int,
@@ -271,7 +325,8 @@ schedule = together(
     trained(
         "--validation",
         type=float,
-        help="Share of the training images held out for validation, drawn by the seed.",
+        help="Share of the training images held out for validation, drawn by the seed.  "
+        "[default: 0.1; none with adversarial training]",
     ),
     trained(
         "--precision",
@@ -318,7 +373,7 @@ stopping = gathered(
     ),
     compared(
         "--within",
-        type=click.FloatRange(0, 100, min_open=True, max_open=True),
+        type=types.Real(0, 100, min_open=True, max_open=True),
         default=0.5,
         show_default=True,
         metavar="POINTS",
@@ -326,13 +381,42 @@ stopping = gathered(
     ),
     compared(
         "--max-seeds",
-        type=click.IntRange(min=1),
+        type=types.SEEDS,
         default=30,
         show_default=True,
         help="With --until: largest number of seeds. Choose it beforehand; another limit is "
         "another design.",
     ),
 )
+
+
+def number_of_seeds(usual: int, about: str = "Number of seeds: 0, 1, …") -> Function:
+    """Return the option of how many seeds there are.
+
+    Args:
+        usual: Its default.
+        about: Its help text.
+    """
+    return compared("--seeds", type=types.SEEDS, default=usual, show_default=True, help=about)
+
+
+def seeds(usual: int) -> Function:
+    """Return the options of the seeds of trainings.
+
+    Args:
+        usual: How many there are by default.
+    """
+    return gathered(
+        "seeds",
+        lambda: SeedOptions,
+        number_of_seeds(usual),
+        compared(
+            "--seed-list",
+            type=types.Seeds(),
+            metavar="0,3,7",
+            help="Use these seeds instead of --seeds.",
+        ),
+    )
 
 
 def victim(usual: str) -> Function:

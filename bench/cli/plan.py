@@ -11,10 +11,10 @@ from bench.cli import options, sections, types
 from bench.cli.output import echo
 
 
-@click.command(cls=sections.Command)
+@click.command(cls=sections.Command, short_help="Say how many seeds a difference needs.")
 @sections.compared(
     "--difference",
-    type=click.FloatRange(0, 100, min_open=True, max_open=True),
+    type=types.Real(0, 100, min_open=True, max_open=True),
     default=1.0,
     show_default=True,
     metavar="POINTS",
@@ -38,21 +38,21 @@ from bench.cli.output import echo
 )
 @sections.execution(
     "--methods",
-    type=click.IntRange(1, 50),
+    type=types.Whole(1, 50),
     default=6,
     show_default=True,
     help="Number of methods in a simulated study.",
 )
 @sections.execution(
     "--max-seeds",
-    type=click.IntRange(min=1),
+    type=types.SEEDS,
     default=30,
     show_default=True,
     help="Largest number of seeds of a simulated study.",
 )
 @sections.execution(
     "--studies",
-    type=click.IntRange(min=100),
+    type=types.Whole(100),
     default=2000,
     show_default=True,
     help="Number of simulated studies for each difference.",
@@ -91,9 +91,7 @@ def plan(
                        "model", "results")  # fmt: skip
         simulated(methods, max_seeds, studies, output, as_json)
         return
-    sections.refuse(
-        "a pilot's records; add --calibrate", "methods", "max_seeds", "studies", "output"
-    )
+    sections.need("--calibrate", "methods", "max_seeds", "studies", "output")
     from bench.execution.folders import existing_results
     from bench.records.store import Store
     from bench.reporting import run_tables
@@ -106,7 +104,7 @@ def plan(
     if not records:
         asked = " / ".join(filter(None, (data, model)))
         others = run_tables.where(every)
-        lack = f"no runs of {asked}: there are {others}" if asked and others else "no such runs"
+        lack = f"no runs of {asked}: there are {others}" if asked and others else "no runs"
         raise ValueError(f"{folder} has {lack}; start a pilot with bench run --seeds 5")
     found = seeds_needed.needed(records, difference / 100, baseline)
     if as_json:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli import options, sections
+from bench.cli import options, sections, types
 from bench.cli.output import echo
 from bench.cli.points_compare import compare
 from bench.cli.points_search import SearchOptions, find_or_load, search
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bench.points.store import Points
 
 
-@click.group()
+@click.group(short_help="Find, show and exchange adversarial points.")
 def points() -> None:
     """Find, show, export and import the adversarial points of a training set."""
 
@@ -29,8 +29,8 @@ def points() -> None:
 points.add_command(compare)
 
 
-@points.command(cls=sections.Command)
-@options.data
+@points.command(cls=sections.Command, short_help="Find the points of every training image.")
+@options.data("digits")
 @search
 @options.spread
 @sections.output("--dry-run", is_flag=True, help="Show what the search would cost, and stop.")
@@ -77,16 +77,16 @@ def estimate(
     echo(json.dumps(cost.to_json()) if as_json else str(cost))
 
 
-@points.command(cls=sections.Command)
+@points.command(cls=sections.Command, short_help="Draw images with their points and masks.")
 @sections.output(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
     help="PNG file to write.  [default: in figures of the results folder]",
 )
 @sections.output(
-    "--count", type=click.IntRange(1, 64), default=8, show_default=True, help="Number of images."
+    "--count", type=types.Whole(1, 64), default=8, show_default=True, help="Number of images."
 )
-@options.data
+@options.data("digits")
 @search
 @options.compute
 @options.as_json
@@ -136,9 +136,9 @@ def show(
     echo(f"Wrote {path}", err=True)
 
 
-@points.command(cls=sections.Command)
+@points.command(cls=sections.Command, short_help="Write the points as a NumPy file.")
 @click.argument("path", type=click.Path(path_type=Path, dir_okay=False))
-@options.data
+@options.data("digits")
 @search
 @options.compute
 @options.quiet
@@ -158,7 +158,7 @@ def export(
     echo(f"Wrote {len(built.places)} points of {len(built)} images to {path}")
 
 
-@points.command("import", cls=sections.Command)
+@points.command("import", cls=sections.Command, short_help="Import points from NumPy files.")
 @click.argument("path", type=click.Path(path_type=Path, exists=True))
 @sections.output("--name", required=True, help="Name of the points for --guide of bench run.")
 @sections.output(
@@ -166,7 +166,7 @@ def export(
     is_flag=True,
     help="The lists of a folder hold (x, y), column first.  [default: (row, column)]",
 )
-@options.data
+@options.data("digits")
 def import_(path: Path, name: str, xy: bool, place: DataOptions) -> None:
     """Import points, for `bench run --aug advmask --guide NAME`.
 
@@ -187,9 +187,12 @@ def import_(path: Path, name: str, xy: bool, place: DataOptions) -> None:
     from bench.points.guides import FIXED
     from bench.studies.comparison import place as locate
 
-    if name in FIXED or not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,63}", name):
+    if name in FIXED:
+        raise ValueError(f"--name {name} is a built-in guide: choose another name")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,63}", name):
         raise ValueError(
-            f"--name {name!r} is a built-in guide or has characters besides A-Z a-z 0-9 - _ ."
+            f"--name {name!r} is no name: take up to 64 of A-Z a-z 0-9 - _ ., a letter or digit "
+            "first"
         )
     if not path.is_dir():
         sections.refuse(f"{path.name}, which is not a folder", "xy")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli import options, sections
+from bench.cli import options, sections, types
 from bench.cli.output import echo
 from bench.cli.points_search import SearchOptions, search
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SHOWN = 8  # images of the gallery
 
 
-@click.command(cls=sections.Command)
+@click.command(cls=sections.Command, short_help="Compare ways to find points.")
 @sections.output(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -32,12 +32,12 @@ SHOWN = 8  # images of the gallery
 )
 @sections.output(
     "--images",
-    type=click.IntRange(1),
+    type=types.Whole(1),
     default=48,
     show_default=True,
     help="Number of training images, none of which the network has seen.",
 )
-@options.data
+@options.data("digits")
 @search
 @options.spread
 @options.as_json

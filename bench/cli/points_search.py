@@ -116,22 +116,22 @@ search = sections.gathered(
     ),
     sections.attacked(
         "--refine",
-        type=click.IntRange(1),
+        type=types.Whole(1),
         help="With --fast: steps of the attack from the prediction.  [default: none]",
     ),
     sections.attacked(
         "--examples",
-        type=click.IntRange(1),
+        type=types.Whole(1),
         help="With --fast: images that are attacked to learn from.  [default: 128]",
     ),
     sections.attacked(
         "--exact-images",
-        type=click.IntRange(1),
+        type=types.Whole(1),
         help="With --fast: images that are attacked in full to check with.  [default: 16]",
     ),
     sections.attacked(
         "--gradients",
-        type=click.IntRange(1),
+        type=types.Whole(1),
         help="With --fast: gradients that the network sees of each image.  [default: 3]",
     ),
     sections.attacked(

@@ -10,7 +10,7 @@ from bench.cli import options, sections
 from bench.cli.output import echo
 
 
-@click.command(cls=sections.Command)
+@click.command(cls=sections.Command, short_help="Write a web page of all results.")
 @sections.output(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),

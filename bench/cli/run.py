@@ -14,7 +14,7 @@ from bench.cli.output import echo
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.cli.options import DataOptions
+    from bench.cli.options import DataOptions, SeedOptions
     from bench.execution.options import ExecutionOptions
     from bench.execution.workspace import Workspace
     from bench.studies.comparison import Study
@@ -32,8 +32,8 @@ OF_EXPERIMENTS = (
 """Options of a comparison that an experiment sets itself."""
 
 
-@click.command(cls=sections.Command)
-@click.argument("experiment", required=False)
+@click.command(cls=sections.Command, short_help="Compare augmentations on networks trained here.")
+@click.argument("experiment", type=types.Name(types.experiment_names), required=False)
 @sections.compared(
     "--scale",
     type=click.Choice(["smoke", "reduced", "paper"]),
@@ -60,19 +60,7 @@ OF_EXPERIMENTS = (
     show_default=True,
     help="Network, or FILE.py:FACTORY or PACKAGE:FACTORY for one of your own; repeat for several.",
 )
-@sections.compared(
-    "--seeds",
-    type=click.IntRange(min=1),
-    default=5,
-    show_default=True,
-    help="Number of seeds: 0, 1, …",
-)
-@sections.compared(
-    "--seed-list",
-    type=types.Seeds(),
-    metavar="0,3,7",
-    help="Use these seeds instead of --seeds.",
-)
+@options.seeds(5)
 @options.stopping
 @sections.compared(
     "--guide",
@@ -87,7 +75,7 @@ OF_EXPERIMENTS = (
     help="Attack that finds the adversarial points, or advmask.fast, which predicts them.  "
     "[default: AdvMask's published one, with the dataset's settings]",
 )
-@options.data
+@options.data("digits; an experiment's own")
 @options.training
 @sections.execution("--fresh", is_flag=True, help="Rerun jobs that already have results.")
 @options.spread
@@ -100,8 +88,7 @@ def run(
     scale: str,
     augmentations: tuple[str, ...],
     models: tuple[str, ...],
-    seeds: int,
-    seed_list: tuple[int, ...] | None,
+    seeds: SeedOptions,
     stopping: StoppingOptions,
     guides: tuple[str, ...],
     points_from: str | None,
@@ -148,8 +135,7 @@ def run(
     else:
         sections.refuse("--until decided, which chooses the seeds", "seeds", "seed_list")
 
-    if seed_list is not None:
-        sections.refuse("--seed-list", "seeds")
+    chosen = seeds.chosen()
 
     from bench.studies import comparison, designs, until_decided
     from bench.training import fine_tuning
@@ -162,7 +148,7 @@ def run(
         augmentations=augmentations,
         data=data,
         models=models,
-        seeds=seed_list or tuple(range(seeds)),
+        seeds=chosen,
         guides=guides,
         points=points_from,
         training=training,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bench.studies.tracking import TrackingOptions
 
 
-@click.command(cls=sections.Command)
+@click.command(cls=sections.Command, short_help="Search the hyperparameters of augmentations.")
 @sections.compared(
     "--aug",
     "augmentations",
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 )
 @sections.compared(
     "--budget",
-    type=click.FloatRange(min=0, min_open=True),
+    type=types.Real(min=0, min_open=True),
     default=9,
     show_default=True,
     metavar="TRAININGS",
@@ -42,14 +42,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="Network.",
 )
-@sections.compared(
-    "--seeds",
-    type=click.IntRange(min=1),
-    default=5,
-    show_default=True,
-    help="Number of seeds of the comparison with the published values: 0, 1, …",
-)
-@options.data
+@options.number_of_seeds(5, "Number of seeds of the comparison with the published values: 0, 1, …")
+@options.data("digits")
 @options.training
 @sections.execution("--fresh", is_flag=True, help="Rerun jobs that already have results.")
 @options.spread

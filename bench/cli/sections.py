@@ -105,6 +105,22 @@ def typed(*names: str) -> list[str]:
     ]
 
 
+def need(what: str, *names: str) -> None:
+    """Reject options that were typed but belong to another option.
+
+    Args:
+        what: The option that they need.
+        *names: Names of the options' parameters.
+
+    Raises:
+        click.UsageError: One of them was typed.
+    """
+    if found := typed(*names):
+        verb = "needs" if len(found) == 1 else "need"
+        listed = ", ".join(found)
+        raise click.UsageError(f"{listed} {verb} {what}: add it, or remove {listed}")
+
+
 def refuse(what: str, *names: str) -> None:
     """Reject options that were typed but have no effect.
 

@@ -44,7 +44,7 @@ chosen = sections.gathered(
     lambda: SpeedOptions,
     sections.compared(
         "--batch-size",
-        type=click.IntRange(min=1),
+        type=types.Whole(1),
         multiple=True,
         default=[128, 512],
         show_default=True,
@@ -52,7 +52,7 @@ chosen = sections.gathered(
     ),
     sections.compared(
         "--side",
-        type=click.IntRange(min=4),
+        type=types.Whole(4),
         multiple=True,
         default=[32, 64],
         show_default=True,
@@ -82,14 +82,14 @@ chosen = sections.gathered(
     ),
     sections.attacked(
         "--images",
-        type=click.IntRange(min=1),
+        type=types.Whole(1),
         default=64,
         show_default=True,
         help="Number of images to attack.",
     ),
     sections.attacked(
         "--rounds",
-        type=click.IntRange(min=1),
+        type=types.Whole(1),
         default=3,
         show_default=True,
         help="Number of measurements of each attack.",
@@ -129,14 +129,15 @@ OF_DEVICE = ("device", "threads", "workers")
 """Options without effect on the speed of masks, of the start and of growth, and of the last two."""
 
 
-@click.command(cls=sections.Command)
+@click.command(cls=sections.Command, short_help="Measure the speed of masks, training and attacks.")
 @click.argument(
     "what",
-    type=click.Choice(["masks", "input", "epochs", "attacks", "start", "all", "growth"]),
+    metavar="[WHAT]",
+    type=types.Word("benchmark", ["masks", "input", "epochs", "attacks", "start", "all", "growth"]),
     default="masks",
 )
 @chosen
-@options.unscaled_data
+@options.data("digits", scaled=False)
 @options.compute
 @options.as_json
 @options.quiet

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bench.studies.tracking import TrackingOptions
 
 
-@click.command(cls=sections.Command)
+@click.command(cls=sections.Command, short_help="Show what is finished, failed or running.")
 @sections.execution(
     "--reap",
     is_flag=True,
@@ -56,12 +56,12 @@ def open_tracker(uri: str | None, folder: Path) -> Tracker:
     return Tracker(uri, folder, warn=lambda line: echo(line, err=True), strict=True)
 
 
-@click.group()
+@click.group(short_help="Look after the MLflow tracker.")
 def track() -> None:
     """Look after the tracker, which is an index made from the records."""
 
 
-@track.command(cls=sections.Command)
+@track.command(cls=sections.Command, short_help="Make the tracker again from the records.")
 @options.results
 @options.tracking
 def rebuild(results: str | None, tracking: TrackingOptions) -> None:
@@ -80,7 +80,7 @@ def rebuild(results: str | None, tracking: TrackingOptions) -> None:
     echo(f"logged {count} records, each of which the tracker holds")
 
 
-@click.command(cls=sections.Command)
+@click.command(cls=sections.Command, short_help="Pack the records into a zip for a supplement.")
 @click.argument("path", type=click.Path(path_type=Path, dir_okay=False))
 @options.results
 def export(path: Path, results: str | None) -> None:

@@ -44,7 +44,7 @@ def metric_names() -> list[str]:
     return [*METRICS, "success", "l0_pixels_mean", "l0_elements_mean"]
 
 
-@click.command(cls=sections.Command)
+@click.command(cls=sections.Command, short_help="Print tables of runs, of attacks or of the paper.")
 @click.argument("what", type=types.Name(table_names), default="runs")
 @sections.compared(
     "--scale",
@@ -109,7 +109,7 @@ def metric_names() -> list[str]:
 )
 @sections.compared(
     "--passes",
-    type=click.IntRange(min=1),
+    type=types.Whole(1),
     metavar="N",
     help="One table of all attacks and victim models at this number of passes.",
 )

@@ -13,14 +13,16 @@ from bench.cli.output import echo
 from bench.cli.run import show_plan
 
 if TYPE_CHECKING:
-    from bench.cli.options import DataOptions
+    from bench.cli.options import DataOptions, SeedOptions
     from bench.execution.options import ExecutionOptions
     from bench.records.record import Record
     from bench.studies.designs import TrainingOptions
     from bench.studies.tracking import TrackingOptions
 
 
-@click.command("train-robust", cls=sections.Command)
+@click.command(
+    "train-robust", cls=sections.Command, short_help="Train networks that resist attacks."
+)
 @sections.gathered(
     "training",
     options.training_options,
@@ -42,20 +44,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="Network; repeat for several.",
 )
-@sections.compared(
-    "--seeds",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Number of seeds: 0, 1, …",
-)
-@sections.compared(
-    "--seed-list",
-    type=types.Seeds(),
-    metavar="0,3,7",
-    help="Use these seeds instead of --seeds.",
-)
-@options.data
+@options.seeds(1)
+@options.data("digits")
 @sections.execution("--fresh", is_flag=True, help="Rerun jobs that already have results.")
 @options.spread
 @options.dry_run
@@ -65,8 +55,7 @@ if TYPE_CHECKING:
 def train_robust(
     training: TrainingOptions,
     models: tuple[str, ...],
-    seeds: int,
-    seed_list: tuple[int, ...] | None,
+    seeds: SeedOptions,
     place: DataOptions,
     fresh: bool,
     where: ExecutionOptions,
@@ -90,15 +79,14 @@ def train_robust(
     from bench.execution.progress import open_progress
     from bench.studies import comparison, designs, jobs
 
-    if seed_list is not None:
-        sections.refuse("--seed-list", "seeds")
+    chosen = seeds.chosen()
 
     workspace, data = comparison.place(place.open(where), place.dataset("digits"))
     design = designs.Design(
         augmentations=("none",),
         data=data,
         models=models,
-        seeds=seed_list or tuple(range(seeds)),
+        seeds=chosen,
         training=training,
         fresh=fresh,
     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
+
+from bench.errors import suggest
 
 
 class Name(click.ParamType[str, str]):
@@ -68,10 +71,10 @@ def model_names() -> list[str]:
 
 
 def experiment_names() -> list[str]:
-    """Return the names of all experiments."""
+    """Return the names of all experiments, and the one for all of them."""
     from bench.paper import tables
 
-    return list(tables.EXPERIMENTS)
+    return [*tables.EXPERIMENTS, "all"]
 
 
 class Eps(click.ParamType[Fraction, str]):
@@ -105,6 +108,46 @@ class Eps(click.ParamType[Fraction, str]):
                 param, ctx,
             )  # fmt: skip
         return eps
+
+
+class Word(click.Choice[str]):
+    """One of a few words, such as the name of a figure; an error shows the words once."""
+
+    def __init__(self, kind: str, words: Sequence[str]) -> None:
+        super().__init__(words)
+        self.kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the word; suggest one for an unknown word."""
+        if value not in self.choices:
+            hint = suggest(value, self.choices)
+            raise click.UsageError(f"there is no {self.kind} {value!r}: {hint}", ctx)
+        return str(value)
+
+
+class Whole(click.IntRange):
+    """A whole number of a range."""
+
+    name = "integer"  # not "integer range", which errors would show
+
+
+class Real(click.FloatRange):
+    """A finite number of a range."""
+
+    name = "number"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Parse the number; no comparison with a bound refuses one that is not a number."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return number
+
+
+SEEDS = Whole(1, 10_000)
+"""A number of seeds; each is a job in memory, and no study needs nearly so many."""
 
 
 class AtLeast(click.ParamType[int, str]):

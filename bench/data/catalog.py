@@ -75,7 +75,11 @@ def divided(name: str) -> tuple[str, dict[str, object]]:
     match = PART.fullmatch(name)
     if match is None:
         return name, {}
-    return match["whole"], notation.parse(f"part{match['options']}")[1]
+    text = f"part{match['options']}"  # the whole may have spaces and brackets
+    try:
+        return match["whole"], notation.parse(text)[1]
+    except ValueError as error:
+        raise ValueError(str(error).replace(text, name)) from None
 
 
 def sized(name: str, side: int | None) -> str:
@@ -274,6 +278,8 @@ def _given(name: str) -> Path:
     path = Path(name).expanduser()
     if path.is_dir() or path.is_file():
         return path.resolve()
+    if path.exists():
+        raise ValueError(f"{name} is neither a folder nor a zip: give a folder or zip of images")
     if unknown := OPTION.fullmatch(name):
         raise ValueError(
             f"{name} has an unknown option {unknown[1]!r}: {suggest(unknown[1], OPTIONS)}"

@@ -154,7 +154,7 @@ def build(name: str, *, data: str = "cifar10", side: int = 32) -> AnyMix:
         side: Of its images, in pixels.
 
     Raises:
-        ValueError: The name is unknown.
+        ValueError: The name is unknown, or has options.
     """
     if name == "mixup":
         return Mix("mixup", alpha=1.0, probability=1.0)
@@ -166,4 +166,6 @@ def build(name: str, *, data: str = "cifar10", side: int = 32) -> AnyMix:
         return ManifoldMixup()
     if name == "ipf-cutmix":
         return IPFCutMix(ipf.published_length(data.partition("(")[0], side))
+    if (plain := name.partition("(")[0].strip()) in NAMES:
+        raise ValueError(f"a mix takes no options: write {plain} for {name}")
     raise ValueError(f"there is no mix {name!r}: {suggest(name, NAMES)}")

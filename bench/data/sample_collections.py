@@ -62,9 +62,11 @@ def read(name: str, side: int | None = None, download: bool = False) -> Parts:
 
     Raises:
         Missing: It is not on this machine.
-        ValueError: The library is not installed, or there is no image, class, training or test
-            part in it.
+        ValueError: The name is empty, the library is not installed, or there is no image, class,
+            training or test part in it.
     """
+    if name in PREFIXES:
+        raise ValueError(f"--data {name} has no name: write it as hf:NAME or wds:PATTERN")
     if name.startswith("hf:"):
         return _hugging_face(name, side, download)
     return _web_dataset(name, side)

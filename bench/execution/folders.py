@@ -5,10 +5,10 @@ This module is light, so that commands that only read records start without torc
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 
+from bench.errors import name_file, no_space
 from bench.files import plain
 from bench.files.atomic import neighbour_of, sweep
 from bench.files.text import command
@@ -22,9 +22,11 @@ def existing_results(given: str | Path | None) -> Path:
 
     Raises:
         FileNotFoundError: It does not exist.
-        ValueError: It has links, pipes or devices among its files.
+        ValueError: It is a file, or has links, pipes or devices among its files.
     """
     folder = _chosen(given)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: give the folder of results")
     if not folder.is_dir():
         raise FileNotFoundError(
             f"there is no results folder {folder}; bench run and bench.compare create one"
@@ -66,6 +68,9 @@ def results_folder(given: str | Path | None) -> Path:
         probe.touch()
         probe.unlink()
     except OSError as error:
+        if no_space(error):
+            name_file(error, folder)
+            raise
         raise OSError(
             f"cannot write to the results folder {folder} ({error.strerror}): "
             "choose another with --results"
@@ -99,7 +104,8 @@ def check_writable(results: Path) -> None:
             probe.touch()
             probe.unlink()
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if no_space(error):
+            name_file(error, results)
             raise
         raise OSError(
             f"cannot write to the results folder {results} ({path}: {error.strerror}): "

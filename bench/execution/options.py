@@ -84,11 +84,12 @@ class ExecutionOptions:
 
         Raises:
             OSError: The results folder cannot be written; a folder that is only read is missing.
-            ValueError: The device does not exist.
+            ValueError: The device does not exist, or there are more threads than cores.
         """
         if self.threads is not None:
             import torch
 
+            self._check_threads(self.threads)
             torch.set_num_threads(self.threads)
         return Workspace(
             results=results_folder(results) if create else existing_results(results),
@@ -97,6 +98,15 @@ class ExecutionOptions:
             device=pick_device(self.device),
             workers=self.workers,
         )
+
+    def _check_threads(self, threads: int) -> None:
+        """Refuse more threads than cores, unless the jobs run on other machines."""
+        cores = os.cpu_count() or 1
+        if threads > cores and self.executor in ("local", "processes"):
+            raise ValueError(
+                f"--threads {threads} is more than the {cores} processor cores of this machine; "
+                "lower it"
+            )
 
     def build(self, device: str) -> Executor:
         """Return the executor for jobs on a device.

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from bench.errors import name_file
+
 LEFT = re.compile(r"\..+\.(\d{1,9})\.bench-part")  # a neighbour, with the process that writes it
 HOUR = 3600.0
 
@@ -35,7 +37,7 @@ def neighbour(path: Path) -> Iterator[Path]:
         path: The file; its folder is made, and what was there is replaced.
 
     Raises:
-        OSError: It cannot be written; what was there is unchanged.
+        OSError: It cannot be written; what was there is unchanged. The error names the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     place = neighbour_of(path)
@@ -45,6 +47,10 @@ def neighbour(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         place.replace(path)
         flush_folder(path.parent)
+    except OSError as error:
+        if error.filename in (None, str(place)):
+            name_file(error, path)
+        raise
     finally:
         place.unlink(missing_ok=True)
 

@@ -84,7 +84,7 @@ def admit(text: str) -> str:
     if _is_file(place):
         path = Path(place).expanduser().resolve()
         if not path.is_file():
-            raise Missing(f"there is no file {place}: write it as FILE.py:NAME")
+            raise Missing(f"there is no file {place}")
         place = str(path)
     else:
         path = _file_of(place)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -74,24 +76,37 @@ def read(path: Path, covered: str | None = None) -> tuple[dict[str, Tensor], dic
         FileNotFoundError: There is no such file.
         ValueError: It is damaged, or not a safetensors file.
     """
-    from safetensors import SafetensorError, safe_open
-
-    if path.exists() and not path.is_file():  # a pipe would be waited for
-        raise ValueError(f"{path} is not a safetensors file: it is not a regular file")
-    try:
-        with safe_open(path, "pt") as file:
-            metadata: dict[str, str] = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path} is not a safetensors file: {reason(error)}") from error
+    with _opened(path) as file:
+        metadata: dict[str, str] = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if covered is not None and not {covered, "sha256"} <= metadata.keys():
         raise ValueError(f"{path} has no {covered} with a checksum")
     expected = checksums.of_tensors(tensors, metadata[covered] if covered else "")
     if metadata.get("sha256", expected) != expected:
         raise ValueError(f"{path} is damaged: its checksum differs")
     return tensors, metadata
+
+
+def check(path: Path) -> None:
+    """Read the header of a file only; raises as `read` does where that is damaged."""
+    with _opened(path):
+        pass
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The open file; what goes wrong with it is a ``ValueError``, except that it is not there."""
+    from safetensors import SafetensorError, safe_open
+
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ValueError(f"{path} is not a safetensors file: it is not a regular file")
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{path} is not a safetensors file: {reason(error)}") from error
 
 
 def unpack(content: bytes, name: str) -> dict[str, Tensor]:

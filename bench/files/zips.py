@@ -24,7 +24,11 @@ def open_zip(path: Path, largest_file: int, largest_whole: int) -> zipfile.ZipFi
     except FileNotFoundError:
         raise
     except Exception as error:  # a damaged directory raises what its bytes happen to mean
-        raise ValueError(f"{path} is not a zip archive: {reason(error)}") from error
+        if path.is_file() and not path.stat().st_size:
+            raise ValueError(f"{path} is empty: give a zip archive") from error
+        why = reason(error)
+        more = "" if why == "File is not a zip file" else f": {why}"
+        raise ValueError(f"{path} is not a zip archive{more}") from error
     try:
         entries = archive.infolist()
         for entry in entries:

@@ -295,15 +295,19 @@ def _timm(
 
 def _unknown(name: str) -> ValueError:
     known = list(NETWORKS)
+    prefix, others = "", f"there are {', '.join(NETWORKS)}, timm:NAME and FILE.py:FACTORY"
     if name.startswith("timm:"):
         import timm
 
         tags = timm.list_pretrained() if "." in name else []
-        known = [f"timm:{other}" for other in (*timm.list_models(), *tags)]
-    near = difflib.get_close_matches(name, known, 1)
+        known = [*timm.list_models(), *tags]
+        prefix, others = "timm:", "name one of timm.list_models()"
+    elif name.endswith(".py"):
+        others = f"write {name}:FACTORY, with the function that gives it"
+    near = difflib.get_close_matches(name.removeprefix(prefix), known, 1)
     return ValueError(
         f"no network is called {name!r}: "
-        + (f"did you mean {near[0]}?" if near else f"there are {', '.join(NETWORKS)} and timm:NAME")
+        + (f"did you mean {prefix}{near[0]}?" if near else others)
     )
 
 

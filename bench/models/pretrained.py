@@ -15,18 +15,22 @@ from bench.models.resnet import fold
 
 
 def check(path: Path) -> str:
-    """The first twelve hexadecimal digits of a weights file's sha256.
+    """The first twelve hexadecimal digits of a weights file's sha256, once its header is read.
 
     Raises:
         Missing: There is no such file.
+        ValueError: It is a folder, empty, or no file of weights.
     """
-    try:
-        return checksums.of_file(path)[:12]
-    except FileNotFoundError:
+    if not path.exists():
         raise Missing(
             f"there is no file of weights {path}: give a safetensors or .pt file; --pretrained "
             "also takes timm or torchvision, and --victim FILE.py:FACTORY or timm:NAME"
-        ) from None
+        )
+    if not path.is_file() or not path.stat().st_size:
+        what = "a folder" if path.is_dir() else "empty" if path.is_file() else "no regular file"
+        raise ValueError(f"{path} is {what}: give a safetensors or .pt file of weights")
+    weight_files.check(path)
+    return checksums.of_file(path)[:12]
 
 
 def from_file(

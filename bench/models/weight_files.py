@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import torch
 from torch import Tensor
 
 from bench.data.dataset import Dataset
-from bench.errors import reason
 from bench.files import atomic, tensor_files
 from bench.models import networks
 from bench.models.networks import Normalised
@@ -20,8 +18,6 @@ TORCH = (".pt", ".pth")
 """Endings of the files that ``torch.save`` writes."""
 WRAPPED = ("state_dict", "model", "model_state_dict")
 """Entries of a checkpoint in which training programs keep the weights."""
-COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-"""What torch's messages tell a terminal, such as to write bold."""
 SHOWN = 8  # of the entries of a weights file that do not fit
 
 
@@ -68,6 +64,14 @@ def read(path: Path) -> dict[str, Tensor]:
     return state_dict(path) if path.suffix in TORCH else tensor_files.read(path)[0]
 
 
+def check(path: Path) -> None:
+    """Raise ``ValueError`` unless a file is one of weights; of safetensors the header is read."""
+    if path.suffix in TORCH:
+        state_dict(path)
+    else:
+        tensor_files.check(path)
+
+
 def state_dict(path: Path) -> dict[str, Tensor]:
     """Read a state dict that ``torch.save`` has written; nothing in it is executed.
 
@@ -79,23 +83,19 @@ def state_dict(path: Path) -> dict[str, Tensor]:
         FileNotFoundError: There is no such file.
         ValueError: It is damaged, holds more than tensors, or no weights.
     """
+    refusal = f"{path} holds no plain weights: save them with torch.save(model.state_dict(), FILE)"
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
-    except Exception as error:  # torch raises many kinds
-        raise ValueError(
-            f"{path} holds no plain weights: save them with torch.save(model.state_dict(), FILE); "
-            f"{reason(ValueError(COLOURS.sub('', str(error))), 100)}"
-        ) from None
+    except Exception as error:  # torch raises many kinds, with advice to load whatever it is
+        raise ValueError(refusal) from error
     if isinstance(found, Mapping):
         found = next((found[name] for name in WRAPPED if isinstance(found.get(name), dict)), found)
     if not isinstance(found, Mapping) or not all(
         isinstance(name, str) and isinstance(each, Tensor) for name, each in found.items()
     ):
-        raise ValueError(
-            f"{path} holds no weights: save them with torch.save(model.state_dict(), FILE)"
-        )
+        raise ValueError(refusal)
     return {name.removeprefix("module."): each for name, each in found.items()}
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from bench.errors import reason
+from bench.errors import name_file, reason
 from bench.files import plain
 from bench.files.atomic import flush_folder, write
 from bench.files.json_text import parse
@@ -77,8 +77,9 @@ class Store:
                 os.fsync(file.fileno())
                 if not size:
                     flush_folder(self.folder)
-            except OSError:
+            except OSError as error:
                 file.truncate(size)
+                name_file(error, self.path)
                 raise
 
     def all(self) -> list[Record]:

@@ -12,6 +12,17 @@ import functools
 from collections.abc import Collection, Mapping
 from typing import Any, get_args, get_type_hints
 
+PYDANTIC = "Input should be "
+WORDS = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "True or False",
+    "string_type": "a text in quotes",
+    "tuple_type": "several values, such as (1, 2)",
+    "is_instance_of": "a number or Ramp(low, high)",  # the only class that options have
+    "dataclass_exact_type": "a number or Ramp(low, high)",
+}
+"""What a value must be, by pydantic's name of the error."""
 LONGEST = 2000  # characters that the options of a method may have
 
 
@@ -173,7 +184,7 @@ def checked(cls: Any, name: str, option: str, value: Any) -> Any:
         return adapter.validate_python(value, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
-        reason = first["msg"]
+        reason = f"it must be {WORDS.get(first['type'], first['msg'].removeprefix(PYDANTIC))}"
         if first["type"] in ("missing", "too_long"):  # of a tuple, where pydantic names no length
             reason = f"give {len(get_args(hint))} values"
         raise ValueError(f"{name}: option {option} is {show(value)}: {reason}") from None

@@ -182,9 +182,14 @@ def read(folder: Path, test: Split) -> Submission:
         test: The test images that were attacked; they give size and range of indices.
 
     Raises:
-        FileNotFoundError, NotADirectoryError: There is no such folder.
+        FileNotFoundError: There is no such folder.
         ValueError: There is no image, or something in the folder is not of the format.
     """
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {folder} of adversarial images: --prepare makes it, with the "
+            "images to attack"
+        )
     n = len(test.labels)
     found = plain.names(folder, n + 4)
     images = [name for name in found if Path(name).suffix.lower() in LOSSLESS]

@@ -97,8 +97,8 @@ def needed(
         studies: Number of simulated studies for the sequential design.
 
     Raises:
-        ValueError: The difference is out of its range, or no method has three seeds in common with
-            the baseline and a spread.
+        ValueError: The difference is out of its range, no run is called like the baseline, or no
+            method has three seeds in common with it and a spread.
     """
     import numpy as np
 
@@ -106,6 +106,8 @@ def needed(
         raise ValueError(
             f"the difference is {100 * difference:g} points: it must be above 0 and below 100"
         )
+    records = list(records)
+    run_tables.check_baseline(records, baseline)
     gains = run_tables.gains(records, baseline=baseline)
     columns = [column for _, column in gains]
     found = []

@@ -51,7 +51,7 @@ def load_results(results: str | Path | None = None) -> Results:
 
     Raises:
         FileNotFoundError: The folder does not exist.
-        ValueError: It has links, pipes or devices among its files.
+        ValueError: It is a file, or has links, pipes or devices among its files.
 
     Example:
         >>> from tempfile import mkdtemp

@@ -205,7 +205,8 @@ def choose(
         std: Per-channel standard deviation that it divides by.
 
     Raises:
-        ValueError: The arguments contradict each other, or a factory fails.
+        ValueError: The arguments contradict each other, a file is none of weights, or a factory
+            fails.
         Missing: The file of weights or code does not exist.
     """
     whole = victim is not None and (_is_factory(victim) or victim.startswith("timm:"))
@@ -229,12 +230,12 @@ def choose(
             f"--victim {victim} is the name of a network: train it on the dataset with "
             f"--model {victim}"
         )
+    path = Path(victim)
+    digest = pretrained.check(path)
     if not model:
         raise ValueError(
             f"--victim {victim} needs --model: the file does not name the architecture"
         )
-    path = Path(victim)
-    digest = pretrained.check(path)
     return Victim(
         model=model, data=data.name, path=path.resolve(), digest=digest, mean=mean, std=std
     )
