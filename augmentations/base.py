@@ -197,7 +197,7 @@ def fields(augmentation: Any) -> None:
         raise ValueError(f"{name}: {error}") from None
 
 
-def on_device_of(generator: Generator, images: Images) -> Callable[[Tensor], Tensor]:
+def on_device_of(images: Images) -> Callable[[Tensor], Tensor]:
     """Draws happen on the generator's device; the returned function moves them to the images'."""
     return lambda draws: draws.to(images.device)
 

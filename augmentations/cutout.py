@@ -80,7 +80,7 @@ class Cutout:
         Raises ``ValueError`` where points are sought or avoided and the guide is missing.
         """
         b, _, h, w = images.shape
-        here = on_device_of(generator, images)
+        here = on_device_of(images)
         row, column = (
             here(torch.randint(size, (b,), generator=generator, device=generator.device))
             for size in (h, w)

@@ -110,7 +110,7 @@ class GridMask:
             guide = demanded(guide, images, "GridMask")
         b, _, h, w = images.shape
         device = generator.device
-        here = on_device_of(generator, images)
+        here = on_device_of(images)
         low, high = self.period
         period = torch.randint(low, high + 1, (b, 1), generator=generator, device=device)
         phases = torch.rand(2, b, 1, generator=generator, device=device, dtype=torch.float64)

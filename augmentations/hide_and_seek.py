@@ -87,7 +87,7 @@ class HideAndSeek:
             guide = demanded(guide, images, "HideAndSeek")
         b, _, h, w = images.shape
         device = generator.device
-        here = on_device_of(generator, images)
+        here = on_device_of(images)
         kinds = len(self.sizes)
         chosen = torch.randint(kinds, (b,), generator=generator, device=device)
         counts = torch.bincount(chosen, minlength=kinds).tolist()

@@ -129,4 +129,4 @@ def important_square(
     admissible |= ~admissible.any(1, keepdim=True) & (sums >= limit - near)
     weights = admissible.to(generator.device, torch.float32)
     place = torch.multinomial(weights, 1, generator=generator)[:, 0]
-    return square_at(on_device_of(generator, images)(place), length, images, squares)
+    return square_at(on_device_of(images)(place), length, images, squares)

@@ -83,7 +83,7 @@ class RandomErasing:
         or avoided and the guide is missing.
         """
         b, _, h, w = images.shape
-        here = on_device_of(generator, images)
+        here = on_device_of(images)
         draws = here(torch.rand(18, b, generator=generator, device=generator.device))
         low, high = self.area
         area = (low + (high - low) * draws[:8]) * (h * w)
