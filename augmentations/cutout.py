@@ -15,9 +15,9 @@ from augmentations.base import (
     Ramp,
     choice,
     on_device_of,
+    pixels,
     rectangles,
     scaled,
-    whole,
 )
 from augmentations.relocation import Rule, demanded, move_rectangles, wanted
 
@@ -33,7 +33,7 @@ class Cutout:
     reaches ``length // 2`` pixels to each side, so an odd ``length`` acts as the even one below.
 
     Args:
-        length: Side of the square in pixels, at least 2.
+        length: Side of the square in pixels, 2 to 1,000,000.
         share: The share of images that get a mask.
         fill: What takes the place of deleted pixels: the mean colour or noise.
         points: ``"seek"`` or ``"avoid"`` move what was drawn, a square or what the border leaves of
@@ -41,7 +41,7 @@ class Cutout:
             `augmentations.relocation`. Not in the paper.
 
     Raises:
-        ValueError: The length is below 2 pixels, or ``fill`` or ``points`` is unknown.
+        ValueError: The length is out of range, or ``fill`` or ``points`` is unknown.
 
     >>> images = torch.zeros(2, 3, 32, 32)
     >>> mask = Cutout(length=8).mask(images, torch.Generator().manual_seed(0))
@@ -55,9 +55,7 @@ class Cutout:
     points: Rule = "ignore"
 
     def __post_init__(self) -> None:
-        whole("length", self.length)
-        if self.length < 2:
-            raise ValueError(f"length is {self.length}: the square needs at least 2 pixels a side")
+        pixels("length", self.length, least=2)
         choice("fill", self.fill, Fill)
         choice("points", self.points, Rule)
 

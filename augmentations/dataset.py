@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from augmentations.base import Augmentation, delete, draw
+from augmentations.base import Augmentation, delete, draw, pixels
 from augmentations.samples import (
     Draws,
     Indexed,
@@ -100,8 +100,7 @@ class WithMask(Samples):
         transform: Callable[[Any], Any] | None = None,
     ) -> None:
         made(augmentation)
-        if padding < 0:
-            raise ValueError(f"padding is {padding}: it must be at least 0 pixels")
+        pixels("padding", padding, least=0)
         if augmentation.wants is not None and points is None:
             raise ValueError(_lacking(type(augmentation).__name__, augmentation.wants))
         super().__init__(dataset, points, seed, epochs)

@@ -11,6 +11,7 @@ from jaxtyping import Int
 from torch import Generator, Tensor
 
 from augmentations.base import (
+    LONGEST,
     Fill,
     Guide,
     Images,
@@ -19,6 +20,7 @@ from augmentations.base import (
     choice,
     cross,
     exact,
+    number,
     on_device_of,
     scaled,
     whole,
@@ -74,11 +76,12 @@ class GridMask:
     points: Rule = "ignore"
 
     def __post_init__(self) -> None:
-        within("period", self.period, 2, 10**6)
+        within("period", self.period, 2, LONGEST)
         whole("period", *self.period)
         whole("rotation", self.rotation)
+        number("ratio", self.ratio)
         if not 0 < self.ratio < 1:
-            raise ValueError(f"ratio is {self.ratio}: it must be between 0 and 1")
+            raise ValueError(f"ratio is {self.ratio}: it must be above 0 and below 1")
         if not 1 <= self.rotation <= 360:
             raise ValueError(f"rotation is {self.rotation}: it must be in 1..360 degrees")
         choice("mode", self.mode, Mode)

@@ -14,9 +14,10 @@ from augmentations.base import (
     Mask,
     Ramp,
     choice,
+    fraction,
     on_device_of,
+    pixels,
     scaled,
-    whole,
 )
 from augmentations.relocation import Rule, demanded, exchange_cells, wanted
 
@@ -55,13 +56,12 @@ class HideAndSeek:
     points: Rule = "ignore"
 
     def __post_init__(self) -> None:
-        if not self.sizes or min(self.sizes) < 0 or max(self.sizes) == 0:
+        if not isinstance(self.sizes, tuple | list) or not any(self.sizes):
             raise ValueError(
                 f"sizes is {self.sizes}: give sides in pixels, 0 for no hiding, at least one above"
             )
-        whole("sizes", *self.sizes)
-        if not 0 <= self.probability <= 1:
-            raise ValueError(f"probability is {self.probability}: it must be in [0, 1]")
+        pixels("sizes", *self.sizes, least=0)
+        fraction("probability", self.probability)
         choice("fill", self.fill, Fill)
         choice("points", self.points, Rule)
 

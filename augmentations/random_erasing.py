@@ -14,6 +14,7 @@ from augmentations.base import (
     Mask,
     Ramp,
     choice,
+    number,
     on_device_of,
     rectangles,
     within,
@@ -61,6 +62,7 @@ class RandomErasing:
 
     def __post_init__(self) -> None:
         within("area", self.area, 0, 1)
+        number("aspect", self.aspect)
         if not 0 < self.aspect <= 1:
             raise ValueError(f"aspect is {self.aspect}: it must be above 0 and at most 1")
         choice("fill", self.fill, Fill)
