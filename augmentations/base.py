@@ -227,11 +227,16 @@ def pixels(name: str, *values: Any, least: int = 1) -> None:
 
 
 def fields(augmentation: Any) -> None:
-    """Refuse an augmentation without the fields that deleting needs.
+    """Refuse what is no augmentation, and one without the fields that deleting needs.
 
     Raises:
-        ValueError: ``share`` or ``fill`` is missing or of another kind.
+        ValueError: It is a name or a class; ``share`` or ``fill`` is missing or of another kind.
     """
+    if isinstance(augmentation, str):
+        raise ValueError(f"{augmentation!r} is a name: give an augmentation, such as Cutout()")
+    if isinstance(augmentation, type):
+        name = augmentation.__name__
+        raise ValueError(f"give an augmentation, such as {name}(), not the class {name}")
     name, share = type(augmentation).__name__, getattr(augmentation, "share", None)
     if not isinstance(share, Ramp):
         if isinstance(share, int | float):
@@ -261,9 +266,20 @@ def exact(values: Tensor) -> Tensor:
     return values.double()
 
 
+def extent(images: Images) -> tuple[int, int, int]:
+    """Number, height and width of the images of a batch.
+
+    Raises:
+        ValueError: They are no batch, as a single image.
+    """
+    if images.ndim != 4:
+        raise ValueError(f"images have shape {tuple(images.shape)}: give a batch, (b, c, h, w)")
+    return len(images), images.shape[2], images.shape[3]
+
+
 def required(guide: Guide | None, images: Images, who: str, what: str) -> Guide:
     """The guide on the images' device, once it has their size and no bad value."""
-    b, _, h, w = images.shape
+    b, h, w = extent(images)
     if guide is None:
         raise ValueError(f"{who} needs a guide: {what}, of shape {(b, 1, h, w)}")
     if guide.shape != (b, 1, h, w):
@@ -431,13 +447,16 @@ def delete(
         generator: Draws the noise.
 
     Raises:
-        ValueError: There is no such fill, or noise is asked for without ``std`` or ``generator``.
+        ValueError: There is no such fill, noise is asked for without ``std`` or ``generator``, or
+            ``mean`` is no tensor.
 
     >>> mask = torch.tensor([[[[True, False]]]])
     >>> delete(torch.ones(1, 1, 1, 2), mask, mean=torch.tensor([0.5])).tolist()
     [[[[0.5, 1.0]]]]
     """
     choice("fill", fill, Fill)
+    if not isinstance(mean, Tensor) or not isinstance(std, Tensor | None):
+        raise ValueError("mean and std must be tensors, one value per channel: torch.tensor(mean)")
     colour = mean.to(images)[None, :, None, None]
     if fill == "mean":
         # exact for finite values, and ten times as fast as torch.where on the CPU

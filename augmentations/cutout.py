@@ -14,6 +14,7 @@ from augmentations.base import (
     Mask,
     Ramp,
     choice,
+    extent,
     on_device_of,
     pixels,
     rectangles,
@@ -77,7 +78,7 @@ class Cutout:
 
         Raises ``ValueError`` where points are sought or avoided and the guide is missing.
         """
-        b, _, h, w = images.shape
+        b, h, w = extent(images)
         here = on_device_of(images)
         row, column = (
             here(torch.randint(size, (b,), generator=generator, device=generator.device))

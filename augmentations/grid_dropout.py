@@ -16,6 +16,7 @@ from augmentations.base import (
     Mask,
     Ramp,
     choice,
+    extent,
     number,
     on_device_of,
     pixels,
@@ -71,7 +72,7 @@ class GridDropout:
 
     def mask(self, images: Images, generator: Generator, guide: Guide | None = None) -> Mask:
         """Draw, for every image, which rows and columns are longer, then the place of each hole."""
-        b, _, h, w = images.shape
+        b, h, w = extent(images)
         here = on_device_of(images)
         cell_row, *row = (here(x) for x in self._cells(b, h, generator))
         cell_column, *column = (here(x) for x in self._cells(b, w, generator))

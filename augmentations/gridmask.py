@@ -20,6 +20,7 @@ from augmentations.base import (
     choice,
     cross,
     exact,
+    extent,
     number,
     on_device_of,
     scaled,
@@ -111,7 +112,7 @@ class GridMask:
         """
         if self.points != "ignore":
             guide = demanded(guide, images, "GridMask")
-        b, _, h, w = images.shape
+        b, h, w = extent(images)
         device = generator.device
         here = on_device_of(images)
         low, high = self.period

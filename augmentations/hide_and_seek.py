@@ -14,6 +14,7 @@ from augmentations.base import (
     Mask,
     Ramp,
     choice,
+    extent,
     fraction,
     on_device_of,
     pixels,
@@ -85,7 +86,7 @@ class HideAndSeek:
         """
         if self.points != "ignore":
             guide = demanded(guide, images, "HideAndSeek")
-        b, _, h, w = images.shape
+        b, h, w = extent(images)
         device = generator.device
         here = on_device_of(images)
         kinds = len(self.sizes)

@@ -16,9 +16,20 @@ import torch
 from jaxtyping import Bool
 from torch import Generator, Tensor
 
-from augmentations.base import Augmentation, Fill, Guide, Images, Mask, Ramp, choice, delete, draw
+from augmentations.base import (
+    Augmentation,
+    Fill,
+    Guide,
+    Images,
+    Mask,
+    Ramp,
+    choice,
+    delete,
+    draw,
+    fields,
+)
 from augmentations.relocation import Rule, demanded, relocate, wanted
-from augmentations.samples import guided, made, per_channel
+from augmentations.samples import guided, per_channel
 
 CANVAS = 0.314159  # a value that no eraser writes, unlike white or black
 
@@ -233,7 +244,7 @@ class MaskedLoader:
     _first: int | None = field(default=None, init=False, repr=False)  # the first seed
 
     def __post_init__(self) -> None:
-        made(self.augmentation)
+        fields(self.augmentation)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for images, targets in self.loader:

@@ -14,6 +14,7 @@ from augmentations.base import (
     Mask,
     Ramp,
     choice,
+    extent,
     number,
     on_device_of,
     rectangles,
@@ -84,7 +85,7 @@ class RandomErasing:
         An image that none fits keeps all its pixels. Raises ``ValueError`` where points are sought
         or avoided and the guide is missing.
         """
-        b, _, h, w = images.shape
+        b, h, w = extent(images)
         here = on_device_of(images)
         draws = here(torch.rand(18, b, generator=generator, device=generator.device))
         low, high = self.area

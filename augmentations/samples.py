@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
-from augmentations.base import fields, whole
+from augmentations.base import whole
 
 
 @runtime_checkable
@@ -228,14 +228,6 @@ def fractions(mean: Sequence[float]) -> None:
     given = torch.tensor(mean)
     if not ((given >= 0) & (given <= 1)).all():
         raise ValueError(f"mean is {mean}: give values in [0, 1], those of bytes divided by 255")
-
-
-def made(augmentation: Any) -> None:
-    """Refuse the class of an augmentation, and one that lacks what deleting needs."""
-    if isinstance(augmentation, type):
-        name = augmentation.__name__
-        raise ValueError(f"give an augmentation, such as {name}(), not the class {name}")
-    fields(augmentation)
 
 
 def guided(augmentation: Any, guide: Any, remedy: str) -> None:

@@ -335,6 +335,21 @@ def test_pixels_are_not_filled_with_what_nobody_knows() -> None:
         unchecked(images, mask, mean=MEAN, std=STD, fill="Mean", generator=stream())
 
 
+@pytest.mark.parametrize("name", DELETING)
+@pytest.mark.usefixtures("unchecked")
+def test_masks_are_of_batches(name: str) -> None:
+    guide = torch.ones(1, 8, 8) if BUILTIN[name]().wants else None
+    with pytest.raises(ValueError, match=r"images have shape \(3, 8, 8\): give a batch"):
+        BUILTIN[name]().mask(torch.zeros(3, 8, 8), stream(), guide)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_colours_are_tensors() -> None:
+    images, mask = torch.ones(1, 3, 4, 4), torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    with pytest.raises(ValueError, match="mean and std must be tensors, one value per channel"):
+        delete(images, mask, mean=(0.0, 0.0, 0.0))  # type: ignore[arg-type]
+
+
 def test_every_class_is_in_the_package_and_documented_with_an_example() -> None:
     found = {
         value

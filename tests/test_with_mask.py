@@ -225,6 +225,7 @@ class Endless(IterableDataset[Any]):
     [
         ({"augmentation": AdvMask()}, "AdvMask needs points, one entry per image: WithMask"),
         ({"augmentation": KeepAugment()}, "KeepAugment needs the saliency of each image, one map"),
+        ({"augmentation": "cutout"}, r"'cutout' is a name: give an augmentation, such as Cutout"),
         ({"augmentation": Cutout}, r"give an augmentation, such as Cutout\(\), not the class Cut"),
         ({"augmentation": SimpleNamespace(share=0.5)}, r"share is 0.5: write it as Ramp\(0.5\)"),
         ({"points": torch.ones(5, 1, H, W)}, "points for 5 images, but 24 images"),
