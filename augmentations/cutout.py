@@ -13,20 +13,19 @@ from augmentations.base import (
     Images,
     Mask,
     Ramp,
-    choice,
     extent,
     on_device_of,
     pixels,
     rectangles,
     scaled,
 )
-from augmentations.relocation import Rule, demanded, move_rectangles, wanted
+from augmentations.relocation import Movable, Rule, demanded, move_rectangles
 
 PUBLISHED = {"cifar10": 16, "cifar100": 8, "svhn": 20}  # lengths for images of 32 x 32
 
 
 @dataclass(frozen=True)
-class Cutout:
+class Cutout(Movable):
     """Delete one square per image (DeVries and Taylor 2017, section 3).
 
     The centre is uniform over the pixels, so squares may reach over the border and are clipped: at
@@ -57,13 +56,7 @@ class Cutout:
 
     def __post_init__(self) -> None:
         pixels("length", self.length, least=2)
-        choice("fill", self.fill, Fill)
-        choice("points", self.points, Rule)
-
-    @property
-    def wants(self) -> str | None:
-        """Points, unless they are ignored."""
-        return wanted(self.points)
+        super().__post_init__()
 
     @classmethod
     def preset(cls, data: str, side: int) -> Cutout:

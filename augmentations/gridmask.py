@@ -27,14 +27,14 @@ from augmentations.base import (
     whole,
     within,
 )
-from augmentations.relocation import Rule, better, demanded, relocate, wanted
+from augmentations.relocation import Movable, Rule, better, demanded, relocate
 
 Mode = Literal["squares", "lines"]
 """What of a lattice is deleted."""
 
 
 @dataclass(frozen=True)
-class GridMask:
+class GridMask(Movable):
     """Delete a lattice of squares with a random period and phase (Chen et al. 2020, section 3).
 
     Per image: the period d is drawn from ``period`` (both ends included), the two phases from
@@ -86,13 +86,7 @@ class GridMask:
         if not 1 <= self.rotation <= 360:
             raise ValueError(f"rotation is {self.rotation}: it must be in 1..360 degrees")
         choice("mode", self.mode, Mode)
-        choice("fill", self.fill, Fill)
-        choice("points", self.points, Rule)
-
-    @property
-    def wants(self) -> str | None:
-        """Points, unless they are ignored."""
-        return wanted(self.points)
+        super().__post_init__()
 
     @classmethod
     def preset(cls, data: str, side: int) -> GridMask:

@@ -13,18 +13,17 @@ from augmentations.base import (
     Images,
     Mask,
     Ramp,
-    choice,
     extent,
     fraction,
     on_device_of,
     pixels,
     scaled,
 )
-from augmentations.relocation import Rule, demanded, exchange_cells, wanted
+from augmentations.relocation import Movable, Rule, demanded, exchange_cells
 
 
 @dataclass(frozen=True)
-class HideAndSeek:
+class HideAndSeek(Movable):
     """Tile each image with square patches and delete each with a probability.
 
     Singh and Lee 2017, and Singh et al. 2018 for the mixed patch sizes: the size is drawn per image
@@ -63,13 +62,7 @@ class HideAndSeek:
             )
         pixels("sizes", *self.sizes, least=0)
         fraction("probability", self.probability)
-        choice("fill", self.fill, Fill)
-        choice("points", self.points, Rule)
-
-    @property
-    def wants(self) -> str | None:
-        """Points, unless they are ignored."""
-        return wanted(self.points)
+        super().__post_init__()
 
     @classmethod
     def preset(cls, data: str, side: int) -> HideAndSeek:
