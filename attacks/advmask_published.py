@@ -42,9 +42,10 @@ class PublishedAdvMask(BaseAttack):
     `Goal.soft_margin`, which is the cross-entropy's divided by its l1 norm but doesn't vanish on
     images of which the model is certain; the dense perturbation's cross-entropy counts as at least
     0.001; one initial weight matrix serves all images, with random signs of its rows and columns
-    (`attacks.encoder.LinearEncoder`); targeted goals take as many steps as others (published: 640). The paper names 5 as the
-    last alpha for Tiny-ImageNet and Flowers; at 64x64 pixels with the fully-connected encoder it
-    broke as many of twelve images as 100 (9 and 8, at 4/255), with as many points.
+    (`attacks.encoder.LinearEncoder`); targeted goals take as many steps as others (published: 640).
+    The paper names 5 as the last alpha for Tiny-ImageNet and Flowers; at 64x64 pixels with the
+    fully-connected encoder it broke as many of twelve images as 100 (9 and 8, at 4/255), with as
+    many points.
 
     Attributes:
         eps: Largest change of an element, above 0 and at most 1.

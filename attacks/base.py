@@ -328,9 +328,12 @@ def check(images: Images, eps: float | None) -> None:
         eps: Largest change of an element; None for no bound.
 
     Raises:
-        ValueError: With the offending value.
+        ValueError: They are no batch, or with the offending value.
     """
     check_eps(eps)
+    if not isinstance(images, Tensor) or images.ndim != 4:
+        what = f"of shape {tuple(images.shape)}" if isinstance(images, Tensor) else "no tensor"
+        raise ValueError(f"images are {what}: give a float tensor of shape (b, c, h, w)")
     if images.dtype not in (torch.float32, torch.float64):
         raise ValueError(
             f"images are {images.dtype}: give float32 or float64 images and a model that takes them"
@@ -344,7 +347,7 @@ def check(images: Images, eps: float | None) -> None:
         )
 
 
-def check_eps(eps: float | None) -> None:
+def check_eps(eps: Any) -> None:
     """Refuse an eps outside (0, 1].
 
     Args:
@@ -353,5 +356,9 @@ def check_eps(eps: float | None) -> None:
     Raises:
         ValueError: With the value.
     """
-    if eps is not None and not 0 < eps <= 1:
+    if eps is None:
+        return
+    if isinstance(eps, str):
+        raise ValueError(f"eps is {eps!r}: it must be a number, such as 8 / 255")
+    if not 0 < eps <= 1:
         raise ValueError(f"eps is {eps}: it must be above 0 and at most 1, such as 8/255")

@@ -81,6 +81,8 @@ class Goal:
 def as_goal(goal: Goal | Tensor, images: Tensor) -> Goal:
     """The goal of ``images``, from labels too, with 64-bit labels on their device."""
     labels, targeted = (goal.labels, goal.targeted) if isinstance(goal, Goal) else (goal, False)
+    if not isinstance(labels, Tensor):
+        raise ValueError(f"labels are a {type(labels).__name__}: give a tensor of integers")
     if labels.is_floating_point() or labels.dtype == torch.bool:
         raise ValueError(f"labels are of type {labels.dtype}: give integers, one class per image")
     if labels.shape != images.shape[:1]:

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from augmentations import BUILTIN
-from augmentations.base import Augmentation, Ramp, delete, draw, points_to_guide
-from augmentations.samples import current, fractions, guided, made, per_channel
+from augmentations.base import Augmentation, Ramp, delete, draw, fields, points_to_guide
+from augmentations.samples import current, fractions, guided, per_channel
 
 REMEDY = (
     "call with guide=map or keypoints=points, in a pipeline with keypoint_params=A.KeypointParams("
@@ -27,7 +27,7 @@ REMEDY = (
 
 def describe(augmentation: Augmentation) -> tuple[str, dict[str, Any]]:
     """A built-in augmentation as its name and its options in JSON's types."""
-    made(augmentation)
+    fields(augmentation)
     for name, cls in BUILTIN.items():
         if type(augmentation) is cls:
             options = asdict(augmentation)  # type: ignore[call-overload]

@@ -12,13 +12,12 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from augmentations.base import Augmentation, delete, draw, points_to_guide
+from augmentations.base import Augmentation, delete, draw, fields, points_to_guide
 from augmentations.samples import (
     as_pil,
     current,
     fractions,
     guided,
-    made,
     only_bytes,
     per_channel,
 )
@@ -43,7 +42,7 @@ class Deletion(v2.Transform):  # type: ignore[misc]
         seed: int,
         progress: float,
     ) -> None:
-        made(augmentation)
+        fields(augmentation)
         fractions(mean)
         super().__init__()
         self.augmentation = augmentation

@@ -9,12 +9,14 @@ import torch
 from torch import Generator, Tensor
 
 from augmentations.base import (
+    LONGEST,
     Fill,
     Guide,
     Images,
     Mask,
     Ramp,
     choice,
+    fraction,
     required,
     scaled,
     whole,
@@ -70,11 +72,10 @@ class AdvMask:
     wants: ClassVar[str | None] = "attack"
 
     def __post_init__(self) -> None:
-        within("length", self.length, 1, 10**6)
+        within("length", self.length, 1, LONGEST)
         whole("length", *self.length)
         within("ratio", self.ratio, 0, 1)
-        if not 0 <= self.overlap <= 1:
-            raise ValueError(f"overlap is {self.overlap}: it must be a fraction from 0 to 1")
+        fraction("overlap", self.overlap)
         choice("fill", self.fill, Fill)
 
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
@@ -21,6 +21,10 @@ Guide = Float[Tensor, "b 1 h w"]
 """One map per image of how much each pixel matters, with values of at least 0."""
 Fill = Literal["mean", "noise"]
 """What replaces a deleted pixel: the mean colour of the dataset, or normal noise."""
+
+
+LONGEST = 10**6
+"""The longest side in pixels that a hyperparameter may have; tensors hold no number without end."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,7 @@ class Ramp:
 
     def __post_init__(self) -> None:
         for name, value in (("low", self.low), ("high", self.end), ("until", self.until)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"Ramp: {name} is {value}: it must be a fraction from 0 to 1")
+            fraction(f"Ramp: {name}", value)
 
     @property
     def end(self) -> float:
@@ -146,8 +149,8 @@ def within(name: str, pair: Any, least: float | int, most: float | int) -> None:
     Traceback (most recent call last):
     ValueError: ratio is (0.4, 0.2): it must be (low, high) with 0 <= low <= high <= 1
     """
-    ordered = isinstance(pair, tuple | list) and len(pair) == 2
-    if not ordered or not least <= pair[0] <= pair[1] <= most:
+    numbers = isinstance(pair, tuple | list) and len(pair) == 2 and all(map(is_number, pair))
+    if not numbers or not least <= pair[0] <= pair[1] <= most:
         raise ValueError(
             f"{name} is {pair!r}: it must be (low, high) with {least} <= low <= high <= {most}"
         )
@@ -166,24 +169,74 @@ def choice(name: str, value: str, allowed: Any) -> None:
         raise ValueError(f"{name} is {value!r}: choose {choices}")
 
 
-def whole(name: str, *values: Any) -> None:
-    """Refuse a hyperparameter that counts pixels or degrees and is no whole number.
+def is_number(value: Any) -> bool:
+    """Whether a value is a real number, of NumPy too; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
-    >>> whole("length", 2.5)
+
+def number(name: str, value: Any) -> None:
+    """Refuse a setting that is no number.
+
+    >>> number("ratio", "half")
     Traceback (most recent call last):
-    ValueError: length is 2.5: it must be a whole number
+    ValueError: ratio is 'half': it must be a number
+    """
+    if not is_number(value):
+        raise ValueError(f"{name} is {value!r}: it must be a number")
+
+
+def fraction(name: str, value: Any) -> None:
+    """Refuse a setting outside of [0, 1].
+
+    >>> fraction("probability", 1.5)
+    Traceback (most recent call last):
+    ValueError: probability is 1.5: it must be a fraction from 0 to 1
+    """
+    number(name, value)
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} is {value}: it must be a fraction from 0 to 1")
+
+
+def whole(name: str, *values: Any, least: int | None = None) -> None:
+    """Refuse a setting that counts something and is no whole number, or is below ``least``.
+
+    >>> whole("epochs", 2.5)
+    Traceback (most recent call last):
+    ValueError: epochs is 2.5: it must be a whole number
     """
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, Integral):
+        if not is_number(value) or not isinstance(value, Integral):
             raise ValueError(f"{name} is {value!r}: it must be a whole number")
+        if least is not None and value < least:
+            raise ValueError(f"{name} is {value}: it must be at least {least}")
+
+
+def pixels(name: str, *values: Any, least: int = 1) -> None:
+    """Refuse a length that is no whole number of pixels, or none that an image can have.
+
+    >>> pixels("length", 1, least=2)
+    Traceback (most recent call last):
+    ValueError: length is 1: it must be at least 2 and at most 1000000 pixels
+    """
+    whole(name, *values)
+    for value in values:
+        if not least <= value <= LONGEST:
+            raise ValueError(
+                f"{name} is {value}: it must be at least {least} and at most {LONGEST} pixels"
+            )
 
 
 def fields(augmentation: Any) -> None:
-    """Refuse an augmentation without the fields that deleting needs.
+    """Refuse what is no augmentation, and one without the fields that deleting needs.
 
     Raises:
-        ValueError: ``share`` or ``fill`` is missing or of another kind.
+        ValueError: It is a name or a class; ``share`` or ``fill`` is missing or of another kind.
     """
+    if isinstance(augmentation, str):
+        raise ValueError(f"{augmentation!r} is a name: give an augmentation, such as Cutout()")
+    if isinstance(augmentation, type):
+        name = augmentation.__name__
+        raise ValueError(f"give an augmentation, such as {name}(), not the class {name}")
     name, share = type(augmentation).__name__, getattr(augmentation, "share", None)
     if not isinstance(share, Ramp):
         if isinstance(share, int | float):
@@ -197,7 +250,7 @@ def fields(augmentation: Any) -> None:
         raise ValueError(f"{name}: {error}") from None
 
 
-def on_device_of(generator: Generator, images: Images) -> Callable[[Tensor], Tensor]:
+def on_device_of(images: Images) -> Callable[[Tensor], Tensor]:
     """Draws happen on the generator's device; the returned function moves them to the images'."""
     return lambda draws: draws.to(images.device)
 
@@ -213,9 +266,20 @@ def exact(values: Tensor) -> Tensor:
     return values.double()
 
 
+def extent(images: Images) -> tuple[int, int, int]:
+    """Number, height and width of the images of a batch.
+
+    Raises:
+        ValueError: They are no batch, as a single image.
+    """
+    if images.ndim != 4:
+        raise ValueError(f"images have shape {tuple(images.shape)}: give a batch, (b, c, h, w)")
+    return len(images), images.shape[2], images.shape[3]
+
+
 def required(guide: Guide | None, images: Images, who: str, what: str) -> Guide:
     """The guide on the images' device, once it has their size and no bad value."""
-    b, _, h, w = images.shape
+    b, h, w = extent(images)
     if guide is None:
         raise ValueError(f"{who} needs a guide: {what}, of shape {(b, 1, h, w)}")
     if guide.shape != (b, 1, h, w):
@@ -383,13 +447,16 @@ def delete(
         generator: Draws the noise.
 
     Raises:
-        ValueError: There is no such fill, or noise is asked for without ``std`` or ``generator``.
+        ValueError: There is no such fill, noise is asked for without ``std`` or ``generator``, or
+            ``mean`` is no tensor.
 
     >>> mask = torch.tensor([[[[True, False]]]])
     >>> delete(torch.ones(1, 1, 1, 2), mask, mean=torch.tensor([0.5])).tolist()
     [[[[0.5, 1.0]]]]
     """
     choice("fill", fill, Fill)
+    if not isinstance(mean, Tensor) or not isinstance(std, Tensor | None):
+        raise ValueError("mean and std must be tensors, one value per channel: torch.tensor(mean)")
     colour = mean.to(images)[None, :, None, None]
     if fill == "mean":
         # exact for finite values, and ten times as fast as torch.where on the CPU

@@ -13,19 +13,19 @@ from augmentations.base import (
     Images,
     Mask,
     Ramp,
-    choice,
+    extent,
     on_device_of,
+    pixels,
     rectangles,
     scaled,
-    whole,
 )
-from augmentations.relocation import Rule, demanded, move_rectangles, wanted
+from augmentations.relocation import Movable, Rule, demanded, move_rectangles
 
 PUBLISHED = {"cifar10": 16, "cifar100": 8, "svhn": 20}  # lengths for images of 32 x 32
 
 
 @dataclass(frozen=True)
-class Cutout:
+class Cutout(Movable):
     """Delete one square per image (DeVries and Taylor 2017, section 3).
 
     The centre is uniform over the pixels, so squares may reach over the border and are clipped: at
@@ -33,7 +33,7 @@ class Cutout:
     reaches ``length // 2`` pixels to each side, so an odd ``length`` acts as the even one below.
 
     Args:
-        length: Side of the square in pixels, at least 2.
+        length: Side of the square in pixels, 2 to 1,000,000.
         share: The share of images that get a mask.
         fill: What takes the place of deleted pixels: the mean colour or noise.
         points: ``"seek"`` or ``"avoid"`` move what was drawn, a square or what the border leaves of
@@ -41,7 +41,7 @@ class Cutout:
             `augmentations.relocation`. Not in the paper.
 
     Raises:
-        ValueError: The length is below 2 pixels, or ``fill`` or ``points`` is unknown.
+        ValueError: The length is out of range, or ``fill`` or ``points`` is unknown.
 
     >>> images = torch.zeros(2, 3, 32, 32)
     >>> mask = Cutout(length=8).mask(images, torch.Generator().manual_seed(0))
@@ -55,16 +55,8 @@ class Cutout:
     points: Rule = "ignore"
 
     def __post_init__(self) -> None:
-        whole("length", self.length)
-        if self.length < 2:
-            raise ValueError(f"length is {self.length}: the square needs at least 2 pixels a side")
-        choice("fill", self.fill, Fill)
-        choice("points", self.points, Rule)
-
-    @property
-    def wants(self) -> str | None:
-        """Points, unless they are ignored."""
-        return wanted(self.points)
+        pixels("length", self.length, least=2)
+        super().__post_init__()
 
     @classmethod
     def preset(cls, data: str, side: int) -> Cutout:
@@ -79,8 +71,8 @@ class Cutout:
 
         Raises ``ValueError`` where points are sought or avoided and the guide is missing.
         """
-        b, _, h, w = images.shape
-        here = on_device_of(generator, images)
+        b, h, w = extent(images)
+        here = on_device_of(images)
         row, column = (
             here(torch.randint(size, (b,), generator=generator, device=generator.device))
             for size in (h, w)

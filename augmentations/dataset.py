@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from augmentations.base import Augmentation, delete, draw
+from augmentations.base import Augmentation, delete, draw, fields, pixels
 from augmentations.samples import (
     Draws,
     Indexed,
@@ -18,7 +18,6 @@ from augmentations.samples import (
     drawn,
     fractions,
     kept_states,
-    made,
     per_channel,
     stream,
 )
@@ -99,9 +98,8 @@ class WithMask(Samples):
         std: Sequence[float] | None = None,
         transform: Callable[[Any], Any] | None = None,
     ) -> None:
-        made(augmentation)
-        if padding < 0:
-            raise ValueError(f"padding is {padding}: it must be at least 0 pixels")
+        fields(augmentation)
+        pixels("padding", padding, least=0)
         if augmentation.wants is not None and points is None:
             raise ValueError(_lacking(type(augmentation).__name__, augmentation.wants))
         super().__init__(dataset, points, seed, epochs)

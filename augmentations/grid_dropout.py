@@ -9,7 +9,18 @@ import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
-from augmentations.base import Fill, Guide, Images, Mask, Ramp, choice, on_device_of, whole
+from augmentations.base import (
+    Fill,
+    Guide,
+    Images,
+    Mask,
+    Ramp,
+    choice,
+    extent,
+    number,
+    on_device_of,
+    pixels,
+)
 
 
 @dataclass(frozen=True)
@@ -26,7 +37,7 @@ class GridDropout:
     albumentations also draws it from a range.
 
     Args:
-        unit: Side of a cell in pixels, at least 2.
+        unit: Side of a cell in pixels, 2 to 1,000,000.
         ratio: The deleted part of a cell's side, above 0 and at most 1.
         share: The share of images that get a mask.
         fill: What takes the place of deleted pixels: the mean colour or noise.
@@ -48,9 +59,8 @@ class GridDropout:
     wants: ClassVar[str | None] = None
 
     def __post_init__(self) -> None:
-        whole("unit", self.unit)
-        if self.unit < 2:
-            raise ValueError(f"unit is {self.unit}: a cell needs at least 2 pixels a side")
+        pixels("unit", self.unit, least=2)
+        number("ratio", self.ratio)
         if not 0 < self.ratio <= 1:
             raise ValueError(f"ratio is {self.ratio}: it must be above 0 and at most 1")
         choice("fill", self.fill, Fill)
@@ -62,8 +72,8 @@ class GridDropout:
 
     def mask(self, images: Images, generator: Generator, guide: Guide | None = None) -> Mask:
         """Draw, for every image, which rows and columns are longer, then the place of each hole."""
-        b, _, h, w = images.shape
-        here = on_device_of(generator, images)
+        b, h, w = extent(images)
+        here = on_device_of(images)
         cell_row, *row = (here(x) for x in self._cells(b, h, generator))
         cell_column, *column = (here(x) for x in self._cells(b, w, generator))
         places = torch.rand(

@@ -11,6 +11,7 @@ from jaxtyping import Int
 from torch import Generator, Tensor
 
 from augmentations.base import (
+    LONGEST,
     Fill,
     Guide,
     Images,
@@ -19,19 +20,21 @@ from augmentations.base import (
     choice,
     cross,
     exact,
+    extent,
+    number,
     on_device_of,
     scaled,
     whole,
     within,
 )
-from augmentations.relocation import Rule, better, demanded, relocate, wanted
+from augmentations.relocation import Movable, Rule, better, demanded, relocate
 
 Mode = Literal["squares", "lines"]
 """What of a lattice is deleted."""
 
 
 @dataclass(frozen=True)
-class GridMask:
+class GridMask(Movable):
     """Delete a lattice of squares with a random period and phase (Chen et al. 2020, section 3).
 
     Per image: the period d is drawn from ``period`` (both ends included), the two phases from
@@ -74,21 +77,16 @@ class GridMask:
     points: Rule = "ignore"
 
     def __post_init__(self) -> None:
-        within("period", self.period, 2, 10**6)
+        within("period", self.period, 2, LONGEST)
         whole("period", *self.period)
         whole("rotation", self.rotation)
+        number("ratio", self.ratio)
         if not 0 < self.ratio < 1:
             raise ValueError(f"ratio is {self.ratio}: it must be above 0 and below 1")
         if not 1 <= self.rotation <= 360:
             raise ValueError(f"rotation is {self.rotation}: it must be in 1..360 degrees")
         choice("mode", self.mode, Mode)
-        choice("fill", self.fill, Fill)
-        choice("points", self.points, Rule)
-
-    @property
-    def wants(self) -> str | None:
-        """Points, unless they are ignored."""
-        return wanted(self.points)
+        super().__post_init__()
 
     @classmethod
     def preset(cls, data: str, side: int) -> GridMask:
@@ -108,9 +106,9 @@ class GridMask:
         """
         if self.points != "ignore":
             guide = demanded(guide, images, "GridMask")
-        b, _, h, w = images.shape
+        b, h, w = extent(images)
         device = generator.device
-        here = on_device_of(generator, images)
+        here = on_device_of(images)
         low, high = self.period
         period = torch.randint(low, high + 1, (b, 1), generator=generator, device=device)
         phases = torch.rand(2, b, 1, generator=generator, device=device, dtype=torch.float64)

@@ -13,16 +13,17 @@ from augmentations.base import (
     Images,
     Mask,
     Ramp,
-    choice,
+    extent,
+    fraction,
     on_device_of,
+    pixels,
     scaled,
-    whole,
 )
-from augmentations.relocation import Rule, demanded, exchange_cells, wanted
+from augmentations.relocation import Movable, Rule, demanded, exchange_cells
 
 
 @dataclass(frozen=True)
-class HideAndSeek:
+class HideAndSeek(Movable):
     """Tile each image with square patches and delete each with a probability.
 
     Singh and Lee 2017, and Singh et al. 2018 for the mixed patch sizes: the size is drawn per image
@@ -55,20 +56,13 @@ class HideAndSeek:
     points: Rule = "ignore"
 
     def __post_init__(self) -> None:
-        if not self.sizes or min(self.sizes) < 0 or max(self.sizes) == 0:
+        if not isinstance(self.sizes, tuple | list) or not any(self.sizes):
             raise ValueError(
                 f"sizes is {self.sizes}: give sides in pixels, 0 for no hiding, at least one above"
             )
-        whole("sizes", *self.sizes)
-        if not 0 <= self.probability <= 1:
-            raise ValueError(f"probability is {self.probability}: it must be in [0, 1]")
-        choice("fill", self.fill, Fill)
-        choice("points", self.points, Rule)
-
-    @property
-    def wants(self) -> str | None:
-        """Points, unless they are ignored."""
-        return wanted(self.points)
+        pixels("sizes", *self.sizes, least=0)
+        fraction("probability", self.probability)
+        super().__post_init__()
 
     @classmethod
     def preset(cls, data: str, side: int) -> HideAndSeek:
@@ -85,9 +79,9 @@ class HideAndSeek:
         """
         if self.points != "ignore":
             guide = demanded(guide, images, "HideAndSeek")
-        b, _, h, w = images.shape
+        b, h, w = extent(images)
         device = generator.device
-        here = on_device_of(generator, images)
+        here = on_device_of(images)
         kinds = len(self.sizes)
         chosen = torch.randint(kinds, (b,), generator=generator, device=device)
         counts = torch.bincount(chosen, minlength=kinds).tolist()

@@ -16,9 +16,19 @@ import torch
 from jaxtyping import Bool
 from torch import Generator, Tensor
 
-from augmentations.base import Augmentation, Fill, Guide, Images, Mask, Ramp, choice, delete, draw
-from augmentations.relocation import Rule, demanded, relocate, wanted
-from augmentations.samples import guided, made, per_channel
+from augmentations.base import (
+    Augmentation,
+    Fill,
+    Guide,
+    Images,
+    Mask,
+    Ramp,
+    delete,
+    draw,
+    fields,
+)
+from augmentations.relocation import Movable, Rule, demanded, relocate
+from augmentations.samples import guided, per_channel
 
 CANVAS = 0.314159  # a value that no eraser writes, unlike white or black
 
@@ -26,7 +36,7 @@ REMEDY = "give MaskedLoader guide=, a function that makes maps (b, 1, h, w) of (
 
 
 @dataclass(frozen=True)
-class Foreign:
+class Foreign(Movable):
     """An eraser of albumentations, torchvision v2 or timm as an augmentation.
 
     The eraser is called image by image on an even canvas with values in [0, 1]; what it changes is
@@ -55,15 +65,6 @@ class Foreign:
     share: Ramp = Ramp(1.0)
     fill: Fill = "mean"
     points: Rule = "ignore"
-
-    def __post_init__(self) -> None:
-        choice("fill", self.fill, Fill)
-        choice("points", self.points, Rule)
-
-    @property
-    def wants(self) -> str | None:
-        """Points, unless they are ignored."""
-        return wanted(self.points)
 
     @classmethod
     def preset(cls, data: str, side: int) -> Foreign:
@@ -233,7 +234,7 @@ class MaskedLoader:
     _first: int | None = field(default=None, init=False, repr=False)  # the first seed
 
     def __post_init__(self) -> None:
-        made(self.augmentation)
+        fields(self.augmentation)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for images, targets in self.loader:

@@ -12,7 +12,18 @@ from typing import ClassVar
 
 from torch import Generator
 
-from augmentations.base import Fill, Guide, Images, Mask, Ramp, choice, required, scaled, whole
+from augmentations.base import (
+    Fill,
+    Guide,
+    Images,
+    Mask,
+    Ramp,
+    choice,
+    fraction,
+    pixels,
+    required,
+    scaled,
+)
 from augmentations.gridmask import GridMask, Mode
 from augmentations.hide_and_seek import HideAndSeek
 from augmentations.squares import one_of, slack, square_at, square_sums, threshold
@@ -88,11 +99,8 @@ def paste_square(
 
 def check(length: int, quantile: float) -> None:
     """Refuse a square or a quantile that is out of range."""
-    whole("length", length)
-    if length < 2:
-        raise ValueError(f"length is {length}: the square needs at least 2 pixels a side")
-    if not 0 <= quantile <= 1:
-        raise ValueError(f"quantile is {quantile}: it must be in [0, 1]")
+    pixels("length", length, least=2)
+    fraction("quantile", quantile)
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,7 @@ class IPFCutout:
     """Cutout of a square with few points (IPF-RDA, selective cut); see `cut_square`.
 
     Args:
-        length: Side of the square in pixels, at least 2: 16 for CIFAR-10, 8 for CIFAR-100.
+        length: Side of the square in pixels, 2 to 1,000,000: 16 for CIFAR-10, 8 for CIFAR-100.
         quantile: Of the sums of points over all squares of an image; sets the threshold.
         share: The share of images that get a mask.
         fill: What takes the place of deleted pixels: the mean colour or noise.
@@ -151,7 +159,7 @@ class IPFRandomErasing(IPFCutout):
     ``RandomErasing(points="avoid")``. That half of the images get one is Random Erasing's share.
 
     Args:
-        length: Side of the square in pixels, at least 2: 16 for CIFAR-10, 8 for CIFAR-100.
+        length: Side of the square in pixels, 2 to 1,000,000: 16 for CIFAR-10, 8 for CIFAR-100.
         quantile: Of the sums of points over all squares of an image; sets the threshold.
         share: The share of images that get a mask.
         fill: What takes the place of deleted pixels: the mean colour or noise.
@@ -175,7 +183,7 @@ class IPFHideAndSeek:
     Args:
         sizes: Sides of Hide-and-Seek's patches in pixels; 0 hides nothing.
         probability: That a patch is hidden, from 0 to 1.
-        length: Side of the square in pixels, at least 2: 16 for CIFAR-10, 8 for CIFAR-100.
+        length: Side of the square in pixels, 2 to 1,000,000: 16 for CIFAR-10, 8 for CIFAR-100.
         quantile: Of the sums of points over all squares of an image; sets the threshold.
         share: The share of images that get a mask.
         fill: What takes the place of deleted pixels: the mean colour or noise.
@@ -233,7 +241,7 @@ class IPFGridMask:
         ratio: The kept part of a period, between 0 and 1.
         rotation: Degrees, 1 to 360, below which the angle is drawn; 1 does not rotate.
         mode: What the lattice deletes: its ``"squares"`` or the ``"lines"`` between them.
-        length: Side of the square in pixels, at least 2: 16 for CIFAR-10, 8 for CIFAR-100.
+        length: Side of the square in pixels, 2 to 1,000,000: 16 for CIFAR-10, 8 for CIFAR-100.
         quantile: Of the sums of points over all squares of an image; sets the threshold.
         share: The share of images that get a mask.
         fill: What takes the place of deleted pixels: the mean colour or noise.

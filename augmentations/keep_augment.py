@@ -8,7 +8,18 @@ from typing import ClassVar, Literal
 import torch
 from torch import Generator
 
-from augmentations.base import Fill, Guide, Images, Mask, Ramp, choice, on_device_of, required
+from augmentations.base import (
+    Fill,
+    Guide,
+    Images,
+    Mask,
+    Ramp,
+    choice,
+    fraction,
+    on_device_of,
+    pixels,
+    required,
+)
 from augmentations.cutout import Cutout
 from augmentations.squares import Squares, one_of, slack, square_at, square_sums, threshold
 
@@ -36,7 +47,7 @@ class KeepAugment:
     side. The guide is the caller's: in the paper the live saliency of the network in training.
 
     Args:
-        length: Side of the square in pixels, at least 2.
+        length: Side of the square in pixels, 2 to 1,000,000.
         quantile: tau, from 0 to 1.
         share: The share of images that get a mask.
         fill: What takes the place of deleted pixels: the mean colour or noise.
@@ -66,9 +77,8 @@ class KeepAugment:
     wants: ClassVar[str | None] = "saliency"
 
     def __post_init__(self) -> None:
-        Cutout(self.length)
-        if not 0 <= self.quantile <= 1:
-            raise ValueError(f"quantile is {self.quantile}: it must be in [0, 1]")
+        pixels("length", self.length, least=2)
+        fraction("quantile", self.quantile)
         choice("squares", self.squares, Squares)
         choice("saliency", self.saliency, Saliency)
         choice("fill", self.fill, Fill)
@@ -111,7 +121,7 @@ def important_square(
         images: Only shape and device count, shape (b, c, h, w).
         guide: Importance of each pixel, at least 0, shape (b, 1, h, w).
         generator: Source of the places.
-        length: Side of the square in pixels, at least 2.
+        length: Side of the square in pixels, 2 to 1,000,000.
         quantile: The quantile tau, from 0 to 1.
         squares: As of `KeepAugment`.
 
@@ -129,4 +139,4 @@ def important_square(
     admissible |= ~admissible.any(1, keepdim=True) & (sums >= limit - near)
     weights = admissible.to(generator.device, torch.float32)
     place = torch.multinomial(weights, 1, generator=generator)[:, 0]
-    return square_at(on_device_of(generator, images)(place), length, images, squares)
+    return square_at(on_device_of(images)(place), length, images, squares)

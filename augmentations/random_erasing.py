@@ -13,16 +13,17 @@ from augmentations.base import (
     Images,
     Mask,
     Ramp,
-    choice,
+    extent,
+    number,
     on_device_of,
     rectangles,
     within,
 )
-from augmentations.relocation import Rule, demanded, move_rectangles, wanted
+from augmentations.relocation import Movable, Rule, demanded, move_rectangles
 
 
 @dataclass(frozen=True)
-class RandomErasing:
+class RandomErasing(Movable):
     """Replace one rectangle per image by noise (Zhong et al. 2020, algorithm 1).
 
     The area S is uniform in ``area`` (a fraction of the image), the aspect r = height / width
@@ -61,15 +62,10 @@ class RandomErasing:
 
     def __post_init__(self) -> None:
         within("area", self.area, 0, 1)
+        number("aspect", self.aspect)
         if not 0 < self.aspect <= 1:
             raise ValueError(f"aspect is {self.aspect}: it must be above 0 and at most 1")
-        choice("fill", self.fill, Fill)
-        choice("points", self.points, Rule)
-
-    @property
-    def wants(self) -> str | None:
-        """Points, unless they are ignored."""
-        return wanted(self.points)
+        super().__post_init__()
 
     @classmethod
     def preset(cls, data: str, side: int) -> RandomErasing:
@@ -82,8 +78,8 @@ class RandomErasing:
         An image that none fits keeps all its pixels. Raises ``ValueError`` where points are sought
         or avoided and the guide is missing.
         """
-        b, _, h, w = images.shape
-        here = on_device_of(generator, images)
+        b, h, w = extent(images)
+        here = on_device_of(images)
         draws = here(torch.rand(18, b, generator=generator, device=generator.device))
         low, high = self.area
         area = (low + (high - low) * draws[:8]) * (h * w)

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 from torch.nn.functional import pad
 
-from augmentations.base import Guide, Images, Mask, exact, rectangles, required
+from augmentations.base import Fill, Guide, Images, Mask, choice, exact, rectangles, required
 from augmentations.squares import at_draw, draws, slack
 
 Rule = Literal["ignore", "seek", "avoid"]
@@ -31,9 +31,23 @@ AT_ONCE = 2**21
 """Places of which a better one is chosen at a time; each takes some 60 bytes meanwhile."""
 
 
-def wanted(points: Rule) -> str | None:
-    """The guide that an eraser wants: ``"attack"`` unless the points are ignored."""
-    return None if points == "ignore" else "attack"
+class Movable:
+    """An eraser with the options ``fill`` and ``points``: what it checks and which guide it wants.
+
+    A ``__post_init__`` of a subclass ends with ``super().__post_init__()``.
+    """
+
+    fill: Fill
+    points: Rule
+
+    def __post_init__(self) -> None:
+        choice("fill", self.fill, Fill)
+        choice("points", self.points, Rule)
+
+    @property
+    def wants(self) -> str | None:
+        """Points, unless they are ignored."""
+        return None if self.points == "ignore" else "attack"
 
 
 def demanded(guide: Guide | None, images: Images, who: str) -> Guide:

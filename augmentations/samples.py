@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
-from augmentations.base import fields
+from augmentations.base import whole
 
 
 @runtime_checkable
@@ -42,8 +42,8 @@ class Samples(Dataset[tuple[Any, Any]]):
         if not isinstance(dataset, Sized):
             raise ValueError(f"{type(dataset).__name__} has no length: give a map-style dataset")
         count = len(dataset)
-        if epochs is not None and epochs < 1:
-            raise ValueError(f"epochs is {epochs}: it must be at least 1")
+        if epochs is not None:
+            whole("epochs", epochs, least=1)
         entries = getattr(points, "__len__", lambda: count)()
         if entries != count:
             raise ValueError(f"there are points for {entries} images, but {count} images")
@@ -69,8 +69,7 @@ class Samples(Dataset[tuple[Any, Any]]):
         Raises:
             ValueError: The epoch is below 0.
         """
-        if epoch < 0:
-            raise ValueError(f"epoch is {epoch}: it must be at least 0")
+        whole("epoch", epoch, least=0)
         self._epoch.fill_(epoch)
 
     def _next_epoch(self, index: int) -> int:
@@ -229,14 +228,6 @@ def fractions(mean: Sequence[float]) -> None:
     given = torch.tensor(mean)
     if not ((given >= 0) & (given <= 1)).all():
         raise ValueError(f"mean is {mean}: give values in [0, 1], those of bytes divided by 255")
-
-
-def made(augmentation: Any) -> None:
-    """Refuse the class of an augmentation, and one that lacks what deleting needs."""
-    if isinstance(augmentation, type):
-        name = augmentation.__name__
-        raise ValueError(f"give an augmentation, such as {name}(), not the class {name}")
-    fields(augmentation)
 
 
 def guided(augmentation: Any, guide: Any, remedy: str) -> None:

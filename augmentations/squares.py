@@ -48,7 +48,7 @@ def square_sums(
             )
         reach = length
     else:
-        half = length // 2
+        half = min(length // 2, max(h, w))  # one that reaches further covers the image as well
         # beyond the border the table goes on as at the border, which clips the squares
         table = pad(table, (half, half - 1, half, half - 1), mode="replicate")
         reach = 2 * half

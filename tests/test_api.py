@@ -311,6 +311,26 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
         bench.load_results(tmp_path / "nosuch")
 
 
+def test_reading_points_makes_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"there is no results folder .*nosuch"):
+        bench.load_points(DATA, results=tmp_path / "nosuch")
+    assert not (tmp_path / "nosuch").exists()
+
+
+def test_a_results_folder_without_records_says_so(tmp_path: Path) -> None:
+    found = bench.load_results(tmp_path)
+    assert str(found) == "There are no records yet."
+    with pytest.raises(ValueError, match="there are no attacks: bench attack-eval makes them"):
+        str(found.attacks)
+
+
+@pytest.mark.parametrize("epochs", [{"epochs": 3}, {}])  # digits have fewer than 500 too
+def test_a_warm_up_is_shorter_than_the_training(epochs: dict[str, int], tmp_path: Path) -> None:
+    training = bench.TrainingOptions(warmup=500, **epochs)
+    with pytest.raises(ValueError, match="warmup is 500: it must be below the number of epochs"):
+        bench.compare("none", data=DATA, model="resnet8", training=training, **quiet(tmp_path))
+
+
 def test_a_job_is_recorded_under_the_dataset_that_it_was_trained_on(tmp_path: Path) -> None:
     from bench.execution.progress import Silent
     from bench.studies import jobs

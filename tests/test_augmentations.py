@@ -181,11 +181,11 @@ def test_guides_have_the_images_size(name: str) -> None:
 @pytest.mark.parametrize(
     ("wrong", "text"),
     [
-        ({"name": "cutout", "length": 1}, "length is 1: the square needs at least 2"),
+        ({"name": "cutout", "length": 1}, "length is 1: it must be at least 2"),
         ({"name": "keepaugment", "length": 0}, "length is 0"),
         ({"name": "keepaugment", "quantile": 1.1}, "quantile is 1.1"),
-        ({"name": "ipf-cutout", "length": 1}, "length is 1: the square needs at least 2"),
-        ({"name": "ipf-random-erasing", "quantile": -0.1}, "quantile is -0.1: it must be in"),
+        ({"name": "ipf-cutout", "length": 1}, "length is 1: it must be at least 2"),
+        ({"name": "ipf-random-erasing", "quantile": -0.1}, "quantile is -0.1: it must be"),
         ({"name": "ipf-has", "probability": 2.0}, "probability is 2.0"),
         ({"name": "ipf-has", "length": 0}, "length is 0"),
         ({"name": "ipf-gridmask", "ratio": 0.0}, "ratio is 0.0"),
@@ -208,6 +208,17 @@ def test_guides_have_the_images_size(name: str) -> None:
         ({"name": "has", "sizes": (2.5,)}, "sizes is 2.5: it must be a whole number"),
         ({"name": "grid-dropout", "unit": 3.7}, "unit is 3.7: it must be a whole number"),
         ({"name": "ipf-cutout", "length": 15.5}, "length is 15.5: it must be a whole number"),
+        ({"name": "cutout", "length": 10**20}, "length is 10*: .* at most 1000000 pixels"),
+        ({"name": "keepaugment", "length": 10**20}, "length is 10*: .* at most 1000000 pixels"),
+        ({"name": "ipf-cutout", "length": 10**20}, "length is 10*: .* at most 1000000 pixels"),
+        ({"name": "has", "sizes": (0, 10**20)}, "sizes is 10*: .* at most 1000000 pixels"),
+        ({"name": "grid-dropout", "unit": 10**20}, "unit is 10*: .* at most 1000000 pixels"),
+        ({"name": "gridmask", "period": (2, 10**20)}, "period is .* <= high <= 1000000"),
+        ({"name": "has", "sizes": 4}, "sizes is 4: give sides in pixels"),
+        ({"name": "has", "probability": "0.5"}, "probability is '0.5': it must be a number"),
+        ({"name": "gridmask", "ratio": "a"}, "ratio is 'a': it must be a number"),
+        ({"name": "random-erasing", "aspect": "a"}, "aspect is 'a': it must be a number"),
+        ({"name": "advmask", "ratio": ("a", "b")}, r"ratio is \('a', 'b'\): it must be"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
@@ -249,9 +260,10 @@ def test_a_guide_on_the_processor_serves_images_elsewhere(name: str) -> None:
     assert mask.device.type == "meta"
 
 
-@pytest.mark.parametrize("bad", [-0.1, 1.5, float("nan")])
-def test_a_share_is_a_fraction(bad: float) -> None:
-    with pytest.raises(ValueError, match=r"it must be a fraction from 0 to 1"):
+@pytest.mark.parametrize("bad", [-0.1, 1.5, float("nan"), "a"])
+@pytest.mark.usefixtures("unchecked")
+def test_a_share_is_a_fraction(bad: Any) -> None:
+    with pytest.raises(ValueError, match=r"low is .*: it must be a (fraction from 0 to 1|number)"):
         Ramp(bad)
 
 
@@ -323,6 +335,21 @@ def test_pixels_are_not_filled_with_what_nobody_knows() -> None:
         unchecked(images, mask, mean=MEAN, std=STD, fill="Mean", generator=stream())
 
 
+@pytest.mark.parametrize("name", DELETING)
+@pytest.mark.usefixtures("unchecked")
+def test_masks_are_of_batches(name: str) -> None:
+    guide = torch.ones(1, 8, 8) if BUILTIN[name]().wants else None
+    with pytest.raises(ValueError, match=r"images have shape \(3, 8, 8\): give a batch"):
+        BUILTIN[name]().mask(torch.zeros(3, 8, 8), stream(), guide)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_colours_are_tensors() -> None:
+    images, mask = torch.ones(1, 3, 4, 4), torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    with pytest.raises(ValueError, match="mean and std must be tensors, one value per channel"):
+        delete(images, mask, mean=(0.0, 0.0, 0.0))  # type: ignore[arg-type]
+
+
 def test_every_class_is_in_the_package_and_documented_with_an_example() -> None:
     found = {
         value
@@ -331,7 +358,7 @@ def test_every_class_is_in_the_package_and_documented_with_an_example() -> None:
         for value in vars(importlib.import_module(f"augmentations.{info.name}")).values()
         if isinstance(value, type) and value.__module__ == f"augmentations.{info.name}"
     }
-    assert {cls.__name__ for cls in found} - {"Indexed", "Samples", "Draws"} <= set(
+    assert {cls.__name__ for cls in found} - {"Indexed", "Samples", "Draws", "Movable"} <= set(
         augmentations.__all__
     )
     for name in set(augmentations.__all__) - {"Fill", "Guide", "Images", "Mask"}:  # types of values

@@ -65,7 +65,7 @@ def test_every_cell_has_one_hole_of_its_size_at_any_place() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"unit": 1}, "unit is 1: a cell needs at least 2 pixels"),
+        ({"unit": 1}, "unit is 1: it must be at least 2"),
         ({"ratio": 0.0}, r"ratio is 0\.0: it must be above 0"),
         ({"ratio": 1.5}, r"ratio is 1\.5: it must be above 0 and at most 1"),
     ],

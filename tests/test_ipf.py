@@ -145,3 +145,11 @@ def test_the_lattice_and_the_patches_are_those_of_their_methods() -> None:
         assert IPFHideAndSeek.preset(data, side).sizes == HideAndSeek.preset(data, side).sizes
     assert IPFRandomErasing().share.at(1.0) == 0.5
     assert dataclasses.replace(IPFCutout(), share=IPFRandomErasing().share) != IPFRandomErasing()
+
+
+def test_a_square_far_larger_than_the_image_takes_no_more_memory_than_one_that_covers_it() -> None:
+    guide = torch.rand(2, 1, 6, 9, generator=Generator().manual_seed(0))
+    assert torch.equal(square_sums(guide, 10**6), square_sums(guide, 18))
+    torch.testing.assert_close(
+        square_sums(guide, 10**6)[:, 0], guide.double().sum((1, 2, 3)), rtol=1e-12, atol=0
+    )

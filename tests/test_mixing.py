@@ -244,9 +244,9 @@ def test_wrong_mixes_are_refused() -> None:
         mixing.build("mixpu")
     with pytest.raises(ValueError, match=r"alpha is 0\.0: it must be above 0"):
         mixing.Mix("mixup", alpha=0.0)
-    with pytest.raises(ValueError, match=r"probability is 2\.0: it must be in"):
+    with pytest.raises(ValueError, match=r"probability is 2\.0: it must be a fraction"):
         mixing.Mix("cutmix", probability=2.0)
-    with pytest.raises(ValueError, match=r"probability is 2\.0: it must be in"):
+    with pytest.raises(ValueError, match=r"probability is 2\.0: it must be a fraction"):
         SaliencyMix(probability=2.0)
     with pytest.raises(ValueError, match="alpha is 0: it must be a whole number"):
         ManifoldMixup(alpha=0)

@@ -225,10 +225,13 @@ class Endless(IterableDataset[Any]):
     [
         ({"augmentation": AdvMask()}, "AdvMask needs points, one entry per image: WithMask"),
         ({"augmentation": KeepAugment()}, "KeepAugment needs the saliency of each image, one map"),
+        ({"augmentation": "cutout"}, r"'cutout' is a name: give an augmentation, such as Cutout"),
         ({"augmentation": Cutout}, r"give an augmentation, such as Cutout\(\), not the class Cut"),
         ({"augmentation": SimpleNamespace(share=0.5)}, r"share is 0.5: write it as Ramp\(0.5\)"),
         ({"points": torch.ones(5, 1, H, W)}, "points for 5 images, but 24 images"),
         ({"padding": -1}, "padding is -1: it must be at least 0"),
+        ({"padding": 1.5}, "padding is 1.5: it must be a whole number"),
+        ({"epochs": 1.5}, "epochs is 1.5: it must be a whole number"),
         ({"epochs": 0}, "epochs is 0: it must be at least 1"),
         ({"dataset": TensorDataset(torch.zeros(0, 3, 8, 8), torch.zeros(0))}, "dataset is empty"),
         ({"dataset": TensorDataset(torch.zeros(4, 3, 8, 8))}, "needs .image, label. pairs"),

@@ -38,6 +38,35 @@ REFUSED = {
     "bench.compare('none', seeds=2.5)": "seeds is 2.5: give a number of seeds, such as 5, or a",
     "bench.compare('none', seeds=[0.5])": "seeds is [0.5]: give a number of seeds, such as 5, or",
     "bench.compare('advmask', guides='randm')": "there is no guide 'randm': did you mean 'random'?",
+    "bench.compare('none', seeds=-1)": "seeds is -1: give a number of seeds, such as 5, or a",
+    "bench.compare('none', seeds=10**12)": "there are more than 10000 seeds: give fewer",
+    "bench.compare('none', seeds=range(10**12))": "there are more than 10000 seeds: give fewer",
+    "bench.compare('none', threads=0)": "threads is 0: it must be at least 1",
+    "bench.compare('none', epochs=1.5)": "epochs is 1.5: it must be a whole number",
+    "bench.compare('none', epochs='1')": "epochs is '1': it must be a whole number",
+    "bench.compare('advmask', guides=3)": "guides is an object of int: give the name of a guide",
+    "bench.compare('none', points=JSMA())": "points is an object of JSMA: give the name of an",
+    "bench.compare('none', training={'epochs': 1})": "give an object of bench.TrainingOptions",
+    "bench.compare('none', execution='ray')": "give an object of bench.ExecutionOptions",
+    "bench.find_points(None, 'digits', execution='ray')": "an object of bench.ExecutionOptions",
+    "bench.evaluate_attacks('jsma', execution='ray')": "an object of bench.ExecutionOptions",
+    "bench.evaluate_attacks('jsma', seeds='3')": "seeds is '3': give a number of seeds, such as",
+    "bench.evaluate_attacks('jsma', seeds=10**12)": "there are more than 10000 seeds: give fewer",
+    "bench.evaluate_attacks('jsma', batch_size='3')": "batch_size is '3': it must be a whole",
+    "bench.evaluate_attacks('jsma', batch_size=1.5)": "batch_size is 1.5: it must be a whole",
+    "bench.evaluate_attacks('jsma', query_cap='a')": "query_cap is 'a': it must be a whole",
+    "bench.TrainingOptions(learning_rate='x')": "learning_rate is 'x': it must be a number",
+    "bench.ExecutionOptions(jobs=-1)": "jobs is -1: it must be at least 1",
+    "bench.ExecutionOptions(executor='processes', jobs=0)": "jobs is 0: it must be at least 1",
+    "bench.ExecutionOptions(workers=0)": "workers is 0: it must be at least 1",
+    "bench.ExecutionOptions(executor='ray', gpus=-1.0)": "gpus is -1.0: it must be at least 0",
+    "bench.ExecutionOptions(executor='ray', gpus=np.nan)": "gpus is nan: it must be at least 0",
+    "bench.ExecutionOptions(executor='ray', deadline=np.nan)": "deadline is nan: it must be above",
+    "bench.ExecutionOptions(executor='ray', deadline=0)": "deadline is 0: it must be above 0",
+    "JSMA()(nn.Flatten(), [[[[0.5]]]], None)": "images are no tensor: give a float tensor of shape",
+    "JSMA()(nn.Flatten(), torch.ones(3, 8, 8), None)": "images are of shape (3, 8, 8): give a",
+    "JSMA()(nn.Flatten(), torch.ones(1, 1, 2, 2), [0])": "labels are a list: give a tensor of",
+    "JSMA(eps='8/255')": "eps is '8/255': it must be a number, such as 8 / 255",
     "bench.ExecutionOptions(executor='proceses')": "no executor 'proceses': did you mean 'process",
 }
 
@@ -49,7 +78,10 @@ def without_type_checks(code: str, folder: Path) -> str:
         code: The program after the imports.
         folder: Where it runs.
     """
-    start = "import bench, numpy as np; from torch import nn; from augmentations import Cutout\n"
+    start = (
+        "import bench, numpy as np, torch; from torch import nn\n"
+        "from attacks import JSMA; from augmentations import Cutout\n"
+    )
     words = [sys.executable, "-c", start + code]
     return subprocess.run(words, check=True, cwd=folder, capture_output=True, text=True).stdout
 
@@ -59,6 +91,7 @@ def test_what_cannot_be_compared_is_refused_in_one_line(tmp_path: Path) -> None:
         f"for each in {list(REFUSED)}:\n"
         "    try: eval(each); print('accepted')\n"
         "    except ValueError as error: print(error)\n"
+        "    except Exception as error: print(repr(error))\n"
     )
     for line, (asked, text) in zip(
         without_type_checks(code, tmp_path).splitlines(), REFUSED.items(), strict=True

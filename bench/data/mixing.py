@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from augmentations import ipf
-from augmentations.base import Guide, Images, required
+from augmentations.base import Guide, Images, fraction, required
 from bench.data.manifold_mixup import ManifoldMixup
 from bench.data.partners import cyclic
 from bench.data.saliency_mix import SaliencyMix
@@ -50,8 +50,7 @@ class Mix:
     def __post_init__(self) -> None:
         if self.alpha <= 0:
             raise ValueError(f"alpha is {self.alpha}: it must be above 0")
-        if not 0 <= self.probability <= 1:
-            raise ValueError(f"probability is {self.probability}: it must be in [0, 1]")
+        fraction("probability", self.probability)
 
     def apply(
         self,
@@ -110,8 +109,7 @@ class IPFCutMix:
 
     def __post_init__(self) -> None:
         ipf.check(self.length, self.quantile)
-        if not 0 <= self.probability <= 1:
-            raise ValueError(f"probability is {self.probability}: it must be in [0, 1]")
+        fraction("probability", self.probability)
 
     def apply(
         self,

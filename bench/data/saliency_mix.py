@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from augmentations.base import Guide, Images, Mask, exact, rectangles
+from augmentations.base import Guide, Images, Mask, exact, fraction, rectangles
 from bench.data.partners import cyclic
 
 REACHES = (12, 24, 28, 48, 56, 112)  # pixels from the centre to the edge of a surround
@@ -39,8 +39,7 @@ class SaliencyMix:
     probability: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 <= self.probability <= 1:
-            raise ValueError(f"probability is {self.probability}: it must be in [0, 1]")
+        fraction("probability", self.probability)
 
     def apply(
         self,

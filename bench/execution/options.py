@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from bench.errors import suggest
 from bench.execution.executors import Executor, Local
@@ -16,7 +17,12 @@ JOBS_ON_SLURM = 16
 """Jobs that are submitted at a time, unless a user says another number."""
 
 
+Options = TypeVar("Options")
 ExecutorName = Literal["local", "processes", "ray", "slurm"]
+
+
+MOST = 4096
+"""Most threads, workers and jobs; PyTorch crashes with many more threads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +38,14 @@ class ExecutionOptions:
             Results do not depend on it.
         executor: ``"local"`` (one job at a time in this process), ``"processes"``, ``"ray"`` or
             ``"slurm"``.
-        jobs: Number of jobs that run at a time; None uses every core, or every GPU.
+        jobs: Number of jobs that run at a time, at least 1; None uses every core, or every GPU.
         address: Address of an existing Ray cluster; None starts a local one.
         gpus: GPUs per job on Ray, where it may be a fraction, or on SLURM.
         deadline: Seconds after which a job is given to another worker; it fails the third time.
 
     Raises:
-        ValueError: There is no such executor, or an option has no effect on it.
+        ValueError: There is no such executor, an option has no effect on it, or a number is out of
+            range.
     """
 
     device: str = "auto"
@@ -63,8 +70,29 @@ class ExecutionOptions:
                     f"--{name} {value} has no effect on --executor {self.executor}; remove it, or "
                     f"add --executor {' or '.join(uses)}"
                 )
+        self._check_numbers()
         if self.executor == "slurm" and self.gpus is not None and self.gpus % 1:
             raise ValueError(f"--gpus {self.gpus}: SLURM gives whole GPUs; take 1 or more, or 0")
+
+    def _check_numbers(self) -> None:
+        """Refuse numbers out of range; from the command line NaN gets here too."""
+        counts, amounts = ("threads", "workers", "jobs"), ("gpus", "deadline")
+        given = {name: getattr(self, name) for name in (*counts, *amounts)}
+        given = {name: value for name, value in given.items() if value is not None}
+        if not given:
+            return
+        from augmentations.base import number, whole  # imports torch, which runs jobs
+
+        for name, value in given.items():
+            if name in counts:
+                whole(name, value, least=1)
+                if value > MOST:
+                    raise ValueError(f"{name} is {value}: it must be at most {MOST}")
+                continue
+            number(name, value)
+            if not 0 <= value < math.inf or (name == "deadline" and not value):
+                least = "above 0" if name == "deadline" else "at least 0"
+                raise ValueError(f"{name} is {value}: it must be {least} and finite")
 
     def workspace(
         self,
@@ -84,12 +112,11 @@ class ExecutionOptions:
 
         Raises:
             OSError: The results folder cannot be written; a folder that is only read is missing.
-            ValueError: The device does not exist, or there are more threads than cores.
+            ValueError: The device does not exist.
         """
         if self.threads is not None:
             import torch
 
-            self._check_threads(self.threads)
             torch.set_num_threads(self.threads)
         return Workspace(
             results=results_folder(results) if create else existing_results(results),
@@ -98,15 +125,6 @@ class ExecutionOptions:
             device=pick_device(self.device),
             workers=self.workers,
         )
-
-    def _check_threads(self, threads: int) -> None:
-        """Refuse more threads than cores, unless the jobs run on other machines."""
-        cores = os.cpu_count() or 1
-        if threads > cores and self.executor in ("local", "processes"):
-            raise ValueError(
-                f"--threads {threads} is more than the {cores} processor cores of this machine; "
-                "lower it"
-            )
 
     def build(self, device: str) -> Executor:
         """Return the executor for jobs on a device.
@@ -163,3 +181,21 @@ class ExecutionOptions:
             cpus=float(self.threads or 1),
             deadline=self.deadline,
         )
+
+
+def options_of(argument: str, given: Any, cls: type[Options]) -> Options:
+    """Return the options of a user, by default those of their class.
+
+    Args:
+        argument: What the error calls them.
+        given: The options; None: the defaults.
+        cls: Their class.
+
+    Raises:
+        ValueError: They are no object of the class.
+    """
+    if given is None:
+        return cls()
+    if not isinstance(given, cls):
+        raise ValueError(f"{argument} is {given!r}: give an object of bench.{cls.__name__}")
+    return given

@@ -21,7 +21,7 @@ from bench.data.dataset import Dataset
 from bench.data.floats import as_floats
 from bench.execution import signals
 from bench.execution.executors import Executor, Local
-from bench.execution.options import ExecutionOptions
+from bench.execution.options import ExecutionOptions, options_of
 from bench.execution.progress import Progress, Silent, open_progress
 from bench.execution.workspace import Workspace
 from bench.files import checksums, locks
@@ -131,7 +131,7 @@ def find_points(
         Missing: The dataset or the weights were not found.
         Stopped: Ctrl-C or SIGTERM; finished blocks are stored.
     """
-    options = execution or ExecutionOptions()
+    options = options_of("execution", execution, ExecutionOptions)
     root = None if data_root is None else Path(data_root)
     workspace = options.workspace(results, root, download)
     progress = open_progress(quiet)

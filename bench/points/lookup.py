@@ -12,7 +12,7 @@ from augmentations.samples import fingerprint
 from bench.data.dataset import Dataset, from_split, read_split
 from bench.data.file_images import FileImages
 from bench.errors import Missing
-from bench.execution.folders import results_folder
+from bench.execution.folders import existing_results
 from bench.execution.workspace import Workspace
 from bench.points import store
 from bench.points.store import Points
@@ -68,9 +68,10 @@ def load_points(
     Raises:
         Missing: No points of these images are stored: they were never found, or the dataset has
             changed since.
+        FileNotFoundError: There is no such results folder.
         ValueError: There are several and no name, or none of this name.
     """
-    folder = results_folder(results)
+    folder = existing_results(results)
     root = None if data_root is None else Path(data_root)
     _, data = opened(dataset, Workspace(results=folder, data_root=root))
     found = store.stored(folder, data)

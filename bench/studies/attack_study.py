@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from attacks import Attack
 from attacks.base import Images
+from augmentations.base import whole
 from bench import registry
 from bench.data.dataset import Dataset
 from bench.errors import suggest
 from bench.execution import signals
 from bench.execution.folders import check_writable
 from bench.execution.machine import machine
-from bench.execution.options import ExecutionOptions
+from bench.execution.options import ExecutionOptions, options_of
 from bench.execution.progress import Progress, open_progress
 from bench.execution.workspace import Workspace
 from bench.records.record import Record
@@ -34,7 +35,7 @@ from bench.robustness.metrics import Outcome, summarise
 from bench.robustness.trials import Trial
 from bench.studies.attack_designs import IMAGES, AttackDesign, Number, fraction
 from bench.studies.attack_recorder import AttackRecorder
-from bench.studies.comparison import place
+from bench.studies.comparison import place, seeds_of
 from bench.studies.tracking import TrackingOptions
 from bench.training import victims
 from bench.training.victims import Victim
@@ -91,7 +92,12 @@ class AttackStudy:
 
         Args:
             eps: The eps as it was typed; None: the first.
+
+        Raises:
+            ValueError: There are no attacks, as in a new results folder.
         """
+        if not self.records:
+            raise ValueError("there are no attacks: bench attack-eval makes them")
         eps = self.records[0].labels["eps"] if eps is None else eps
         worst = [each.record for each in self.worst]
         return attack_tables.attack_metrics(
@@ -193,39 +199,27 @@ def evaluate_attacks(
     bounds = [eps] if isinstance(eps, str) or not isinstance(eps, Sequence) else eps
     fractions = tuple(fraction(each) for each in bounds)
     aim = _aim(target, targeted, targets is not None)
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}: it must be at least 1")
-    chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    for name, value in (("query_cap", query_cap), ("batch_size", batch_size)):
+        if value is not None:
+            whole(name, value, least=1)
+    chosen = seeds_of(seeds)
     check_seeds(chosen)
     if isinstance(model, nn.Module) or isinstance(images, Tensor):
-        if (
-            not isinstance(model, nn.Module)
-            or not isinstance(images, Tensor)
-            or not isinstance(labels, Tensor)
-        ):
-            raise ValueError(
-                "a network in memory needs images and labels, and images need a network: "
-                "give model=network, images=(n, c, h, w) and labels=(n,)"
-            )
-        if len(fractions) > 1 or len(chosen) > 1:
-            raise ValueError(
-                "a network in memory is attacked at one eps with one seed; give one of each"
-            )
         _refuse_stored(
             victim=victim, mean=mean, std=std, results=results, execution=execution,
             tracking=tracking, fresh=fresh or None,
         )  # fmt: skip
         with registry.named("attacks", [each for each in several if not isinstance(each, str)]):
             return attack_in_memory(
-                tuple(several), model, images, labels, fractions[0], aim, chosen[0], query_cap,
-                targets, region, batch_size,
+                tuple(several), model, images, labels, eps=fractions, aim=aim, seeds=chosen,
+                query_cap=query_cap, targets=targets, region=region, batch_size=batch_size,
             )  # fmt: skip
     if targets is not None or region is not None:
         raise ValueError(
             "targets and region are for a network in memory: give model=network, images=(n, c, h, "
             "w) and labels=(n,)"
         )
-    options = execution or ExecutionOptions()
+    options = options_of("execution", execution, ExecutionOptions)
     root = None if data_root is None else Path(data_root)
     workspace, name = place(options.workspace(results, root, download), data)
     dataset = workspace.dataset(name)
@@ -270,25 +264,45 @@ def _refuse_stored(**given: object) -> None:
 
 def attack_in_memory(
     attacks: tuple[str | Attack, ...],
-    network: nn.Module,
-    images: Images,
-    labels: Integer[Tensor, " n"],
-    eps: Fraction,
+    network: object,
+    images: object,
+    labels: object,
+    *,
+    eps: Sequence[Fraction],
     aim: Aim,
-    seed: int,
+    seeds: Sequence[int],
     query_cap: int | None,
-    targets: Integer[Tensor, " t"] | None = None,
-    region: Bool[Tensor, "r 1 y x"] | None = None,
-    batch_size: int | None = None,
+    targets: Integer[Tensor, " t"] | None,
+    region: Bool[Tensor, "r 1 y x"] | None,
+    batch_size: int | None,
 ) -> AttackStudy:
-    """Attack a batch of images and judge the results; nothing is written."""
+    """Attack a batch of images and judge the results; nothing is written.
+
+    Raises:
+        ValueError: The network, the images or the labels are missing; several bounds or seeds; or
+            what does not fit, as `in_memory.prepare` and `in_memory.given_goal` say.
+    """
+    if (
+        not isinstance(network, nn.Module)
+        or not isinstance(images, Tensor)
+        or not isinstance(labels, Tensor)
+    ):
+        raise ValueError(
+            "a network in memory needs images and labels, and images need a network: "
+            "give model=network, images=(n, c, h, w) and labels=(n,)"
+        )
+    if len(eps) > 1 or len(seeds) > 1:
+        raise ValueError(
+            "a network in memory is attacked at one eps with one seed; give one of each"
+        )
     data, chosen = in_memory.prepare(network, images, labels)
     goal = in_memory.given_goal(chosen, images, targets, region)
     victim = Victim(model=type(network).__name__, data=data.name)
+    (bound,), (seed,) = eps, seeds
     design = AttackDesign(
         victim=victim,
         attacks=attacks,
-        eps=(eps,),
+        eps=(bound,),
         images=len(chosen.ids),
         aim=aim,
         query_cap=query_cap,
@@ -296,10 +310,9 @@ def attack_in_memory(
     )
     table: dict[Trial, list[Outcome]] = {}
     rows: dict[str, AttackRow] = {}
-    for trial in design.applicable(data, lambda line: None)[eps]:
-        matched = next((table[each] for each in table if each.key == trial.matched), None)
+    for trial in design.applicable(data, lambda line: None)[bound]:
         attacked, outcomes = in_memory.attack(
-            trial, seed, network, chosen, matched, goal, batch_size
+            trial, seed, network, chosen, _source(trial, table), goal, batch_size
         )
         table[trial] = outcomes
         whole = images.detach().clone()
@@ -310,7 +323,7 @@ def attack_in_memory(
     made = results.attack_records(
         table, seed, labelled, machine(device), {"correct": chosen.correct}
     )
-    pairs = [{"eps": str(eps), "seed": seed, **pair} for pair in results.pairwise_tests(table)]
+    pairs = [{"eps": str(bound), "seed": seed, **pair} for pair in results.pairwise_tests(table)]
     return AttackStudy(tuple(made), rows, tuple(pairs), _worst(made))
 
 
@@ -400,17 +413,31 @@ def _run(
             rest = [each for each in members if each not in table]
             if not all(each.matched for each in rest):
                 continue
-            for matched_trial in rest:
-                source = next(each for each in table if each.key == matched_trial.matched)
+            for last in rest:
                 matched = evaluation.attack_jobs(
-                    matched_trial, seed, victim_models[seed], chosen[seed],
-                    matched=table[source], batch_size=size, fresh=design.fresh,
+                    last, seed, victim_models[seed], chosen[seed],
+                    matched=_source(last, table), batch_size=size, fresh=design.fresh,
                 )  # fmt: skip
-                for last in evaluation.run(matched, workspace, progress, stop=stop):
-                    recorder.report(*last)
-                    table[matched_trial] = last[2]
+                for done in evaluation.run(matched, workspace, progress, stop=stop):
+                    recorder.report(*done)
+                    table[last] = done[2]
             tables[Fraction(trial.eps), seed] = {each: table[each] for each in members}
             recorder.record(tables[Fraction(trial.eps), seed], seed)
+    return _gathered(design, tables, recorder.records, workspace)
+
+
+def _source(trial: Trial, table: Mapping[Trial, list[Outcome]]) -> list[Outcome] | None:
+    """The outcomes whose counts of changed pixels a trial uses; None for one that uses none."""
+    return next((table[each] for each in table if each.key == trial.matched), None)
+
+
+def _gathered(
+    design: AttackDesign,
+    tables: Mapping[tuple[Fraction, int], dict[Trial, list[Outcome]]],
+    found: Sequence[Record],
+    workspace: Workspace,
+) -> AttackStudy:
+    """The study of complete tables, one for each eps and seed, and of their records."""
     pairs = [
         {"eps": str(eps), "seed": seed, **pair}
         for (eps, seed), table in sorted(tables.items())
@@ -425,7 +452,7 @@ def _run(
     }
     # stored attacks and those of other workers come when they are ready
     records = sorted(
-        recorder.records,
+        found,
         key=lambda each: (
             design.eps.index(Fraction(each.labels["eps"])),
             design.seeds.index(each.seed),

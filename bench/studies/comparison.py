@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 import os
@@ -17,7 +18,7 @@ from bench.data import catalog
 from bench.data.dataset import MEMORY, Dataset
 from bench.execution import machine, signals
 from bench.execution.executors import Local
-from bench.execution.options import ExecutionOptions
+from bench.execution.options import ExecutionOptions, options_of
 from bench.execution.progress import Progress, Silent, open_progress
 from bench.execution.workspace import Workspace
 from bench.points import coverage
@@ -173,11 +174,15 @@ def compare(
         >>> [record.labels["augmentation"] for record in study.records]
         ['none', 'cutout']
     """
-    methods, models, chosen = _methods(augmentations), _models(model), _seeds(seeds)
-    settings = training or TrainingOptions()
+    methods, chosen = _methods(augmentations), seeds_of(seeds)
+    models = _names("model", model, "a network, such as 'resnet18', or 'FILE.py:FACTORY'")
+    fixed = _names("guides", guides, "a guide, such as 'random'")
+    if points is not None:
+        _names("points", points, "an attack, such as 'jsma'")
+    settings = options_of("training", training, TrainingOptions)
     if epochs is not None:
         settings = replace(settings, epochs=_plain(epochs))
-    options = execution or ExecutionOptions()
+    options = options_of("execution", execution, ExecutionOptions)
     if threads is not None:
         options = replace(options, threads=_plain(threads))
     root = None if data_root is None else Path(data_root)
@@ -189,7 +194,7 @@ def compare(
         data=name,
         models=models,
         seeds=chosen,
-        guides=(guides,) if isinstance(guides, str) else tuple(guides),
+        guides=fixed,
         points=points,
         training=settings,
         fresh=fresh,
@@ -198,6 +203,10 @@ def compare(
     options.build(workspace.device)  # refuses what does not fit before the cost is said
     say_cost(wanted, workspace, progress)
     return run(wanted, workspace, options, tracking, progress)
+
+
+MOST_SEEDS = 10_000
+"""Most seeds of a comparison; there is a job for each of them and each method."""
 
 
 def _listed(given: Any) -> tuple[Any, ...]:
@@ -221,27 +230,39 @@ def _methods(given: Any) -> tuple[str | Augmentation, ...]:
     return found
 
 
-def _models(given: Any) -> tuple[str, ...]:
-    """The names of networks of a user; raises ``ValueError`` for what is none."""
-    found = _listed(given)
+def _names(argument: str, value: Any, what: str) -> tuple[str, ...]:
+    """One or several names of a user; raises ``ValueError`` for objects, and says what to give."""
+    found = _listed(value)
     for each in found:
         if not isinstance(each, str):
             raise ValueError(
-                f"model is an object of {type(each).__name__}: give the name of a network, such "
-                "as 'resnet18', or 'FILE.py:FACTORY'"
+                f"{argument} is an object of {type(each).__name__}: give the name of {what}"
             )
     return found
 
 
-def _seeds(given: Any) -> tuple[int, ...]:
-    """The seeds of a user; raises ``ValueError`` for what is neither a number nor a list."""
-    several = isinstance(given, Iterable) and not isinstance(given, str)
+def seeds_of(value: Any) -> tuple[int, ...]:
+    """Return the seeds of a user.
+
+    Args:
+        value: Number of seeds (0, 1, …), at least 1, or the seeds.
+
+    Raises:
+        ValueError: It is neither, or there are more than `MOST_SEEDS`.
+    """
+    several = isinstance(value, Iterable) and not isinstance(value, str)
     try:
-        return tuple(map(operator.index, given)) if several else tuple(range(operator.index(given)))
+        numbers = map(operator.index, value if several else range(operator.index(value)))
+        found = tuple(itertools.islice(numbers, MOST_SEEDS + 1))
     except TypeError:
+        found = ()
+    if not found:
         raise ValueError(
-            f"seeds is {given!r}: give a number of seeds, such as 5, or a list, such as [0, 3, 7]"
-        ) from None
+            f"seeds is {value!r}: give a number of seeds, such as 5, or a list, such as [0, 3, 7]"
+        )
+    if len(found) > MOST_SEEDS:
+        raise ValueError(f"there are more than {MOST_SEEDS} seeds: give fewer")
+    return found
 
 
 def _plain(number: Any) -> Any:

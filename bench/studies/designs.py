@@ -34,7 +34,7 @@ class TrainingOptions:
         weight_decay: Weight decay of all parameters.
         optimizer: ``"sgd"`` or ``"adamw"``.
         schedule: Learning-rate schedule, ``"cosine"`` or ``"steps"``.
-        warmup: Epochs of a rising learning rate before the schedule.
+        warmup: Epochs of a rising learning rate before the schedule, fewer than all.
         padding: Pixels of padding of the random crop, from 0 to below the side of the images.
         flip: False: no image is mirrored, on a dataset whose images otherwise would be.
         validation: Share of the training images held out for validation, drawn by the seed.
@@ -164,6 +164,7 @@ class Design:
                 given["pretrained"] = fine_tuning.identify(given["pretrained"], model)
             known = usual(data.name, model, side, given.get("pretrained"), given.get("robust"))
             settings = common | known | given
+            _check_warmup(given.get("warmup"), settings.get("epochs", Recipe.epochs))
             for method, guide in methods:
                 own = Recipe(
                     data=data.name, digest=data.pin, model=model, augmentation=method, **settings
@@ -214,6 +215,12 @@ class Design:
             for recipe in self.recipes(workspace)
             for seed in self.seeds
         ]
+
+
+def _check_warmup(warmup: int | None, epochs: int) -> None:
+    """Refuse a warm-up that a user asks for and that no epoch of the schedule would follow."""
+    if warmup is not None and warmup >= epochs:
+        raise ValueError(f"warmup is {warmup}: it must be below the number of epochs, {epochs}")
 
 
 def split_guide(text: str) -> tuple[str, str | None]:

@@ -36,6 +36,8 @@ class Results:
         return len(self.records)
 
     def __str__(self) -> str:
+        if not self.records:
+            return "There are no records yet."
         return str(self.runs if self.runs.records else self.attacks)
 
     def _repr_html_(self) -> str:

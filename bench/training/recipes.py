@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from augmentations import BUILTIN, Augmentation
-from augmentations.base import choice
+from augmentations.base import choice, number, whole
 from bench import registry
 from bench.data.catalog import facts
 from bench.files.checksums import key
@@ -89,8 +89,9 @@ class Recipe:
         ):
             choice(name, getattr(self, name), words)
         for name, least in (("epochs", 1), ("batch_size", 1), ("warmup", 0), ("padding", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {least}")
+            whole(name, getattr(self, name), least=least)
+        for name in ("learning_rate", "weight_decay", "momentum", "validation"):
+            number(name, getattr(self, name))
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(
                 f"learning_rate is {self.learning_rate}: it must be above 0 and finite"
