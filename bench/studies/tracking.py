@@ -91,9 +91,16 @@ def equalise(
         The number of records.
     """
     records = store.all()
+    _equalise(tracker, store, records, only, anew)
+    return len(records)
+
+
+def _equalise(
+    tracker: Tracker, store: Store, records: list[Record], only: set[Place] | None, anew: bool
+) -> None:
+    """`equalise` with the records of the store, whose reading warns of lines that hold none."""
     curve = epochs(store)
     tracker.equalise(records, curve, cells(records, curve, only), only, anew)
-    return len(records)
 
 
 def rebuild(tracker: Tracker, store: Store) -> int:
@@ -110,7 +117,7 @@ def rebuild(tracker: Tracker, store: Store) -> int:
         OSError: It cannot be written, or lacks a record.
     """
     records = store.all()
-    equalise(tracker, store, anew=True)
+    _equalise(tracker, store, records, None, anew=True)
     tracker.verify(records)
     return len(records)
 
