@@ -31,6 +31,9 @@ class TrackingOptions:
         no_tracking: Write records only, and do not log to MLflow.
         log_weights: Copy the weights of trained networks to MLflow.
         system_metrics: Log the load of this machine while a network is trained.
+
+    >>> TrackingOptions(tracking_uri="http://127.0.0.1:5000").no_tracking
+    False
     """
 
     tracking_uri: str | None = None
