@@ -45,6 +45,10 @@ class Attack(Protocol):
     This is all that a comparison asks for. Implementations are frozen dataclasses whose fields are
     the hyperparameters. They return images and nothing else: success, norms and passes are measured
     by who compares. `BaseAttack` adds what the attacks of this package share.
+
+    >>> from attacks import JSMA
+    >>> isinstance(JSMA(), Attack)
+    True
     """
 
     def __call__(self, model: nn.Module, images: Images, goal: Goal, generator: Streams) -> Images:
@@ -254,7 +258,17 @@ class BaseAttack(ABC):
 
 
 class Traits(NamedTuple):
-    """What an attack declares about itself; see `traits`."""
+    """What an attack declares about itself; see `traits`.
+
+    Attributes:
+        role: Its part in a comparison; see `Role`.
+        unit: What it minimises, ``"pixels"`` or ``"elements"``; None where it minimises neither.
+        bounded: Whether an eps bounds every change.
+
+    >>> from attacks import JSMA
+    >>> traits(JSMA()).role
+    'sparse'
+    """
 
     role: Role
     unit: Unit | None
@@ -266,6 +280,9 @@ def traits(attack: Attack) -> Traits:
 
     Classes that only follow the protocol `Attack` count as sparse attacks on pixels, which are
     bounded unless they have an ``eps`` that is None.
+
+    Args:
+        attack: The attack.
 
     Raises:
         ValueError: If the attack declares a role that doesn't exist.
@@ -290,6 +307,10 @@ def passes(attack: Attack, shape: Shape) -> int:
     """The most forward and backward passes of an attack for an image of ``shape``.
 
     0 for one that declares nothing.
+
+    Args:
+        attack: The attack.
+        shape: Channels, height and width of the image.
 
     >>> from attacks import PGD
     >>> passes(PGD(steps=40), (3, 32, 32))

@@ -24,6 +24,12 @@ class WorstCase(NamedTuple):
         images: Adversarial images of shape (b, c, h, w); unchanged where no member succeeded.
         winner: Index of the member whose image this is, of shape (b,); -1 where there is none.
         shares: Share of all images that each member contributes, from 0 to 1.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    >>> images, labels = torch.rand(2, 1, 8, 8), torch.tensor([0, 2])
+    >>> worst = SparseAutoAttack(eps=0.1, steps=20).report(model, images, labels)
+    >>> worst.images.shape, len(worst.winner)
+    (torch.Size([2, 1, 8, 8]), 2)
     """
 
     images: Images

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import subprocess
 import sys
@@ -61,6 +62,18 @@ def test_every_public_name_is_there_and_documented() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nosuch'"):
         _ = bench.nosuch
     assert set(bench.__all__) <= set(dir(bench))
+
+
+def test_every_public_class_and_function_has_an_example() -> None:
+    lacking = []
+    for package in (bench, attacks, augmentations):
+        for name in package.__all__:
+            found = getattr(package, name)
+            # names of types, such as Images, are those of other packages
+            own = getattr(found, "__module__", "").startswith(package.__name__)
+            if own and (inspect.isclass(found) or inspect.isfunction(found)):
+                lacking += [name] if ">>>" not in (found.__doc__ or "") else []
+    assert lacking == []
 
 
 def test_importing_bench_touches_nothing_heavy() -> None:

@@ -41,6 +41,24 @@ def test_what_ignores_eps_never_wins_a_column() -> None:
     assert r"\bfseries 80.0" in latex  # the fewest elements among the two that are bounded
 
 
+def test_tables_without_any_success_say_what_they_are_of() -> None:
+    found = [replace(record(name), metrics={"success": 0.0}) for name in ("a", "b")]
+    (table,) = attack_tables.norm_tables(found)
+    told = formats.caption(table)
+    assert told.startswith("m, d, target: random, 10 images, eps 8/255: ASR in percent")
+    assert formats.markdown(table).rstrip().endswith("not compared.")
+    assert r"\caption{}" not in formats.latex(table)
+    table = attack_tables.across_victims(found, "l0_pixels_mean")
+    assert set(table.cells.values()) == {""}
+    assert formats.caption(table).endswith(
+        "over the successes among 10 images. No attack has enough successes for it."
+    )
+    few = [replace(each, metrics={"success": 0.3}) for each in found]
+    assert set(attack_tables.across_victims(few, "l0_pixels_median").cells.values()) == {"∞"}
+    with pytest.raises(ValueError, match="attacks have no metric 'l0_pixels'"):
+        attack_tables.across_victims(found, "l0_pixels")
+
+
 @pytest.mark.parametrize("metric", ["l0_pixels_median", "l0_elements_q25", "l0_pixels_q75"])
 def test_a_quantile_that_is_infinite_for_a_seed_is_null_as_tables_show_infinity(
     metric: str,

@@ -20,6 +20,7 @@ from bench.records.record import Record
 from bench.records.store import Store
 from bench.registry import build
 from bench.reporting import formats
+from bench.studies import estimates
 from bench.studies.jobs import labels
 
 NAMES = [*(f"table{n}" for n in range(1, 9)), *(f"figure{n}" for n in range(2, 9))]
@@ -205,6 +206,20 @@ def test_table_6_attacks_1000_images_of_cifar10_with_targets(tmp_path: Path) -> 
     assert len(lines) >= 12
 
 
+def test_the_cost_of_an_evaluation_of_attacks_is_that_of_its_attacks(tmp_path: Path) -> None:
+    asked = ["run", "table6", "--scale", "paper", "--results", str(tmp_path), "--dry-run"]
+    told = CliRunner().invoke(main, asked).stderr
+    assert "table6: Targeted sparse attacks (cifar10) (20 attack evaluations)" in told
+    assert "20 attack evaluations, 0 done, 20 to run: at most " in told
+    assert "0 runs" not in told
+    assert " 0 s" not in told
+    settings = tables.experiment("table6", "paper").attacks
+    assert settings is not None
+    planned = [replace(each, done=True) for each in settings.plan([])]
+    told = estimates.attack_cost(planned, settings.victim, "cpu")
+    assert told == "20 attack evaluations, 20 done, 0 to run"
+
+
 def test_figure_8_moves_one_parameter_on_cifar100_and_places_its_largest_squares() -> None:
     experiment = tables.experiment("figure8", "paper")
     assert {recipe.data for recipe in experiment.cells.values()} == {"cifar100"}
@@ -228,7 +243,7 @@ def test_figure_2_trains_nothing_and_asks_for_images_of_imagenet(tmp_path: Path)
     asked = ["run", "figure2", "--results", str(tmp_path), "--dry-run"]
     shown = CliRunner().invoke(main, asked)
     assert shown.exit_code == 0, shown.output
-    assert "0 runs, 0 done, 0 to run" in shown.stderr
+    assert "0 runs, 0 done, 0 to run\n" in shown.stderr
     assert "adversarial points of digits" in shown.stderr
     refused = CliRunner().invoke(main, [*asked, "--scale", "paper"])
     assert refused.exit_code == 2

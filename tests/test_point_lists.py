@@ -121,4 +121,10 @@ def test_imported_lists_guide_a_run(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     assert "--guide mine --data 'digits(train=60, test=20)'" in result.stdout
+    assert "have no list" not in result.stderr
+    for index in (7, 50):
+        (tmp_path / "lists" / f"{index}.npy").unlink()
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert "2 of 60 images have no list in" in result.stderr
     assert list(stored(tmp_path, data)) == ["mine"]

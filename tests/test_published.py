@@ -33,13 +33,15 @@ def test_every_attack_has_its_authors_budget(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_published_can_be_typed_where_it_differs(name: str) -> None:
+def test_what_is_published_can_be_typed_and_is_listed_where_it_differs(name: str) -> None:
     differs = BUILTIN[name].published() != BUILTIN[name]()
     assert ("published" in BUILTIN[name].readings) == differs
-    if differs:
-        built = registry.build("attacks", f"{name}.published", eps=0.1)
-        assert built == BUILTIN[name].published(eps=0.1)
-        assert registry.build("attacks", registry.express(built)) == built
+    built = registry.build("attacks", f"{name}.published", eps=0.1)
+    assert built == BUILTIN[name].published(eps=0.1)
+    assert registry.build("attacks", registry.express(built)) == built
+    assert (f"{name}.published" in registry.makers("attacks")) == differs  # no attack twice
+    with pytest.raises(ValueError, match=f"there is no attack '{name}.publishe'"):
+        registry.build("attacks", f"{name}.publishe")
 
 
 class TheirSchedule(SigmaZero):

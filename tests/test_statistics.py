@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import astuple
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
@@ -401,6 +401,7 @@ def test_verdicts_are_plain_words() -> None:
     assert verdict(nothing) == "no seed in common with the baseline"
     flat = Comparison(0.0, 0.0, 0.0, None, None, 0.5, None, 3, None)
     assert verdict(flat) == "+0.00 points in each of 3 seeds, without a spread to test against"
+    assert verdict(replace(flat, difference=-1e-9)) == verdict(flat)
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,7 @@ def test_a_targeted_submission_is_judged_by_the_same_targets(tmp_path: Path) -> 
     images[0] = every.images[(every.labels == target).nonzero()[0, 0]]
     folder = submit(tmp_path / "in", CHOSEN.ids, images, goal="next", images=4)
     found = judged(tmp_path / "out", folder)
-    assert (found["aim"], found["images"]) == ("next", 4)
+    assert (found["goal"], found["aim"], found["images"]) == ("next", "next", 4)
     assert [each["success"] for each in found["per_image"]] == [True, False, False, False]
 
 

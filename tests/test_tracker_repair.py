@@ -6,6 +6,8 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
+import warnings
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -269,6 +271,27 @@ def test_rebuild_ends_with_a_whole_tracker_or_an_error(tmp_path: Path) -> None:
     lost = rebuild(tmp_path)
     assert lost.exit_code == 2
     assert "latest_metrics" in lost.output
+
+
+def test_rebuild_warns_once_of_invalid_lines_and_refuses_a_folder_at_once(tmp_path: Path) -> None:
+    store = stored(tmp_path)
+    with store.path.open("a") as file:
+        file.write("{}\n")
+    asked = ["track", "rebuild", "--results", str(tmp_path)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        rebuilt = CliRunner().invoke(main, asked)
+    assert rebuilt.exit_code == 0, rebuilt.output
+    (line,) = rebuilt.stderr.splitlines()
+    assert "1 line is set aside" in line
+    (tmp_path / "mlflow.db").unlink()
+    (tmp_path / "mlflow.db").mkdir()
+    start = time.monotonic()
+    refused = CliRunner().invoke(main, asked)
+    assert time.monotonic() - start < 30
+    assert refused.exit_code == 2
+    (line,) = refused.stderr.splitlines()
+    assert "mlflow.db is a folder and no database: move it away, or give --tracking-uri" in line
 
 
 def test_rebuild_replaces_a_damaged_database(tmp_path: Path) -> None:

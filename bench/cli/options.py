@@ -373,7 +373,7 @@ stopping = gathered(
     ),
     compared(
         "--within",
-        type=types.Real(0, 100, min_open=True, max_open=True),
+        type=types.Points(),
         default=0.5,
         show_default=True,
         metavar="POINTS",

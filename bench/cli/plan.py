@@ -14,7 +14,7 @@ from bench.cli.output import echo
 @click.command(cls=sections.Command, short_help="Say how many seeds a difference needs.")
 @sections.compared(
     "--difference",
-    type=types.Real(0, 100, min_open=True, max_open=True),
+    type=types.Points(),
     default=1.0,
     show_default=True,
     metavar="POINTS",

@@ -183,7 +183,7 @@ def import_(path: Path, name: str, xy: bool, place: DataOptions) -> None:
 
     from bench.execution.folders import option
     from bench.execution.options import ExecutionOptions
-    from bench.points.exchange import from_folder, from_numpy
+    from bench.points.exchange import files_by_image, from_folder, from_numpy
     from bench.points.guides import FIXED
     from bench.studies.comparison import place as locate
 
@@ -201,6 +201,8 @@ def import_(path: Path, name: str, xy: bool, place: DataOptions) -> None:
     taken = from_folder(path, data, xy=xy) if path.is_dir() else from_numpy(path, data)
     taken.save(workspace.results / "points" / f"{name}.safetensors")
     report(taken, data, as_json=False)
+    if path.is_dir() and (lack := len(taken) - len(files_by_image(path, data))):
+        echo(f"{lack} of {len(taken)} images have no list in {path}, hence no points", err=True)
     shown = shlex.quote(place.dataset("digits"))
     where = option(workspace.results)
     echo(f"Next: bench run --aug advmask --guide {name} --data {shown}{where}")

@@ -32,7 +32,25 @@ OF_EXPERIMENTS = (
 """Options of a comparison that an experiment sets itself."""
 
 
-@click.command(cls=sections.Command, short_help="Compare augmentations on networks trained here.")
+class Run(sections.Command):
+    """The command, which says where an option of augmentations belongs."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments; ``--points`` is taken for an option of the command by many."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.option_name != "--points":
+                raise
+            raise click.UsageError(
+                "there is no option --points: what a method does with adversarial points is its "
+                "own option, as in --aug \"cutout(points='seek')\"; --points-from names the attack "
+                "that finds them",
+                ctx,
+            ) from None
+
+
+@click.command(cls=Run, short_help="Compare augmentations on networks trained here.")
 @click.argument("experiment", type=types.Name(types.experiment_names), required=False)
 @sections.compared(
     "--scale",

@@ -168,6 +168,27 @@ class AtLeast(click.ParamType[int, str]):
         return number
 
 
+class Points(click.ParamType[float, str]):
+    """A difference of accuracies in percentage points, above 0 and below 100.
+
+    >>> Points().convert("0.5", None, None)
+    0.5
+    """
+
+    name = "points"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Parse the number."""
+        number: float = click.FLOAT.convert(value, param, ctx)
+        if not 0 < number < 100:  # nor what is no number
+            self.fail(
+                f"{value} is not a number of percentage points above 0 and below 100", param, ctx
+            )
+        return number
+
+
 class Numbers(click.ParamType[tuple[float, ...], str]):
     """Numbers separated by commas, such as ``0.485,0.456,0.406``."""
 

@@ -48,6 +48,11 @@ class Dataset:
         digest: 16 hexadecimal digits over all pixels and labels; see `make`.
         source: Where it was found, for messages.
         named: Whether the name alone says which pixels it has, as those of the catalog do.
+
+    >>> images, labels = torch.eye(4).reshape(4, 1, 2, 2), [0, 1, 0, 1]
+    >>> data = from_arrays("mine", images, labels, images, labels, classes=["cat", "dog"])
+    >>> data.classes[int(data.train.labels[1])], data.mean.tolist()
+    ('dog', [0.25])
     """
 
     name: str

@@ -46,6 +46,9 @@ class ExecutionOptions:
     Raises:
         ValueError: There is no such executor, an option has no effect on it, or a number is out of
             range.
+
+    >>> ExecutionOptions(device="cpu", threads=1).executor
+    'local'
     """
 
     device: str = "auto"

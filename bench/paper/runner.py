@@ -12,6 +12,7 @@ from bench.execution.options import ExecutionOptions
 from bench.execution.progress import Progress
 from bench.execution.workspace import Workspace
 from bench.paper import asked, image_figures, tables
+from bench.paper.attack_settings import AttackSettings
 from bench.paper.experiments import Experiment
 from bench.paper.figure_experiments import IMAGENET
 from bench.paper.scales import OtherData
@@ -45,19 +46,25 @@ class PlannedExperiments:
 
     def cost(self) -> list[str]:
         """Lines that say what will be run, what is done, and how long the rest will take."""
-        scale = self.experiments[0].scale
-        lines = [f"scale {scale.name}: {scale.about}"]
+        scale, device = self.experiments[0].scale, self.workspace.device
+        lines, costs = [f"scale {scale.name}: {scale.about}"], []
+        if any(each.attacks is None for each in self.experiments):
+            records = Store(self.workspace.results).all()
+            costs.append(estimates.cost(self.jobs, records, device))
         for each in self.experiments:
-            lines.append(f"{each.name}: {each.heading} ({len(each.jobs())} runs)")
+            size = f"{len(each.jobs())} runs"
+            if each.attacks is not None:
+                planned = self._planned(each.attacks, lambda line: None)
+                size = f"{len(planned)} attack evaluations"
+                costs.append(estimates.attack_cost(planned, each.attacks.victim, device))
+            lines.append(f"{each.name}: {each.heading} ({size})")
             lines += [f"  {told}" for told in each.told]
             if each.points is not None:
                 lines.append(
                     f"  no training: it shows the adversarial points of {each.points}, which are "
                     "found unless they are stored"
                 )
-        device = self.workspace.device
-        lines.append(estimates.cost(self.jobs, Store(self.workspace.results).all(), device))
-        return [*lines, *self.left_out]
+        return [*lines, *costs, *self.left_out]
 
     def cells(self) -> list[str]:
         """One line for each cell of the experiments: what is trained, and what of it is done."""
@@ -77,16 +84,15 @@ class PlannedExperiments:
 
     def attacks(self, say: Callable[[str], None]) -> list[PlannedTrial]:
         """Which attacks would run and which are done."""
-        records = [] if self.fresh else Store(self.workspace.results).all()
-        planned = []
-        for each in self.experiments:
-            if each.attacks is None:
-                continue
-            if each.attacks.attacks:
-                planned += each.attacks.plan(records)
-            else:  # those that can reach the aim
-                planned += attack_designs.plan(each.attacks.design(self.fresh), self.workspace, say)
-        return planned
+        wanted = [each.attacks for each in self.experiments if each.attacks is not None]
+        return [trial for each in wanted for trial in self._planned(each, say)]
+
+    def _planned(self, settings: AttackSettings, say: Callable[[str], None]) -> list[PlannedTrial]:
+        """The trials of one evaluation; ``say`` is called with those that are left out."""
+        if settings.attacks:
+            return settings.plan([] if self.fresh else Store(self.workspace.results).all())
+        # those that can reach the aim
+        return attack_designs.plan(settings.design(self.fresh), self.workspace, say)
 
     def run(
         self, execution: ExecutionOptions, tracking: TrackingOptions, progress: Progress

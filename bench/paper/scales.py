@@ -107,7 +107,7 @@ SCALES = {
     ),
     "reduced": Scale(
         name="reduced",
-        about="2,000 images and a ResNet-20 for 60 epochs: two cores overnight",
+        about="2,000 images and a ResNet-20 for 60 epochs: hours to days on two cores",
         seeds=5,
         data={
             "tiny-imagenet": "tiny-imagenet(train=2000, test=4000)",

@@ -116,7 +116,7 @@ def from_folder(folder: Path, data: Dataset, *, xy: bool = False) -> Points:
             images.
     """
     n, _, h, w = data.train.images.shape
-    files = _files_by_image(folder, data)
+    files = files_by_image(folder, data)
     changed: list[Tensor] = []
     counts = torch.zeros(n, dtype=torch.int64)
     for index in sorted(files):
@@ -133,8 +133,16 @@ def from_folder(folder: Path, data: Dataset, *, xy: bool = False) -> Points:
     return found
 
 
-def _files_by_image(folder: Path, data: Dataset) -> dict[int, Path]:
-    """The file of each training image that has one, by the index of the image."""
+def files_by_image(folder: Path, data: Dataset) -> dict[int, Path]:
+    """The file of each training image that has one, by the index of the image.
+
+    Args:
+        folder: As `from_folder` takes it.
+        data: The dataset.
+
+    Raises:
+        ValueError: As in `from_folder`, for the names of the files.
+    """
     n = len(data.train.labels)
     own = _lists(folder)
     nested = {

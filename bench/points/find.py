@@ -130,6 +130,18 @@ def find_points(
             other, the model does not have the classes of the labels, or no attack succeeded.
         Missing: The dataset or the weights were not found.
         Stopped: Ctrl-C or SIGTERM; finished blocks are stored.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
+        >>> _ = nn.init.eye_(network[1].weight)
+        >>> images, labels = torch.eye(4).reshape(4, 1, 2, 2)[:2], torch.tensor([0, 1])
+        >>> dataset = torch.utils.data.TensorDataset(images, labels)
+        >>> points = find_points(
+        ...     network, dataset, attack="jsma", eps=1.0, results=mkdtemp(), quiet=True
+        ... )
+        >>> points.guide().shape
+        torch.Size([2, 1, 2, 2])
     """
     options = options_of("execution", execution, ExecutionOptions)
     root = None if data_root is None else Path(data_root)

@@ -70,6 +70,15 @@ def load_points(
             changed since.
         FileNotFoundError: There is no such results folder.
         ValueError: There are several and no name, or none of this name.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> import torch
+        >>> images, labels = torch.eye(4).reshape(4, 1, 2, 2), torch.tensor([0, 1, 0, 1])
+        >>> dataset = torch.utils.data.TensorDataset(images, labels)
+        >>> load_points(dataset, results=mkdtemp())
+        Traceback (most recent call last):
+        bench.errors.Missing: ...points has no points of these 4 images...
     """
     folder = existing_results(results)
     root = None if data_root is None else Path(data_root)

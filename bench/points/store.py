@@ -34,6 +34,13 @@ class Points:
             attack, as JSON values.
         contents: A checksum of each image, shape (n,), by which `augmentations.WithMask` notices
             that a dataset has changed; None where the images are not at hand. Not stored.
+
+    >>> points = Points(
+    ...     torch.tensor([[0, 1], [1, 1]]), torch.tensor([0, 2, 2]), torch.tensor([True, False]),
+    ...     {"size": [2, 2]},
+    ... )
+    >>> points[0].tolist(), points[1].tolist(), points.guide().shape
+    ([[0, 1], [1, 1]], [], torch.Size([2, 1, 2, 2]))
     """
 
     places: Int[Tensor, "p 2"]

@@ -33,6 +33,13 @@ class Record:
     of changes at which an attack's success rises; ``trace`` has what an attack had reached after so
     many passes, ``images`` what it did to each image. A job that failed (``status``) says why in
     ``message``.
+
+    >>> labels = {"augmentation": "none", "model": "resnet8", "data": "digits"}
+    >>> record = Record(
+    ...     kind="run", key="k", seed=0, labels=labels, metrics={"accuracy": 0.9}
+    ... )
+    >>> Record.from_json(record.to_json()) == record
+    True
     """
 
     kind: Literal["run", "attack"]

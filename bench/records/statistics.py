@@ -332,7 +332,7 @@ def verdict(comparison: Comparison) -> str:
     """
     if comparison.difference is None:
         return "no seed in common with the baseline"
-    points = f"{100 * comparison.difference:+.2f} points"
+    points = f"{round(100 * comparison.difference, 2) + 0.0:+.2f} points"  # never -0.00
     if comparison.n == 1:
         return f"{points} with a single seed, which cannot be tested"
     if comparison.p_holm is None or comparison.detectable is None:

@@ -198,7 +198,8 @@ def build(kind: Kind, text: str, *, data: str = "", side: int = 32, **given: Any
     """Build the method that a text describes.
 
     An augmentation starts from the hyperparameters published for the dataset; options in the text
-    replace them. A named reading starts from its own.
+    replace them. A named reading starts from its own. ``NAME.published`` is every attack with the
+    budget of its authors, also where that is the attack's defaults.
 
     Args:
         kind: ``"augmentations"`` or ``"attacks"``.
@@ -213,9 +214,9 @@ def build(kind: Kind, text: str, *, data: str = "", side: int = 32, **given: Any
     """
     name, options = parse(text)
     known = makers(kind)
-    if name not in known:
+    make = known.get(name) or _published(known, name)
+    if make is None:
         raise ValueError(f"there is no {kind[:-1]} {name!r}: {suggest(name, known)}")
-    make = known[name]
     start = None if isinstance(make, type) else make()
     cls: Any = make if isinstance(make, type) else type(start)
     try:
@@ -224,6 +225,13 @@ def build(kind: Kind, text: str, *, data: str = "", side: int = 32, **given: Any
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     return configured(cls, name, options, start, given)
+
+
+def _published(known: Mapping[str, Callable[[], Any]], name: str) -> Callable[[], Any] | None:
+    """The published budget of an attack whose defaults it is; `makers` lists it only once."""
+    plain, _, reading = name.rpartition(".")
+    found = getattr(known.get(plain), reading, None) if reading == "published" else None
+    return found if callable(found) else None
 
 
 def express(method: Any, base: Any = None, always: Collection[str] = ()) -> str:

@@ -54,6 +54,16 @@ FRACTIONS = {
 OTHERS = {"l0_elements_median": Column("median", "elements", best="low")}
 """Metrics that only `across_victims` shows, where their name alone would not say what is better."""
 
+OF_SUCCESSES = {
+    *("l2", "linf", "linf_max"),
+    *(
+        f"l0_{unit}_{of}"
+        for unit in ("pixels", "elements")
+        for of in ("mean", "median", "q25", "q75", "8bit")
+    ),
+}
+"""Metrics that a record lacks where its attack has no, or too few, successes."""
+
 QUANTILES = {"_median": 0.5, "_q25": 0.25, "_q75": 0.75}
 """Endings of the metrics in which failures are infinite, and the share of the images below each."""
 
@@ -181,11 +191,11 @@ def across_victims(records: Sequence[Record], metric: str) -> Table:
         metric: The name of a metric, such as ``l0_pixels_mean``.
 
     Raises:
-        ValueError: No attack has this metric.
+        ValueError: No attack has this metric, and none would have it with more successes.
     """
-    known = sorted({name for record in records for name in record.metrics})
-    if metric not in known:
-        raise ValueError(f"attacks have no metric {metric!r}: {suggest(metric, known)}")
+    known = {name for record in records for name in record.metrics}
+    if metric not in known | OF_SUCCESSES:
+        raise ValueError(f"attacks have no metric {metric!r}: {suggest(metric, sorted(known))}")
     settings = group_attacks(records)
     shown = (METRICS | FRACTIONS | OTHERS).get(metric) or Column(metric.replace("_", " "))
     cells: dict[Key, Cell] = {}
@@ -213,6 +223,7 @@ def across_victims(records: Sequence[Record], metric: str) -> Table:
         cells=_filled(cells, rows, columns, ""),
         corner="attack",
         measure=f"{told}, over {_over(metric, shown, images)}",
+        note="" if metric in known else "No attack has enough successes for it.",
         origin=f"{len(records)} records",
     )
 

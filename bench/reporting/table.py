@@ -368,6 +368,8 @@ def caption(table: Table, bold: bool = True) -> str:
     if over:
         brackets = "with the 95 % interval over the images in brackets; a single seed"
         parts.append(f"{table.measure or table.title}, {brackets}.")
+    if table.measure and not measured and not over:  # such as of attacks without a success
+        parts.append(f"{table.measure}.")
     if bold and any(column.best for column in table.columns) and (measured or over):
         means = any(cell.half is not None for cell in measured)
         parts.append(f"Bold: best {'mean' if means else 'value'} of a column.")

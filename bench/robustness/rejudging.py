@@ -146,7 +146,8 @@ class Judged:
             "source": SOURCE,
             "victim": self.record.labels["victim"],
             "data": self.record.labels["data"],
-            **vars(self.terms),
+            "goal": self.terms.aim,
+            **vars(self.terms),  # with the goal as "aim" too, which programs may read
             "images": len(self.ids),
             "missing": self.missing,
             "extra": self.extra,

@@ -50,6 +50,9 @@ class AttackRow:
         adversarial: The images after the attack, in the order of the given ones, in [0, 1]; images
             on which it failed and those that the model misclassifies are unchanged. None if they
             were not stored.
+
+    >>> AttackRow({"success": 0.5, "l0_pixels_mean": 3.0}).l0_pixels_mean
+    3.0
     """
 
     metrics: Mapping[str, float]
@@ -80,6 +83,16 @@ class AttackStudy:
         rows: Result of each attack by its name, at the first eps and with the first seed.
         pairs: Wilcoxon's test of every two sparse attacks on the same images, Holm-corrected.
         worst: The worst case over the sparse attacks for each eps and seed; none for a single one.
+
+    >>> import torch
+    >>> network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
+    >>> _ = nn.init.eye_(network[1].weight)
+    >>> images, labels = torch.eye(4).reshape(4, 1, 2, 2)[:2], torch.tensor([0, 1])
+    >>> study = evaluate_attacks(
+    ...     "pgd", model=network, images=images, labels=labels, eps=1.0, quiet=True
+    ... )
+    >>> list(study.rows), study.rows["pgd"].adversarial.shape
+    (['pgd'], torch.Size([2, 1, 2, 2]))
     """
 
     records: tuple[Record, ...]
@@ -189,6 +202,17 @@ def evaluate_attacks(
         ValueError: An argument is unknown, out of range, or contradicts another.
         Missing: The dataset or the weights were not found.
         Stopped: Ctrl-C or SIGTERM; finished blocks of images are stored.
+
+    Example:
+        >>> import torch
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
+        >>> _ = nn.init.eye_(network[1].weight)
+        >>> images, labels = torch.eye(4).reshape(4, 1, 2, 2)[:2], torch.tensor([0, 1])
+        >>> study = evaluate_attacks(
+        ...     ["jsma", "pgd"], model=network, images=images, labels=labels, eps=1.0, quiet=True
+        ... )
+        >>> study.rows["jsma"].success, study.rows["jsma"].l0_pixels_mean
+        (1.0, 2.0)
     """
     several = (
         [attacks] if isinstance(attacks, str) or not isinstance(attacks, Sequence) else attacks

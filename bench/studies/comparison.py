@@ -45,6 +45,14 @@ class Study:
         records: One record per job, in the order of the jobs, with ``seed``, ``labels`` and
             ``metrics``; ``metrics["accuracy"]`` is the share of the test images that are classified
             correctly after the last epoch.
+
+    >>> labels = {"augmentation": "none", "model": "resnet8", "data": "digits"}
+    >>> record = Record(
+    ...     kind="run", key="k", seed=0, labels=labels, metrics={"accuracy": 0.9}
+    ... )
+    >>> study = Study((record,))
+    >>> study.failed, study.intervals()[0]["mean"]
+    ([], 0.9)
     """
 
     records: tuple[Record, ...]

@@ -48,6 +48,10 @@ class TrainingOptions:
 
     Raises:
         ValueError: A value outside its range, or an unknown name.
+
+    >>> TrainingOptions(epochs=0)
+    Traceback (most recent call last):
+    ValueError: epochs is 0: it must be at least 1
     """
 
     policy: str | None = None

@@ -8,14 +8,16 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
+from attacks import passes
 from bench.data.catalog import facts
 from bench.execution.progress import clock
 from bench.models import networks, published
 from bench.points import guides
 from bench.records.record import Record
+from bench.studies.attack_designs import PlannedTrial
 from bench.studies.jobs import Job
 from bench.training import robust
-from bench.training.recipes import DEFAULT
+from bench.training.recipes import DEFAULT, Recipe
 
 NOT_COUNTED = "the training of the victim model and the search for adversarial points"
 """What runs with adversarial points need before the first one, unless it is stored."""
@@ -104,13 +106,45 @@ def cost(jobs: Sequence[Job], records: Sequence[Record], device: str) -> str:
     """
     done = {(record.key, record.seed) for record in records if record.status == "finished"}
     rest = [job for job in jobs if job.fresh or job.name not in done]
+    line = f"{len(jobs)} runs, {len(jobs) - len(rest)} done, {len(rest)} to run"
+    if not jobs:  # no training, but there may be other work
+        return line
     time = seconds(rest, records, device) if rest else 0.0
     sought = any(guides.from_points(job.recipe) for job in rest)
     return (
-        f"{len(jobs)} runs, {len(jobs) - len(rest)} done, {len(rest)} to run: about {clock(time)} "
-        f"on {device}"
+        f"{line}: about {clock(time)} on {device}"
         + ", one after the other" * (len(rest) > 1)
         + f", {NOT_COUNTED} not counted" * sought
+    )
+
+
+def attack_cost(planned: Sequence[PlannedTrial], victim: Recipe, device: str) -> str:
+    """Return one line on how many evaluations of attacks are done and how long the others take.
+
+    The time is that of all passes that the attacks declare and of the training of the victim
+    model. It is the most it can be: attacks may end earlier, and the victim model may be stored.
+
+    Args:
+        planned: The evaluations.
+        victim: The recipe of their victim model.
+        device: The device.
+    """
+    rest = [each.trial for each in planned if not each.done]
+    line = f"{len(planned)} attack evaluations, {len(planned) - len(rest)} done, {len(rest)} to run"
+    if not rest:
+        return line
+    known = facts(victim.data)
+    shape = known.channels, known.side, known.side
+    counts = [passes(trial.attack, shape) for trial in rest]
+    if not all(counts):
+        return f"{line}; some of these attacks do not declare their passes, so no time is estimated"
+    images = sum(count * trial.images for count, trial in zip(counts, rest, strict=True))
+    # half of the passes go backward, as in an epoch of training
+    total = images / 2 * operations_per_image(victim.model, victim.data)
+    total += operations(Job(victim, 0))
+    return (
+        f"{line}: at most {clock(total / operations_per_second(device))} on {device}, with the "
+        "training of the victim model"
     )
 
 

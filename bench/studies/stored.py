@@ -18,6 +18,14 @@ class Results:
 
     Attributes:
         records: All readable records, the newest of each job and seed.
+
+    >>> labels = {"augmentation": "none", "model": "resnet8", "data": "digits"}
+    >>> record = Record(
+    ...     kind="run", key="k", seed=0, labels=labels, metrics={"accuracy": 0.9}
+    ... )
+    >>> results = Results((record,))
+    >>> len(results), len(results.runs.records), len(results.attacks.records)
+    (1, 1, 0)
     """
 
     records: tuple[Record, ...]

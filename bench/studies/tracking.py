@@ -31,6 +31,9 @@ class TrackingOptions:
         no_tracking: Write records only, and do not log to MLflow.
         log_weights: Copy the weights of trained networks to MLflow.
         system_metrics: Log the load of this machine while a network is trained.
+
+    >>> TrackingOptions(tracking_uri="http://127.0.0.1:5000").no_tracking
+    False
     """
 
     tracking_uri: str | None = None
@@ -91,9 +94,16 @@ def equalise(
         The number of records.
     """
     records = store.all()
+    _equalise(tracker, store, records, only, anew)
+    return len(records)
+
+
+def _equalise(
+    tracker: Tracker, store: Store, records: list[Record], only: set[Place] | None, anew: bool
+) -> None:
+    """`equalise` with the records of the store, whose reading warns of lines that hold none."""
     curve = epochs(store)
     tracker.equalise(records, curve, cells(records, curve, only), only, anew)
-    return len(records)
 
 
 def rebuild(tracker: Tracker, store: Store) -> int:
@@ -110,7 +120,7 @@ def rebuild(tracker: Tracker, store: Store) -> int:
         OSError: It cannot be written, or lacks a record.
     """
     records = store.all()
-    equalise(tracker, store, anew=True)
+    _equalise(tracker, store, records, None, anew=True)
     tracker.verify(records)
     return len(records)
 

@@ -70,8 +70,12 @@ def prepare(path: Path, make: Callable[[Path], None], version: str, thorough: bo
         A line that says what was set aside; empty if nothing was.
 
     Raises:
-        OSError: It cannot be written; then nothing has changed.
+        OSError: It is a folder or cannot be written; then nothing has changed.
     """
+    if path.is_dir():  # MLflow would try for minutes
+        raise IsADirectoryError(
+            f"{path} is a folder and no database: move it away, or give --tracking-uri"
+        )
     found = state(path, thorough)
     if found == "whole":
         return ""
