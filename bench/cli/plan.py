@@ -127,6 +127,7 @@ def simulated(
     """Print or draw how the sequential design behaves in simulated studies."""
     from bench.files import atomic
     from bench.records.sequential import SequentialDesign, simulate
+    from bench.records.statistics import wilson
     from bench.reporting import plots, power
 
     style = "png" if output is None else plots.style_of(output)  # rejected before anything slow
@@ -146,7 +147,12 @@ def simulated(
         f"{', '.join(map(str, design.looks))} seeds. Differences and the margin (1.0) are in "
         "standard deviations of the paired differences."
     )
-    echo(f"False claims of any difference, where there is none: {found[0].any_claim:.1%}")
+    claims = found[0].any_claim
+    low, high = wilson(round(claims * studies), studies)
+    echo(
+        f"False claims of any difference, where there is none: {claims:.1%} "
+        f"({low:.1%} to {high:.1%}, the 95 % interval of {studies} studies)"
+    )
     echo("difference  shown  shown with all seeds  equivalent  mean seeds")
     for each in found:
         echo(

@@ -135,7 +135,7 @@ def tables(
     WHAT is runs, differences (of runs, paired by seed, from the baseline), quality, attacks,
     changes, passes, coverage, or an experiment (see bench list experiments). The paper's tables
     have its published numbers beside ours; where adds differences between methods and tests of
-    equivalence. Missing cells are named, and the exit code is then 3.
+    equivalence. Missing cells are named; an experiment's exit code is then 3.
 
     changes is the success of attacks with at most 1, 2, 5, … changed pixels; passes is the fewest
     pixels that they have found after 50, 100, 300, … forward and backward passes.
