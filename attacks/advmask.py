@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from attacks.advmask_published import PublishedAdvMask
-from attacks.base import BaseAttack, Goal, Images, Shape
+from attacks.base import BaseAttack, Goal, Images, Shape, check_eps
 from attacks.encoder import SGD, Codes, Encoder, LinearEncoder, UNetEncoder
 from attacks.exchange import exchange
 from attacks.norms import box, counter
@@ -112,8 +112,7 @@ class AdvMask(BaseAttack):
     budget: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self._bound <= 1:
-            raise ValueError(f"eps is {self.eps}: it must be above 0 and at most 1, such as 8/255")
+        check_eps(self.eps)
         for name in ("steps", "step", "alpha_start", "alpha_end", "searches", "lr"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be positive")

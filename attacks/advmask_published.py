@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from attacks.base import BaseAttack, Goal, Images, Logits, Shape, Streams, Unit
+from attacks.base import BaseAttack, Goal, Images, Logits, Shape, Streams, Unit, check_eps
 from attacks.draws import draw
 from attacks.encoder import SGD, Codes, Encoder, LinearEncoder, PublishedUNetEncoder
 from attacks.norms import box
@@ -95,8 +95,7 @@ class PublishedAdvMask(BaseAttack):
     encoder: Literal["auto", "linear", "u-net"] = "auto"
 
     def __post_init__(self) -> None:
-        if not 0 < self.eps <= 1:
-            raise ValueError(f"eps is {self.eps}: it must lie above 0 and at most 1, such as 4/255")
+        check_eps(self.eps)
         for name in ("steps", "start_steps", "step_size", "alpha_start", "alpha_end", "lr"):
             value = getattr(self, name)
             if value is not None and not value > 0:

@@ -428,7 +428,7 @@ def test_the_large_u_net_has_the_weights_of_the_original() -> None:
 
 
 def test_what_makes_no_sense_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"eps is 4.0: it must lie above 0 and at most 1"):
+    with pytest.raises(ValueError, match=r"eps is 4.0: it must be above 0 and at most 1"):
         AdvMask.published(eps=4.0)
     with pytest.raises(ValueError, match="start_steps is 0: it must be positive"):
         PublishedAdvMask(start_steps=0)

@@ -15,6 +15,8 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from attacks.greedyfool import GreedyFool
+from attacks.sigma_zero import SigmaZero
 from augmentations import BUILTIN
 from bench import registry
 from bench.cli import main
@@ -425,6 +427,21 @@ def test_a_search_that_finds_nothing_leaves_no_file(data: Dataset, tmp_path: Pat
             data, Workspace(results=tmp_path), Silent(), victim=network, attack_text=attack
         )
     assert not list(tmp_path.glob("points/*.safetensors"))
+
+
+def test_points_are_found_by_an_attack_that_is_an_object(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    images = (torch.rand(6, 1, 4, 4) * 255).round() / 255
+    data = TensorDataset(images, network(images).argmax(1))
+    search = functools.partial(find_points, network, data, results=tmp_path, quiet=True)
+    named = search(attack="sigma-zero(eps=0.5, steps=20)")
+    found = search(attack=SigmaZero(eps=0.5, steps=20))
+    assert torch.equal(found.places, named.places)
+    assert len(list(tmp_path.glob("points/*.safetensors"))) == 1
+    assert search(attack=SigmaZero(steps=20)).about["attack"] == "sigma-zero(steps=20)"
+    with pytest.raises(ValueError, match="has a network as an option"):
+        search(attack=GreedyFool(distortion=nn.Identity()))
 
 
 @pytest.mark.parametrize("right", [0, 1, 6])

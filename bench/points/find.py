@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from attacks.base import frozen
+from attacks.base import Attack, frozen
 from attacks.victim import check_form
 from bench import registry
 from bench.data.catalog import facts
@@ -83,7 +83,7 @@ def find_points(
     model: nn.Module | str | None,
     dataset: Any,
     *,
-    attack: str | None = None,
+    attack: str | Attack | None = None,
     eps: float | None = None,
     victim: str | None = None,
     mean: tuple[float, ...] | None = None,
@@ -106,7 +106,7 @@ def find_points(
         dataset: Any torch ``Dataset`` of (image, label), with images as PIL, uint8 or float in
             [0, 1], all of one size; the name or path of a dataset, whose training images are taken;
             or a `bench.Dataset`. A model name needs one of the last two.
-        attack: The attack, by name with options.
+        attack: The attack, by name with options, or an object, which has an eps of its own.
         eps: Largest change of a value in [0, 1]; None: the dataset's own; where the
             dataset is not a published one, 4/255, the authors' for CIFAR-10. Small networks and
             images, such as digits of 8x8 pixels, need a larger one, such as 0.3.
@@ -162,12 +162,26 @@ def find_points(
             workspace,
             progress,
             victim=chosen,
-            attack_text=None if attack is None else registry.admit("attacks", attack),
+            attack_text=_text_of(attack),
             eps=eps,
             executor=options.build(workspace.device),
             stop=stop,
         )
     return knowing(found, data)
+
+
+def _text_of(attack: str | Attack | None) -> str | None:
+    """The text of an attack that a user gives by name or as an object."""
+    if attack is None:
+        return None
+    if isinstance(attack, str):
+        return registry.admit("attacks", attack)
+    registry.check("attacks", attack)
+    if not registry.writable(attack):
+        raise ValueError(
+            f"{registry.short(attack)} has a network as an option, which no stored points can name"
+        )
+    return registry.express(attack, always=("eps",))
 
 
 @contextmanager
