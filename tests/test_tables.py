@@ -19,7 +19,7 @@ from bench.records.statistics import Interval, compare, mean_interval
 from bench.records.store import Store
 from bench.reporting import formats, run_tables
 from bench.reporting.cells import Column, Published, Row
-from bench.reporting.table import Table, of_images, rounded
+from bench.reporting.table import Table, mark, of_images, rounded
 from bench.studies.comparison import Study
 
 
@@ -67,7 +67,7 @@ def test_the_caption_says_what_the_numbers_mean() -> None:
         "Bold: best mean of a column.",
         "* and †: differs from none, p < 0.05 and p < 0.01 (paired t-test over seeds, Holm's "
         "correction over the methods of a column).",
-        "points could not have been shown with 80 % power.",
+        "points are shown with less than 80 % power.",
         "Failed: seeds whose training or attack broke down, not in the mean.",
         "Published: printed by others, neither bold nor tested.",
         "--: not run.",
@@ -84,6 +84,30 @@ def test_a_single_seed_has_no_interval() -> None:
     assert "a single seed, so there is no interval" in formats.caption(table)
     assert "Bold: best value of a column." in formats.caption(table)
     assert "No method" not in formats.text(table)
+
+
+NEAR = [0.901, 0.909, 0.9205, 0.9295, 0.9405]
+"""Differences from `NONE` of 0.1, -0.1, 0.05, -0.05 and 0.05 points."""
+
+
+def test_the_three_verdicts_are_marks_of_a_cell() -> None:
+    """Better or worse by the sign of what differs, equivalent, and undecided without a mark."""
+    table = run_tables.grid(
+        [*records("none", NONE), *records("cutout", BETTER), *records("near", NEAR),
+         *records("has", SAME)]
+    )  # fmt: skip
+    rows = {row.name: mark(table, row, table.columns[0]) for row in table.rows}
+    assert rows == {"none": "", "cutout": "†", "near": "≈", "has": ""}
+    assert compare({"none": seeds(NONE), "near": seeds(NEAR)}, "none")["near"].equivalent
+    caption = formats.caption(table)
+    assert "≈: shown to be within ±0.5 points of none (two one-sided paired t-tests," in caption
+    assert "No mark: undecided." in caption
+    assert r"$^{\approx}$" in formats.latex(table)
+    decided = run_tables.grid([*records("none", NONE), *records("cutout", BETTER)])
+    assert "No mark" not in formats.caption(decided)
+    assert "≈" not in formats.caption(decided)
+    loss = replace(table, columns=[replace(each, percent=False) for each in table.columns])
+    assert "≈" not in formats.text(loss)  # half a point is no margin of a number in nats
 
 
 def test_what_does_not_differ_is_said_not_to() -> None:

@@ -76,6 +76,7 @@ class Comparison:
     baseline, ties counting half (Mann-Whitney). ``detectable`` is the smallest true difference that
     n seeds of this spread show with 80 % power at the strictest level of Holm's procedure.
     ``correlation`` (Pearson, of the paired values) tells whether pairing by seed gained anything.
+    ``equivalent`` is whether `equivalence` shows the difference to be within ±`MARGIN`.
     """
 
     difference: float | None
@@ -87,6 +88,7 @@ class Comparison:
     detectable: float | None
     n: int
     correlation: float | None
+    equivalent: bool = False
 
 
 def mean_interval(values: Values, level: float = LEVEL) -> Interval:
@@ -200,6 +202,7 @@ def _paired(ours: Mapping[int, float], base: Mapping[int, float], tests: int) ->
     return Comparison(
         interval.mean, interval.low, interval.high, p, None, improvement, detectable,
         a.size, _correlation(a, b),
+        abs(interval.mean) < MARGIN and equivalence(ours, base).verdict == "yes",
     )  # fmt: skip
 
 

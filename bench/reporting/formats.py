@@ -25,7 +25,7 @@ __all__ = ["caption", "csv", "html", "json", "latex", "markdown", "text"]
 MARKDOWN = Style(
     lambda text: "".join("\\" * (each in "\\|*_`<") + each for each in flat(text)),
     bold="**{}**",
-    marks=("\\*", "†"),
+    marks=("\\*", "†", "≈"),
 )
 
 

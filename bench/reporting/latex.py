@@ -56,7 +56,7 @@ NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 _SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _SPECIAL |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$"}
-_SPECIAL |= {"†": r"$\dagger$", "∞": r"$\infty$", "\u2212": "$-$"}
+_SPECIAL |= {"†": r"$\dagger$", "≈": r"$\approx$", "∞": r"$\infty$", "\u2212": "$-$"}
 _SPECIAL |= {each: f"\\{each}" for each in "{}$&#_%"}
 _NARROW = {"fijlrst": 3.5, ".,:;'!|": 2.8, "()[]": 3.9, "- ": 3.4, "mwM": 8.8, "W": 10.3}
 _NARROW |= {"+=<>±%#&~": 8.0, "ABCDEFGHJKLNOPQRSTUVXYZ": 7.2}
@@ -223,7 +223,7 @@ def _content(table: Table, row: Row, printed: Printed) -> _Content:
     best = (row.label, column.label) in table.best
     if isinstance(cell, Interval):
         mean, half = rounded(cell, column.percent)
-        marks = "$^{*}$", r"$^{\dagger}$"
+        marks = "$^{*}$", r"$^{\dagger}$", r"$^{\approx}$"
         return _Content(mean, best, half, mark(table, row, column, marks), text=notes)
     if isinstance(cell, OverImages):
         value, ends = of_images(cell, column.percent)

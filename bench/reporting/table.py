@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.files.text import flat, printable_lines
 from bench.records.over_images import OverImages
-from bench.records.statistics import Comparison, Equivalence, Interval, two_digits
+from bench.records.statistics import ALPHA, MARGIN, Comparison, Equivalence, Interval, two_digits
 from bench.reporting.cells import Cell, Column, Key, Published, Row, three_digits
 from bench.reporting.layout import Printed, blocks, printed_columns
 
@@ -150,16 +150,16 @@ class Style:
         escape: Makes a text safe for the output.
         bold: The form of a bold number.
         interval: The form of a number and its half-width.
-        marks: What marks p < 0.05 and p < 0.01.
+        marks: What marks p < 0.05, p < 0.01, and a difference that is shown to be none.
     """
 
     escape: Callable[[str], str]
     bold: str = "{}"
     interval: str = "{} ± {}"
-    marks: tuple[str, str] = ("*", "†")
+    marks: tuple[str, str, str] = ("*", "†", "≈")
 
 
-MARKS = ("*", "†")
+MARKS = ("*", "†", "≈")
 WIDE = "wide"
 """Remark on a cell whose interval excludes nothing."""
 TEXT = Style(flat)
@@ -344,11 +344,14 @@ def published_cell(table: Table, row: Row, column: Column) -> str:
     return number + "*" * found.starred
 
 
-def mark(table: Table, row: Row, column: Column, marks: tuple[str, str] = MARKS) -> str:
-    """The mark of a cell that differs significantly; empty for others."""
+def mark(table: Table, row: Row, column: Column, marks: tuple[str, str, str] = MARKS) -> str:
+    """The mark of a cell that is decided: it differs, or is as good; empty for others."""
     comparison = table.comparisons.get((row.label, column.label))
-    p = None if comparison is None else comparison.p_holm
-    return "" if p is None or p >= 0.05 else marks[p < 0.01]
+    if comparison is None or comparison.p_holm is None:
+        return ""
+    if comparison.p_holm < ALPHA:
+        return marks[comparison.p_holm < 0.01]
+    return marks[2] if column.percent and comparison.equivalent else ""
 
 
 def caption(table: Table, bold: bool = True) -> str:
@@ -408,13 +411,26 @@ def _tests(table: Table) -> list[str]:
     else:
         differs = f"differs from {table.baseline or 'the method that it is compared with'}"
         family, none = "methods of a column", f"No method {differs} significantly."
-    if any(each.p_holm is not None and each.p_holm < 0.05 for each in table.comparisons.values()):
+    shown = {
+        mark(table, row, column)
+        for row in table.rows
+        for column in table.columns
+        if (each := table.comparisons.get((row.label, column.label))) and each.p_holm is not None
+    }
+    if shown & {"*", "†"}:
         parts.append(
             f"* and †: {differs}, p < 0.05 and p < 0.01 "
             f"(paired t-test over seeds, Holm's correction over the {family})."
         )
-    elif any(each.p_holm is not None for each in table.comparisons.values()):
+    elif shown:
         parts.append(none)
+    if "≈" in shown:
+        parts.append(
+            f"≈: shown to be within ±{100 * MARGIN:g} points of "
+            f"{table.baseline or 'that method'} (two one-sided paired t-tests, each p < 0.05)."
+        )
+    if "" in shown and not table.equivalences:
+        parts.append("No mark: undecided.")
     percent = {column.label for column in table.columns if column.percent}
     if limits := [
         100 * each.detectable
@@ -424,6 +440,6 @@ def _tests(table: Table) -> list[str]:
         low, high = two_digits(min(limits)), two_digits(max(limits))
         parts.append(
             f"Differences below {low if low == high else f'{low} to {high}'} points "
-            "could not have been shown with 80 % power."
+            "are shown with less than 80 % power."
         )
     return parts
