@@ -12,8 +12,8 @@ from jaxtyping import Int
 from torch import Generator, Tensor, nn
 
 from attacks.base import BaseAttack, Goal, Images, Role, Shape
+from attacks.fewest import attempts, fewest_changes
 from attacks.norms import box, counter
-from attacks.search import attempts, fewest_changes
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from torch import Generator, Tensor, nn
 
 from attacks.base import BaseAttack, Goal, Images, Shape
 from attacks.draws import draw
+from attacks.fewest import attempts, fewest_changes
 from attacks.norms import box, counter, largest
-from attacks.search import attempts, fewest_changes
 
 
 @dataclass(frozen=True)

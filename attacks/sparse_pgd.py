@@ -13,8 +13,8 @@ from torch import Generator, Tensor, nn
 
 from attacks.base import BaseAttack, Goal, Images, Shape, Unit
 from attacks.draws import draw
+from attacks.fewest import attempts, fewest_changes
 from attacks.norms import box, l0_pixels, largest
-from attacks.search import attempts, fewest_changes
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from bench.data.splits import Split
 from bench.errors import Missing
 from bench.files import checksums, json_text, tensor_files
 from bench.models import networks, weight_files
-from bench.points.exchange import from_numpy, to_numpy
+from bench.points.import_export import from_numpy, to_numpy
 from bench.points.store import Points
 from bench.records.record import Record
 from bench.records.store import Store

@@ -10,7 +10,7 @@ from test_attacks import BLIND, NAMES, attack
 from torch import Generator, Tensor, nn
 
 from attacks import AdvMask, BaseAttack, Goal, RandomSigns, SparseRS
-from attacks.search import fewest_changes
+from attacks.fewest import fewest_changes
 
 DTYPES = [torch.float64, torch.bfloat16, torch.float16]
 NEEDS_GRADIENT = sorted(set(NAMES) - BLIND - {"sparse-rs"})

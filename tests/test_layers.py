@@ -31,7 +31,7 @@ ONLY_IN = {
     "click": "bench.cli",
     "matplotlib": "bench.reporting.plots",
     "ray": "bench.execution.ray_cluster",
-    "submitit": "bench.execution.submitted",
+    "submitit": "bench.execution.slurm",
 }
 """Library → the module or room that alone imports it."""
 ROOMS = {room for floor in ORDER for room in floor}

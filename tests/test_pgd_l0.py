@@ -11,9 +11,9 @@ from planes import fewest, plane, some_images
 from torch import Generator, Tensor
 
 from attacks import Goal
+from attacks.fewest import fewest_changes
 from attacks.norms import l0_elements, l0_pixels
 from attacks.pgd_l0 import PGDL0, project
-from attacks.search import fewest_changes
 
 SIZE = (3, 5, 4)
 EPS = 0.1

@@ -12,7 +12,7 @@ from some_points import small, some
 
 from bench.cli import main
 from bench.data.dataset import Dataset
-from bench.points.exchange import from_folder
+from bench.points.import_export import from_folder
 from bench.points.store import Points, stored
 
 

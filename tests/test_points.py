@@ -29,8 +29,8 @@ from bench.execution.workspace import Workspace
 from bench.models import networks, pretrained, weight_files
 from bench.points import blocks as blocks_module
 from bench.points import find
-from bench.points.exchange import from_numpy, to_numpy
 from bench.points.find import find_points
+from bench.points.import_export import from_numpy, to_numpy
 from bench.points.store import Points, join
 from bench.reporting import image_grid
 from bench.training import victims

@@ -151,7 +151,7 @@ def export(
     Example: bench points export points.npz --data photos
     """
     from bench.files import atomic
-    from bench.points.exchange import to_numpy
+    from bench.points.import_export import to_numpy
 
     built = find_or_load(place, search, where, quiet)[2]
     atomic.write(path, to_numpy(built))
@@ -183,8 +183,8 @@ def import_(path: Path, name: str, xy: bool, place: DataOptions) -> None:
 
     from bench.execution.folders import option
     from bench.execution.options import ExecutionOptions
-    from bench.points.exchange import files_by_image, from_folder, from_numpy
     from bench.points.guides import FIXED
+    from bench.points.import_export import files_by_image, from_folder, from_numpy
     from bench.studies.comparison import place as locate
 
     if name in FIXED:

@@ -151,7 +151,7 @@ class ExecutionOptions:
                 )
             return Local()
         if self.executor == "slurm":
-            from bench.execution.submitted import Submitted
+            from bench.execution.slurm import Submitted
 
             return Submitted(
                 self.jobs or JOBS_ON_SLURM,

@@ -13,7 +13,7 @@ from bench.cli import main
 from bench.errors import Failed
 from bench.execution.executors import on_node
 from bench.execution.options import ExecutionOptions
-from bench.execution.submitted import Submitted
+from bench.execution.slurm import Submitted
 
 submitit = pytest.importorskip("submitit")
 pytestmark = [
