@@ -52,7 +52,7 @@ def test_candidates_are_valid_and_always_the_same(name: str, side: int) -> None:
     ("arguments", "message"),
     [
         (["--validation", "0"], "validation is 0: a search chooses by validation images"),
-        (["--budget", "inf"], "the budget is inf: give a finite number of trainings"),
+        (["--budget", "inf"], "inf is not a finite number"),
         (["--budget", "1"], "the budget of 1 trainings is too small for a search"),
         (["--aug", "none"], "none has no hyperparameters to search"),
         (["--aug", "cutout(length=3)"], "has hyperparameters already: search cutout"),

@@ -173,24 +173,23 @@ def run(
         fresh=fresh,
     )
     folder, progress = workspace.results, open_progress(quiet)
-    if stopping.until is None:
-        jobs = design.jobs(workspace)
+    if dry_run:
+        if stopping.until is None:
+            jobs, later = design.jobs(workspace), ""
+        else:
+            jobs, more = until_decided.needed(design, workspace, stopping)
+            later = looks_to_come(more)
         where.build(workspace.device)  # refuses what does not fit before the cost is said
         comparison.say_cost(jobs, workspace, progress)
-        if dry_run:
-            show_plan(jobs, workspace, as_json)
-            return
+        show_plan(jobs, workspace, as_json, later)
+    elif stopping.until is None:
+        jobs = design.jobs(workspace)
         study = comparison.run(jobs, workspace, where, tracking, progress)
         report(study, len(jobs), folder, as_json=as_json)
-        return
-    if dry_run:
-        jobs, later = until_decided.needed(design, workspace, stopping)
-        comparison.say_cost(jobs, workspace, progress)
-        show_plan(jobs, workspace, as_json, looks_to_come(later))
-        return
-    decided = until_decided.run(design, workspace, where, tracking, progress, stopping)
-    study = decided.study
-    report(study, len(study.records), folder, as_json=as_json, decided=decided)
+    else:
+        decided = until_decided.run(design, workspace, where, tracking, progress, stopping)
+        study = decided.study
+        report(study, len(study.records), folder, as_json=as_json, decided=decided)
 
 
 def looks_to_come(seeds: Sequence[int]) -> str:

@@ -91,9 +91,9 @@ def train_robust(
         fresh=fresh,
     )
     wanted, progress = design.jobs(workspace), open_progress(quiet)
-    where.build(workspace.device)  # refuses what does not fit before the cost is said
-    comparison.say_cost(wanted, workspace, progress)
     if dry_run:
+        where.build(workspace.device)  # refuses what does not fit before the cost is said
+        comparison.say_cost(wanted, workspace, progress)
         show_plan(wanted, workspace, as_json)
         return
     study = comparison.run(wanted, workspace, where, tracking, progress)

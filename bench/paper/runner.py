@@ -102,7 +102,7 @@ class PlannedExperiments:
         records: list[Record] = []
         for data in dict.fromkeys(job.recipe.data for job in self.jobs):
             part = [job for job in self.jobs if job.recipe.data == data]
-            study = comparison.run(part, self.workspace, execution, tracking, progress)
+            study = comparison.run(part, self.workspace, execution, tracking, progress, costed=True)
             records += study.records
         for each in self.experiments:
             if each.attacks is not None:

@@ -207,10 +207,7 @@ def compare(
         training=settings,
         fresh=fresh,
     )
-    wanted, progress = design.jobs(workspace), open_progress(quiet)
-    options.build(workspace.device)  # refuses what does not fit before the cost is said
-    say_cost(wanted, workspace, progress)
-    return run(wanted, workspace, options, tracking, progress)
+    return run(design.jobs(workspace), workspace, options, tracking, open_progress(quiet))
 
 
 MOST_SEEDS = 10_000
@@ -316,9 +313,10 @@ def run(
     tracking: TrackingOptions | None = None,
     progress: Progress | None = None,
     *,
+    costed: bool = False,
     described: bool = False,
 ) -> Study:
-    """Run the jobs that have no record yet, and log them to MLflow.
+    """Run the jobs that have no record yet, and log them to MLflow; say before what they cost.
 
     Args:
         wanted: The jobs.
@@ -326,6 +324,7 @@ def run(
         execution: The executor.
         tracking: MLflow server, or whether MLflow is used at all.
         progress: Shows the progress; None: bars on a terminal, lines elsewhere.
+        costed: The cost was said before, with that of other work.
         described: Dataset and training settings were printed before.
 
     Raises:
@@ -333,6 +332,8 @@ def run(
     """
     progress = progress or open_progress()
     executor = execution.build(workspace.device)
+    if not costed:
+        say_cost(wanted, workspace, progress)
     if not described:
         describe(wanted, workspace, progress)
     queue = list(wanted)

@@ -237,9 +237,7 @@ def run(
         training=replace(design.training, validation=0.0),
     )
     progress.say("Comparing the best values with the published ones on the test images.")
-    wanted = final.jobs(workspace)
-    comparison.say_cost(wanted, workspace, progress)
-    study = comparison.run(wanted, workspace, execution, tracking, progress)
+    study = comparison.run(final.jobs(workspace), workspace, execution, tracking, progress)
     values: dict[str, dict[int, float]] = {}
     for record in study.records:
         accuracies = values.setdefault(record.labels["hyperparameters"], {})
@@ -284,7 +282,6 @@ def _search(
         part = replace(design, training=settings)
         recipes = [replace(part, augmentations=(each,)).recipes(workspace)[0] for each in left]
         jobs = [Job(recipe, SEED, design.fresh) for recipe in recipes]
-        comparison.say_cost(jobs, workspace, progress)
         study = comparison.run(jobs, workspace, execution, tracking, progress)
         known = {record.key: record for record in study.records}
         results = [_tried(known[job.recipe.key], level.epochs, workspace) for job in jobs]

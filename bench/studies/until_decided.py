@@ -221,7 +221,6 @@ def run(
     looks = Looks(design, workspace, stopping)
     for number, seeds in enumerate(looks.plan.looks, 1):
         jobs = looks.jobs(number)
-        comparison.say_cost(jobs, workspace, progress)
         study = comparison.run(jobs, workspace, execution, tracking, progress, described=number > 1)
         looks.decide(number, study.records)
         progress.say(
