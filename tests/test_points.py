@@ -24,7 +24,7 @@ from bench.data import catalog, seeds
 from bench.data.dataset import Dataset
 from bench.errors import Stopped
 from bench.execution.processes import Processes
-from bench.execution.progress import Silent
+from bench.execution.progress import Lines, Silent
 from bench.execution.workspace import Workspace
 from bench.models import networks, pretrained, weight_files
 from bench.points import blocks as blocks_module
@@ -479,6 +479,15 @@ def test_the_cost_is_said_before_the_first_block(data: Dataset, tmp_path: Path) 
         find.adversarial(data, workspace, Listening(), victim=network, stop=lambda: True)
     (line,) = lines
     assert line.startswith("Finding adversarial points: 1,438 images, 883 to 1,604 forward and ")
+
+
+def test_the_training_of_a_victim_model_is_called_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = catalog.load("digits(train=4, test=20)")
+    recipe = dataclasses.replace(find.points_victim(data).recipe, epochs=2)
+    victims.obtain(recipe, Workspace(results=tmp_path), Lines(every=0.0))
+    assert "victim model, resnet8, seed 0: 2/2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("train", "epochs"), [(4, 500), (100, 500), (1000, 100)])

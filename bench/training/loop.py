@@ -99,6 +99,7 @@ def train(
     progress: Progress | None = None,
     checkpoint: Path | None = None,
     stop: Callable[[], bool] = lambda: False,
+    called: str = "",
 ) -> Trained:
     """Train a network; everything random comes from the seed through separate named streams.
 
@@ -113,6 +114,7 @@ def train(
         checkpoint: Folder in which the run is saved after an epoch, `SAVED_EVERY` seconds after the
             last time or later, and from which it continues, bit for bit; None: nothing is saved.
         stop: Whether to stop soon.
+        called: What the progress calls the run; empty: its method.
 
     Returns:
         The network after the last epoch and its curve.
@@ -147,7 +149,7 @@ def train(
     curve = checkpoints.resume(checkpoint, network, optimiser) if checkpoint else []
     step = Step(recipe, network, optimiser)
     method = recipe.method(registry.label(recipe.augmentation, recipe.data, side))
-    label = f"{method.name}, {recipe.model}, seed {seed}"
+    label = f"{called or method.name}, {recipe.model}, seed {seed}"
     saved = -math.inf
     with progress.task(label, recipe.epochs, len(curve)) as advance:
         for epoch in range(len(curve), recipe.epochs):

@@ -98,6 +98,7 @@ def obtain(
             progress=progress,
             checkpoint=path.with_suffix(""),
             stop=stop,
+            called="victim model",
         )
         weight_files.save_weights(
             trained.network, path, {"recipe": recipe.key, "data": data.digest}
