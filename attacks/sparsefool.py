@@ -95,7 +95,7 @@ class SparseFool(BaseAttack):
         self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
     ) -> Images:
         if goal.targeted:
-            raise ValueError("it cannot be targeted: leave SparseFool or the target out")
+            raise ValueError("it is untargeted: leave SparseFool or the target out")
         found = images.clone()
         rows = (~goal.reached(model(images))).nonzero()[:, 0]
         low, high = interval(images, self.eps, goal.region)

@@ -112,7 +112,7 @@ def test_eps_bounds_every_change_exactly_and_none_leaves_the_box() -> None:
 
 
 def test_a_target_is_refused() -> None:
-    with pytest.raises(ValueError, match="it cannot be targeted: leave SparseFool or"):
+    with pytest.raises(ValueError, match="it is untargeted: leave SparseFool or"):
         SparseFool()(
             nn.Flatten(), torch.zeros(1, 1, 2, 2), Goal(torch.zeros(1).long(), True), Generator()
         )

@@ -190,7 +190,7 @@ def test_what_is_no_file_of_weights_is_refused_by_a_dry_run(name: str, tmp_path:
         ),
         (
             ("attack-eval", "--data", "digits", "--targeted", "--attack", "sparsefool"),
-            "sparsefool: it cannot be targeted: leave SparseFool or the target out",
+            "sparsefool: it is untargeted: leave SparseFool or the target out",
         ),
         (("judge", "missing"), "there is no folder missing of adversarial images: --prepare makes"),
     ],
