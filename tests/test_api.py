@@ -53,6 +53,17 @@ def quiet(folder: Path) -> dict[str, Any]:
     }
 
 
+def test_a_dataset_that_is_missing_is_a_file_that_was_not_found(tmp_path: Path) -> None:
+    calls = (
+        lambda: bench.compare(["none"], data="/nosuch", **quiet(tmp_path)),
+        lambda: bench.find_points("resnet8", "/nosuch", results=tmp_path, quiet=True),
+        lambda: bench.evaluate_attacks("jsma", victim="/nosuch.safetensors", **quiet(tmp_path)),
+    )
+    for call in calls:
+        with pytest.raises(FileNotFoundError, match="nosuch"):
+            call()
+
+
 def test_every_public_name_is_there_and_documented() -> None:
     for package in (bench, attacks, augmentations):
         for name in package.__all__:

@@ -339,7 +339,7 @@ def test_pixels_are_not_filled_with_what_nobody_knows() -> None:
 @pytest.mark.usefixtures("unchecked")
 def test_masks_are_of_batches(name: str) -> None:
     guide = torch.ones(1, 8, 8) if BUILTIN[name]().wants else None
-    with pytest.raises(ValueError, match="give a batch|not enough values to unpack"):
+    with pytest.raises(ValueError, match=r"give a batch|not enough values to unpack"):
         BUILTIN[name]().mask(torch.zeros(3, 8, 8), stream(), guide)
 
 

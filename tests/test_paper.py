@@ -218,6 +218,8 @@ def test_the_cost_of_an_evaluation_of_attacks_is_that_of_its_attacks(tmp_path: P
     planned = [replace(each, done=True) for each in settings.plan([])]
     told = estimates.attack_cost(planned, settings.victim, "cpu")
     assert told == "20 attack evaluations, 20 done, 0 to run"
+    smoke = CliRunner().invoke(main, ["run", "table6", "--results", str(tmp_path), "--dry-run"])
+    assert smoke.stderr.count("Not applicable: sparsefool") == 1  # not once for each eps
 
 
 def test_figure_8_moves_one_parameter_on_cifar100_and_places_its_largest_squares() -> None:

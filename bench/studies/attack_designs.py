@@ -113,6 +113,7 @@ class AttackDesign:
         """
         image, label = data.test.images[:1].float() / 255, data.test.labels[:1]
         found: dict[Fraction, list[Trial]] = {}
+        left_out: dict[str, str] = {}
         for eps in self.eps:
             found[eps] = []
             for trial in self.trials(eps, data):
@@ -120,9 +121,11 @@ class AttackDesign:
                 if reason and self.attacks:
                     raise ValueError(f"{trial.name}: {reason}")
                 if reason:
-                    say(f"Not applicable: {trial.name}: {reason}")
+                    left_out[trial.name] = reason
                 else:
                     found[eps].append(trial)
+        for name, reason in left_out.items():
+            say(f"Not applicable: {name}: {reason}")
         return found
 
 
