@@ -201,9 +201,9 @@ def differences(
     """What each method gains over the baseline, paired by seed, and what was resolvable.
 
     Four columns for each of `grid`: the mean difference with its t-interval, its p-value after
-    Holm's correction, the smallest difference that these seeds could have shown, and the verdict of
-    `bench.records.statistics.decision`, with half a point as the largest difference that counts as
-    none. The verdict is only there for metrics that readers see in percent.
+    Holm's correction, the smallest difference that these seeds show with 80 % power, and the
+    verdict of `bench.records.statistics.decision`, with half a point as the largest difference that
+    counts as none. The verdict is only there for metrics that readers see in percent.
 
     Args:
         records: Records of runs; others are left out.

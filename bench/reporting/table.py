@@ -403,7 +403,7 @@ def _of_published(table: Table) -> list[str]:
 
 
 def _tests(table: Table) -> list[str]:
-    """What the marks mean, and what the tests could have shown."""
+    """What the marks mean, and what the tests can show."""
     parts = []
     if table.equivalences:
         differs, family = "is not zero", "differences of the table"
