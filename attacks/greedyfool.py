@@ -33,10 +33,10 @@ class GreedyFool(BaseAttack):
     and the smallest a that reaches the goal is kept.
 
     Deviations: targeted goals; the label instead of the clean prediction; stage 2 only where
-    stage 1 succeeded; maps are smoothed in two dimensions; stage 2 has no
-    limit of 3000 tries; a = 0, the clean image, isn't asked. The
-    released code asks a generative network how well a change hides, for which no weights exist for
-    small images: ``distortion`` takes such a network, and without one computes it or leaves it out.
+    stage 1 succeeded; maps are smoothed in two dimensions; stage 2 has no limit of 3000 tries;
+    a = 0, the clean image, isn't asked. The released code asks a generative network how well a
+    change hides, for which no weights exist for small images: ``distortion`` takes such a network,
+    and without one computes it or leaves it out.
     It draws nothing.
 
     Attributes:

@@ -347,7 +347,7 @@ WRONG = [
     ({"target": "leastlikely"}, "there is no target 'leastlikely': did you mean 'least-likely'?"),
     ({"attacks": [3]}, "int is not an attack: it must be a dataclass with a method `__call__`"),
     ({"eps": None}, "eps is None: write it as 8/255 or 0.03"),
-    ({"labels": [0] * 6}, "a network in memory needs images and labels, and images need a network"),
+    ({"labels": [0] * 6}, "labels are a list: give a tensor"),
     ({"labels": "y.float()"}, "labels are of type torch.float32: give integers, one class per"),
     ({"targets": "1.0 - y"}, "targets are of type torch.float32: give integers, from 0"),
     ({"model": None, "images": 4, "target": "nexxt"}, "there is no target 'nexxt': did you mean"),

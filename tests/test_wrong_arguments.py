@@ -58,6 +58,12 @@ REFUSED = {
     "bench.evaluate_attacks('jsma', batch_size='3')": "batch_size is '3': it must be a whole",
     "bench.evaluate_attacks('jsma', batch_size=1.5)": "batch_size is 1.5: it must be a whole",
     "bench.evaluate_attacks('jsma', query_cap='a')": "query_cap is 'a': it must be a whole",
+    "bench.evaluate_attacks('jsma', model=nn.Flatten(), images=np.ones(3), labels=torch.ones(1))": (
+        "images are a ndarray: give a tensor"
+    ),
+    "bench.evaluate_attacks('jsma', model=nn.Flatten(), images=torch.ones(1), labels=[0])": (
+        "labels are a list: give a tensor"
+    ),
     "bench.TrainingOptions(learning_rate='x')": "learning_rate is 'x': it must be a number",
     "bench.ExecutionOptions(jobs=-1)": "jobs is -1: it must be at least 1",
     "bench.ExecutionOptions(executor='processes', jobs=0)": "jobs is 0: it must be at least 1",

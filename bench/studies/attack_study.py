@@ -306,6 +306,9 @@ def attack_in_memory(
         ValueError: The network, the images or the labels are missing; several bounds or seeds; or
             what does not fit, as `in_memory.prepare` and `in_memory.given_goal` say.
     """
+    for name, given in (("images", images), ("labels", labels)):
+        if given is not None and not isinstance(given, Tensor):
+            raise ValueError(f"{name} are a {type(given).__name__}: give a tensor")
     if (
         not isinstance(network, nn.Module)
         or not isinstance(images, Tensor)
