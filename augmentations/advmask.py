@@ -8,20 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor
 
-from augmentations.base import (
-    LONGEST,
-    Fill,
-    Guide,
-    Images,
-    Mask,
-    Ramp,
-    choice,
-    fraction,
-    required,
-    scaled,
-    whole,
-    within,
-)
+from augmentations.base import Fill, Guide, Images, Mask, Ramp, required, scaled
+from augmentations.checks import LONGEST, choice, fraction, whole, within
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from augmentations.base import (
     Ramp,
     extent,
     on_device_of,
-    pixels,
     rectangles,
     scaled,
 )
+from augmentations.checks import pixels
 from augmentations.relocation import Movable, Rule, demanded, move_rectangles
 
 PUBLISHED = {"cifar10": 16, "cifar100": 8, "svhn": 20}  # lengths for images of 32 x 32

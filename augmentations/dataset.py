@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from augmentations.base import Augmentation, delete, draw, fields, pixels
+from augmentations.base import Augmentation, delete, draw, fields
+from augmentations.checks import pixels
 from augmentations.samples import (
     Draws,
     Indexed,

@@ -9,18 +9,8 @@ import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
-from augmentations.base import (
-    Fill,
-    Guide,
-    Images,
-    Mask,
-    Ramp,
-    choice,
-    extent,
-    number,
-    on_device_of,
-    pixels,
-)
+from augmentations.base import Fill, Guide, Images, Mask, Ramp, extent, on_device_of
+from augmentations.checks import choice, number, pixels
 
 
 @dataclass(frozen=True)

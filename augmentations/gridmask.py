@@ -11,22 +11,18 @@ from jaxtyping import Int
 from torch import Generator, Tensor
 
 from augmentations.base import (
-    LONGEST,
     Fill,
     Guide,
     Images,
     Mask,
     Ramp,
-    choice,
     cross,
     exact,
     extent,
-    number,
     on_device_of,
     scaled,
-    whole,
-    within,
 )
+from augmentations.checks import LONGEST, choice, number, whole, within
 from augmentations.relocation import Movable, Rule, better, demanded, relocate
 
 Mode = Literal["squares", "lines"]

@@ -7,18 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Generator
 
-from augmentations.base import (
-    Fill,
-    Guide,
-    Images,
-    Mask,
-    Ramp,
-    extent,
-    fraction,
-    on_device_of,
-    pixels,
-    scaled,
-)
+from augmentations.base import Fill, Guide, Images, Mask, Ramp, extent, on_device_of, scaled
+from augmentations.checks import fraction, pixels
 from augmentations.relocation import Movable, Rule, demanded, exchange_cells
 
 

@@ -16,17 +16,7 @@ import torch
 from jaxtyping import Bool
 from torch import Generator, Tensor
 
-from augmentations.base import (
-    Augmentation,
-    Fill,
-    Guide,
-    Images,
-    Mask,
-    Ramp,
-    delete,
-    draw,
-    fields,
-)
+from augmentations.base import Augmentation, Fill, Guide, Images, Mask, Ramp, delete, draw, fields
 from augmentations.relocation import Movable, Rule, demanded, relocate
 from augmentations.samples import guided, per_channel
 

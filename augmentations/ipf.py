@@ -12,18 +12,8 @@ from typing import ClassVar
 
 from torch import Generator
 
-from augmentations.base import (
-    Fill,
-    Guide,
-    Images,
-    Mask,
-    Ramp,
-    choice,
-    fraction,
-    pixels,
-    required,
-    scaled,
-)
+from augmentations.base import Fill, Guide, Images, Mask, Ramp, required, scaled
+from augmentations.checks import choice, fraction, pixels
 from augmentations.gridmask import GridMask, Mode
 from augmentations.hide_and_seek import HideAndSeek
 from augmentations.squares import one_of, slack, square_at, square_sums, threshold

@@ -8,18 +8,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Generator
 
-from augmentations.base import (
-    Fill,
-    Guide,
-    Images,
-    Mask,
-    Ramp,
-    choice,
-    fraction,
-    on_device_of,
-    pixels,
-    required,
-)
+from augmentations.base import Fill, Guide, Images, Mask, Ramp, on_device_of, required
+from augmentations.checks import choice, fraction, pixels
 from augmentations.cutout import Cutout
 from augmentations.squares import Squares, one_of, slack, square_at, square_sums, threshold
 

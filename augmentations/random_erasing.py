@@ -7,18 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Generator
 
-from augmentations.base import (
-    Fill,
-    Guide,
-    Images,
-    Mask,
-    Ramp,
-    extent,
-    number,
-    on_device_of,
-    rectangles,
-    within,
-)
+from augmentations.base import Fill, Guide, Images, Mask, Ramp, extent, on_device_of, rectangles
+from augmentations.checks import number, within
 from augmentations.relocation import Movable, Rule, demanded, move_rectangles
 
 

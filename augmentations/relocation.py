@@ -19,7 +19,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 from torch.nn.functional import pad
 
-from augmentations.base import Fill, Guide, Images, Mask, choice, exact, rectangles, required
+from augmentations.base import Fill, Guide, Images, Mask, exact, rectangles, required
+from augmentations.checks import choice
 from augmentations.squares import at_draw, draws, slack
 
 Rule = Literal["ignore", "seek", "avoid"]

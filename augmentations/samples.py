@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
-from augmentations.base import whole
+from augmentations.checks import whole
 
 
 @runtime_checkable

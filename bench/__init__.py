@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from bench.points.lookup import load_points as load_points
     from bench.points.store import Points as Points
     from bench.records.record import Record as Record
-    from bench.studies.attack_study import AttackRow as AttackRow
-    from bench.studies.attack_study import AttackStudy as AttackStudy
+    from bench.studies.attack_results import AttackRow as AttackRow
+    from bench.studies.attack_results import AttackStudy as AttackStudy
     from bench.studies.attack_study import evaluate_attacks as evaluate_attacks
     from bench.studies.comparison import Study as Study
     from bench.studies.comparison import compare as compare
@@ -33,8 +33,8 @@ PUBLIC = {
     "load_points": "points.lookup",
     "load_results": "studies.stored",
     "Study": "studies.comparison",
-    "AttackStudy": "studies.attack_study",
-    "AttackRow": "studies.attack_study",
+    "AttackStudy": "studies.attack_results",
+    "AttackRow": "studies.attack_results",
     "Results": "studies.stored",
     "Points": "points.store",
     "Record": "records.record",

@@ -9,7 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Generator
 
-from augmentations.base import Fill, Guide, Images, Mask, Ramp, choice, whole
+from augmentations.base import Fill, Guide, Images, Mask, Ramp
+from augmentations.checks import choice, whole
 
 
 @dataclass(frozen=True)

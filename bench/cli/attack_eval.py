@@ -15,7 +15,7 @@ from bench.cli.output import echo
 if TYPE_CHECKING:
     from bench.cli.options import DataOptions
     from bench.execution.options import ExecutionOptions
-    from bench.studies.attack_study import AttackStudy
+    from bench.studies.attack_results import AttackStudy
     from bench.studies.tracking import TrackingOptions
 
 

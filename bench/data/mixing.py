@@ -14,7 +14,8 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from augmentations import ipf
-from augmentations.base import Guide, Images, fraction, required
+from augmentations.base import Guide, Images, required
+from augmentations.checks import fraction
 from bench.data.manifold_mixup import ManifoldMixup
 from bench.data.partners import cyclic
 from bench.data.saliency_mix import SaliencyMix

@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from augmentations.base import Guide, Images, Mask, exact, fraction, rectangles
+from augmentations.base import Guide, Images, Mask, exact, rectangles
+from augmentations.checks import fraction
 from bench.data.partners import cyclic
 
 REACHES = (12, 24, 28, 48, 56, 112)  # pixels from the centre to the edge of a surround

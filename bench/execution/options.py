@@ -84,7 +84,7 @@ class ExecutionOptions:
         given = {name: value for name, value in given.items() if value is not None}
         if not given:
             return
-        from augmentations.base import number, whole  # imports torch, which runs jobs
+        from augmentations.checks import number, whole  # imports torch, which runs jobs
 
         for name, value in given.items():
             if name in counts:

@@ -77,6 +77,11 @@ def attack_records(
     ]
 
 
+def matched_outcomes(trial: Trial, table: Mapping[Trial, list[Outcome]]) -> list[Outcome] | None:
+    """The outcomes whose counts of changed pixels a trial uses; None for one that uses none."""
+    return next((table[each] for each in table if each.key == trial.matched), None)
+
+
 def problems(outcome: Outcome) -> str:
     """Describe what went wrong with some images; empty if nothing did."""
     verdict = outcome.verdict

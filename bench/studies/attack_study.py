@@ -1,131 +1,41 @@
-"""Compare attacks on one victim model: the design, the run, and the results."""
+"""Compare attacks on one victim model: the call from Python, and the run that is stored."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 from jaxtyping import Bool, Integer
 from torch import Tensor, nn
 
 from attacks import Attack
 from attacks.base import Images
-from augmentations.base import whole
+from augmentations.checks import whole
 from bench import registry
 from bench.data.dataset import Dataset
 from bench.errors import suggest
 from bench.execution import signals
 from bench.execution.folders import check_writable
-from bench.execution.machine import machine
 from bench.execution.options import ExecutionOptions, options_of
 from bench.execution.progress import Progress, open_progress
 from bench.execution.workspace import Workspace
 from bench.records.record import Record
 from bench.records.validation import check_seeds, positive
-from bench.reporting import attack_tables, formats
-from bench.reporting.table import Table
-from bench.reporting.worst_case import WorstCase, worst_cases
-from bench.robustness import evaluation, in_memory, results
+from bench.reporting.worst_case import worst_cases
+from bench.robustness import evaluation, results
 from bench.robustness.judge import TARGETS, Aim
 from bench.robustness.metrics import Outcome, summarise
 from bench.robustness.trials import Trial
 from bench.studies.attack_designs import IMAGES, AttackDesign, Number, fraction
+from bench.studies.attack_in_memory import attack_in_memory
 from bench.studies.attack_recorder import AttackRecorder
+from bench.studies.attack_results import AttackRow, AttackStudy
 from bench.studies.comparison import place, seeds_of
 from bench.studies.tracking import TrackingOptions
 from bench.training import victims
-from bench.training.victims import Victim
-
-
-@dataclass(frozen=True)
-class AttackRow:
-    """The result of one attack.
-
-    Attributes:
-        metrics: Every metric of its record, by name.
-        adversarial: The images after the attack, in the order of the given ones, in [0, 1]; images
-            on which it failed and those that the model misclassifies are unchanged. None if they
-            were not stored.
-
-    >>> AttackRow({"success": 0.5, "l0_pixels_mean": 3.0}).l0_pixels_mean
-    3.0
-    """
-
-    metrics: Mapping[str, float]
-    adversarial: Images | None = field(default=None, repr=False)
-
-    @property
-    def success(self) -> float:
-        """Share of the correctly classified images on which the goal was reached."""
-        return self.metrics["success"]
-
-    @property
-    def l0_pixels_mean(self) -> float | None:
-        """Mean number of changed pixels over the successes; None without any."""
-        return self.metrics.get("l0_pixels_mean")
-
-    @property
-    def l0_elements_mean(self) -> float | None:
-        """Mean number of changed elements (channels counted) over the successes."""
-        return self.metrics.get("l0_elements_mean")
-
-
-@dataclass(frozen=True)
-class AttackStudy:
-    """The results of several attacks; a terminal shows a table, a notebook HTML.
-
-    Attributes:
-        records: One record per attack, eps and seed.
-        rows: Result of each attack by its name, at the first eps and with the first seed.
-        pairs: Wilcoxon's test of every two sparse attacks on the same images, Holm-corrected.
-        worst: The worst case over the sparse attacks for each eps and seed; none for a single one.
-
-    >>> import torch
-    >>> network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
-    >>> _ = nn.init.eye_(network[1].weight)
-    >>> images, labels = torch.eye(4).reshape(4, 1, 2, 2)[:2], torch.tensor([0, 1])
-    >>> study = evaluate_attacks(
-    ...     "pgd", model=network, images=images, labels=labels, eps=1.0, quiet=True
-    ... )
-    >>> list(study.rows), study.rows["pgd"].adversarial.shape
-    (['pgd'], torch.Size([2, 1, 2, 2]))
-    """
-
-    records: tuple[Record, ...]
-    rows: Mapping[str, AttackRow] = field(default_factory=dict, repr=False)
-    pairs: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
-    worst: tuple[WorstCase, ...] = field(default=(), repr=False)
-
-    def table(self, eps: str | None = None) -> Table:
-        """Return all metrics of the attacks at one eps; the last row is their worst case.
-
-        Args:
-            eps: The eps as it was typed; None: the first.
-
-        Raises:
-            ValueError: There are no attacks, as in a new results folder.
-        """
-        if not self.records:
-            raise ValueError("there are no attacks: bench attack-eval makes them")
-        eps = self.records[0].labels["eps"] if eps is None else eps
-        worst = [each.record for each in self.worst]
-        return attack_tables.attack_metrics(
-            [record for record in (*self.records, *worst) if record.labels["eps"] == eps]
-        )
-
-    def to_latex(self) -> str:
-        """Return the table as LaTeX; it needs the packages adjustbox, booktabs and siunitx."""
-        return formats.latex(self.table())
-
-    def __str__(self) -> str:
-        return formats.text(self.table())
-
-    def _repr_html_(self) -> str:
-        return formats.html(self.table())
 
 
 def evaluate_attacks(
@@ -286,74 +196,6 @@ def _refuse_stored(**given: object) -> None:
         )
 
 
-def attack_in_memory(
-    attacks: tuple[str | Attack, ...],
-    network: object,
-    images: object,
-    labels: object,
-    *,
-    eps: Sequence[Fraction],
-    aim: Aim,
-    seeds: Sequence[int],
-    query_cap: int | None,
-    targets: Integer[Tensor, " t"] | None,
-    region: Bool[Tensor, "r 1 y x"] | None,
-    batch_size: int | None,
-) -> AttackStudy:
-    """Attack a batch of images and judge the results; nothing is written.
-
-    Raises:
-        ValueError: The network, the images or the labels are missing; several bounds or seeds; or
-            what does not fit, as `in_memory.prepare` and `in_memory.given_goal` say.
-    """
-    for name, given in (("images", images), ("labels", labels)):
-        if given is not None and not isinstance(given, Tensor | int):  # a number is of stored ones
-            raise ValueError(f"{name} are a {type(given).__name__}: give a tensor")
-    if (
-        not isinstance(network, nn.Module)
-        or not isinstance(images, Tensor)
-        or not isinstance(labels, Tensor)
-    ):
-        raise ValueError(
-            "a network in memory needs images and labels, and images need a network: "
-            "give model=network, images=(n, c, h, w) and labels=(n,)"
-        )
-    if len(eps) > 1 or len(seeds) > 1:
-        raise ValueError(
-            "a network in memory is attacked at one eps with one seed; give one of each"
-        )
-    data, chosen = in_memory.prepare(network, images, labels)
-    goal = in_memory.given_goal(chosen, images, targets, region)
-    victim = Victim(model=type(network).__name__, data=data.name)
-    (bound,), (seed,) = eps, seeds
-    design = AttackDesign(
-        victim=victim,
-        attacks=attacks,
-        eps=(bound,),
-        images=len(chosen.ids),
-        aim=aim,
-        query_cap=query_cap,
-        seeds=(seed,),
-    )
-    table: dict[Trial, list[Outcome]] = {}
-    rows: dict[str, AttackRow] = {}
-    for trial in design.applicable(data, lambda line: None)[bound]:
-        attacked, outcomes = in_memory.attack(
-            trial, seed, network, chosen, _source(trial, table), goal, batch_size
-        )
-        table[trial] = outcomes
-        whole = images.detach().clone()
-        whole[chosen.ids.to(whole.device)] = attacked.to(whole)
-        rows[trial.name] = AttackRow(summarise(outcomes), whole)
-    labelled = {"victim": victim.name, "model": victim.model, "data": data.name}
-    device = str(images.device)
-    made = results.attack_records(
-        table, seed, labelled, machine(device), {"correct": chosen.correct}
-    )
-    pairs = [{"eps": str(bound), "seed": seed, **pair} for pair in results.pairwise_tests(table)]
-    return AttackStudy(tuple(made), rows, tuple(pairs), _worst(made))
-
-
 def run(
     design: AttackDesign,
     workspace: Workspace,
@@ -443,7 +285,8 @@ def _run(
             for last in rest:
                 matched = evaluation.attack_jobs(
                     last, seed, victim_models[seed], chosen[seed],
-                    matched=_source(last, table), batch_size=size, fresh=design.fresh,
+                    matched=results.matched_outcomes(last, table), batch_size=size,
+                    fresh=design.fresh,
                 )  # fmt: skip
                 for done in evaluation.run(matched, workspace, progress, stop=stop):
                     recorder.report(*done)
@@ -451,11 +294,6 @@ def _run(
             tables[Fraction(trial.eps), seed] = {each: table[each] for each in members}
             recorder.record(tables[Fraction(trial.eps), seed], seed)
     return _gathered(design, tables, recorder.records, workspace)
-
-
-def _source(trial: Trial, table: Mapping[Trial, list[Outcome]]) -> list[Outcome] | None:
-    """The outcomes whose counts of changed pixels a trial uses; None for one that uses none."""
-    return next((table[each] for each in table if each.key == trial.matched), None)
 
 
 def _gathered(
@@ -485,8 +323,5 @@ def _gathered(
             design.seeds.index(each.seed),
         ),
     )
-    return AttackStudy(tuple(records), rows, tuple(pairs), _worst(records))
-
-
-def _worst(records: Sequence[Record]) -> tuple[WorstCase, ...]:
-    return tuple(worst_cases(records, lambda record: record.images))
+    worst = worst_cases(records, lambda record: record.images)
+    return AttackStudy(tuple(records), rows, tuple(pairs), tuple(worst))

@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.execution.folders import existing_results
 from bench.records.record import Record
 from bench.records.store import Store
-from bench.studies.attack_study import AttackStudy
+from bench.studies.attack_results import AttackStudy
 from bench.studies.comparison import Study
 
 

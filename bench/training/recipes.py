@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from augmentations import BUILTIN, Augmentation
-from augmentations.base import choice, number, whole
+from augmentations.checks import choice, number, whole
 from bench import registry
 from bench.data.catalog import facts
 from bench.files.checksums import key
