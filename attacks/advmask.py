@@ -154,10 +154,6 @@ class AdvMask(BaseAttack):
         return 1 + 2 * planned.steps + self.searches + (planned.exchanges or 0)
 
     @property
-    def _bound(self) -> float:
-        return 1.0 if self.eps is None else self.eps
-
-    @property
     def _planned(self) -> AdvMask:
         """This attack with the steps and exchanges that it makes, and without a budget."""
         if self.budget is not None:
@@ -167,7 +163,7 @@ class AdvMask(BaseAttack):
         if self.exchanges is not None:
             return self
         return replace(
-            self, exchanges=EXCHANGES if self._bound == 1 or self.unit == "elements" else 0
+            self, exchanges=EXCHANGES if self.bound == 1 or self.unit == "elements" else 0
         )
 
     def _attack(
@@ -181,7 +177,7 @@ class AdvMask(BaseAttack):
             found, spare = planned._learn(model, images[rows], goal[rows], chosen)
             passes = (planned.exchanges or 0) + spare * (self.budget is not None)
             result[rows] = exchange(
-                model, images[rows], goal[rows], found, self._bound, self.unit, passes, chosen
+                model, images[rows], goal[rows], found, self.bound, self.unit, passes, chosen
             )
         return result
 
@@ -189,9 +185,9 @@ class AdvMask(BaseAttack):
         self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
     ) -> tuple[Images, Int[Tensor, " b"]]:
         """The sparsest successes, and how many passes the bisection of each image left."""
-        low, high = box(images, self._bound, goal.region)
+        low, high = box(images, self.bound, goal.region)
         shape = images[:, :1].shape if self.unit == "pixels" else images.shape
-        zoom = 1 / (self._bound * images[0].numel() ** 0.5)
+        zoom = 1 / (self.bound * images[0].numel() ** 0.5)
         encoder = self._encoder(images, generators)
         delta, velocity = torch.zeros_like(images), torch.zeros_like(images)
         alpha = images.new_full((len(images), 1), self.alpha_start)
@@ -220,7 +216,7 @@ class AdvMask(BaseAttack):
 
             length = gradient.flatten(1).abs().sum(1).clamp(min=1e-30)
             velocity.mul_(self.decay).add_(gradient.div_(length[:, None, None, None]))
-            delta.sub_(velocity.sign(), alpha=self.step * self._bound).clamp_(low, high)
+            delta.sub_(velocity.sign(), alpha=self.step * self.bound).clamp_(low, high)
             change = torch.where(reached, 1 + self.adapt, 1 - self.adapt)
             factor = (factor * change[:, None]).clamp(0.03, 10)
             alpha = self._sharpen(alpha, mask, step)

@@ -48,7 +48,7 @@ class PublishedAdvMask(BaseAttack):
     many points.
 
     Attributes:
-        eps: Largest change of an element, above 0 and at most 1.
+        eps: Largest change of an element, above 0 and at most 1; None is 1, which is no bound.
         steps: Steps of the joint training.
         start_steps: Steps of momentum-PGD.
         step_size: Change of an element per step, of either, in the units of the image.
@@ -78,7 +78,7 @@ class PublishedAdvMask(BaseAttack):
 
     unit: ClassVar[Unit] = "pixels"
 
-    eps: float = 4 / 255
+    eps: float | None = 4 / 255
     steps: int = 360
     start_steps: int = 80
     step_size: float = 2 / 255
@@ -209,7 +209,7 @@ class PublishedAdvMask(BaseAttack):
         """The perturbation of momentum-PGD, whether it reaches the goal or not."""
         low, high = box(images, self.eps, goal.region)
         place = draw(torch.rand, generators, images.shape[1:], images.device, images.dtype)
-        delta = (place * 2 - 1) * self.eps
+        delta = (place * 2 - 1) * self.bound
         delta.clamp_(low, high)
         velocity = torch.zeros_like(images)
         for _ in range(self.start_steps):

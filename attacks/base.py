@@ -240,6 +240,11 @@ class BaseAttack(ABC):
         """Whether ``eps`` bounds every change."""
         return self.eps is not None
 
+    @property
+    def bound(self) -> float:
+        """Largest change of an element: ``eps``, or 1 where nothing bounds it but [0, 1]."""
+        return 1.0 if self.eps is None else self.eps
+
     @abstractmethod
     def passes(self, shape: Shape) -> int:
         """The most forward and backward passes, added up, that a call makes for one image.

@@ -60,7 +60,7 @@ class PGD(BaseAttack):
     def _attack(
         self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
     ) -> Images:
-        eps = 1.0 if self.eps is None else self.eps
+        eps = self.bound
         start = images.clone()
         if self.random_start:
             lower, upper = box(start, eps, goal.region)
@@ -119,7 +119,7 @@ class MIFGSM(BaseAttack):
     def _attack(
         self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
     ) -> Images:
-        eps = 1.0 if self.eps is None else self.eps
+        eps = self.bound
         step = eps / self.steps if self.step is None else self.step
         return _follow_signs(
             model, images, goal, images, eps, self.steps, step, self.decay, self.early_stop

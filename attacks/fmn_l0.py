@@ -92,7 +92,7 @@ class FMNL0(BaseAttack):
     def _attack(
         self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
     ) -> Images:
-        scale = 1.0 if self.eps is None else self.eps
+        scale = self.bound
         low, high = (bound / scale for bound in box(images, scale, goal.region))
         best = Sparsest(images, counter(self.unit))
         units = images[0, :1].numel() if self.unit == "pixels" else images[0].numel()

@@ -92,7 +92,7 @@ class GreedyFool(BaseAttack):
 
     def passes(self, shape: Shape) -> int:
         """Both of every step of stage 1, and in stage 2 one per pixel and size of the change."""
-        _, sizes = _sizes(1.0 if self.eps is None else self.eps)
+        _, sizes = _sizes(self.bound)
         return 2 * self.steps + 1 + shape[1] * shape[2] * sizes
 
     def _attack(
@@ -108,7 +108,7 @@ class GreedyFool(BaseAttack):
         self, model: nn.Module, images: Images, goal: Goal
     ) -> tuple[Images, Bool[Tensor, " b"]]:
         """Changes that reach the goal, 0 where none was found, and where some were needed."""
-        eps = 1.0 if self.eps is None else self.eps
+        eps = self.bound
         lower, upper = box(images, eps, goal.region)
         weights = self._weights(images)
         found = torch.zeros_like(images)
@@ -145,7 +145,7 @@ class GreedyFool(BaseAttack):
 
     def _reduce(self, model: nn.Module, images: Images, goal: Goal, delta: Images) -> Images:
         """The changes with the pixels dropped that the goal doesn't need."""
-        eps = 1.0 if self.eps is None else self.eps
+        eps = self.bound
         lower, upper = box(images, eps, goal.region)
         stride, sizes = _sizes(eps)
         scales = torch.arange(1, sizes + 1, device=images.device)

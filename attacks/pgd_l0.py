@@ -121,7 +121,7 @@ class PGDL0(BaseAttack):
     ) -> Images:
         """The images that reach the goal within ``counts`` changes; the others unchanged."""
         result = images.clone()
-        eps = 1.0 if self.eps is None else self.eps
+        eps = self.bound
         lower, upper = box(images, eps, goal.region)
         pending = torch.arange(len(images), device=images.device)
         for _ in range(self.restarts):

@@ -139,7 +139,7 @@ class PGDTrim(BaseAttack):
     ) -> tuple[Float[Tensor, " b"], Images]:
         """The smallest margin of PGD on the chosen pixels, and its change."""
         shown = chosen.view(len(images), 1, *images.shape[2:])
-        length = self.step * (1.0 if self.eps is None else self.eps)
+        length = self.step * self.bound
         least = torch.full_like(images[:, 0, 0, 0], torch.inf)
         nearest, lost = change, torch.zeros_like(chosen[:, 0])
         for step in range(self.steps + 1):

@@ -89,7 +89,7 @@ class SigmaZero(BaseAttack):
     def _attack(
         self, model: nn.Module, images: Images, goal: Goal, generators: Sequence[Generator]
     ) -> Images:
-        scale = 1.0 if self.eps is None else self.eps
+        scale = self.bound
         low, high = (bound / scale for bound in box(images, scale, goal.region))
         best = Sparsest(images, counter(self.unit))
         z = torch.zeros_like(images)

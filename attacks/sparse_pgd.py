@@ -140,7 +140,7 @@ class SparsePGD(BaseAttack):
     ) -> Images:
         """The images that reach the goal within ``counts`` pixels; the others unchanged."""
         result = images.clone()
-        eps = 1.0 if self.eps is None else self.eps
+        eps = self.bound
         low, high = box(images, eps, goal.region)
         rows = torch.arange(len(images), device=images.device)
         place = draw(torch.rand, generators, images.shape[1:], images.device, images.dtype)

@@ -177,6 +177,16 @@ def test_the_published_attack_keeps_its_promises(attack: PublishedAdvMask, targe
     assert torch.equal(attack(model, adversarial, there, generators(6)), adversarial)
 
 
+def test_without_a_bound_the_published_attack_is_that_with_a_bound_of_1() -> None:
+    model, images = certain(), draw_images(3)
+    goal = goal_for(model, images, targeted=False)
+    free, wide_open = (
+        dataclasses.replace(SMALL, eps=eps)(model, images, goal) for eps in (None, 1.0)
+    )
+    assert torch.equal(free, wide_open)
+    assert (free - images).abs().max() > EPS
+
+
 @pytest.mark.parametrize("attack", [SMALL, U_NET], ids=["linear", "u-net"])
 def test_no_image_depends_on_its_batch(attack: PublishedAdvMask) -> None:
     model, images = certain(), large(6) if attack is U_NET else draw_images(6)
