@@ -93,6 +93,7 @@ class _Search:
         self.used = (self.values != 0).any(1)
         self.margin = torch.full_like(images[:, 0, 0, 0], -torch.inf)
         self.slope = torch.zeros_like(self.values)
+        self.appeal = torch.zeros_like(self.values[:, 0])  # of units that could come, by the slope
         self.moves = torch.full_like(self.used[:, 0], KEPT, dtype=torch.long)  # of this gradient
         self.full = torch.ones_like(self.used[:, 0])  # whether the state is a success
         self.best = self.values.clone()  # the last success
@@ -125,34 +126,35 @@ class _Search:
             margin = self.goal[rows].margin(self.model(point))
             (slope,) = torch.autograd.grad(margin.sum(), point)
         self.margin[rows] = margin.detach().to(self.margin)
-        self.slope[rows] = self._units(slope.nan_to_num(0))
+        self.slope[rows] = slope = self._units(slope.nan_to_num(0)).to(self.slope)
+        corner = torch.where(slope > 0, self.low[rows], self.high[rows])
+        gain = (-slope * corner).sum(1).clamp(min=0)
+        self.appeal[rows] = GREED * (gain + 1e-30).log()
         self.moves[rows] = 0
 
     def propose(self, rows: Int[Tensor, " m"], generators: list[Generator]) -> Bool[Tensor, " m"]:
         """Try one change for each of some rows; returns which of them now are new successes."""
-        values, slope, used = self.values[rows], self.slope[rows], self.used[rows]
-        low, high = self.low[rows], self.high[rows]
+        values, used = self.values[rows], self.used[rows]
         n = used.shape[1]
         numbers = 2 * n + 1 + self.groups
         draws = draw(torch.rand, generators, (numbers,), values.device).to(values)
-        gumbel = -(-draws[:, : 2 * n].clamp(min=1e-9).log()).log()
         shrinking = self.full[rows]
-        # which unit goes: the one that the goal misses least, by the first order
-        loss = (-slope * values).sum(1)
+        # which unit goes: the one that the goal misses least, by the first order, or any
+        loss = (-self.slope[rows] * values).sum(1)
         spread = loss.abs().amax(1, keepdim=True).clamp(min=1e-30)
-        goes = torch.where(shrinking[:, None], -loss / spread, gumbel[:, :n])
+        goes = torch.where(shrinking[:, None], -loss / spread, draws[:, :n])
         goes = goes.where(used, -torch.inf)
         out = goes.argmax(1)
         count = torch.where(shrinking, self.leaving[rows].minimum(used.sum(1) - 1), 1)
         # which one comes: none, another, or the same at other values
-        corner = torch.where(slope > 0, low, high)
-        gain = (-slope * corner).sum(1).clamp(min=0)
-        others = (GREED * (gain + 1e-30).log() + gumbel[:, n:]).where(~used, -torch.inf)
+        gumbel = -(-draws[:, n : 2 * n].clamp(min=1e-9).log()).log()
+        others = (self.appeal[rows] + gumbel).where(~used, -torch.inf)
         recolour = draws[:, 2 * n] < 0.25
         come = torch.where(recolour, out, others.argmax(1))
+        low, high, slope = (each[rows, :, come] for each in (self.low, self.high, self.slope))
+        random = torch.where(draws[:, 2 * n + 1 :] < 0.5, low, high)
+        colour = torch.where(recolour[:, None], random, torch.where(slope > 0, low, high))
         index = torch.arange(len(rows), device=rows.device)
-        random = torch.where(draws[:, 2 * n + 1 :] < 0.5, low[index, :, come], high[index, :, come])
-        colour = torch.where(recolour[:, None], random, corner[index, :, come])
         tried = values.masked_fill(largest(goes, count)[:, None], 0)
         tried[index[~shrinking], :, come[~shrinking]] = colour[~shrinking]
         margin = self.goal[rows].margin(self.model(self._attacked(rows, tried))).to(self.margin)
