@@ -41,11 +41,11 @@ def describe(
 
     Returns:
         ``deleted_share``: the mean deleted share of an image, over all masks that were due, empty
-        ones included. Of AdvMask, with the bounds (p_min, p_max), two more shares:
-        ``masks_below_minimum`` of masks that delete less than p_min, or than p_max where no whole
-        number of pixels lies between the two; ``masks_at_maximum`` of masks that have no room for
-        another square: with ``length[0]**2`` more pixels they would delete more than p_max. Nothing
-        at all if no mask was due.
+        ones included; nothing at all if no mask was due. Of AdvMask, whose bounds are (p_min,
+        p_max), two more shares of these masks: ``masks_below_minimum`` delete less than p_min, or
+        less than p_max where no whole number of pixels lies between the two;
+        ``masks_at_maximum`` would delete more than p_max with one more of the smallest squares,
+        ``length[0]**2`` pixels.
 
     >>> import torch
     >>> from augmentations import AdvMask

@@ -41,7 +41,8 @@ def attack_in_memory(
             what does not fit, as `in_memory.prepare` and `in_memory.given_goal` say.
     """
     for name, given in (("images", images), ("labels", labels)):
-        if given is not None and not isinstance(given, Tensor | int):  # a number is of stored ones
+        # a number, such as the default of images, means that none were given
+        if given is not None and not isinstance(given, Tensor | int):
             raise ValueError(f"{name} are a {type(given).__name__}: give a tensor")
     if (
         not isinstance(network, nn.Module)
