@@ -7,6 +7,7 @@ from typing import Literal
 import pytest
 import torch
 from planes import fewest, plane, some_images, two_classes
+from scipy.stats import binomtest, chisquare
 from test_attacks import Counting
 from torch import Generator, Tensor
 
@@ -89,6 +90,31 @@ def test_many_units_leave_at_once_and_come_back_where_that_was_too_many() -> Non
     assert goal.reached(model(found)).all()
     assert (l0_pixels(dense - images) == 42).all()
     assert (l0_pixels(found - images) <= 30).all()
+
+
+@torch.no_grad()
+def test_any_unit_goes_and_one_comes_by_the_square_of_its_promised_gain() -> None:
+    """A failure with two units: one of them goes, as likely either, for one of the other four."""
+    weight = torch.tensor([0.5, 1.0, 1.0, 2.0, 3.0, 4.0], dtype=torch.float64).view(1, 1, 6)
+    model, count = two_classes(weight, 100.0), 6000  # a goal out of reach
+    shown: list[Tensor] = []
+    model.register_forward_hook(lambda _, images, logits: shown.append(images[0]))
+    images = torch.full((count, 1, 1, 6), 0.5, dtype=torch.float64)
+    given = images.clone()
+    given[..., :3] = 0
+    goal = Goal(torch.zeros(count, dtype=torch.long))
+    # a gradient, the first unit leaves as the one that counts least, and one exchange
+    exchange(model, images, goal, given, 1.0, "pixels", 4, seeded(count))
+    changed = (shown[-1] != 0.5).flatten(1)
+    others = changed[:, [0, 3, 4, 5]]
+    swapped = others.any(1)
+    assert binomtest(int(swapped.sum()), count, 0.75).pvalue > 0.001  # else another value
+    assert (changed.sum(1) == 2).all()
+    came = others[swapped].sum(0)
+    gains = torch.tensor([0.25, 4.0, 9.0, 16.0], dtype=torch.float64)
+    assert chisquare(came, gains / gains.sum() * came.sum()).pvalue > 0.001
+    went = int((~changed[swapped, 1]).sum())
+    assert binomtest(went, int(swapped.sum())).pvalue > 0.001
 
 
 @torch.no_grad()
